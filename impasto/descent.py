@@ -1,0 +1,162 @@
+"""The one optimisation loop: descend on the pixels of a picture, a Step at a time.
+
+Any cost will do that takes (1, 3, H, W) in [0, 1] and gives named scalars, "total" among them. Pixels stay in [0, 1].
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from impasto.canvas import movable, project
+from impasto.errors import ImpastoError
+
+Cost = Callable[[Tensor], dict[str, Tensor]]
+FIRST_MOVE = 0.05  # the most that a pixel moves in L-BFGS' first step, which knows no curvature
+SUFFICIENT = 1e-4  # Armijo's constant (Nocedal & Wright 2006, eq. 3.4)
+TRIALS = 12
+BETAS, EPSILON = (0.9, 0.99), 1e-8
+
+
+@dataclass(frozen=True)
+class State:
+    """All that the rest of a descent depends on: x and the gradient there (1, 3, H, W), the costs, steps done, and memory."""
+
+    x: Tensor
+    gradient: Tensor
+    costs: dict[str, float]
+    i: int = 0
+    memory: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimiser step: the i-th of `of`, on a picture with longer side `scale`. `costs` are those of `image`."""
+
+    i: int
+    of: int
+    scale: int
+    image: Tensor
+    costs: dict[str, float]
+    seconds: float
+    state: State
+
+
+def begin(image: Tensor, cost: Cost, i: int = 0) -> State:
+    """The state before the first step."""
+    x = project(image.detach().clone())
+    costs, gradient = evaluate(cost, x)
+    return State(x, gradient, costs, i)
+
+
+def descend(
+    cost: Cost, state: State, until: int, of: int, optimizer: str = "lbfgs", lr: float = 1.0, history: int = 10
+) -> Iterator[Step]:
+    """Steps state.i + 1 ... until. Ends early where no direction leads further down.
+
+    The state of any Step, given back, continues to the same picture. Raises ImpastoError when cost or gradient are not finite.
+    """
+    take = OPTIMIZERS[optimizer]
+    while state.i < until:
+        begun = time.monotonic()
+        after = take(cost, state, lr, history)
+        i = until if after is state else state.i + 1
+        state = replace(after, i=i)
+        yield Step(i, of, max(state.x.shape[-2:]), state.x.clone(), state.costs, time.monotonic() - begun, state)
+
+
+def evaluate(cost: Cost, x: Tensor) -> tuple[dict[str, float], Tensor]:
+    """The costs at x and the gradient of the total (1, 3, H, W)."""
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        costs = cost(x)
+        (gradient,) = torch.autograd.grad(costs["total"], x)
+    values = {name: float(value.detach()) for name, value in costs.items()}
+    if not (math.isfinite(values["total"]) and bool(gradient.isfinite().all())):
+        raise ImpastoError(f"the cost or its gradient is not finite (J = {values['total']}): lower the weights or lr")
+    return values, gradient
+
+
+def gradient_descent(cost: Cost, state: State, lr: float, history: int) -> State:
+    """G := G - lr dJ/dG, cut to [0, 1]: the textbook form."""
+    return _moved(cost, state, project(state.x - lr * state.gradient))
+
+
+def adam(cost: Cost, state: State, lr: float, history: int) -> State:
+    """Kingma & Ba 2014 (arXiv:1412.6980, algorithm 1), cut to [0, 1] after each step."""
+    zeros = torch.zeros_like(state.x)
+    (mean, square, count) = state.memory.get("moments", (zeros, zeros, torch.zeros(())))
+    count = count + 1
+    mean = torch.lerp(state.gradient, mean, BETAS[0])
+    square = torch.lerp(state.gradient.square(), square, BETAS[1])
+    corrected, spread = mean / (1 - BETAS[0] ** float(count)), (square / (1 - BETAS[1] ** float(count))).sqrt()
+    after = _moved(cost, state, project(state.x - lr * corrected / (spread + EPSILON)))
+    return replace(after, memory={"moments": (mean, square, count)})
+
+
+def lbfgs(cost: Cost, state: State, lr: float, history: int) -> State:
+    """L-BFGS (Nocedal & Wright 2006, algorithm 7.4) on the pixels that are free to move, its path bent along the bounds.
+
+    Pixels at a bound that the gradient pushes outwards are held (Bertsekas 1982, projected Newton). A step that does not go down
+    is halved or more until it does. The same state comes back when there is no way down.
+    """
+    free = movable(state.x, state.gradient)
+    direction = _direction(state, free)
+    after = _search(cost, state, direction, lr)
+    if after is None:
+        return lbfgs(cost, replace(state, memory={}), lr, history) if state.memory else state
+    s, y = after.x - state.x, after.gradient - state.gradient
+    kept = state.memory
+    if _dot(s, y) > 1e-10 * _dot(y, y) > 0:
+        kept = {name: (*kept.get(name, ()), new)[-history:] for name, new in (("s", s), ("y", y))}
+    return replace(after, memory=kept)
+
+
+OPTIMIZERS: dict[str, Callable[[Cost, State, float, int], State]] = {"lbfgs": lbfgs, "adam": adam, "gd": gradient_descent}
+
+
+def _moved(cost: Cost, state: State, x: Tensor) -> State:
+    costs, gradient = evaluate(cost, x)
+    return replace(state, x=x, gradient=gradient, costs=costs)
+
+
+def _direction(state: State, free: Tensor) -> Tensor:
+    """Minus the inverse Hessian times the gradient, both of the free pixels: the two-loop recursion."""
+    q = state.gradient * free
+    pairs = [(s * free, y * free) for s, y in zip(state.memory.get("s", ()), state.memory.get("y", ()), strict=True)]
+    curved = [(s, y, _dot(s, y)) for s, y in pairs]
+    curved = [(s, y, sy) for s, y, sy in curved if sy > 1e-10 * _dot(y, y) > 0]
+    if not curved:
+        return q * (-FIRST_MOVE / max(float(q.abs().max()), 1e-30))
+    shares = []
+    for s, y, sy in reversed(curved):
+        shares.append(_dot(s, q) / sy)
+        q = q - shares[-1] * y
+    s, y, sy = curved[-1]
+    q = q * (sy / _dot(y, y))
+    for (s, y, sy), share in zip(curved, reversed(shares), strict=True):
+        q = q + (share - _dot(y, q) / sy) * s
+    return -q * free
+
+
+def _search(cost: Cost, state: State, direction: Tensor, t: float) -> State | None:
+    """The first point along the projected path with a sufficient decrease; None where there is none."""
+    J = state.costs["total"]
+    for _ in range(TRIALS):
+        x = project(state.x + t * direction)
+        slope = _dot(state.gradient, x - state.x)
+        if slope >= 0:
+            return None
+        after = _moved(cost, state, x)
+        rise = after.costs["total"] - J
+        if rise <= SUFFICIENT * slope:
+            return after
+        t *= min(0.5, max(0.1, -slope / (2 * (rise - slope))))  # the minimum of the parabola through what is known
+    return None
+
+
+def _dot(a: Tensor, b: Tensor) -> float:
+    return float((a * b).sum(dtype=torch.float64))

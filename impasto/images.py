@@ -1,0 +1,224 @@
+"""File <-> picture: the only module that knows image files.
+
+A picture is a tensor (1, 3, H, W), float32, sRGB in [0, 1]. What a camera or an editor wrote is honoured: EXIF rotation, ICC
+profile, alpha, 16-bit grey. Nothing but the formats in FORMATS is decoded, and nothing larger than MAX_PIXELS.
+"""
+
+import hashlib
+import io
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
+from torch import Tensor
+
+from impasto.errors import BadImage, CannotWrite, ImpastoWarning
+from impasto.files import write_whole
+
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
+MAX_PIXELS = 150_000_000
+MIN_SIDE = 16
+WRITERS: dict[str, dict[str, Any]] = {
+    ".png": {"format": "PNG"},
+    ".jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
+    ".jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0},
+    ".webp": {"format": "WEBP", "lossless": True, "exact": True},
+    ".tif": {"format": "TIFF", "compression": "tiff_deflate"},
+    ".tiff": {"format": "TIFF", "compression": "tiff_deflate"},
+}
+KEEPS_ALPHA = {".png", ".webp", ".tif", ".tiff"}
+RECORD = "impasto"  # the PNG text keyword, and the first word of the EXIF comment
+MAX_RECORD = 1_000_000
+
+
+@dataclass(frozen=True)
+class Picture:
+    """`image` (1, 3, H, W), `alpha` (1, 1, H, W) or None, and the SHA-256 of the file (of the pixels, where there is no file)."""
+
+    image: Tensor
+    alpha: Tensor | None
+    sha256: str
+
+
+def read_picture(source: str | Path | Image.Image, keep_hidden: bool = False) -> Picture:
+    """A file or a Pillow image, upright and in sRGB.
+
+    Where nothing shows (alpha 0) the mean of what shows takes its place, unless `keep_hidden`.
+    Raises BadImage for what is no picture, is damaged, or has more than MAX_PIXELS.
+    """
+    if isinstance(source, Image.Image):
+        return _decode(source, hashlib.sha256(source.tobytes()).hexdigest(), keep_hidden)
+    path = Path(source)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadImage(f"cannot read {path}: {error.strerror or error}") from error
+    if not data:
+        raise BadImage(f"{path} is empty")
+    try:
+        with _open(io.BytesIO(data)) as opened:
+            return _decode(opened, hashlib.sha256(data).hexdigest(), keep_hidden)
+    except BadImage as error:
+        raise BadImage(f"{path} {error}") from error
+    except UnidentifiedImageError as error:
+        raise BadImage(f"{path} is no picture that can be read ({', '.join(FORMATS)})") from error
+    except Exception as error:  # a decoder can fail in any way on a damaged file
+        raise BadImage(f"{path} is damaged: {error or type(error).__name__}") from error
+
+
+def scaled_size(image: Tensor, longer: int) -> tuple[int, int]:
+    """(H, W) of the image with its longer side `longer` and its shape kept."""
+    height, width = image.shape[-2:]
+    scale = longer / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """(1, C, H, W) in [0, 1] -> (1, C, *size) by Pillow's LANCZOS on floats; its overshoot is cut off."""
+    if tuple(image.shape[-2:]) == size:
+        return image
+    channels = [Image.fromarray(channel).resize(size[::-1], Image.Resampling.LANCZOS) for channel in image[0].cpu().numpy()]
+    return torch.from_numpy(np.stack([np.asarray(channel) for channel in channels])).unsqueeze(0).clamp_(0, 1).to(image)
+
+
+def quantize(image: Tensor) -> Tensor:
+    """To the 256 levels that a file holds."""
+    return (image * 255).round() / 255
+
+
+def to_pillow(image: Tensor, alpha: Tensor | None = None) -> Image.Image:
+    """(1, 3, H, W) and, where there is one, (1, 1, H, W) -> an 8-bit RGB or RGBA picture."""
+    layers = image if alpha is None else torch.cat([image, alpha], 1)
+    pixels = (layers[0].detach() * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().contiguous().numpy()
+    return Image.fromarray(pixels)
+
+
+def check_format(path: Path) -> None:
+    """Raise CannotWrite, now rather than later, for a name whose format cannot be written."""
+    if path.suffix.lower() not in WRITERS:
+        raise CannotWrite(f"cannot write {path}: the name must end in one of {', '.join(WRITERS)}")
+
+
+def write_picture(path: Path, image: Tensor, alpha: Tensor | None = None, record: dict[str, Any] | None = None) -> None:
+    """Write 8 bits a channel, whole or not at all; the file's ending says which format. `record` goes in as JSON.
+
+    PNG, TIFF and WebP are lossless, JPEG is not (quality 95, full colour resolution). JPEG has no alpha: it is laid on white.
+    """
+    check_format(path)
+    suffix = path.suffix.lower()
+    if alpha is not None and suffix not in KEEPS_ALPHA:
+        warnings.warn(f"{suffix} cannot be transparent: laid on white (a .png keeps it)", ImpastoWarning, stacklevel=2)
+        image, alpha = image * alpha + (1 - alpha), None
+    encoded = io.BytesIO()
+    to_pillow(image, alpha).save(encoded, **WRITERS[suffix], **_record_options(suffix, record))
+    write_whole(path, lambda file: file.write(encoded.getbuffer()))
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The JSON that write_picture put into the file. Raises BadImage where there is none; what it says is not to be trusted."""
+    try:
+        with _open(path) as opened:
+            text = opened.text.get(RECORD) if isinstance(opened, PngImagePlugin.PngImageFile) else _exif_record(opened)
+    except Exception as error:
+        raise BadImage(f"cannot read {path}: {error or type(error).__name__}") from error
+    try:
+        record = json.loads(text) if text and len(text) <= MAX_RECORD else None
+    except ValueError:
+        record = None
+    if not isinstance(record, dict):
+        raise BadImage(f"{path} carries no recipe: it was not painted by Impasto, or was saved again by another program")
+    return record
+
+
+def _record_options(suffix: str, record: dict[str, Any] | None) -> dict[str, Any]:
+    if record is None:
+        return {}
+    text = json.dumps(record, sort_keys=True)
+    if suffix == ".png":
+        info = PngImagePlugin.PngInfo()
+        info.add_itxt(RECORD, text, zip=True)
+        return {"pnginfo": info}
+    exif = Image.Exif()
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"ASCII\0\0\0" + f"{RECORD} {text}".encode("ascii")
+    return {"exif": exif}
+
+
+def _exif_record(opened: Image.Image) -> str | None:
+    comment = opened.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment, b"")
+    raw = comment if isinstance(comment, bytes) else str(comment).encode()
+    text = raw.removeprefix(b"ASCII\0\0\0").decode("ascii", "replace")
+    return text.removeprefix(f"{RECORD} ") if text.startswith(f"{RECORD} ") else None
+
+
+def _open(file: Path | io.BytesIO) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is checked before decoding
+        return Image.open(file, formats=FORMATS)
+
+
+def _decode(opened: Image.Image, sha256: str, keep_hidden: bool) -> Picture:
+    width, height = opened.size
+    if width * height > MAX_PIXELS:
+        raise BadImage(f"has {width} x {height} pixels, more than the {MAX_PIXELS // 1_000_000} million that are read")
+    if min(width, height) < 1:
+        raise BadImage(f"has {width} x {height} pixels")
+    opened.load()
+    upright = ImageOps.exif_transpose(opened)
+    image, alpha = _colors(upright), _alpha(upright)
+    if alpha is not None and not keep_hidden:
+        image = _fill_hidden(image, alpha)
+    return Picture(image, alpha, sha256)
+
+
+def _colors(opened: Image.Image) -> Tensor:
+    """(1, 3, H, W) in sRGB, alpha left aside."""
+    if opened.mode == "F":
+        raise BadImage("has floating-point pixels, whose white is not known; save it as 8 or 16 bit")
+    if opened.mode.startswith("I"):
+        pixels = np.asarray(opened.convert("I"), dtype=np.float32) / 65535
+        return torch.from_numpy(pixels).clamp_(0, 1).expand(1, 3, *pixels.shape).contiguous()
+    if opened.mode in ("P", "PA", "1"):
+        opened = opened.convert("RGBA" if _is_transparent(opened) else "RGB")
+    if opened.mode in ("LA", "La", "RGBA", "RGBa"):
+        opened = opened.convert({"La": "LA", "RGBa": "RGBA"}.get(opened.mode, opened.mode))
+        opened = Image.merge(opened.mode[:-1], opened.split()[:-1]) if opened.mode == "RGBA" else opened.getchannel("L")
+    pixels = np.asarray(_to_srgb(opened), dtype=np.float32) / 255
+    return torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0).contiguous()
+
+
+def _to_srgb(opened: Image.Image) -> Image.Image:
+    """By the picture's ICC profile; a picture without one, or with a broken one, is taken for sRGB."""
+    profile = opened.info.get("icc_profile")
+    if profile:
+        try:
+            source, srgb = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
+            converted = ImageCms.profileToProfile(opened, source, srgb, outputMode="RGB")
+            if converted is not None:
+                return converted
+        except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
+            warnings.warn(f"the colour profile cannot be used ({error}): taken for sRGB", ImpastoWarning, stacklevel=2)
+    return opened.convert("RGB")
+
+
+def _is_transparent(opened: Image.Image) -> bool:
+    return opened.mode.endswith(("A", "a")) or "transparency" in opened.info
+
+
+def _alpha(opened: Image.Image) -> Tensor | None:
+    """(1, 1, H, W), or None where all is opaque."""
+    if not _is_transparent(opened) or opened.mode.startswith(("I", "F")):
+        return None
+    alpha = torch.from_numpy(np.asarray(opened.convert("RGBA").getchannel("A"), dtype=np.float32) / 255)[None, None]
+    return None if bool((alpha == 1).all()) else alpha
+
+
+def _fill_hidden(image: Tensor, alpha: Tensor) -> Tensor:
+    """What an editor left under full transparency is often black; the mean of what shows disturbs the painting least."""
+    weight = alpha.sum()
+    mean = (image * alpha).sum((2, 3), keepdim=True) / weight if weight > 0 else torch.full((1, 3, 1, 1), 0.5)
+    return torch.where(alpha > 0, image, mean)

@@ -1,0 +1,100 @@
+"""Style and content costs: tensors in, scalars out.
+
+Sources: Gatys, Ecker & Bethge 2015 (arXiv:1508.06576), here "the paper"; deeplearning.ai, "Art Generation with Neural Style
+Transfer", here "the course". Activations are (B, C, H, W): C = n_C channels over H = n_H rows and W = n_W columns.
+
+G names two things in the literature: the generated picture, and the Gram matrix. Here a_G are the activations of the generated
+picture, and gram_matrix(a_G) is its Gram matrix. The style cost compares the style picture S with the generated picture G.
+"""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from impasto.errors import BadInput
+
+Cost = TypeVar("Cost", float, Tensor)
+Activations = Tensor | Mapping[str, Tensor]
+
+
+def unroll(a: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C, H W): the volume as a matrix, one row a channel."""
+    return a.flatten(2)
+
+
+def gram_matrix(a: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C, C): how the channels occur together, wherever they do. Unnormalised, as in the paper (eq. 3).
+
+    The diagonal says how active a filter is, entry (i, j) how often filters i and j are active in the same place.
+    """
+    x = unroll(a)
+    return x @ x.mT
+
+
+def mean_gram(a: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C, C): the Gram matrix over the number of places, G / (H W), so that pictures of two sizes compare."""
+    return gram_matrix(a) / (a.shape[-2] * a.shape[-1])
+
+
+def content_cost(a_C: Tensor, a_G: Tensor, constant: float | None = None) -> Tensor:
+    """(B, C, H, W) twice -> scalar: constant * sum (a_C - a_G)^2.
+
+    The constant is 1 / (4 n_H n_W n_C) as in the course; 1/2 is the paper's (eq. 1), 1 / (n_H n_W n_C) the mean of squares.
+    Raises BadInput when the shapes differ.
+    """
+    if a_C.shape != a_G.shape:
+        raise BadInput(f"content_cost compares activations of one shape, got {tuple(a_C.shape)} and {tuple(a_G.shape)}")
+    if constant is None:
+        constant = 1 / (4 * a_G[0].numel())
+    return constant * (a_C - a_G).square().sum()
+
+
+def gram_cost(gram_S: Tensor, a_G: Tensor) -> Tensor:
+    """style_layer_cost with S given by its mean_gram (B, C, C), which does not change while G is painted."""
+    n_C = a_G.shape[1]
+    if gram_S.shape[-1] != n_C:
+        raise BadInput(f"a style cost compares as many channels, got {gram_S.shape[-1]} and {n_C}")
+    return (gram_S - mean_gram(a_G)).square().sum() / (4 * n_C**2)
+
+
+def style_layer_cost(a_S: Tensor, a_G: Tensor) -> Tensor:
+    """(B, C, H, W) twice, of any two sizes -> scalar: 1 / (4 n_C^2) sum_ij (G_S / M_S - G_G / M_G)^2 with M = n_H n_W of each.
+
+    For equal sizes this is 1 / (4 n_C^2 (n_H n_W)^2) sum_ij (G_S - G_G)^2: E_l of the paper (eq. 4), J_style^[l] of the course.
+    Raises BadInput when the channels differ.
+    """
+    return gram_cost(mean_gram(a_S), a_G)
+
+
+def style_cost(a_S: Activations, a_G: Activations, weights: Mapping[str, float] | None = None) -> Tensor:
+    """{layer: (B, C, H, W)} twice and {layer: lambda} -> scalar: sum_l lambda_l style_layer_cost (paper eq. 5).
+
+    Without weights every layer of a_G has lambda = 1 / number of layers. One layer alone also works: two tensors.
+    Raises BadInput when a weighted layer is not among the activations.
+    """
+    if isinstance(a_G, Tensor) and isinstance(a_S, Tensor):
+        return style_layer_cost(a_S, a_G)
+    if isinstance(a_G, Tensor) or isinstance(a_S, Tensor):
+        raise BadInput("style_cost takes two tensors, or two dicts of tensors")
+    weights = weights or dict.fromkeys(a_G, 1 / len(a_G))
+    missing = [layer for layer in weights if layer not in a_S or layer not in a_G]
+    if missing:
+        raise BadInput(f"style_cost has no activations of {', '.join(missing)}")
+    return torch.stack([weight * style_layer_cost(a_S[layer], a_G[layer]) for layer, weight in weights.items()]).sum()
+
+
+def total_cost(J_content: Cost, J_style: Cost, alpha: float = 10, beta: float = 40) -> Cost:
+    """J = alpha J_content + beta J_style (paper eq. 7); 10 and 40 are the course's."""
+    return alpha * J_content + beta * J_style
+
+
+def total_variation(image: Tensor) -> Tensor:
+    """(B, C, H, W) -> scalar: the mean square of the steps between neighbours, across plus down.
+
+    A mean, not a sum, so that a weight means the same at every size. Not in the paper; Mahendran & Vedaldi 2015 (eq. 4, beta = 2).
+    """
+    across = image[..., :, 1:] - image[..., :, :-1]
+    down = image[..., 1:, :] - image[..., :-1, :]
+    return (across.square().sum() + down.square().sum()) / image.numel()

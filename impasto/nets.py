@@ -1,0 +1,248 @@
+"""VGG-19, VGG-16 and AlexNet with the papers' layer names: a straight line of named layers, and a walk along it.
+
+`conv4_2` is the rectified map, as in the papers (`relu4_2` is accepted as its name); the map before the ReLU is `conv4_2:pre`.
+VGG: Simonyan & Zisserman 2014 (arXiv:1409.1556). AlexNet: Krizhevsky 2014, the one-tower variant (arXiv:1404.5997).
+"""
+
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from impasto.errors import BadImage, BadInput
+
+
+@dataclass(frozen=True)
+class ConvShape:
+    """A convolution without its weights: the drawing of the net."""
+
+    name: str
+    channels_in: int
+    channels: int
+    size: int = 3
+    stride: int = 1
+    padding: int = 1
+
+
+@dataclass(frozen=True)
+class Conv:
+    """A convolution and its ReLU. `weight` is (out, in, k, k), `bias` (out,)."""
+
+    name: str
+    weight: Tensor
+    bias: Tensor
+    stride: int
+    padding: int
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A pooling. `gain` multiplies what comes out."""
+
+    name: str
+    size: int = 2
+    stride: int = 2
+    kind: str = "max"
+    gain: float = 1.0
+
+
+@dataclass(frozen=True)
+class Input:
+    """How weights want their pixels. It belongs to the weights, not to the net: x = (scale * image[channels] - mean) / std."""
+
+    channels: tuple[int, int, int]
+    scale: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+INPUTS = {
+    "caffe": Input((2, 1, 0), 255.0, (103.939, 116.779, 123.68), (1.0, 1.0, 1.0)),
+    "torchvision": Input((0, 1, 2), 1.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+
+# What average pooling is multiplied by, pool by pool, so that its mean stays that of max pooling. Measured on the bundled pictures
+# at 384 px; the mean of four rectified values is about half their maximum, less far apart where maps are smooth.
+AVERAGE_GAINS = {
+    "vgg19": (1.37, 1.67, 1.29, 2.02, 1.82),
+    "vgg16": (1.75, 1.68, 1.87, 1.83, 1.85),
+    "alexnet": (3.24, 2.13, 2.23),
+}
+PADDINGS = {"zeros": "constant", "replicate": "replicate", "reflect": "reflect"}
+
+
+@dataclass(frozen=True)
+class Net:
+    """Named layers in order. `padding` says what lies beyond the picture's edge: `zeros` (the papers'), `replicate`, `reflect`."""
+
+    name: str
+    layers: tuple[Conv | Pool, ...]
+    input: Input
+    padding: str = "zeros"
+
+    @property
+    def convs(self) -> tuple[Conv, ...]:
+        """The convolutions, in order."""
+        return tuple(layer for layer in self.layers if isinstance(layer, Conv))
+
+
+def vgg(convs_per_block: tuple[int, ...]) -> tuple[ConvShape | Pool, ...]:
+    """Blocks of 3x3 convolutions, each block closed by a 2x2 pool."""
+    line: list[ConvShape | Pool] = []
+    channels_in = 3
+    for block, (convs, channels) in enumerate(zip(convs_per_block, (64, 128, 256, 512, 512), strict=True), 1):
+        for n in range(1, convs + 1):
+            line.append(ConvShape(f"conv{block}_{n}", channels_in, channels))
+            channels_in = channels
+        line.append(Pool(f"pool{block}"))
+    return tuple(line)
+
+
+NETS: dict[str, tuple[ConvShape | Pool, ...]] = {
+    "vgg19": vgg((2, 2, 4, 4, 4)),
+    "vgg16": vgg((2, 2, 3, 3, 3)),
+    "alexnet": (
+        ConvShape("conv1", 3, 64, size=11, stride=4, padding=2),
+        Pool("pool1", size=3),
+        ConvShape("conv2", 64, 192, size=5, padding=2),
+        Pool("pool2", size=3),
+        ConvShape("conv3", 192, 384),
+        ConvShape("conv4", 384, 256),
+        ConvShape("conv5", 256, 256),
+        Pool("pool5", size=3),
+    ),
+}
+
+
+def weight_shapes(name: str) -> dict[str, tuple[int, ...]]:
+    """{"conv1_1.weight": (64, 3, 3, 3), "conv1_1.bias": (64,), ...}: what the weights of a net are, in order."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for x in NETS[name]:
+        if isinstance(x, ConvShape):
+            shapes[f"{x.name}.weight"] = (x.channels, x.channels_in, x.size, x.size)
+            shapes[f"{x.name}.bias"] = (x.channels,)
+    return shapes
+
+
+def build_net(name: str, weights: Mapping[str, Tensor], input: Input, pooling: str = "max", padding: str = "zeros") -> Net:
+    """The net `name` with these weights: {"conv1_1.weight": (out, in, k, k), "conv1_1.bias": (out,), ...}.
+
+    Average pooling is rescaled by AVERAGE_GAINS, so that activations, and with them the meaning of all weights, keep their scale.
+    """
+    net = assemble(name, NETS[name], weights, input, padding)
+    return average_pooled(net, AVERAGE_GAINS[name]) if pooling == "avg" else net
+
+
+def assemble(
+    name: str, shape: Sequence[ConvShape | Pool], weights: Mapping[str, Tensor], input: Input, padding: str = "zeros"
+) -> Net:
+    """A net of any straight shape, its weights hung into the drawing."""
+
+    def hang(x: ConvShape | Pool) -> Conv | Pool:
+        if isinstance(x, Pool):
+            return x
+        return Conv(x.name, weights[f"{x.name}.weight"], weights[f"{x.name}.bias"], x.stride, x.padding)
+
+    return Net(name, tuple(hang(x) for x in shape), input, padding)
+
+
+def average_pooled(net: Net, gains: Iterable[float]) -> Net:
+    """The same net with average pooling, the paper's choice ("slightly more appealing results"), each pool with its gain."""
+    gain = iter(gains)
+    return replace(net, layers=tuple(replace(x, kind="avg", gain=next(gain)) if isinstance(x, Pool) else x for x in net.layers))
+
+
+def preprocess(image: Tensor, input: Input) -> Tensor:
+    """(B, 3, H, W) in [0, 1] sRGB -> what the first convolution wants."""
+    mean, std = (image.new_tensor(values).view(1, 3, 1, 1) for values in (input.mean, input.std))
+    return (image[:, input.channels] * input.scale - mean) / std
+
+
+def walk(net: Net, image: Tensor, pre: Container[str] = ()) -> Iterator[tuple[str, Tensor]]:
+    """(B, 3, H, W) in [0, 1] -> (layer name, activations) along the net; maps before the ReLU only for the names in `pre`."""
+    x = preprocess(image, net.input)
+    for layer in net.layers:
+        if isinstance(layer, Pool):
+            x = pool(x, layer)
+        else:
+            x = convolve(x, layer, net.padding)
+            if f"{layer.name}:pre" in pre:
+                yield f"{layer.name}:pre", x
+                x = F.relu(x)  # not in place: the map just handed out would change
+            else:
+                x = F.relu_(x)
+        yield layer.name, x
+
+
+def features(net: Net, image: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
+    """(B, 3, H, W) in [0, 1] -> {name as asked: (B, C, h, w)}. Walks no further than the deepest layer asked for.
+
+    Raises BadInput for a layer that the net does not have, BadImage for a picture too small to reach it.
+    """
+    names = {layer: layer_name(net, layer) for layer in layers}
+    wanted, found = set(names.values()), {}
+    for name, a in walk(net, image, wanted):
+        if name in wanted:
+            found[name] = a
+        if len(found) == len(wanted):
+            break
+    return {asked: found[name] for asked, name in names.items()}
+
+
+def layer_name(net: Net, layer: str) -> str:
+    """The one name of a layer: `relu4_2` -> `conv4_2`. Raises BadInput, naming the net's layers."""
+    name = layer.replace("relu", "conv", 1) if layer.startswith("relu") else layer
+    known = [x.name for x in net.layers]
+    if name.removesuffix(":pre") not in known or (name.endswith(":pre") and name.startswith("pool")):
+        raise BadInput(f"{net.name} has no layer {layer!r}, its layers are {', '.join(known)}")
+    return name
+
+
+def convolve(x: Tensor, layer: Conv, padding: str) -> Tensor:
+    """One convolution, before its ReLU."""
+    if padding == "zeros":
+        return F.conv2d(x, layer.weight, layer.bias, layer.stride, layer.padding)
+    room = min(layer.padding, min(x.shape[-2:]) - 1) if padding == "reflect" else layer.padding
+    x = F.pad(x, (room,) * 4, PADDINGS[padding])
+    return F.conv2d(x, layer.weight, layer.bias, layer.stride, layer.padding - room)
+
+
+def pool(x: Tensor, layer: Pool) -> Tensor:
+    """One pooling. Raises BadImage when the map is smaller than the pool."""
+    if min(x.shape[-2:]) < layer.size:
+        raise BadImage(f"the picture is too small: at {layer.name} {x.shape[-1]} x {x.shape[-2]} places are left of it")
+    if layer.kind == "avg":
+        return F.avg_pool2d(x, layer.size, layer.stride) * layer.gain
+    return F.max_pool2d(x, layer.size, layer.stride)
+
+
+@torch.no_grad()
+def normalized(net: Net, images: Sequence[Tensor]) -> Net:
+    """The net rescaled so that every channel's mean activation over these pictures and all places is 1 (the paper, "Methods").
+
+    Each filter is divided by its channel's mean and the next layer multiplied by it: behind each ReLU nothing else changes.
+    A channel that stays silent on all pictures keeps its scale.
+    """
+    maps = [preprocess(image, net.input) for image in images]
+    before = torch.ones(3, device=maps[0].device)
+    layers: list[Conv | Pool] = []
+    for layer in net.layers:
+        if isinstance(layer, Pool):
+            maps = [pool(x, layer) for x in maps]
+            layers.append(layer)
+        else:
+            rescaled, maps, before = _normalized_conv(layer, maps, before, net.padding)
+            layers.append(rescaled)
+    return replace(net, layers=tuple(layers))
+
+
+def _normalized_conv(layer: Conv, maps: list[Tensor], before: Tensor, padding: str) -> tuple[Conv, list[Tensor], Tensor]:
+    """The layer, its maps and its channels' means: (out,). The maps that go in and out are those of the rescaled net."""
+    layer = replace(layer, weight=layer.weight * before.view(1, -1, 1, 1))
+    maps = [F.relu_(convolve(x, layer, padding)) for x in maps]
+    mean = torch.cat([x.flatten(2) for x in maps], 2).mean((0, 2))
+    mean = torch.where(mean > 0, mean, 1.0)
+    layer = replace(layer, weight=layer.weight / mean.view(-1, 1, 1, 1), bias=layer.bias / mean)
+    return layer, [x / mean.view(1, -1, 1, 1) for x in maps], mean

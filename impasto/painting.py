@@ -1,0 +1,202 @@
+"""A painting on disk: from files to a finished file that carries its recipe, losing nothing on the way.
+
+While it is painted a checkpoint lies beside it; painting it again with resume continues to the same bytes.
+"""
+
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from impasto.checkpoint import checkpoint_path, load_checkpoint, remove_checkpoint, save_checkpoint
+from impasto.descent import State, Step
+from impasto.errors import BadImage, ImpastoError, ImpastoWarning, NoRoom
+from impasto.files import check_writable
+from impasto.images import check_format, read_picture, read_record, write_picture
+from impasto.recipe import Recipe, checked_recipe
+from impasto.transfer import check_fit, costs_of, finished, make_net, painted_alpha, stylize
+from impasto.weights import load_weights
+
+CHECKPOINT_SECONDS = 5.0
+CHECKPOINT_SHARE = 20  # where writing one takes long, painting takes at least this many times as long between two
+
+
+def recipe_of(path: Path) -> Recipe:
+    """The recipe that a painting carries. Raises BadImage where there is none."""
+    recipe = read_record(path).get("recipe")
+    if not isinstance(recipe, dict):
+        raise BadImage(f"{path} carries no recipe")
+    return checked_recipe(recipe)
+
+
+class Painting:
+    """One painting, from its input files to `output`. Everything that can be wrong with them is raised here, before the work."""
+
+    def __init__(
+        self,
+        content: Path,
+        styles: Sequence[Path],
+        output: Path,
+        recipe: Recipe,
+        *,
+        start: Path | None = None,
+        weights: Path | None = None,
+        weights_input: str | None = None,
+    ) -> None:
+        check_format(output)
+        check_writable(output)
+        self.output, self.recipe = output, recipe
+        self.content = read_picture(content)
+        self.styles = [read_picture(style) for style in styles]
+        self.start = None if start is None else read_picture(start)
+        self.pictures = [style.image for style in self.styles]
+        check_fit(self.content.image, self.pictures, recipe, self._start_image())
+        loaded = load_weights(recipe.net, weights, weights_input)
+        self.net = make_net(recipe, loaded)
+        self.identity = self._identity(loaded.digest)
+        self.state: State | None = None
+        self.seconds = 0.0
+
+    def steps(self, *, resume: bool = False, seconds: float | None = None, save_every: int = 0) -> Iterator[Step]:
+        """Paint, keeping checkpoints; the finished picture is written at the end and the checkpoint goes.
+
+        `resume` continues from the checkpoint, and leaves a finished painting alone. `seconds` ends in time with the finest
+        picture so far. `save_every` writes the picture on its way, out-0050.png, every so many steps. Raises NoRoom when memory
+        runs out, with the picture so far and a checkpoint saved.
+        """
+        begun = time.monotonic()
+        if resume and self.is_finished():
+            return
+        self.state = self._resumed() if resume else None
+        keeper = _Keeper(self)
+        try:
+            for step in self._stylize(seconds):
+                self.state = step.state
+                if save_every and step.i % save_every == 0:
+                    self._write(self.output.with_stem(f"{self.output.stem}-{step.i:04d}"), step.image, "interrupted")
+                keeper.keep()
+                yield step
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            self.set_aside()
+            raise NoRoom("out of memory: try a smaller --size; what is painted so far is saved") from error
+        self.seconds = time.monotonic() - begun
+        self._finish()
+
+    def set_aside(self) -> None:
+        """Save a checkpoint and the picture so far: what an interruption leaves behind."""
+        if self.state is not None:
+            save_checkpoint(checkpoint_path(self.output), self.state, self._run())
+            self._write_final("interrupted")
+
+    def is_finished(self) -> bool:
+        """Whether the output is this very painting, done."""
+        try:
+            record = read_record(self.output)
+        except BadImage:
+            return False
+        return record.get("ended") == "finished" and all(record.get(key) == value for key, value in self.identity.items())
+
+    def report(self) -> dict[str, Any]:
+        """What was painted, with the costs of the picture in the file."""
+        record, picture = read_record(self.output), read_picture(self.output, keep_hidden=True)
+        costs = costs_of(picture.image, self.content.image, self.pictures, self.recipe, self.net)
+        layers = {name.removeprefix("style "): value for name, value in costs.items() if name.startswith("style ")}
+        return {
+            "output": str(self.output),
+            "width": picture.image.shape[-1],
+            "height": picture.image.shape[-2],
+            "net": self.recipe.net,
+            "seed": self.recipe.seed,
+            "seconds": round(self.seconds, 2),
+            "peak_memory_mb": peak_memory_mb(),
+            "costs": {**{name: costs[name] for name in costs if " " not in name}, "style_layers": layers},
+            **record,
+        }
+
+    def _stylize(self, seconds: float | None) -> Iterator[Step]:
+        picture = self._start_image()
+        return stylize(
+            self.content.image, self.pictures, self.recipe, self.net, picture=picture, resume=self.state, seconds=seconds
+        )
+
+    def _start_image(self) -> torch.Tensor | None:
+        return None if self.start is None else self.start.image
+
+    def _identity(self, weights: str) -> dict[str, Any]:
+        inputs = {
+            "content": self.content.sha256,
+            "styles": [style.sha256 for style in self.styles],
+            "start": None if self.start is None else self.start.sha256,
+        }
+        return {"recipe": self.recipe.model_dump(mode="json"), "inputs": inputs, "weights": weights}
+
+    def _run(self) -> dict[str, Any]:
+        """What the bytes of the painting depend on."""
+        versions = {name: version(name) for name in ("impasto", "torch", "pillow", "numpy")}
+        return {**self.identity, "versions": versions, "threads": torch.get_num_threads()}
+
+    def _resumed(self) -> State | None:
+        loaded = load_checkpoint(checkpoint_path(self.output), self.identity)
+        if loaded is None:
+            return None
+        state, run = loaded
+        if run["versions"] != self._run()["versions"]:
+            warnings.warn("the checkpoint was made by other versions: the bytes may differ", ImpastoWarning, stacklevel=2)
+        torch.set_num_threads(run["threads"])
+        return state
+
+    def _finish(self) -> None:
+        total = sum(steps for _, steps in self.recipe.scales())
+        assert self.state is not None  # stylize yields at least one step
+        self._write_final("finished" if self.state.i == total else "time budget")
+        remove_checkpoint(checkpoint_path(self.output))
+
+    def _write_final(self, ended: str) -> None:
+        assert self.state is not None
+        image, alpha = finished(self.state.x, self.content.image, self.recipe), painted_alpha(self.content, self.recipe)
+        self._write(self.output, image, ended, alpha)
+
+    def _write(self, path: Path, image: torch.Tensor, ended: str, alpha: torch.Tensor | None = None) -> None:
+        assert self.state is not None
+        write_picture(path, image, alpha, {**self._run(), "steps": self.state.i, "ended": ended})
+
+
+class _Keeper:
+    """Writes a checkpoint every few seconds; gives up with a warning when the disk is full, and lets the painting go on."""
+
+    def __init__(self, painting: Painting) -> None:
+        self.painting, self.due = painting, time.monotonic() + CHECKPOINT_SECONDS
+
+    def keep(self) -> None:
+        begun = time.monotonic()
+        if begun < self.due or self.painting.state is None:
+            return
+        try:
+            save_checkpoint(checkpoint_path(self.painting.output), self.painting.state, self.painting._run())
+        except ImpastoError as error:
+            warnings.warn(f"painting on without checkpoints: {error}", ImpastoWarning, stacklevel=2)
+            self.due = float("inf")
+            return
+        now = time.monotonic()
+        self.due = now + max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * (now - begun))
+
+
+def peak_memory_mb() -> float | None:
+    """The most memory this process has held, in MB; None on Windows, which does not tell."""
+    try:
+        import resource
+        import sys
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)

@@ -1,0 +1,187 @@
+"""Recipe: every knob of a painting, once, checked, with its help and unit. The presets are recipes.
+
+A recipe holds what changes the picture and nothing else. The command line, the record inside a painting and the documentation
+are made from its fields.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from impasto.errors import BadRecipe
+
+# Layer -> number of channels n_C of the layers that carry style, and the layer that carries content.
+STYLE_LAYERS = {
+    "vgg19": {"conv1_1": 64, "conv2_1": 128, "conv3_1": 256, "conv4_1": 512, "conv5_1": 512},
+    "vgg16": {"conv1_1": 64, "conv2_1": 128, "conv3_1": 256, "conv4_1": 512, "conv5_1": 512},
+    "alexnet": {"conv1": 64, "conv2": 192, "conv3": 384, "conv4": 256, "conv5": 256},
+}
+CONTENT_LAYER = {"vgg19": "conv4_2", "vgg16": "conv4_2", "alexnet": "conv4"}
+
+
+def parse_weights(value: Any) -> Any:
+    """A text, "conv1_1=0.5,conv2_1" -> {"conv1_1": 0.5, "conv2_1": 1.0}; anything else passes."""
+    if not isinstance(value, str):
+        return value
+    parts = [part.partition("=") for part in value.replace(" ", "").split(",") if part]
+    return {name: weight if equals else 1.0 for name, equals, weight in parts}
+
+
+def parse_numbers(value: Any) -> Any:
+    """A text, "2,1" -> ["2", "1"]; anything else passes."""
+    return [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+LayerWeights = Annotated[dict[str, Weight], BeforeValidator(parse_weights)]
+Numbers = Annotated[tuple[Weight, ...], BeforeValidator(parse_numbers)]
+
+
+class Recipe(BaseModel):
+    """What makes a picture, apart from the input pictures and the weights of the net. Made by `make_recipe`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    preset: str = Field("impasto", max_length=60, pattern=r"^[\w.-]+$", description="the preset that the other knobs start from")
+    size: int = Field(512, ge=16, le=16384, description="longer side of the painting, in pixels")
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of the noise")
+    alpha: Weight = Field(1.0, description="weight of the content cost")
+    beta: Weight = Field(1.0, description="weight of the style cost")
+    tv: Weight = Field(0.0, description="weight of the total variation, which smooths")
+    style_weights: Numbers = Field((), description="one weight a style picture, as 2,1; equal when empty")
+    style_scale: float = Field(
+        1.0, ge=0.1, le=10, description="size of the style pictures over the painting's: the larger, the larger the strokes"
+    )
+    init: Literal["content", "noise", "picture"] = Field("content", description="what G starts as; picture: that of --init-image")
+    init_noise: float = Field(0.0, ge=0, le=1, description="share of white noise mixed into the start")
+    net: Literal["vgg19", "vgg16", "alexnet"] = Field("vgg19", description="the net whose activations are compared")
+    pooling: Literal["max", "avg"] = Field("max", description="how the net pools")
+    padding: Literal["zeros", "replicate", "reflect"] = Field("zeros", description="what the net sees beyond the picture's edge")
+    normalize_net: bool = Field(False, description="rescale the net to a mean activation of 1 a channel, as in the 2015 paper")
+    content_layers: LayerWeights = Field({}, description="layers of the content cost with weights, as conv4_2=1")
+    style_layers: LayerWeights = Field({}, description="layers of the style cost with weights lambda, as conv1_1=0.2,conv2_1=0.2")
+    content_norm: Literal["course", "paper", "mean"] = Field(
+        "mean", description="sum of squares times 1/(4 n_H n_W n_C), 1/2 or 1/(n_H n_W n_C)"
+    )
+    style_norm: Literal["paper", "mean"] = Field(
+        "mean", description="sum of squares of G/M differences, times 1/(4 n_C^2) or 1/n_C^2"
+    )
+    optimizer: Literal["lbfgs", "adam", "gd"] = Field("lbfgs", description="L-BFGS, Adam, or plain descent G := G - lr dJ/dG")
+    lr: float = Field(1.0, gt=0, allow_inf_nan=False, description="step size; pixels lie in [0, 1]")
+    history: int = Field(10, ge=1, le=200, description="steps that L-BFGS remembers")
+    coarsest: int = Field(256, ge=16, le=16384, description="longer side of the coarsest scale; at or above size: one scale")
+    steps: int = Field(100, ge=1, le=1_000_000, description="optimiser steps at the coarsest scale")
+    fine_steps: int = Field(50, ge=1, le=1_000_000, description="optimiser steps at each finer scale")
+
+    @model_validator(mode="after")
+    def _some_cost(self) -> "Recipe":
+        if not (self.alpha * sum(self.content_layers.values()) or self.beta * sum(self.style_layers.values())):
+            raise ValueError("nothing to minimise: the content and the style cost both have weight 0")
+        if self.style_weights and not sum(self.style_weights):
+            raise ValueError("style_weights are all 0")
+        return self
+
+    def scales(self) -> list[tuple[int, int]]:
+        """(longer side, steps) of each scale, coarse to fine; sides grow by one factor of at most 2, from the coarsest up."""
+        if self.coarsest >= self.size:
+            return [(self.size, self.steps)]
+        finer = 1
+        while self.coarsest * 2**finer < self.size:
+            finer += 1
+        factor = (self.size / self.coarsest) ** (1 / finer)
+        sides = [round(self.coarsest * factor**i) for i in range(finer)] + [self.size]
+        return [(side, self.fine_steps if i else self.steps) for i, side in enumerate(sides)]
+
+
+def _equal(weight: float) -> dict[str, Any]:
+    return {"lambdas": lambda n_C: weight}
+
+
+# A preset's `lambdas` gives the weight of a style layer from its number of channels, so that it holds for every net.
+PRESETS: dict[str, dict[str, Any]] = {
+    # Ours: the weights of the authors' code, tuned by eye; see docs/presets.md for what was tried.
+    "impasto": {"lambdas": lambda n_C: 1e3 / n_C**2},
+    # github.com/leongatys/PytorchNeuralStyleTransfer: 500 evaluations at 512, 200 at the high resolution.
+    "gatys": {"lambdas": lambda n_C: 1e3 / n_C**2, "coarsest": 512, "steps": 500, "fine_steps": 200, "history": 100},
+    # arXiv:1508.06576: alpha/beta = 1e-3 on the normalised net, average pooling, white noise, one scale.
+    "gatys2015": {
+        **_equal(0.2),
+        "alpha": 1e-3,
+        "content_norm": "paper",
+        "style_norm": "paper",
+        "pooling": "avg",
+        "normalize_net": True,
+        "init": "noise",
+        "coarsest": 16384,
+        "steps": 500,
+    },
+    # deeplearning.ai, the programming assignment: Adam, noise mixed into the content picture.
+    "course": {
+        **_equal(0.2),
+        "alpha": 10,
+        "beta": 40,
+        "content_norm": "course",
+        "style_norm": "paper",
+        "pooling": "avg",
+        "init_noise": 0.6,
+        "optimizer": "adam",
+        "lr": 2 / 255,
+        "size": 400,
+        "coarsest": 16384,
+        "steps": 200,
+    },
+    # The course's first statement of the algorithm: G = noise of 100 x 100 x 3, then G := G - lr dJ/dG.
+    "textbook": {
+        **_equal(0.2),
+        "alpha": 10,
+        "beta": 40,
+        "content_norm": "course",
+        "style_norm": "paper",
+        "init": "noise",
+        "optimizer": "gd",
+        "lr": 1e-9,
+        "size": 100,
+        "coarsest": 16384,
+        "steps": 500,
+    },
+    # The course's style cost of one layer alone.
+    "single-layer": {"lambdas": lambda n_C: 1.0, "only": 2, "style_norm": "paper"},
+}
+
+
+def make_recipe(preset: str = "impasto", **knobs: Any) -> Recipe:
+    """The preset (a name, or a .toml file of knobs) with some knobs changed. Raises BadRecipe, naming knob, value and bounds."""
+    if preset.endswith(".toml"):
+        return make_recipe(**{**read_toml(Path(preset)), **knobs})
+    if preset not in PRESETS:
+        raise BadRecipe(f"preset is {preset!r}, must be one of {', '.join(PRESETS)} or a .toml file")
+    start = dict(PRESETS[preset])
+    lambdas, only = start.pop("lambdas"), start.pop("only", None)
+    net = knobs.get("net", "vgg19")
+    channels = list(STYLE_LAYERS.get(net, {}).items())
+    chosen = channels if only is None else channels[only : only + 1]
+    start["style_layers"] = {layer: lambdas(n_C) for layer, n_C in chosen}
+    start["content_layers"] = {CONTENT_LAYER.get(net, "conv4_2"): 1.0}
+    return checked_recipe({"preset": preset, **start, **knobs})
+
+
+def checked_recipe(knobs: dict[str, Any]) -> Recipe:
+    """A recipe from knobs that come from outside. Raises BadRecipe with one line for the first thing wrong."""
+    try:
+        return Recipe(**knobs)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name, reason = ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            raise BadRecipe(f"there is no knob {name!r}, the knobs are {', '.join(Recipe.model_fields)}") from error
+        raise BadRecipe(f"{name} is {first['input']!r}: {reason}" if name else reason) from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The knobs in a TOML file. Raises BadRecipe."""
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadRecipe(f"cannot read the recipe {path}: {error}") from error

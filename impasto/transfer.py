@@ -1,0 +1,214 @@
+"""Gatys, Ecker & Bethge 2015 (arXiv:1508.06576): paint the content picture C in the manner of the style pictures S.
+
+J(G) = alpha J_content(C, G) + beta J_style(S, G), minimised over the pixels of G, coarse to fine.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from impasto import canvas
+from impasto.descent import Cost, State, Step, begin, descend
+from impasto.errors import BadImage, BadRecipe
+from impasto.images import MIN_SIDE, Picture, quantize, read_picture, resize, scaled_size, to_pillow
+from impasto.losses import content_cost, gram_cost, mean_gram, total_cost, total_variation
+from impasto.nets import Net, build_net, features, normalized
+from impasto.pictures import CALIBRATION, picture_path
+from impasto.recipe import Recipe, make_recipe
+from impasto.weights import Loaded, load_weights
+
+CALIBRATION_SIZE = 256
+ENTRY = 3  # evaluations that a new scale takes before its first step is done: targets, start, step
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What G is compared with at one size: {layer: (1, C, h, w)} of C, {layer: [(1, C, C) of each S]}."""
+
+    content: dict[str, Tensor]
+    grams: dict[str, list[Tensor]]
+
+
+def paint(
+    content: str | Path | Image.Image, styles: Sequence[str | Path | Image.Image], preset: str = "impasto", **knobs: Any
+) -> Image.Image:
+    """From paths or Pillow images to the finished picture: `paint("cat.jpg", ["wave.jpg"], size=512).save("out.png")`."""
+    recipe = make_recipe(preset, **knobs)
+    picture = read_picture(content)
+    *_, last = stylize(picture.image, [read_picture(style).image for style in styles], recipe, make_net(recipe))
+    return to_pillow(last.image, painted_alpha(picture, recipe))
+
+
+def make_net(recipe: Recipe, loaded: Loaded | None = None) -> Net:
+    """The recipe's net, with the given weights or its own."""
+    loaded = loaded or load_weights(recipe.net)
+    net = build_net(recipe.net, loaded.tensors, loaded.input, recipe.pooling, recipe.padding)
+    if not recipe.normalize_net:
+        return net
+    calibration = [read_picture(picture_path(name)).image for name in CALIBRATION]
+    return normalized(net, [resize(image, scaled_size(image, CALIBRATION_SIZE)) for image in calibration])
+
+
+def stylize(
+    content: Tensor,
+    styles: Sequence[Tensor],
+    recipe: Recipe,
+    net: Net,
+    *,
+    picture: Tensor | None = None,
+    resume: State | None = None,
+    seconds: float | None = None,
+) -> Iterator[Step]:
+    """Steps from the start to the finished painting. Pictures are (1, 3, H, W) in [0, 1] of any size.
+
+    `picture` is what G starts as with init="picture"; `resume` the state of an earlier Step; `seconds` how long it may take, of
+    which each scale gets its share. Raises BadImage for pictures too small to paint, BadRecipe for knobs that do not fit them.
+    """
+    check_fit(content, styles, recipe, picture)
+    scales, clock = recipe.scales(), _Clock(recipe, seconds)
+    total, until, state = sum(steps for _, steps in scales), 0, resume
+    for index, (side, steps) in enumerate(scales):
+        until += steps
+        if state is not None and state.i >= until:
+            continue
+        scaled = resize(content, scaled_size(content, side))
+        cost = make_cost(make_targets(scaled, styles, recipe, net), recipe, net)
+        if state is None:
+            given = None if picture is None else resize(picture, _size(scaled))
+            state = begin(canvas.start(scaled, recipe.init, recipe.init_noise, recipe.seed, given), cost)
+        elif state.x.shape != scaled.shape:
+            state = begin(resize(state.x, _size(scaled)), cost, until - steps)
+        for step in descend(cost, state, until, total, recipe.optimizer, recipe.lr, recipe.history):
+            state = step.state
+            yield step
+            if clock.is_over(index, step):
+                break
+        if clock.is_up:
+            return
+
+
+def check_fit(content: Tensor, styles: Sequence[Tensor], recipe: Recipe, picture: Tensor | None) -> None:
+    """Raise what would go wrong later: sides too short to paint, as many style weights as styles, a start that is missing."""
+    if not styles:
+        raise BadRecipe("there is no style picture")
+    if recipe.style_weights and len(recipe.style_weights) != len(styles):
+        raise BadRecipe(f"style_weights has {len(recipe.style_weights)} numbers for {len(styles)} style pictures")
+    if (recipe.init == "picture") != (picture is not None):
+        raise BadRecipe("init is picture exactly when there is a picture to start from (--init-image)")
+    side = recipe.scales()[0][0]
+    for name, image, longer in (("content", content, side), *(("style", style, _style_side(side, recipe)) for style in styles)):
+        height, width = scaled_size(image, longer)
+        if min(height, width) < MIN_SIDE:
+            was = f"{image.shape[-1]} x {image.shape[-2]}"
+            raise BadImage(f"the {name} picture ({was}) would be {width} x {height} when painted, shorter than {MIN_SIDE} pixels")
+
+
+def make_targets(content: Tensor, styles: Sequence[Tensor], recipe: Recipe, net: Net) -> Targets:
+    """The activations and Gram matrices that G is compared with, for a content picture already at its size."""
+    side = _style_side(max(content.shape[-2:]), recipe)
+    with torch.no_grad():
+        grams = []
+        for style in styles:
+            activations = features(net, resize(style, scaled_size(style, side)), recipe.style_layers)
+            grams.append({layer: mean_gram(a) for layer, a in activations.items()})
+        return Targets(
+            features(net, content, recipe.content_layers), {layer: [gram[layer] for gram in grams] for layer in recipe.style_layers}
+        )
+
+
+def make_cost(targets: Targets, recipe: Recipe, net: Net) -> Cost:
+    """J of a picture: {"total", "content", "style", "style conv1_1", ..., "tv" where it has a weight}.
+
+    "content" and "style" are J_content and J_style, their layers weighted, without alpha and beta; "style <layer>" is the
+    layer's unweighted cost. Several styles count by style_weights, which are made to sum to 1.
+    """
+    layers = {*recipe.content_layers, *recipe.style_layers}
+    shares = style_shares(recipe, len(next(iter(targets.grams.values()), [])))
+    scale = {"paper": 1.0, "mean": 4.0}[recipe.style_norm]
+
+    def cost(image: Tensor) -> dict[str, Tensor]:
+        a_G = features(net, image, layers)
+        J_content = _weighted(recipe.content_layers, lambda layer: _content(targets.content[layer], a_G[layer], recipe), image)
+        by_layer = {
+            layer: scale * torch.stack([share * gram_cost(A, a_G[layer]) for share, A in zip(shares, grams, strict=True)]).sum()
+            for layer, grams in targets.grams.items()
+        }
+        J_style = _weighted(recipe.style_layers, by_layer.__getitem__, image)
+        total = total_cost(J_content, J_style, recipe.alpha, recipe.beta)
+        costs = {"total": total, "content": J_content, "style": J_style, **{f"style {layer}": c for layer, c in by_layer.items()}}
+        if recipe.tv:
+            costs["tv"] = total_variation(image)
+            costs["total"] = total + recipe.tv * costs["tv"]
+        return costs
+
+    return cost
+
+
+def style_shares(recipe: Recipe, styles: int) -> list[float]:
+    """The weight of each style picture; they sum to 1."""
+    weights = recipe.style_weights or (1.0,) * styles
+    return [weight / sum(weights) for weight in weights]
+
+
+def costs_of(image: Tensor, content: Tensor, styles: Sequence[Tensor], recipe: Recipe, net: Net) -> dict[str, float]:
+    """The costs of a painting (1, 3, H, W), as stylize reports them at its size."""
+    cost = make_cost(make_targets(resize(content, _size(image)), styles, recipe, net), recipe, net)
+    with torch.no_grad():
+        return {name: float(value) for name, value in cost(image).items()}
+
+
+def finished(image: Tensor, content: Tensor, recipe: Recipe) -> Tensor:
+    """A Step's image as it is saved: at the size asked for, in 256 levels."""
+    return quantize(resize(image, scaled_size(content, recipe.size)))
+
+
+def painted_alpha(content: Picture, recipe: Recipe) -> Tensor | None:
+    """The content picture's alpha at the size of the painting."""
+    return None if content.alpha is None else resize(content.alpha, scaled_size(content.image, recipe.size))
+
+
+class _Clock:
+    """Shares the time among the scales by their work (steps times pixels), and knows when the next step would be too late."""
+
+    def __init__(self, recipe: Recipe, seconds: float | None) -> None:
+        self.begun, self.seconds = time.monotonic(), seconds
+        self.sides = [side for side, _ in recipe.scales()]
+        work = [steps * side**2 for side, steps in recipe.scales()]
+        self.shares = [sum(work[: i + 1]) / sum(work) for i in range(len(work))]
+        self.is_up = False
+
+    def is_over(self, index: int, step: Step) -> bool:
+        """Whether the scale's time is over after this step."""
+        if self.seconds is None:
+            return False
+        spent, last = time.monotonic() - self.begun, self.sides[-1]
+        a_pixel = step.seconds / self.sides[index] ** 2
+        left = self.seconds - spent - 2 * a_pixel * last**2  # what saving and measuring the picture takes
+        self.is_up = left < 1.2 * step.seconds
+        if self.is_up or index + 1 == len(self.sides):
+            return self.is_up
+        can_enter = left > ENTRY * a_pixel * self.sides[index + 1] ** 2
+        return can_enter and spent >= self.shares[index] * self.seconds
+
+
+def _weighted(weights: dict[str, float], cost: Any, image: Tensor) -> Tensor:
+    return torch.stack([weight * cost(layer) for layer, weight in weights.items()]).sum() if weights else image.new_zeros(())
+
+
+def _content(a_C: Tensor, a_G: Tensor, recipe: Recipe) -> Tensor:
+    constant = {"course": None, "paper": 0.5, "mean": 1 / a_G.numel()}[recipe.content_norm]
+    return content_cost(a_C, a_G, constant)
+
+
+def _style_side(side: int, recipe: Recipe) -> int:
+    return round(side * recipe.style_scale)
+
+
+def _size(image: Tensor) -> tuple[int, int]:
+    return image.shape[-2], image.shape[-1]

