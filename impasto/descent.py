@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from impasto.canvas import movable, project
+from impasto.canvas import movable, project, soften
 from impasto.errors import ImpastoError
 
 Cost = Callable[[Tensor], dict[str, Tensor]]
@@ -52,17 +52,25 @@ def begin(image: Tensor, cost: Cost, i: int = 0) -> State:
     return State(x, gradient, costs, i)
 
 
-def descend(
-    cost: Cost, state: State, until: int, of: int, optimizer: str = "lbfgs", lr: float = 1.0, history: int = 10
-) -> Iterator[Step]:
+@dataclass(frozen=True)
+class Optimizer:
+    """`name` is one of OPTIMIZERS, `lr` its step size; L-BFGS remembers `history` steps and starts from 1 / f^falloff (soften)."""
+
+    name: str = "lbfgs"
+    lr: float = 1.0
+    history: int = 10
+    falloff: float = 0.0
+
+
+def descend(cost: Cost, state: State, until: int, of: int, optimizer: Optimizer) -> Iterator[Step]:
     """Steps state.i + 1 ... until. Ends early where no direction leads further down.
 
     The state of any Step, given back, continues to the same picture. Raises ImpastoError when cost or gradient are not finite.
     """
-    take = OPTIMIZERS[optimizer]
+    take = OPTIMIZERS[optimizer.name]
     while state.i < until:
         begun = time.monotonic()
-        after = take(cost, state, lr, history)
+        after = take(cost, state, optimizer)
         i = until if after is state else state.i + 1
         state = replace(after, i=i)
         yield Step(i, of, max(state.x.shape[-2:]), state.x.clone(), state.costs, time.monotonic() - begun, state)
@@ -80,12 +88,12 @@ def evaluate(cost: Cost, x: Tensor) -> tuple[dict[str, float], Tensor]:
     return values, gradient
 
 
-def gradient_descent(cost: Cost, state: State, lr: float, history: int) -> State:
+def gradient_descent(cost: Cost, state: State, optimizer: Optimizer) -> State:
     """G := G - lr dJ/dG, cut to [0, 1]: the textbook form."""
-    return _moved(cost, state, project(state.x - lr * state.gradient))
+    return _moved(cost, state, project(state.x - optimizer.lr * state.gradient))
 
 
-def adam(cost: Cost, state: State, lr: float, history: int) -> State:
+def adam(cost: Cost, state: State, optimizer: Optimizer) -> State:
     """Kingma & Ba 2014 (arXiv:1412.6980, algorithm 1), cut to [0, 1] after each step."""
     zeros = torch.zeros_like(state.x)
     (mean, square, count) = state.memory.get("moments", (zeros, zeros, torch.zeros(())))
@@ -93,29 +101,27 @@ def adam(cost: Cost, state: State, lr: float, history: int) -> State:
     mean = torch.lerp(state.gradient, mean, BETAS[0])
     square = torch.lerp(state.gradient.square(), square, BETAS[1])
     corrected, spread = mean / (1 - BETAS[0] ** float(count)), (square / (1 - BETAS[1] ** float(count))).sqrt()
-    after = _moved(cost, state, project(state.x - lr * corrected / (spread + EPSILON)))
+    after = _moved(cost, state, project(state.x - optimizer.lr * corrected / (spread + EPSILON)))
     return replace(after, memory={"moments": (mean, square, count)})
 
 
-def lbfgs(cost: Cost, state: State, lr: float, history: int) -> State:
+def lbfgs(cost: Cost, state: State, optimizer: Optimizer) -> State:
     """L-BFGS (Nocedal & Wright 2006, algorithm 7.4) on the pixels that are free to move, its path bent along the bounds.
 
     Pixels at a bound that the gradient pushes outwards are held (Bertsekas 1982, projected Newton). A step that does not go down
     is halved or more until it does. The same state comes back when there is no way down.
     """
-    free = movable(state.x, state.gradient)
-    direction = _direction(state, free)
-    after = _search(cost, state, direction, lr)
+    after = _search(cost, state, _direction(state, optimizer.falloff), optimizer.lr)
     if after is None:
-        return lbfgs(cost, replace(state, memory={}), lr, history) if state.memory else state
+        return lbfgs(cost, replace(state, memory={}), optimizer) if state.memory else state
     s, y = after.x - state.x, after.gradient - state.gradient
     kept = state.memory
     if _dot(s, y) > 1e-10 * _dot(y, y) > 0:
-        kept = {name: (*kept.get(name, ()), new)[-history:] for name, new in (("s", s), ("y", y))}
+        kept = {name: (*kept.get(name, ()), new)[-optimizer.history :] for name, new in (("s", s), ("y", y))}
     return replace(after, memory=kept)
 
 
-OPTIMIZERS: dict[str, Callable[[Cost, State, float, int], State]] = {"lbfgs": lbfgs, "adam": adam, "gd": gradient_descent}
+OPTIMIZERS: dict[str, Callable[[Cost, State, Optimizer], State]] = {"lbfgs": lbfgs, "adam": adam, "gd": gradient_descent}
 
 
 def _moved(cost: Cost, state: State, x: Tensor) -> State:
@@ -123,20 +129,22 @@ def _moved(cost: Cost, state: State, x: Tensor) -> State:
     return replace(state, x=x, gradient=gradient, costs=costs)
 
 
-def _direction(state: State, free: Tensor) -> Tensor:
+def _direction(state: State, falloff: float) -> Tensor:
     """Minus the inverse Hessian times the gradient, both of the free pixels: the two-loop recursion."""
+    free = movable(state.x, state.gradient)
     q = state.gradient * free
     pairs = [(s * free, y * free) for s, y in zip(state.memory.get("s", ()), state.memory.get("y", ()), strict=True)]
     curved = [(s, y, _dot(s, y)) for s, y in pairs]
     curved = [(s, y, sy) for s, y, sy in curved if sy > 1e-10 * _dot(y, y) > 0]
     if not curved:
+        q = soften(q, falloff) * free
         return q * (-FIRST_MOVE / max(float(q.abs().max()), 1e-30))
     shares = []
     for s, y, sy in reversed(curved):
         shares.append(_dot(s, q) / sy)
         q = q - shares[-1] * y
     s, y, sy = curved[-1]
-    q = q * (sy / _dot(y, y))
+    q = soften(q, falloff) * free * (sy / _dot(y, soften(y, falloff)))
     for (s, y, sy), share in zip(curved, reversed(shares), strict=True):
         q = q + (share - _dot(y, q) / sy) * s
     return -q * free

@@ -144,12 +144,16 @@ def _record_options(suffix: str, record: dict[str, Any] | None) -> dict[str, Any
         info.add_itxt(RECORD, text, zip=True)
         return {"pnginfo": info}
     exif = Image.Exif()
-    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"ASCII\0\0\0" + f"{RECORD} {text}".encode("ascii")
+    if WRITERS[suffix]["format"] == "TIFF":
+        exif[ExifTags.Base.ImageDescription] = f"{RECORD} {text}"
+    else:
+        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = b"ASCII\0\0\0" + f"{RECORD} {text}".encode("ascii")
     return {"exif": exif}
 
 
 def _exif_record(opened: Image.Image) -> str | None:
-    comment = opened.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment, b"")
+    exif = opened.getexif()
+    comment = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment) or exif.get(ExifTags.Base.ImageDescription, b"")
     raw = comment if isinstance(comment, bytes) else str(comment).encode()
     text = raw.removeprefix(b"ASCII\0\0\0").decode("ascii", "replace")
     return text.removeprefix(f"{RECORD} ") if text.startswith(f"{RECORD} ") else None

@@ -71,6 +71,7 @@ class Recipe(BaseModel):
     optimizer: Literal["lbfgs", "adam", "gd"] = Field("lbfgs", description="L-BFGS, Adam, or plain descent G := G - lr dJ/dG")
     lr: float = Field(1.0, gt=0, allow_inf_nan=False, description="step size; pixels lie in [0, 1]")
     history: int = Field(10, ge=1, le=200, description="steps that L-BFGS remembers")
+    falloff: float = Field(0.0, ge=0, le=2, description="L-BFGS moves frequency f first by 1/f^falloff: 0 grain, 1 large shapes")
     coarsest: int = Field(256, ge=16, le=16384, description="longer side of the coarsest scale; at or above size: one scale")
     steps: int = Field(100, ge=1, le=1_000_000, description="optimiser steps at the coarsest scale")
     fine_steps: int = Field(50, ge=1, le=1_000_000, description="optimiser steps at each finer scale")
@@ -102,7 +103,7 @@ def _equal(weight: float) -> dict[str, Any]:
 # A preset's `lambdas` gives the weight of a style layer from its number of channels, so that it holds for every net.
 PRESETS: dict[str, dict[str, Any]] = {
     # Ours: the weights of the authors' code, tuned by eye; see docs/presets.md for what was tried.
-    "impasto": {"lambdas": lambda n_C: 1e3 / n_C**2},
+    "impasto": {"lambdas": lambda n_C: 1e3 / n_C**2, "beta": 0.05, "falloff": 0.75},
     # github.com/leongatys/PytorchNeuralStyleTransfer: 500 evaluations at 512, 200 at the high resolution.
     "gatys": {"lambdas": lambda n_C: 1e3 / n_C**2, "coarsest": 512, "steps": 500, "fine_steps": 200, "history": 100},
     # arXiv:1508.06576: alpha/beta = 1e-3 on the normalised net, average pooling, white noise, one scale.

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from impasto import canvas
-from impasto.descent import Cost, State, Step, begin, descend
+from impasto.descent import Cost, Optimizer, State, Step, begin, descend
 from impasto.errors import BadImage, BadRecipe
 from impasto.images import MIN_SIDE, Picture, quantize, read_picture, resize, scaled_size, to_pillow
 from impasto.losses import content_cost, gram_cost, mean_gram, total_cost, total_variation
@@ -72,6 +72,7 @@ def stylize(
     """
     check_fit(content, styles, recipe, picture)
     scales, clock = recipe.scales(), _Clock(recipe, seconds)
+    optimizer = Optimizer(recipe.optimizer, recipe.lr, recipe.history, recipe.falloff)
     total, until, state = sum(steps for _, steps in scales), 0, resume
     for index, (side, steps) in enumerate(scales):
         until += steps
@@ -84,7 +85,7 @@ def stylize(
             state = begin(canvas.start(scaled, recipe.init, recipe.init_noise, recipe.seed, given), cost)
         elif state.x.shape != scaled.shape:
             state = begin(resize(state.x, _size(scaled)), cost, until - steps)
-        for step in descend(cost, state, until, total, recipe.optimizer, recipe.lr, recipe.history):
+        for step in descend(cost, state, until, total, optimizer):
             state = step.state
             yield step
             if clock.is_over(index, step):

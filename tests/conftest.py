@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from impasto.nets import INPUTS, ConvShape, Net, Pool, assemble
+
+TINY = (
+    ConvShape("conv1_1", 3, 4),
+    ConvShape("conv1_2", 4, 5),
+    Pool("pool1"),
+    ConvShape("conv2_1", 5, 6),
+    Pool("pool2"),
+    ConvShape("conv3_1", 6, 7),
+)
+
+
+def tiny_net(padding: str = "zeros", dtype: torch.dtype = torch.float32, input: str = "torchvision") -> Net:
+    """A net of four convolutions with seeded random weights, as deep as a test needs."""
+    generator = torch.Generator().manual_seed(5)
+    weights = {}
+    for x in TINY:
+        if isinstance(x, ConvShape):
+            shape = (x.channels, x.channels_in, x.size, x.size)
+            weights[f"{x.name}.weight"] = (torch.randn(shape, generator=generator) / (4.5 * x.channels_in) ** 0.5).to(dtype)
+            weights[f"{x.name}.bias"] = (0.1 * torch.randn(x.channels, generator=generator)).to(dtype)
+    return assemble("tiny", TINY, weights, INPUTS[input], padding)
+
+
+def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:
+    """Smooth random colours: (1, 3, height, width)."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(1, 3, 4, 4, generator=generator)
+    fine = torch.rand(1, 3, height, width, generator=generator)
+    return 0.8 * torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear") + 0.2 * fine
+
+
+def save(path: Path, image: torch.Tensor) -> Path:
+    Image.fromarray((image[0] * 255).round().byte().permute(1, 2, 0).numpy()).save(path)
+    return path
+
+
+@pytest.fixture
+def net() -> Net:
+    return tiny_net()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """A content picture, a style picture and where the painting goes."""
+    return save(tmp_path / "photo.png", picture(30, 40)), save(tmp_path / "style.png", picture(36, 28, 1)), tmp_path / "out.png"

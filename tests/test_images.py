@@ -1,0 +1,221 @@
+"""Pictures as they come: every kind to the right pixels, every broken one to one line."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms
+
+from impasto.errors import BadImage, CannotWrite, ImpastoWarning
+from impasto.images import quantize, read_picture, read_record, resize, scaled_size, to_pillow, write_picture
+from tests.conftest import picture
+
+RGB = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3) * 4
+EXPECTED = torch.from_numpy(RGB.astype(np.float32) / 255).permute(2, 0, 1)[None]
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that declares a size and holds next to nothing."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.tif", "a.bmp", "a.ppm"])
+def test_lossless_files_are_read_exactly(tmp_path, name):
+    Image.fromarray(RGB).save(tmp_path / name, **({"lossless": True} if name.endswith("webp") else {}))
+    torch.testing.assert_close(read_picture(tmp_path / name).image, EXPECTED)
+
+
+def test_a_pillow_image_is_a_picture():
+    torch.testing.assert_close(read_picture(Image.fromarray(RGB)).image, EXPECTED)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation_is_turned_upright(tmp_path, orientation):
+    """What is stored is the upright picture turned back, by Pillow's own tables."""
+    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
+    stored = Image.fromarray(RGB)
+    if orientation in back:
+        stored = stored.transpose(Image.Transpose(back[orientation]))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "a.png", exif=exif)
+    torch.testing.assert_close(read_picture(tmp_path / "a.png").image, EXPECTED)
+
+
+def test_grey_is_three_equal_channels(tmp_path):
+    Image.fromarray(RGB[..., 0]).save(tmp_path / "a.png")
+    torch.testing.assert_close(read_picture(tmp_path / "a.png").image, EXPECTED[:, :1].expand(1, 3, 4, 5))
+
+
+def test_sixteen_bit_grey_keeps_its_bits(tmp_path):
+    values = (np.arange(20, dtype=np.uint16) * 3001).reshape(4, 5)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    expected = torch.from_numpy(values.astype(np.float32) / 65535)[None, None].expand(1, 3, 4, 5)
+    torch.testing.assert_close(read_picture(tmp_path / "a.png").image, expected)
+
+
+def test_palette_and_bilevel_are_read(tmp_path):
+    Image.fromarray(RGB).quantize(64).save(tmp_path / "p.png")
+    assert (read_picture(tmp_path / "p.png").image - EXPECTED).abs().max() < 0.05
+    Image.fromarray(RGB[..., 0] > 100).save(tmp_path / "1.png")
+    assert set(read_picture(tmp_path / "1.png").image.unique().tolist()) <= {0.0, 1.0}
+
+
+def test_cmyk_is_read(tmp_path):
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "a.jpg", quality=100)
+    red = read_picture(tmp_path / "a.jpg").image.mean((0, 2, 3))
+    assert red[0] > 0.9 and red[1:].max() < 0.1
+
+
+def test_an_icc_profile_is_converted_to_srgb(tmp_path):
+    """sRGB's own profile changes nothing; one whose red and green primaries are exchanged exchanges the channels."""
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    exchanged = srgb.replace(b"rXYZ", b"????").replace(b"gXYZ", b"rXYZ").replace(b"????", b"gXYZ")
+    for profile, expected in ((srgb, (200, 64, 32)), (exchanged, (64, 200, 32))):
+        Image.new("RGB", (16, 16), (200, 64, 32)).save(tmp_path / "a.png", icc_profile=profile)
+        image = read_picture(tmp_path / "a.png").image
+        torch.testing.assert_close(image, torch.tensor(expected).view(1, 3, 1, 1).expand_as(image) / 255, atol=0.01, rtol=0)
+
+
+def test_a_broken_icc_profile_is_said_and_passed_over(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / "a.png", icc_profile=b"no profile")
+    with pytest.warns(ImpastoWarning, match="colour profile"):
+        torch.testing.assert_close(read_picture(tmp_path / "a.png").image, EXPECTED)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_alpha_is_kept_and_hidden_pixels_take_the_mean(tmp_path, mode):
+    rgba = np.dstack([np.full((4, 6, 3), 200, np.uint8), np.full((4, 6), 255, np.uint8)])
+    rgba[:, 3:] = 0
+    source = Image.fromarray(rgba)
+    source = source.quantize(4) if mode == "P" else source.convert(mode)
+    source.save(tmp_path / "a.png")
+    read = read_picture(tmp_path / "a.png")
+    assert read.alpha is not None and read.alpha.shape == (1, 1, 4, 6)
+    assert read.alpha[..., :3].min() == 1 and read.alpha[..., 3:].max() == 0
+    torch.testing.assert_close(read.image, torch.full((1, 3, 4, 6), 200 / 255), atol=0.01, rtol=0)
+
+
+def test_an_opaque_alpha_is_none(tmp_path):
+    Image.fromarray(RGB).convert("RGBA").save(tmp_path / "a.png")
+    assert read_picture(tmp_path / "a.png").alpha is None
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot read .*No such file"),
+        (b"", "is empty"),
+        (b"hello, this is a text\n", "no picture"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "no picture"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "no picture"),
+        (png_header(30000, 30000), "damaged|has 30000 x 30000"),
+        (png_header(14000, 12000), "has 14000 x 12000 pixels, more than"),
+        (png_header(64, 64), "damaged"),
+    ],
+)
+def test_what_is_no_picture_is_one_line(tmp_path, content, said):
+    path = tmp_path / "a.jpg"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(BadImage, match=said) as error:
+        read_picture(path)
+    assert "\n" not in str(error.value) and "a.jpg" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.tif"])
+def test_a_truncated_file_is_damaged(tmp_path, name):
+    to_pillow(picture(64, 64)).save(tmp_path / name)
+    data = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(data[: len(data) // 2])
+    with pytest.raises(BadImage):
+        read_picture(tmp_path / name)
+
+
+def test_a_floating_point_picture_is_refused(tmp_path):
+    Image.fromarray(np.full((4, 4), np.nan, np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(BadImage, match="floating-point"):
+        read_picture(tmp_path / "a.tif")
+
+
+def test_a_pixel_and_a_line_are_pictures(tmp_path):
+    for size in ((1, 1), (3, 2000)):
+        Image.new("RGB", size, (1, 2, 3)).save(tmp_path / "a.png")
+        assert read_picture(tmp_path / "a.png").image.shape[-2:] == size[::-1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_damaged_bytes_give_a_picture_or_bad_image(tmp_path_factory, data):
+    encoded = io.BytesIO()
+    to_pillow(picture(16, 16)).save(encoded, data.draw(st.sampled_from(["PNG", "JPEG", "WEBP", "TIFF", "GIF"])))
+    damaged = bytearray(encoded.getvalue())
+    for place, value in data.draw(st.lists(st.tuples(st.integers(0, len(damaged) - 1), st.integers(0, 255)), max_size=6)):
+        damaged[place] = value
+    path = tmp_path_factory.mktemp("fuzz") / "a"
+    path.write_bytes(bytes(damaged))
+    try:
+        image = read_picture(path).image
+    except BadImage:
+        return
+    assert image.dtype == torch.float32 and 0 <= image.min() <= image.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("size", "longer", "expected"), [((300, 451), 512, (341, 512)), ((2000, 3), 512, (512, 1)), ((1, 1), 512, (512, 512))]
+)
+def test_the_longer_side_is_exact(size, longer, expected):
+    assert scaled_size(torch.zeros(1, 3, *size), longer) == expected
+
+
+def test_resizing_is_pillows_lanczos():
+    image = quantize(picture(40, 30))
+    expected = np.asarray(to_pillow(image).resize((20, 25), Image.Resampling.LANCZOS), dtype=np.float32) / 255
+    ours = resize(image, (25, 20))[0].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(ours, expected, atol=1.01 / 255)
+    assert resize(image, (40, 30)) is image
+
+
+def test_what_is_saved_is_what_was_quantized(tmp_path):
+    image, alpha = picture(9, 7), torch.linspace(0, 1, 63).view(1, 1, 9, 7)
+    for name in ("a.png", "a.webp", "a.tif"):
+        write_picture(tmp_path / name, image, alpha)
+        read = read_picture(tmp_path / name, keep_hidden=True)
+        torch.testing.assert_close(read.image, quantize(image), atol=1e-6, rtol=0)
+        torch.testing.assert_close(read.alpha, quantize(alpha), atol=1e-6, rtol=0)
+
+
+def test_jpeg_lays_alpha_on_white_and_says_so(tmp_path):
+    with pytest.warns(ImpastoWarning, match="transparent"):
+        write_picture(tmp_path / "a.jpg", torch.zeros(1, 3, 16, 16), torch.zeros(1, 1, 16, 16))
+    assert read_picture(tmp_path / "a.jpg").image.min() > 0.98
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.tif"])
+def test_the_record_comes_back(tmp_path, name):
+    record = {"recipe": {"size": 512}, "words": "für ✓", "nested": [1, {"a": None}]}
+    write_picture(tmp_path / name, picture(16, 16), record=record)
+    assert read_record(tmp_path / name) == record
+
+
+def test_a_picture_without_record_says_so(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / "a.png")
+    with pytest.raises(BadImage, match="carries no recipe"):
+        read_record(tmp_path / "a.png")
+    with pytest.raises(BadImage, match="cannot read"):
+        read_record(tmp_path / "absent.png")
+
+
+def test_an_unknown_ending_cannot_be_written(tmp_path):
+    with pytest.raises(CannotWrite, match=r"\.png"):
+        write_picture(tmp_path / "a.gif", picture(16, 16))

@@ -1,0 +1,113 @@
+"""Knobs, presets, bounds: what is allowed is kept, what is not is said in one line."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from impasto.errors import BadRecipe
+from impasto.nets import NETS
+from impasto.recipe import CONTENT_LAYER, PRESETS, STYLE_LAYERS, Recipe, make_recipe
+
+
+def test_every_knob_has_its_help():
+    assert all(field.description for field in Recipe.model_fields.values())
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_recipe_survives_json(preset):
+    recipe = make_recipe(preset)
+    assert recipe.preset == preset
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_presets_layers_exist_in_every_net(preset, name):
+    recipe = make_recipe(preset, net=name)
+    channels = {x.name: x.channels for x in NETS[name] if hasattr(x, "channels")}
+    assert {*recipe.style_layers, *recipe.content_layers} <= channels.keys()
+    assert STYLE_LAYERS[name].items() <= channels.items() and CONTENT_LAYER[name] in channels
+
+
+def test_recipe_and_nets_name_the_same_nets():
+    assert {*Recipe.model_fields["net"].annotation.__args__} == {*NETS} == {*STYLE_LAYERS} == {*CONTENT_LAYER}
+
+
+def test_gatys_has_the_authors_weights():
+    recipe = make_recipe("gatys")
+    assert recipe.style_layers == {
+        "conv1_1": 1e3 / 64**2,
+        "conv2_1": 1e3 / 128**2,
+        "conv3_1": 1e3 / 256**2,
+        "conv4_1": 1e3 / 512**2,
+        "conv5_1": 1e3 / 512**2,
+    }
+    assert (recipe.alpha, recipe.beta, recipe.content_layers, recipe.init) == (1, 1, {"conv4_2": 1.0}, "content")
+    assert recipe.scales() == [(512, 500)] and make_recipe("gatys", size=800).scales() == [(512, 500), (800, 200)]
+
+
+def test_course_has_the_courses_weights():
+    recipe = make_recipe("course")
+    assert (recipe.alpha, recipe.beta, set(recipe.style_layers.values())) == (10, 40, {0.2})
+    assert len(recipe.style_layers) == 5
+
+
+def test_textbook_is_noise_of_100_and_plain_descent():
+    recipe = make_recipe("textbook")
+    assert (recipe.size, recipe.init, recipe.optimizer) == (100, "noise", "gd")
+
+
+def test_gatys2015_is_the_papers():
+    recipe = make_recipe("gatys2015")
+    assert recipe.normalize_net and recipe.pooling == "avg" and recipe.alpha / recipe.beta == pytest.approx(1e-3)
+    assert (recipe.content_norm, recipe.style_norm, set(recipe.style_layers.values())) == ("paper", "paper", {0.2})
+
+
+@given(size=st.integers(16, 16384), coarsest=st.integers(16, 16384))
+def test_scales_grow_from_the_coarsest_by_at_most_two(size, coarsest):
+    scales = make_recipe(size=size, coarsest=coarsest).scales()
+    sides = [side for side, _ in scales]
+    assert sides[0] == min(size, coarsest) and sides[-1] == size
+    assert all(a < b <= 2 * a + 1 for a, b in pairwise(sides))
+
+
+def test_larger_sizes_share_their_coarse_scales():
+    sides = [[side for side, _ in make_recipe(size=size, coarsest=256).scales()] for size in (256, 512, 1024)]
+    assert sides == [[256], [256, 512], [256, 512, 1024]]
+
+
+def test_texts_of_the_command_line_are_understood():
+    recipe = make_recipe(style_layers="conv1_1=0.5, conv3_1", style_weights="2,1")
+    assert recipe.style_layers == {"conv1_1": 0.5, "conv3_1": 1.0} and recipe.style_weights == (2.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "said"),
+    [
+        ({"size": 3}, "size is 3: .*16"),
+        ({"size": 512.5}, "size is 512.5"),
+        ({"beta": -1}, "beta is -1: .*0"),
+        ({"beta": float("nan")}, "beta is nan"),
+        ({"pooling": "l2"}, "pooling is 'l2': .*'max' or 'avg'"),
+        ({"brush": 1}, "no knob 'brush', the knobs are preset, size"),
+        ({"style_layers": "conv1_1=-1"}, "style_layers.conv1_1 is '-1'"),
+        ({"style_layers": "conv1_1=x"}, "style_layers.conv1_1 is 'x'"),
+        ({"alpha": 0, "beta": 0}, "nothing to minimise"),
+        ({"style_weights": "0,0"}, "all 0"),
+        ({"preset": "monet"}, "preset is 'monet', must be one of impasto, gatys"),
+        ({"preset": "absent.toml"}, "cannot read the recipe absent.toml"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(knobs, said):
+    with pytest.raises(BadRecipe, match=said) as error:
+        make_recipe(**knobs)
+    assert "\n" not in str(error.value)
+
+
+def test_a_toml_file_is_a_preset_of_ones_own(tmp_path):
+    own = tmp_path / "own.toml"
+    own.write_text('preset = "course"\nsize = 300\nstyle_layers = { conv2_1 = 0.5 }\n')
+    recipe = make_recipe(str(own), seed=7)
+    assert (recipe.preset, recipe.size, recipe.alpha, recipe.seed, recipe.style_layers) == ("course", 300, 10, 7, {"conv2_1": 0.5})

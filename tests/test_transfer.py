@@ -1,0 +1,169 @@
+"""The papers' algorithm on a tiny net: what is compared, what is reported, what the size does."""
+
+import pytest
+import torch
+
+from impasto import transfer
+from impasto.descent import Step
+from impasto.errors import BadImage, BadRecipe
+from impasto.images import resize
+from impasto.losses import content_cost, style_cost, style_layer_cost, total_variation
+from impasto.nets import features
+from impasto.recipe import PRESETS, Recipe, make_recipe
+from impasto.transfer import check_fit, costs_of, finished, make_cost, make_targets, stylize
+from tests.conftest import picture, tiny_net
+
+LAYERS = {"style_layers": {"conv1_1": 0.5, "conv2_1": 2.0}, "content_layers": {"conv2_1": 1.0}}
+CONTENT, STYLE = picture(24, 32), picture(40, 30, 1)
+
+
+def recipe(preset: str = "course", **knobs) -> Recipe:
+    return make_recipe(preset, **{**LAYERS, "size": 48, "coarsest": 24, "steps": 6, "fine_steps": 4, "init_noise": 0, **knobs})
+
+
+def paint(**knobs) -> list[Step]:
+    return list(stylize(CONTENT, [STYLE], recipe(**knobs), tiny_net()))
+
+
+def test_the_costs_are_the_public_functions(net):
+    """J by make_cost against the course's formulas spelled out with whole activations."""
+    r = recipe(tv=3.0)
+    image, style = picture(24, 32, 7), resize(STYLE, (32, 24))
+    costs = make_cost(make_targets(CONTENT, [STYLE], r, net), r, net)(image)
+    a_C, a_S, a_G = (features(net, x, ["conv1_1", "conv2_1"]) for x in (CONTENT, style, image))
+    torch.testing.assert_close(costs["content"], content_cost(a_C["conv2_1"], a_G["conv2_1"]))
+    torch.testing.assert_close(costs["style"], style_cost(a_S, a_G, r.style_layers))
+    torch.testing.assert_close(costs["style conv1_1"], style_layer_cost(a_S["conv1_1"], a_G["conv1_1"]))
+    torch.testing.assert_close(costs["total"], 10 * costs["content"] + 40 * costs["style"] + 3 * total_variation(image))
+
+
+def test_norms_are_what_they_say(net):
+    """The mean of squares is 4 times the course's, for content and style alike; the paper's content is half the sum."""
+    image = picture(24, 32, 7)
+    costs = {
+        norm: make_cost(make_targets(CONTENT, [STYLE], r, net), r, net)(image)
+        for norm, r in {
+            "course": recipe(content_norm="course", style_norm="paper"),
+            "mean": recipe(content_norm="mean", style_norm="mean"),
+            "paper": recipe(content_norm="paper", style_norm="paper"),
+        }.items()
+    }
+    torch.testing.assert_close(costs["mean"]["content"], 4 * costs["course"]["content"])
+    torch.testing.assert_close(costs["mean"]["style"], 4 * costs["course"]["style"])
+    a_C, a_G = (features(net, x, ["conv2_1"])["conv2_1"] for x in (CONTENT, image))
+    torch.testing.assert_close(costs["paper"]["content"], 0.5 * (a_C - a_G).square().sum())
+    torch.testing.assert_close(costs["paper"]["style"], costs["course"]["style"])
+
+
+def test_several_styles_count_by_their_weights(net):
+    other, image = picture(30, 30, 3), picture(24, 32, 7)
+
+    def style(styles, **knobs):
+        r = recipe(**knobs)
+        return make_cost(make_targets(CONTENT, styles, r, net), r, net)(image)["style"]
+
+    one, two = style([STYLE]), style([other])
+    torch.testing.assert_close(style([STYLE, other], style_weights="3,1"), 0.75 * one + 0.25 * two)
+    torch.testing.assert_close(style([STYLE, other]), (one + two) / 2)
+
+
+def test_style_scale_scales_the_style_picture(net):
+    r = recipe(style_scale=0.5)
+    gram = make_targets(CONTENT, [STYLE], r, net).grams["conv1_1"][0]
+    a = features(net, resize(STYLE, (16, 12)), ["conv1_1"])["conv1_1"].flatten(2)
+    torch.testing.assert_close(gram, a @ a.mT / (16 * 12))
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam", "gd"])
+@pytest.mark.parametrize("init", ["content", "noise"])
+def test_the_cost_goes_down_and_pixels_stay_in_range(optimizer, init):
+    steps = paint(optimizer=optimizer, init=init, lr={"lbfgs": 1, "adam": 0.02, "gd": 0.02}[optimizer], steps=15, coarsest=48)
+    assert steps[-1].costs["total"] < steps[0].costs["total"]
+    assert all(step.image.min() >= 0 and step.image.max() <= 1 for step in steps)
+
+
+def test_painting_goes_from_coarse_to_fine():
+    steps = paint(optimizer="lbfgs")
+    assert [step.scale for step in steps] == [24] * 6 + [48] * 4
+    assert [step.i for step in steps] == list(range(1, 11)) and {step.of for step in steps} == {10}
+    assert steps[-1].image.shape == (1, 3, 36, 48)
+    assert {step.scale for step in paint(coarsest=48)} == {48}
+
+
+def test_the_reported_cost_is_that_of_the_picture(net):
+    """In range all along: what the last step reports is what its picture costs, and 8 bits change it little."""
+    last = paint(optimizer="lbfgs")[-1]
+    costs = costs_of(last.image, CONTENT, [STYLE], recipe(), net)
+    assert costs == pytest.approx(last.costs, rel=1e-5)
+    saved = costs_of(finished(last.image, CONTENT, recipe()), CONTENT, [STYLE], recipe(), net)
+    assert saved["total"] == pytest.approx(last.costs["total"], rel=0.05)
+
+
+def test_one_seed_one_picture():
+    one, again, other = (paint(init="noise", seed=seed)[-1].image for seed in (1, 1, 2))
+    assert torch.equal(one, again) and not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("at", [3, 6, 8])
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam", "gd"])
+def test_a_run_continues_to_the_same_picture(at, optimizer):
+    knobs = {"optimizer": optimizer, "lr": {"lbfgs": 1, "adam": 0.02, "gd": 0.02}[optimizer]}
+    whole = paint(**knobs)
+    rest = list(stylize(CONTENT, [STYLE], recipe(**knobs), tiny_net(), resume=whole[at - 1].state))
+    assert [step.i for step in rest] == list(range(at + 1, 11))
+    assert torch.equal(rest[-1].image, whole[-1].image)
+
+
+def test_a_given_picture_is_the_start(net):
+    given = picture(12, 16, 9)
+    first = next(stylize(CONTENT, [STYLE], recipe(init="picture", coarsest=48, optimizer="gd", lr=1e-12), net, picture=given))
+    torch.testing.assert_close(first.image, resize(given, (36, 48)), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("content", "knobs", "error", "said"),
+    [
+        (torch.zeros(1, 3, 2000, 3), {"size": 512}, BadImage, "content picture .3 x 2000. would be"),
+        (CONTENT, {"style_scale": 0.1, "size": 64, "coarsest": 64}, BadImage, "style picture"),
+        (CONTENT, {"style_weights": "1,2"}, BadRecipe, "2 numbers for 1 style"),
+        (CONTENT, {"init": "picture"}, BadRecipe, "--init-image"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_the_work(content, knobs, error, said):
+    with pytest.raises(error, match=said):
+        check_fit(content, [STYLE], recipe(**{"coarsest": 32, **knobs}), None)
+
+
+def test_no_style_is_said():
+    with pytest.raises(BadRecipe, match="no style"):
+        check_fit(CONTENT, [], recipe(), None)
+
+
+def test_a_time_budget_gives_each_scale_its_share(monkeypatch):
+    """On a clock that takes a second a step at 16 px and four at 32: 30 s are left to the fine scale, and kept to."""
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    fine = transfer._Clock(recipe(size=32, coarsest=16, steps=100, fine_steps=50), 60)
+    seen = []
+    for index, scale, seconds in ((0, 16, 1.0), (1, 32, 4.0)):
+        for i in range(100):
+            clock[0] += seconds
+            seen.append(scale)
+            if fine.is_over(index, Step(i, 150, scale, CONTENT, {}, seconds, None)):  # type: ignore[arg-type]
+                break
+    assert seen.count(16) == 20 and clock[0] < 60 and fine.is_up
+    assert seen.count(32) >= 5
+
+
+def test_without_a_budget_the_clock_never_ends():
+    step = Step(1, 2, 16, CONTENT, {}, 1e9, None)  # type: ignore[arg-type]
+    assert not transfer._Clock(recipe(), None).is_over(0, step)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_lowers_its_cost(preset, net):
+    """With its own optimiser and norms, on layers that the tiny net has."""
+    lr = {"lr": 0.02} if PRESETS[preset].get("optimizer") == "gd" else {}  # a tiny net's gradients are tiny
+    r = make_recipe(preset, **LAYERS, size=32, coarsest=32, steps=10, normalize_net=False, **lr)
+    steps = list(stylize(CONTENT, [STYLE], r, net))
+    assert steps[-1].costs["total"] < steps[0].costs["total"]
