@@ -1,19 +1,17 @@
 """What is optimised: the pixels of G, bounded to [0, 1] all along, so that the saved picture is the one that was optimised."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import scipy.fft
 import torch
 from torch import Tensor
 
 
-def start(content: Tensor, init: str, noise_share: float, seed: int, picture: Tensor | None = None) -> Tensor:
-    """What G starts as: noise, the content or a given picture (all (1, 3, H, W) of one size), with a share of noise mixed in."""
+def white_noise(shape: Sequence[int], width: float, seed: int) -> Tensor:
+    """Uniform noise around grey, 0.5 - width / 2 to 0.5 + width / 2, each value on its own."""
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.rand(content.shape, generator=generator).to(content)
-    if init == "noise":
-        return noise
-    base = content if picture is None else picture
-    return torch.lerp(base, noise, noise_share)
+    return 0.5 + width * (torch.rand(shape, generator=generator) - 0.5)
 
 
 def project(x: Tensor) -> Tensor:

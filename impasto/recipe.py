@@ -56,6 +56,7 @@ class Recipe(BaseModel):
     )
     init: Literal["content", "noise", "picture"] = Field("content", description="what G starts as; picture: that of --init-image")
     init_noise: float = Field(0.0, ge=0, le=1, description="share of white noise mixed into the start")
+    noise_width: float = Field(1.0, ge=0, le=1, description="how far white noise spans around grey: 1 from black to white")
     net: Literal["vgg19", "vgg16", "alexnet"] = Field("vgg19", description="the net whose activations are compared")
     pooling: Literal["max", "avg"] = Field("max", description="how the net pools")
     padding: Literal["zeros", "replicate", "reflect"] = Field("zeros", description="what the net sees beyond the picture's edge")
@@ -127,6 +128,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "style_norm": "paper",
         "pooling": "avg",
         "init_noise": 0.6,
+        "noise_width": 40 / 255,
         "optimizer": "adam",
         "lr": 2 / 255,
         "size": 400,

@@ -81,8 +81,7 @@ def stylize(
         scaled = resize(content, scaled_size(content, side))
         cost = make_cost(make_targets(scaled, styles, recipe, net), recipe, net)
         if state is None:
-            given = None if picture is None else resize(picture, _size(scaled))
-            state = begin(canvas.start(scaled, recipe.init, recipe.init_noise, recipe.seed, given), cost)
+            state = begin(first_image(scaled, recipe, picture), cost)
         elif state.x.shape != scaled.shape:
             state = begin(resize(state.x, _size(scaled)), cost, until - steps)
         for step in descend(cost, state, until, total, optimizer):
@@ -108,6 +107,14 @@ def check_fit(content: Tensor, styles: Sequence[Tensor], recipe: Recipe, picture
         if min(height, width) < MIN_SIDE:
             was = f"{image.shape[-1]} x {image.shape[-2]}"
             raise BadImage(f"the {name} picture ({was}) would be {width} x {height} when painted, shorter than {MIN_SIDE} pixels")
+
+
+def first_image(content: Tensor, recipe: Recipe, picture: Tensor | None = None) -> Tensor:
+    """What G starts as, at the size of `content`: noise, the content or a given picture, with a share of noise mixed in."""
+    noise = canvas.white_noise(content.shape, recipe.noise_width, recipe.seed).to(content)
+    if recipe.init == "noise":
+        return noise
+    return torch.lerp(content if picture is None else resize(picture, _size(content)), noise, recipe.init_noise)
 
 
 def make_targets(content: Tensor, styles: Sequence[Tensor], recipe: Recipe, net: Net) -> Targets:

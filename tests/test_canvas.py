@@ -4,25 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from impasto.canvas import movable, project, soften, start
-from tests.conftest import picture
+from impasto.canvas import movable, project, soften, white_noise
 
 
-def test_noise_is_white_and_seeded():
-    content = picture(64, 64)
-    noise = start(content, "noise", 0, seed=3)
-    torch.testing.assert_close(noise, start(content, "noise", 0, seed=3), rtol=0, atol=0)
-    assert not torch.equal(noise, start(content, "noise", 0, seed=4))
-    assert 0 <= noise.min() < 0.01 and 0.99 < noise.max() <= 1 and abs(noise.mean() - 0.5) < 0.02
-
-
-def test_a_share_of_noise_is_mixed_in():
-    content = picture(8, 8)
-    mixed = start(content, "content", 0.6, seed=3)
-    torch.testing.assert_close(mixed, 0.4 * content + 0.6 * start(content, "noise", 0, seed=3))
-    torch.testing.assert_close(start(content, "content", 0, seed=3), content)
-    given = picture(8, 8, 5)
-    torch.testing.assert_close(start(content, "picture", 0, seed=3, picture=given), given)
+@pytest.mark.parametrize("width", [1.0, 0.2])
+def test_noise_is_white_and_seeded(width):
+    noise = white_noise((1, 3, 64, 64), width, seed=3)
+    assert torch.equal(noise, white_noise((1, 3, 64, 64), width, seed=3))
+    assert not torch.equal(noise, white_noise((1, 3, 64, 64), width, seed=4))
+    assert 0.98 * width < noise.max() - noise.min() <= width and abs(noise.mean() - 0.5) < 0.02
+    assert noise.var().item() == pytest.approx(width**2 / 12, rel=0.05)
+    neighbours = torch.stack([noise[..., 1:].flatten(), noise[..., :-1].flatten()])
+    assert abs(torch.corrcoef(neighbours)[0, 1]) < 0.05
 
 
 def test_pixels_at_a_bound_move_inwards_only():

@@ -10,7 +10,7 @@ from impasto.images import resize
 from impasto.losses import content_cost, style_cost, style_layer_cost, total_variation
 from impasto.nets import features
 from impasto.recipe import PRESETS, Recipe, make_recipe
-from impasto.transfer import check_fit, costs_of, finished, make_cost, make_targets, stylize
+from impasto.transfer import check_fit, costs_of, finished, first_image, make_cost, make_targets, stylize
 from tests.conftest import picture, tiny_net
 
 LAYERS = {"style_layers": {"conv1_1": 0.5, "conv2_1": 2.0}, "content_layers": {"conv2_1": 1.0}}
@@ -118,6 +118,12 @@ def test_a_given_picture_is_the_start(net):
     given = picture(12, 16, 9)
     first = next(stylize(CONTENT, [STYLE], recipe(init="picture", coarsest=48, optimizer="gd", lr=1e-12), net, picture=given))
     torch.testing.assert_close(first.image, resize(given, (36, 48)), atol=1e-6, rtol=0)
+
+
+def test_a_share_of_noise_is_mixed_into_the_start():
+    noise = first_image(CONTENT, recipe(init="noise", noise_width=0.2))
+    torch.testing.assert_close(first_image(CONTENT, recipe(init_noise=0.6, noise_width=0.2)), 0.4 * CONTENT + 0.6 * noise)
+    assert torch.equal(first_image(CONTENT, recipe()), CONTENT) and noise.min() >= 0.4
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,50 @@
+"""The house: a module imports only what stands above it, importing does nothing, the public face is exact."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import impasto
+
+HOUSE = Path(impasto.__file__).parent
+DRAWN = (HOUSE.parent / "ARCHITECTURE.md").read_text()
+ORDER = re.findall(r"^    (\w+)\.py ", DRAWN, re.MULTILINE)
+OUTSIDE = {"__init__", "__main__"}
+
+
+def imports(module: str) -> set[str]:
+    tree = ast.parse((HOUSE / f"{module}.py").read_text())
+    named = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    named |= {
+        f"impasto.{a.name}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "impasto"
+        for a in node.names
+    }
+    return {name.split(".")[1] for name in named if name.startswith("impasto.")}
+
+
+def test_the_drawing_shows_every_module():
+    assert sorted(ORDER) == sorted({path.stem for path in HOUSE.glob("*.py")} - OUTSIDE)
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_a_module_imports_only_what_stands_above_it(module):
+    assert imports(module) - {"pictures"} <= set(ORDER[: ORDER.index(module)])
+
+
+def test_the_public_face_is_sorted_and_exact():
+    assert impasto.__all__ == sorted(impasto.__all__)
+    for name in impasto.__all__:
+        assert getattr(impasto, name).__doc__ or name == "PRESETS"
+    with pytest.raises(AttributeError, match="no attribute 'easel'"):
+        _ = impasto.easel
+
+
+def test_importing_does_nothing():
+    code = "import sys, impasto, impasto.cli; print('torch' in sys.modules, 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == ["False"] * 2

