@@ -104,11 +104,12 @@ def check_format(path: Path) -> None:
         raise CannotWrite(f"cannot write {path}: the name must end in one of {', '.join(WRITERS)}")
 
 
-def write_picture(path: Path, image: Tensor, alpha: Tensor | None = None, record: dict[str, Any] | None = None) -> None:
+def write_picture(path: str | Path, image: Tensor, alpha: Tensor | None = None, record: dict[str, Any] | None = None) -> None:
     """Write 8 bits a channel, whole or not at all; the file's ending says which format. `record` goes in as JSON.
 
     PNG, TIFF and WebP are lossless, JPEG is not (quality 95, full colour resolution). JPEG has no alpha: it is laid on white.
     """
+    path = Path(path)
     check_format(path)
     suffix = path.suffix.lower()
     if alpha is not None and suffix not in KEEPS_ALPHA:
@@ -119,10 +120,10 @@ def write_picture(path: Path, image: Tensor, alpha: Tensor | None = None, record
     write_whole(path, lambda file: file.write(encoded.getbuffer()))
 
 
-def read_record(path: Path) -> dict[str, Any]:
+def read_record(path: str | Path) -> dict[str, Any]:
     """The JSON that write_picture put into the file. Raises BadImage where there is none; what it says is not to be trusted."""
     try:
-        with _open(path) as opened:
+        with _open(Path(path)) as opened:
             text = opened.text.get(RECORD) if isinstance(opened, PngImagePlugin.PngImageFile) else _exif_record(opened)
     except Exception as error:
         raise BadImage(f"cannot read {path}: {error or type(error).__name__}") from error

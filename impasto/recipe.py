@@ -144,7 +144,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "style_norm": "paper",
         "init": "noise",
         "optimizer": "gd",
-        "lr": 1e-9,
+        "lr": 1e-11,
         "size": 100,
         "coarsest": 16384,
         "steps": 500,

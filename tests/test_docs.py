@@ -1,0 +1,62 @@
+"""The docs: links lead somewhere, made pages are fresh, examples run, pictures are small."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from impasto.cli import app
+from impasto.recipe import PRESETS, Recipe
+from tests.write_docs import DOCS, cli_page, recipe_page
+
+ROOT = DOCS.parent
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md"), ROOT / "impasto" / "pictures" / "SOURCES.md"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page):
+    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()) + re.findall(r'src="([^"]+)"', page.read_text()):
+        assert link.startswith("https://") or (page.parent / link).exists(), link
+
+
+def test_the_made_pages_are_fresh():
+    assert (DOCS / "cli.md").read_text() == cli_page(), "run python -m tests.write_docs"
+    assert (DOCS / "recipe.md").read_text() == recipe_page(), "run python -m tests.write_docs"
+
+
+def test_every_option_shown_exists():
+    options = {f"--{name.replace('_', '-')}" for name in Recipe.model_fields}
+    shown = (DOCS / "cli.md").read_text()
+    for page in PAGES:
+        for command in re.findall(r"^\$ impasto (.+)$", page.read_text(), re.MULTILINE):
+            for option in re.findall(r"(--[a-z-]+)", command):
+                assert option in options or option in shown, (page.name, option)
+
+
+def test_the_readmes_commands_are_the_makefiles():
+    readme, makefile = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
+    for target in ("demo", "test"):
+        assert f"make {target}" in readme and re.search(rf"^{target}:", makefile, re.MULTILINE)
+    assert "make test" in (ROOT / ".ci" / "run").read_text() and app.name == ("impasto",)
+
+
+def test_every_preset_is_explained():
+    explained = (DOCS / "presets.md").read_text()
+    assert all(f"## `{preset}`" in explained for preset in PRESETS)
+
+
+def test_python_examples_use_what_exists():
+    import impasto
+
+    for page in PAGES:
+        for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+            compile(block, page.name, "exec")
+            for names in re.findall(r"from impasto import (.+)", block):
+                assert {name.strip() for name in names.split(",")} <= set(impasto.__all__), names
+
+
+def test_the_pictures_stay_small():
+    def size(*folders: Path) -> int:
+        return sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.suffix in {".jpg", ".png", ".webp"})
+
+    assert size(DOCS, ROOT / "impasto" / "pictures") < 5e6 and size(ROOT / "impasto" / "pictures") < 1e6

@@ -1,0 +1,76 @@
+"""The pages made from the code: python -m tests.write_docs writes them, tests/test_docs.py holds them to it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from impasto.recipe import PRESETS, Recipe, make_recipe
+
+DOCS = Path(__file__).parent.parent / "docs"
+COMMANDS = ("", "transfer", "demo", "weights list", "weights fetch", "weights path")
+MADE = "<!-- Made from the code by `python -m tests.write_docs`. -->"
+
+
+def cli_page() -> str:
+    """docs/cli.md: the help of every command."""
+    parts = [f"# The command line\n\n{MADE}\n"]
+    for command in COMMANDS:
+        name = f"impasto {command}".strip()
+        parts.append(f"## {name}\n\n```\n{help_of(command)}\n```\n")
+    return "\n".join([*parts, EXIT_CODES])
+
+
+def help_of(command: str) -> str:
+    """What --help prints in a plain window of 100 columns."""
+    env = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
+    run = [sys.executable, "-m", "impasto", *command.split(), "--help"]
+    out = subprocess.run(run, capture_output=True, text=True, check=True, env=env).stdout
+    return "\n".join(line.rstrip() for line in out.strip().splitlines())
+
+
+EXIT_CODES = """## Exit codes
+
+| code | meaning |
+|---|---|
+| 0 | painted |
+| 1 | failed: the output cannot be written, weights cannot be had |
+| 2 | usage: an unknown option, a knob out of bounds |
+| 4 | out of memory or disk |
+| 5 | bad input: a picture or a weights file that cannot be used |
+| 130 | Ctrl-C: the picture so far and a checkpoint are saved |
+
+stdout carries the result only: a path, or one JSON object with `--json`. Progress and warnings go to stderr.
+"""
+
+
+def recipe_page() -> str:
+    """docs/recipe.md: every knob with its help, and what each preset sets."""
+    rows = [f"| `{name}` | {field.description} |" for name, field in Recipe.model_fields.items()]
+    base = make_recipe().model_dump()
+    presets = []
+    for preset in PRESETS:
+        recipe = make_recipe(preset).model_dump()
+        shown = ", ".join(f"{k} = {say(v)}" for k, v in recipe.items() if k != "preset" and (preset == "impasto" or v != base[k]))
+        presets.append(f"- **{preset}**: {shown}")
+    return (
+        f"# The recipe\n\n{MADE}\n\nA recipe holds what changes the picture, apart from the pictures and weights themselves. It lies inside\n"
+        "every painting; `--like painting.png` paints with it again. On the command line a knob is an option: `style_layers` is\n"
+        "`--style-layers`. In a TOML file (`--preset mine.toml`) it is a key.\n\n| knob | meaning |\n|---|---|\n"
+        + "\n".join(rows)
+        + "\n\n## What the presets set\n\n`impasto` in full, the others where they differ from it.\n\n"
+        + "\n".join(presets)
+        + "\n"
+    )
+
+
+def say(value: object) -> str:
+    """A knob's value as a person writes it."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k} {v:.4g}" for k, v in value.items()) + "}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value) if value != () else "none"
+
+
+if __name__ == "__main__":
+    (DOCS / "cli.md").write_text(cli_page())
+    (DOCS / "recipe.md").write_text(recipe_page())
