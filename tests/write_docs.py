@@ -53,15 +53,27 @@ def recipe_page() -> str:
         recipe = make_recipe(preset).model_dump()
         shown = ", ".join(f"{k} = {say(v)}" for k, v in recipe.items() if k != "preset" and (preset == "impasto" or v != base[k]))
         presets.append(f"- **{preset}**: {shown}")
-    return (
-        f"# The recipe\n\n{MADE}\n\nA recipe holds what changes the picture, apart from the pictures and weights themselves. It lies inside\n"
-        "every painting; `--like painting.png` paints with it again. On the command line a knob is an option: `style_layers` is\n"
-        "`--style-layers`. In a TOML file (`--preset mine.toml`) it is a key.\n\n| knob | meaning |\n|---|---|\n"
-        + "\n".join(rows)
-        + "\n\n## What the presets set\n\n`impasto` in full, the others where they differ from it.\n\n"
-        + "\n".join(presets)
-        + "\n"
-    )
+    return RECIPE.format(made=MADE, rows="\n".join(rows), presets="\n".join(presets))
+
+
+RECIPE = """# The recipe
+
+{made}
+
+A recipe holds what changes the picture, apart from the pictures and the weights themselves. It lies inside every painting;
+`--like painting.png` paints with it again. On the command line a knob is an option: `style_layers` is `--style-layers`.
+In a TOML file of your own (`--preset mine.toml`) it is a key.
+
+| knob | meaning |
+|---|---|
+{rows}
+
+## What the presets set
+
+`impasto` in full, the others where they differ from it.
+
+{presets}
+"""
 
 
 def say(value: object) -> str:
