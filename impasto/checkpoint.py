@@ -11,8 +11,8 @@ import safetensors
 import safetensors.torch
 
 from impasto.descent import State
-from impasto.errors import BadInput, ImpastoWarning
-from impasto.files import write_whole
+from impasto.errors import BadInput, BadRecipe, ImpastoWarning
+from impasto.files import cannot_write, write_whole
 
 MAGIC = b"impasto checkpoint 1\n"
 
@@ -31,17 +31,25 @@ def save_checkpoint(path: Path, state: State, run: dict[str, Any]) -> None:
     """Save the state, and in `run` what it depends on: recipe, input hashes, versions. The last one becomes the previous one."""
     tensors = {"x": state.x, "gradient": state.gradient}
     tensors |= {f"{name}.{n}": tensor for name, kept in state.memory.items() for n, tensor in enumerate(kept)}
-    metadata = {"i": str(state.i), "costs": json.dumps(state.costs), "run": json.dumps(run, sort_keys=True)}
+    metadata = {
+        "i": str(state.i),
+        "cut": str(int(state.cut)),
+        "costs": json.dumps(state.costs),
+        "run": json.dumps(run, sort_keys=True),
+    }
     data = safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata)
-    if path.exists():
-        path.replace(previous(path))
+    try:
+        if path.exists():
+            path.replace(previous(path))
+    except OSError as error:
+        raise cannot_write(path, error) from error
     write_whole(path, lambda file: file.writelines((MAGIC, hashlib.sha256(data).digest(), data)))
 
 
 def load_checkpoint(path: Path, identity: dict[str, Any]) -> tuple[State, dict[str, Any]] | None:
     """The state and run of the newest generation that is whole and whose run agrees with `identity`; None where there is none.
 
-    A damaged one, or one of another painting, is said in a warning and not used.
+    A damaged one is said in a warning and not used. Raises BadRecipe for one of another painting, which would be lost.
     """
     for candidate in (path, previous(path)):
         try:
@@ -51,18 +59,26 @@ def load_checkpoint(path: Path, identity: dict[str, Any]) -> tuple[State, dict[s
         except (OSError, ValueError, KeyError, BadInput) as error:
             warnings.warn(f"the checkpoint {candidate} is damaged and not used ({error})", ImpastoWarning, stacklevel=2)
             continue
-        changed = [name for name in identity if run.get(name) != identity[name]]
-        if not changed:
-            return state, run
-        said = f"the checkpoint {candidate} is of another painting ({', '.join(changed)} differ) and not used"
-        warnings.warn(said, ImpastoWarning, stacklevel=2)
+        if changed := _changed(run, identity):
+            raise BadRecipe(f"{candidate} is of another painting ({changed} differ): give the same again, another -o, or remove it")
+        return state, run
     return None
+
+
+def _changed(run: dict[str, Any], identity: dict[str, Any]) -> str:
+    """What of `run` is not as in `identity`; knobs of the recipe by name."""
+    names = [name for name in identity if run.get(name) != identity[name]]
+    if "recipe" in names:
+        ours, theirs = identity["recipe"], run.get("recipe", {})
+        names += [knob for knob in ours if theirs.get(knob) != ours[knob]]
+        names.remove("recipe")
+    return ", ".join(names)
 
 
 def remove_checkpoint(path: Path) -> None:
     """Both generations."""
     for candidate in (path, previous(path)):
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # a leftover that cannot go is harmless: it is known by its painting
             candidate.unlink()
 
 
@@ -77,5 +93,5 @@ def _read(path: Path) -> tuple[dict[str, Any], State]:
     for key in sorted((k for k in tensors if "." in k), key=lambda k: int(k.split(".")[1])):
         name = key.split(".")[0]
         memory[name] = (*memory.get(name, ()), tensors[key])
-    state = State(tensors["x"], tensors["gradient"], json.loads(header["costs"]), int(header["i"]), memory)
+    state = State(tensors["x"], tensors["gradient"], json.loads(header["costs"]), int(header["i"]), memory, header["cut"] == "1")
     return json.loads(header["run"]), state

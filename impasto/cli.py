@@ -11,13 +11,14 @@ from dataclasses import asdict, make_dataclass
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 from cyclopts import App, Group, Parameter
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from impasto.errors import BadRecipe, ImpastoError, ImpastoWarning
+from impasto.files import make_folder
 from impasto.recipe import Recipe, checked_recipe, make_recipe
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 BEGUN = time.monotonic()
 PLAIN_SECONDS = 10.0
+Scales = list[tuple[int, int]]
 DEMO = (("cat", "hokusai-great-wave"), ("astronaut", "van-gogh-auvers"))
 
 app = App(name="impasto", version=lambda: version("impasto"), help="Paint a photograph in the manner of a painting.")
@@ -35,11 +37,14 @@ app.command(weights_app)
 WeightsName = Literal["vgg19", "vgg16", "alexnet", "lpips"]
 
 
+DEFAULTS = make_recipe().model_dump()
+
+
 def _option(name: str) -> tuple[str, Any, None]:
     """A field of Recipe as an option that may be left out."""
     field = Recipe.model_fields[name]
     simple: Any = field.annotation if field.annotation in (int, float, str, bool) or "Literal" in str(field.annotation) else str
-    default = "the net's" if field.default == {} else "equal" if field.default == () else field.default
+    default = {"content_layers": "the preset's", "style_layers": "the preset's", "style_weights": "equal"}.get(name, DEFAULTS[name])
     shown = f"{field.description} [{default}]"
     return name, Annotated[simple | None, Parameter(help=shown, negative="--no-" if simple is bool else None)], None
 
@@ -92,7 +97,7 @@ def transfer(
     resume
         Continue from the checkpoint beside the output, if there is one.
     time_budget
-        Be done in this time (90s, 10m, 1h30m) with the best picture so far.
+        Have the best picture so far saved in this time (90s, 10m, 1h30m).
     save_every
         Save the picture on its way every so many steps.
     json
@@ -128,7 +133,7 @@ def demo(
     from impasto.pictures import picture_path
 
     recipe = _recipe(knobs)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for content, style in DEMO:
         output = folder / f"{content}-{style}.png"
         _paint(Painting(picture_path(content), [picture_path(style)], output, recipe), quiet, resume=True)
@@ -181,13 +186,28 @@ def main() -> None:
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     try:
         app()
-    except ImpastoError as error:
-        if {"-v", "--verbose"} & set(sys.argv):
-            traceback.print_exc()
-        _say(f"impasto: {error}")
-        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+    except (ImpastoError, OSError, MemoryError, RuntimeError) as error:
+        if {"-v", "--verbose"} & set(sys.argv):
+            traceback.print_exc()
+        _end(error)
+
+
+def _end(error: Exception) -> NoReturn:
+    """One line and the exit code; what is no failure of the outside world is a defect and shows its traceback."""
+    if isinstance(error, ImpastoError):
+        _say(f"impasto: {error}")
+        sys.exit(error.exit_code)
+    if isinstance(error, OSError):
+        _say(f"impasto: {error}")
+        sys.exit(1)
+    from impasto.painting import is_out_of_memory
+
+    if not is_out_of_memory(error):
+        raise error
+    _say("impasto: out of memory: try a smaller --size")
+    sys.exit(4)
 
 
 def _recipe(knobs: Any, like: Path | None = None, init_image: Path | None = None) -> Recipe:
@@ -206,7 +226,7 @@ def _recipe(knobs: Any, like: Path | None = None, init_image: Path | None = None
 def _paint(painting: "Painting", quiet: bool, **options: Any) -> None:
     steps = painting.steps(**options)
     try:
-        _watch(steps, painting.recipe, quiet)
+        _watch(steps, painting.scales, quiet)
     except KeyboardInterrupt:
         painting.set_aside()
         if painting.state is not None:
@@ -217,39 +237,39 @@ def _paint(painting: "Painting", quiet: bool, **options: Any) -> None:
         _say(f"{painting.output}: {done}")
 
 
-def _watch(steps: Iterator["Step"], recipe: Recipe, quiet: bool) -> None:
+def _watch(steps: Iterator["Step"], scales: Scales, quiet: bool) -> None:
     """Paint to the end, showing cost, steps and time left: a bar on a terminal, else a line now and then."""
     console = Console(stderr=True)
     if quiet:
         for _ in steps:
             pass
     elif console.is_terminal:
-        _bar(steps, recipe, console)
+        _bar(steps, scales, console)
     else:
         shown = float("-inf")
         for step in steps:
             if time.monotonic() - shown >= PLAIN_SECONDS or step.i == step.of:
                 shown = time.monotonic()
-                _say(_line(step, recipe))
+                _say(_line(step, scales))
 
 
-def _bar(steps: Iterator["Step"], recipe: Recipe, console: Console) -> None:
+def _bar(steps: Iterator["Step"], scales: Scales, console: Console) -> None:
     with Progress(BarColumn(), TextColumn("{task.description}"), console=console, transient=True) as progress:
-        task = progress.add_task("preparing", total=_work(recipe, 0))
+        task = progress.add_task("preparing", total=_work(scales, 0))
         for step in steps:
-            done = _work(recipe, 0) - _work(recipe, step.i)
-            progress.update(task, completed=done, description=_line(step, recipe))
+            done = _work(scales, 0) - _work(scales, step.i)
+            progress.update(task, completed=done, description=_line(step, scales))
 
 
-def _line(step: "Step", recipe: Recipe) -> str:
-    left = step.seconds / step.scale**2 * _work(recipe, step.i)
+def _line(step: "Step", scales: Scales) -> str:
+    left = step.seconds / step.scale**2 * _work(scales, step.i)
     return f"{step.scale} px, step {step.i}/{step.of}, J = {step.costs['total']:.4g}, {timedelta(seconds=round(left))} left"
 
 
-def _work(recipe: Recipe, i: int) -> float:
+def _work(scales: Scales, i: int) -> float:
     """What is left to do after step i, in steps times pixels."""
     work = 0.0
-    for side, steps in recipe.scales():
+    for side, steps in scales:
         done = min(i, steps)
         work, i = work + (steps - done) * side**2, i - done
     return work

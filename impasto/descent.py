@@ -23,13 +23,15 @@ BETAS, EPSILON = (0.9, 0.99), 1e-8
 
 @dataclass(frozen=True)
 class State:
-    """All that the rest of a descent depends on: x and the gradient there (1, 3, H, W), the costs, steps done, and memory."""
+    """All that the rest of a descent depends on: x and the gradient there (1, 3, H, W), the costs, steps done, the optimiser's
+    memory, and whether steps were left out to keep to a time."""
 
     x: Tensor
     gradient: Tensor
     costs: dict[str, float]
     i: int = 0
     memory: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,11 @@ class Step:
     state: State
 
 
-def begin(image: Tensor, cost: Cost, i: int = 0) -> State:
+def begin(image: Tensor, cost: Cost, i: int = 0, cut: bool = False) -> State:
     """The state before the first step."""
     x = project(image.detach().clone())
     costs, gradient = evaluate(cost, x)
-    return State(x, gradient, costs, i)
+    return State(x, gradient, costs, i, cut=cut)
 
 
 @dataclass(frozen=True)

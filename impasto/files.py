@@ -38,13 +38,21 @@ def cannot_write(path: Path, error: OSError) -> ImpastoError:
     return CannotWrite(f"cannot write {path}: {error.strerror or error}")
 
 
+def make_folder(path: Path) -> None:
+    """The folder, and those above it, if they are not there. Raises CannotWrite."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotWrite(f"cannot make the folder {path}: {error.strerror}") from error
+
+
 def check_writable(path: Path) -> None:
     """Raise now what writing `path` would raise after minutes of painting."""
-    if path.is_dir():
-        raise CannotWrite(f"cannot write {path}: it is a folder, name a file in it")
-    if not path.parent.is_dir():
-        raise CannotWrite(f"cannot write {path}: there is no folder {path.parent}")
     try:
+        if path.is_dir():
+            raise CannotWrite(f"cannot write {path}: it is a folder, name a file in it")
+        if not path.parent.is_dir():
+            raise CannotWrite(f"cannot write {path}: there is no folder {path.parent}")
         with tempfile.TemporaryFile(dir=path.parent, prefix=".impasto-"):
             pass
     except OSError as error:
@@ -58,7 +66,8 @@ def _write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, _mode(path))
+        with contextlib.suppress(OSError):  # some network folders know no modes
+            os.chmod(name, _mode(path))
         os.replace(name, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -80,7 +89,6 @@ def _sync_folder(folder: Path) -> None:
     """The rename itself reaches the disk too (POSIX; elsewhere folders cannot be opened)."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
-        try:
+        with contextlib.suppress(OSError):  # the file is in place; some network folders cannot be synced
             os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        os.close(descriptor)

@@ -33,6 +33,7 @@ WRITERS: dict[str, dict[str, Any]] = {
 }
 KEEPS_ALPHA = {".png", ".webp", ".tif", ".tiff"}
 RECORD = "impasto"  # the PNG text keyword, and the first word of the EXIF comment
+MAX_WEBP_SIDE = 16383
 MAX_RECORD = 1_000_000
 
 
@@ -63,6 +64,8 @@ def read_picture(source: str | Path | Image.Image, keep_hidden: bool = False) ->
     try:
         with _open(io.BytesIO(data)) as opened:
             return _decode(opened, hashlib.sha256(data).hexdigest(), keep_hidden)
+    except MemoryError:
+        raise
     except BadImage as error:
         raise BadImage(f"{path} {error}") from error
     except UnidentifiedImageError as error:
@@ -98,10 +101,12 @@ def to_pillow(image: Tensor, alpha: Tensor | None = None) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def check_format(path: Path) -> None:
-    """Raise CannotWrite, now rather than later, for a name whose format cannot be written."""
+def check_format(path: Path, side: int = 1) -> None:
+    """Raise CannotWrite, now rather than later, for a name whose format cannot be written, or not with a side of so many pixels."""
     if path.suffix.lower() not in WRITERS:
         raise CannotWrite(f"cannot write {path}: the name must end in one of {', '.join(WRITERS)}")
+    if path.suffix.lower() == ".webp" and side > MAX_WEBP_SIDE:
+        raise CannotWrite(f"cannot write {path}: WebP holds {MAX_WEBP_SIDE} pixels a side, take .png or .tif")
 
 
 def write_picture(path: str | Path, image: Tensor, alpha: Tensor | None = None, record: dict[str, Any] | None = None) -> None:
@@ -129,7 +134,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
         raise BadImage(f"cannot read {path}: {error or type(error).__name__}") from error
     try:
         record = json.loads(text) if text and len(text) <= MAX_RECORD else None
-    except ValueError:
+    except (ValueError, RecursionError):
         record = None
     if not isinstance(record, dict):
         raise BadImage(f"{path} carries no recipe: it was not painted by Impasto, or was saved again by another program")

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from impasto.errors import BadImage, BadInput
+from impasto.errors import BadImage, BadRecipe
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def walk(net: Net, image: Tensor, pre: Container[str] = ()) -> Iterator[tuple[st
 def features(net: Net, image: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
     """(B, 3, H, W) in [0, 1] -> {name as asked: (B, C, h, w)}. Walks no further than the deepest layer asked for.
 
-    Raises BadInput for a layer that the net does not have, BadImage for a picture too small to reach it.
+    Raises BadRecipe for a layer that the net does not have, BadImage for a picture too small to reach it.
     """
     names = {layer: layer_name(net, layer) for layer in layers}
     wanted, found = set(names.values()), {}
@@ -192,11 +192,11 @@ def features(net: Net, image: Tensor, layers: Iterable[str]) -> dict[str, Tensor
 
 
 def layer_name(net: Net, layer: str) -> str:
-    """The one name of a layer: `relu4_2` -> `conv4_2`. Raises BadInput, naming the net's layers."""
+    """The one name of a layer: `relu4_2` -> `conv4_2`. Raises BadRecipe, naming the net's layers."""
     name = layer.replace("relu", "conv", 1) if layer.startswith("relu") else layer
     known = [x.name for x in net.layers]
     if name.removesuffix(":pre") not in known or (name.endswith(":pre") and name.startswith("pool")):
-        raise BadInput(f"{net.name} has no layer {layer!r}, its layers are {', '.join(known)}")
+        raise BadRecipe(f"{net.name} has no layer {layer!r}, its layers are {', '.join(known)}")
     return name
 
 

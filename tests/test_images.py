@@ -9,10 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
 from impasto.errors import BadImage, CannotWrite, ImpastoWarning
-from impasto.images import quantize, read_picture, read_record, resize, scaled_size, to_pillow, write_picture
+from impasto.images import check_format, quantize, read_picture, read_record, resize, scaled_size, to_pillow, write_picture
 from tests.conftest import picture
 
 RGB = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3) * 4
@@ -214,6 +214,20 @@ def test_a_picture_without_record_says_so(tmp_path):
         read_record(tmp_path / "a.png")
     with pytest.raises(BadImage, match="cannot read"):
         read_record(tmp_path / "absent.png")
+
+
+def test_a_hostile_record_is_none(tmp_path):
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("impasto", "[" * 100_000)
+    Image.fromarray(RGB).save(tmp_path / "a.png", pnginfo=info)
+    with pytest.raises(BadImage, match="carries no recipe"):
+        read_record(tmp_path / "a.png")
+
+
+def test_webp_has_a_largest_side(tmp_path):
+    check_format(tmp_path / "a.webp", 16383)
+    with pytest.raises(CannotWrite, match="WebP holds 16383"):
+        check_format(tmp_path / "a.webp", 16384)
 
 
 def test_an_unknown_ending_cannot_be_written(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from impasto.errors import BadImage, BadInput
+from impasto.errors import BadImage, BadRecipe
 from impasto.nets import INPUTS, NETS, Conv, Pool, average_pooled, build_net, features, normalized, preprocess, weight_shapes
 from tests.conftest import picture, tiny_net
 
@@ -79,7 +79,7 @@ def test_the_walk_stops_at_the_deepest_layer(net):
 
 @pytest.mark.parametrize("layer", ["conv9_1", "pool1:pre", "22", ""])
 def test_an_unknown_layer_is_refused_with_the_known_ones(net, layer):
-    with pytest.raises(BadInput, match="conv1_1, conv1_2, pool1"):
+    with pytest.raises(BadRecipe, match="conv1_1, conv1_2, pool1"):
         features(net, picture(16, 16), [layer])
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from impasto import painting as module
 from impasto.checkpoint import checkpoint_path, previous
-from impasto.errors import BadImage, CannotWrite, ImpastoWarning, NoRoom
+from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoWarning, NoRoom
 from impasto.images import read_picture, read_record
 from impasto.painting import Painting, recipe_of
 from impasto.recipe import make_recipe
@@ -31,7 +31,7 @@ KNOBS = {
 def tiny(monkeypatch):
     """The tiny net, and a checkpoint after every step."""
     net = tiny_net()
-    monkeypatch.setattr(module, "load_weights", lambda *_: Loaded({}, net.input, "tiny"))
+    monkeypatch.setattr(module, "load_weights", lambda *_: Loaded({}, "torchvision", "tiny"))
     monkeypatch.setattr(module, "make_net", lambda recipe, loaded: net)
     monkeypatch.setattr(module, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(module, "CHECKPOINT_SHARE", 0)
@@ -63,7 +63,9 @@ def test_a_finished_painting_carries_its_recipe_and_no_checkpoint_is_left(files)
     finish(made(files))
     record = read_record(files[2])
     assert recipe_of(files[2]) == make_recipe(**KNOBS)
-    assert record["ended"] == "finished" and record["steps"] == 10 and record["weights"] == "tiny"
+    assert (
+        record["ended"] == "finished" and record["steps"] == 10 and record["weights"] == {"sha256": "tiny", "input": "torchvision"}
+    )
     assert record["inputs"]["content"] == read_picture(files[0]).sha256
     assert record["versions"]["torch"] == torch.__version__
     assert sorted(p.name for p in files[2].parent.iterdir()) == ["out.png", "photo.png", "style.png"]
@@ -120,8 +122,10 @@ def test_resume_without_a_checkpoint_starts_afresh(files):
 
 def test_a_checkpoint_of_other_knobs_is_not_used(files):
     interrupted(files, 5)
-    with pytest.warns(ImpastoWarning, match="another painting"):
-        assert len(list(made(files, seed=9).steps(resume=True))) == 10
+    before = checkpoint_path(files[2]).read_bytes()
+    with pytest.raises(BadRecipe, match=r"another painting \(seed differ\)"):
+        list(made(files, seed=9).steps(resume=True))
+    assert checkpoint_path(files[2]).read_bytes() == before
 
 
 def test_a_damaged_checkpoint_costs_one_step(files):
@@ -154,7 +158,7 @@ def test_a_full_disk_stops_the_checkpoints_and_not_the_painting(files, monkeypat
         raise NoRoom("no room on the disk")
 
     monkeypatch.setattr(module, "save_checkpoint", full)
-    with pytest.warns(ImpastoWarning, match="without checkpoints") as warned:
+    with pytest.warns(ImpastoWarning, match="without a checkpoint") as warned:
         finish(made(files))
     assert len(warned) == 1 and read_record(files[2])["ended"] == "finished"
 
@@ -204,6 +208,47 @@ def test_the_report_costs_the_saved_picture(files):
     assert report["costs"]["total"] == pytest.approx(painting.state.costs["total"], rel=0.05)
     assert report["peak_memory_mb"] > 10 and report["recipe"] == recipe_of(files[2]).model_dump(mode="json")
     json.dumps(report)
+
+
+def test_starting_over_says_what_is_given_up(files):
+    interrupted(files, 5)
+    with pytest.warns(ImpastoWarning, match="--resume would have"):
+        finish(made(files))
+
+
+def test_a_painting_never_replaces_what_it_is_painted_from(files):
+    with pytest.raises(CannotWrite, match="name another file"):
+        Painting(files[0], [files[1]], files[1], make_recipe(**KNOBS))
+
+
+def test_a_checkpoint_left_beside_a_finished_painting_goes(files):
+    finish(made(files))
+    checkpoint_path(files[2]).write_bytes(b"left")
+    assert list(made(files).steps(resume=True)) == [] and not checkpoint_path(files[2]).exists()
+
+
+def test_a_run_that_time_cut_short_is_not_finished_even_after_a_resume(files, monkeypatch):
+    """Cut at the coarse scale, killed at the fine one, resumed without a budget: honest in the end."""
+    cut = lambda clock, index, step: clock.seconds is not None and step.i == 2  # noqa: E731
+    monkeypatch.setattr("impasto.transfer._Clock.is_over", cut)
+    steps = made(files).steps(seconds=60.0)
+    for step in steps:
+        if step.i == 7:
+            break
+    assert [step.i for step in made(files).steps(resume=True)] == [8, 9, 10]
+    assert read_record(files[2])["ended"] == "time budget" and not made(files).is_finished()
+
+
+def test_an_interruption_on_a_full_disk_still_tries_the_picture(files, monkeypatch):
+    def full(*_):
+        raise NoRoom("no room on the disk")
+
+    painting = made(files)
+    next(iter(painting.steps()))
+    monkeypatch.setattr(module, "save_checkpoint", full)
+    with pytest.raises(NoRoom):
+        painting.set_aside()
+    assert read_record(files[2])["ended"] == "interrupted"
 
 
 def test_an_output_that_cannot_be_written_is_known_before_the_work(files):

@@ -97,6 +97,8 @@ def test_texts_of_the_command_line_are_understood():
         ({"alpha": 0, "beta": 0}, "nothing to minimise"),
         ({"style_weights": "0,0"}, "all 0"),
         ({"preset": "monet"}, "preset is 'monet', must be one of impasto, gatys"),
+        ({"preset": 3}, "preset is 3"),
+        ({"net": ["vgg19"]}, "net is \\['vgg19'\\]"),
         ({"preset": "absent.toml"}, "cannot read the recipe absent.toml"),
     ],
 )
@@ -104,6 +106,13 @@ def test_what_is_wrong_is_said_in_one_line(knobs, said):
     with pytest.raises(BadRecipe, match=said) as error:
         make_recipe(**knobs)
     assert "\n" not in str(error.value)
+
+
+def test_a_toml_file_starts_from_a_name(tmp_path):
+    own = tmp_path / "own.toml"
+    own.write_text(f'preset = "{own}"')
+    with pytest.raises(BadRecipe, match="starts from one"):
+        make_recipe(str(own))
 
 
 def test_a_toml_file_is_a_preset_of_ones_own(tmp_path):

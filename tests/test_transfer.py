@@ -149,7 +149,7 @@ def test_a_time_budget_gives_each_scale_its_share(monkeypatch):
     """On a clock that takes a second a step at 16 px and four at 32: 30 s are left to the fine scale, and kept to."""
     clock = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
-    fine = transfer._Clock(recipe(size=32, coarsest=16, steps=100, fine_steps=50), 60)
+    fine = transfer._Clock([(16, 100), (32, 50)], 60)
     seen = []
     for index, scale, seconds in ((0, 16, 1.0), (1, 32, 4.0)):
         for i in range(100):
@@ -157,13 +157,36 @@ def test_a_time_budget_gives_each_scale_its_share(monkeypatch):
             seen.append(scale)
             if fine.is_over(index, Step(i, 150, scale, CONTENT, {}, seconds, None)):  # type: ignore[arg-type]
                 break
-    assert seen.count(16) == 20 and clock[0] < 60 and fine.is_up
+    assert seen.count(16) == 20 and 50 < clock[0] < 60 and fine.is_up
     assert seen.count(32) >= 5
+
+
+def test_a_scale_that_time_does_not_suffice_for_is_not_begun(monkeypatch):
+    """A second a step at 16 px, 4 at 32, 16 at 64: in 60 s the two coarse scales share the time, the fine one is left."""
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    fine, seen, i = transfer._Clock([(16, 80), (32, 40), (64, 40)], 60), [], 0
+    for index, (scale, seconds) in enumerate(((16, 1.0), (32, 4.0), (64, 16.0))):
+        for _ in range(40):
+            clock[0] += seconds
+            i += 1
+            seen.append(scale)
+            if fine.is_over(index, Step(i, 160, scale, CONTENT, {}, seconds, None)):  # type: ignore[arg-type]
+                break
+        if fine.is_up:
+            break
+    assert set(seen) == {16, 32} and seen.count(32) >= 5 and 45 < clock[0] < 60
+
+
+def test_a_narrow_picture_skips_the_scales_it_is_too_narrow_for():
+    narrow = torch.zeros(1, 3, 25, 800)
+    assert transfer.painted_scales(narrow, make_recipe(size=512)) == [(512, 80)]
+    assert transfer.painted_scales(CONTENT, make_recipe(size=512)) == [(256, 80), (512, 40)]
 
 
 def test_without_a_budget_the_clock_never_ends():
     step = Step(1, 2, 16, CONTENT, {}, 1e9, None)  # type: ignore[arg-type]
-    assert not transfer._Clock(recipe(), None).is_over(0, step)
+    assert not transfer._Clock([(16, 5)], None).is_over(0, step)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

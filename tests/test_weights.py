@@ -12,7 +12,7 @@ import torch
 
 from impasto import weights
 from impasto.errors import BadWeights, CannotWrite, ImpastoWarning, NoWeights
-from impasto.nets import INPUTS, weight_shapes
+from impasto.nets import weight_shapes
 from impasto.weights import SOURCES, cache_path, digest, fetch, load_weights
 
 
@@ -40,7 +40,7 @@ def test_safetensors_and_pth_load_alike(tmp_path):
     torch.save(torchvision_names(tensors), tmp_path / "torchvision.pth")
     for name in ("a.safetensors", "a.pth", "torchvision.pth"):
         loaded = load_weights("alexnet", tmp_path / name)
-        assert loaded.digest == digest(tensors) and loaded.input == INPUTS["torchvision"]
+        assert loaded.digest == digest(tensors) and loaded.input == "torchvision"
         assert list(loaded.tensors) == list(weight_shapes("alexnet"))
 
 
@@ -48,16 +48,16 @@ def test_the_input_belongs_to_the_weights(tmp_path):
     tensors = {name: torch.zeros(shape) for name, shape in weight_shapes("vgg16").items()}
     for name in ("vgg16-00b39a1b.pth", "vgg16-397923af.pth", "mine.pth"):
         torch.save(tensors, tmp_path / name)
-    assert load_weights("vgg16", tmp_path / "vgg16-00b39a1b.pth").input == INPUTS["caffe"]
-    assert load_weights("vgg16", tmp_path / "vgg16-397923af.pth").input == INPUTS["torchvision"]
-    assert load_weights("vgg16", tmp_path / "mine.pth", "caffe").input == INPUTS["caffe"]
+    assert load_weights("vgg16", tmp_path / "vgg16-00b39a1b.pth").input == "caffe"
+    assert load_weights("vgg16", tmp_path / "vgg16-397923af.pth").input == "torchvision"
+    assert load_weights("vgg16", tmp_path / "mine.pth", "caffe").input == "caffe"
     with pytest.raises(BadWeights, match="--weights-input caffe or torchvision"):
         load_weights("vgg16", tmp_path / "mine.pth")
     tensors["conv1_1.weight"][0, :, 0, 0] = torch.tensor([-0.5537, 0.1755, 0.3130])
     torch.save(tensors, tmp_path / "mine.pth")
-    assert load_weights("vgg16", tmp_path / "mine.pth").input == INPUTS["torchvision"]
+    assert load_weights("vgg16", tmp_path / "mine.pth").input == "torchvision"
     safetensors.torch.save_file(tensors, tmp_path / "a.safetensors", {"input": "caffe"})
-    assert load_weights("vgg16", tmp_path / "a.safetensors").input == INPUTS["caffe"]
+    assert load_weights("vgg16", tmp_path / "a.safetensors").input == "caffe"
 
 
 class Canary:
@@ -154,6 +154,20 @@ def test_a_bad_file_is_one_clear_error(tmp_path, write):
     with pytest.raises(BadWeights) as error:
         load_weights("alexnet", tmp_path / "a.safetensors")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("strange", [torch.Tensor.to_sparse, lambda a: a.to("meta"), lambda a: a.to(torch.float8_e4m3fn)])
+def test_strange_tensors_are_one_clear_error(tmp_path, strange):
+    torch.save({name: strange(value) for name, value in alexnet_weights().items()}, tmp_path / "a.pth")
+    with pytest.raises(BadWeights, match="ordinary tensor"):
+        load_weights("alexnet", tmp_path / "a.pth")
+
+
+def test_parameters_are_weights_too(tmp_path):
+    tensors = alexnet_weights()
+    torch.save({name: torch.nn.Parameter(value) for name, value in tensors.items()}, tmp_path / "a.pth")
+    loaded = load_weights("alexnet", tmp_path / "a.pth")
+    assert loaded.digest == digest(tensors) and not any(t.requires_grad for t in loaded.tensors.values())
 
 
 def test_a_missing_file_is_said(tmp_path):
