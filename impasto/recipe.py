@@ -178,7 +178,7 @@ PRESETS: dict[str, tuple[Callable[[str], dict[str, Any]], dict[str, Any]]] = {
             "style_norm": "paper",
             "init": "noise",
             "optimizer": "gd",
-            "lr": 1e-11,
+            "lr": 5e-12,
             "size": 100,
             "coarsest": 16384,
             "steps": 500,

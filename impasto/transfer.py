@@ -5,6 +5,7 @@ J(G) = alpha J_content(C, G) + beta J_style(S, G), minimised over the pixels of 
 
 import time
 import warnings
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor
 from impasto import canvas
 from impasto.descent import Cost, Optimizer, State, Step, begin, descend
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
-from impasto.images import MIN_SIDE, Picture, quantize, read_picture, resize, scaled_size, to_pillow
+from impasto.images import MIN_SIDE, quantize, read_picture, resize, scaled_size, to_pillow
 from impasto.losses import content_cost, gram_cost, mean_gram, total_cost, total_variation
 from impasto.nets import INPUTS, Net, build_net, features, layer_name, normalized
 from impasto.pictures import CALIBRATION, picture_path
@@ -45,8 +46,10 @@ def paint(
     """From paths or Pillow images to the finished picture: `paint("cat.jpg", ["wave.jpg"], size=512).save("out.png")`."""
     recipe = make_recipe(preset, **knobs)
     picture = read_picture(content)
-    *_, last = stylize(picture.image, [read_picture(style).image for style in styles], recipe, make_net(recipe))
-    return to_pillow(last.image, painted_alpha(picture, recipe))
+    steps = stylize(picture.image, [read_picture(style).image for style in styles], recipe, make_net(recipe))
+    last = deque(steps, maxlen=1).pop()
+    alpha = None if picture.alpha is None else resize(picture.alpha, _size(last.image))
+    return to_pillow(last.image, alpha)
 
 
 def make_net(recipe: Recipe, loaded: Loaded | None = None) -> Net:
@@ -190,11 +193,6 @@ def costs_of(image: Tensor, content: Tensor, styles: Sequence[Tensor], recipe: R
 def finished(image: Tensor, content: Tensor, recipe: Recipe) -> Tensor:
     """A Step's image as it is saved: at the size asked for, in 256 levels."""
     return quantize(resize(image, scaled_size(content, recipe.size)))
-
-
-def painted_alpha(content: Picture, recipe: Recipe) -> Tensor | None:
-    """The content picture's alpha at the size of the painting."""
-    return None if content.alpha is None else resize(content.alpha, scaled_size(content.image, recipe.size))
 
 
 class _Clock:

@@ -17,7 +17,7 @@ from impasto.images import read_picture, read_record
 from tests.conftest import picture, save
 
 SMALL = ["--net", "alexnet", "--size", "64", "--coarsest", "48", "--steps", "4", "--fine-steps", "3"]
-LONG = ["--net", "alexnet", "--size", "96", "--coarsest", "96", "--steps", "400"]
+LONG = ["--net", "alexnet", "--size", "96", "--coarsest", "96", "--steps", "200"]
 
 
 def impasto(*args: object, **options) -> subprocess.CompletedProcess:
@@ -26,7 +26,9 @@ def impasto(*args: object, **options) -> subprocess.CompletedProcess:
 
 
 def start(*args: object) -> subprocess.Popen:
-    command = [sys.executable, "-m", "impasto", *map(str, args)]
+    """Running, with a checkpoint every tenth of a second."""
+    code = "import impasto.painting as p; p.CHECKPOINT_SECONDS = 0.1; from impasto.cli import main; main()"
+    command = [sys.executable, "-c", code, *map(str, args)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
