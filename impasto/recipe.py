@@ -133,7 +133,7 @@ def _third_layer(net: str) -> dict[str, Any]:
 # Name -> the layers with their weights for a net, and the other knobs. docs/presets.md says where each comes from.
 PRESETS: dict[str, tuple[Callable[[str], dict[str, Any]], dict[str, Any]]] = {
     # Ours, tuned by eye.
-    "impasto": (_typical_layers, {"beta": 15.0, "falloff": 0.75, "steps": 80, "fine_steps": 40}),
+    "impasto": (_typical_layers, {"beta": 15.0, "falloff": 0.75, "steps": 70, "fine_steps": 30}),
     # github.com/leongatys/PytorchNeuralStyleTransfer: 500 evaluations at 512, 200 at the high resolution.
     "gatys": (_authors_layers, {"coarsest": 512, "steps": 500, "fine_steps": 200, "history": 100}),
     # arXiv:1508.06576: alpha/beta = 1e-3 on the normalised net, average pooling, white noise, one scale.

@@ -180,8 +180,8 @@ def test_a_scale_that_time_does_not_suffice_for_is_not_begun(monkeypatch):
 
 def test_a_narrow_picture_skips_the_scales_it_is_too_narrow_for():
     narrow = torch.zeros(1, 3, 25, 800)
-    assert transfer.painted_scales(narrow, make_recipe(size=512)) == [(512, 80)]
-    assert transfer.painted_scales(CONTENT, make_recipe(size=512)) == [(256, 80), (512, 40)]
+    assert transfer.painted_scales(narrow, make_recipe(size=512)) == [(512, 70)]
+    assert transfer.painted_scales(CONTENT, make_recipe(size=512)) == [(256, 70), (512, 30)]
 
 
 def test_without_a_budget_the_clock_never_ends():
