@@ -1,5 +1,7 @@
 """The commands: build objects, loop, print. stdout carries the result and nothing else."""
 
+import contextlib
+import io
 import json as json_
 import signal
 import sys
@@ -14,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 from cyclopts import App, Group, Parameter
+from cyclopts.validators import Number
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from impasto.errors import BadRecipe, ImpastoError, ImpastoWarning
+from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning
 from impasto.files import make_folder
 from impasto.recipe import Recipe, checked_recipe, make_recipe
 
@@ -46,7 +49,11 @@ def _option(name: str) -> tuple[str, Any, None]:
     simple: Any = field.annotation if field.annotation in (int, float, str, bool) or "Literal" in str(field.annotation) else str
     default = {"content_layers": "the preset's", "style_layers": "the preset's", "style_weights": "equal"}.get(name, DEFAULTS[name])
     shown = f"{field.description} [{default}]"
-    return name, Annotated[simple | None, Parameter(help=shown, negative="--no-" if simple is bool else None)], None
+    return (
+        name,
+        Annotated[simple | None, Parameter(help=shown, negative=f"--no-{name.replace('_', '-')}" if simple is bool else None)],
+        None,
+    )
 
 
 Knobs = make_dataclass("Knobs", [_option(name) for name in Recipe.model_fields])
@@ -68,7 +75,7 @@ def transfer(
     weights_input: Literal["caffe", "torchvision"] | None = None,
     resume: Annotated[bool, Parameter(negative=())] = False,
     time_budget: timedelta | None = None,
-    save_every: int = 0,
+    save_every: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
     json: Annotated[bool, Parameter(negative=())] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -106,11 +113,13 @@ def transfer(
     from impasto.painting import Painting
 
     recipe = _recipe(knobs, like, init_image)
-    output = output or Path(f"{content.stem}-{styles[0].stem if styles else 'painted'}.png")
+    output = output or _named_after(content, styles)
+    if weights_input and weights is None:
+        raise BadRecipe("--weights-input says how the pixels of --weights FILE are meant: give that file too")
     if verbose:
         _say(json_.dumps(recipe.model_dump(), indent=1))
     painting = Painting(content, styles, output, recipe, start=init_image, weights=weights, weights_input=weights_input)
-    seconds = None if time_budget is None else time_budget.total_seconds() - (time.monotonic() - BEGUN)
+    seconds = _seconds_left(time_budget)
     _paint(painting, quiet, resume=resume, seconds=seconds, save_every=save_every)
     print(json_.dumps(painting.report()) if json else output)
 
@@ -119,10 +128,11 @@ def transfer(
 def demo(
     folder: Path = Path("impasto-demo"),
     /,
+    *,
     quiet: Quiet = False,
     knobs: Annotated[Knobs | None, Parameter(name="*", group=KNOBS)] = None,  # type: ignore[valid-type]
 ) -> None:
-    """Paint the bundled pictures into FOLDER. What is there already stays; what was interrupted goes on.
+    """Paint the bundled pictures into FOLDER. Those painted there already stay; one that was interrupted goes on.
 
     Parameters
     ----------
@@ -182,6 +192,9 @@ def weights_path(net: WeightsName = "vgg19", /) -> None:
 def main() -> None:
     """Run a command; an error is one line on stderr and an exit code."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs deaf to Ctrl-C
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     warnings.simplefilter("always", ImpastoWarning)
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     try:
@@ -223,14 +236,32 @@ def _recipe(knobs: Any, like: Path | None = None, init_image: Path | None = None
     return checked_recipe({**recipe_of(like).model_dump(), **given})
 
 
+def _named_after(content: Path, styles: tuple[Path, ...]) -> Path:
+    """photo-painting.png; a name that nobody typed replaces nothing but a painting of ours."""
+    from impasto.images import read_record
+
+    output = Path(f"{content.stem}-{styles[0].stem if styles else 'painted'}.png")
+    try:
+        if output.exists():
+            read_record(output)
+    except BadImage as error:
+        raise CannotWrite(f"{output} is there and is no painting of Impasto: name the output with -o") from error
+    return output
+
+
+def _seconds_left(budget: timedelta | None) -> float | None:
+    if budget is not None and budget <= timedelta():
+        raise BadRecipe(f"--time-budget is {budget}, must be more than nothing")
+    return None if budget is None else budget.total_seconds() - (time.monotonic() - BEGUN)
+
+
 def _paint(painting: "Painting", quiet: bool, **options: Any) -> None:
     steps = painting.steps(**options)
     try:
         _watch(steps, painting.scales, quiet)
     except KeyboardInterrupt:
-        painting.set_aside()
-        if painting.state is not None:
-            _say(f"stopped at step {painting.state.i}: {painting.output} is the picture so far, --resume goes on from there")
+        path = painting.set_aside()
+        _say(f"stopped: {path} is the picture so far, --resume goes on from there" if path else "stopped before the first step")
         raise
     if not quiet:
         done = f"painted in {painting.seconds:.0f} s" if painting.seconds else "was finished already"
@@ -276,7 +307,8 @@ def _work(scales: Scales, i: int) -> float:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # a closed terminal or a full log must not end a painting
+        print(line, file=sys.stderr, flush=True)
 
 
 def _show_warning(message: Any, category: Any, *_where: Any) -> None:

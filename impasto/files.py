@@ -23,10 +23,11 @@ def sha256(path: Path) -> str:
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Call `write(file)` on a temporary file beside `path`, then put it in the place of `path` at once.
 
-    Whatever happens, `path` holds all of the old or all of the new. Raises NoRoom when the disk is full, else CannotWrite.
+    Whatever happens, `path` holds all of the old or all of the new; a link is followed. Raises NoRoom when the disk is full,
+    else CannotWrite.
     """
     try:
-        _write_whole(path, write)
+        _write_whole(Path(os.path.realpath(path)), write)
     except OSError as error:
         raise cannot_write(path, error) from error
 

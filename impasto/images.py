@@ -22,6 +22,7 @@ from impasto.files import write_whole
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
 MAX_PIXELS = 150_000_000
+MAX_BYTES = 2_000_000_000
 MIN_SIDE = 16
 WRITERS: dict[str, dict[str, Any]] = {
     ".png": {"format": "PNG"},
@@ -56,6 +57,8 @@ def read_picture(source: str | Path | Image.Image, keep_hidden: bool = False) ->
         return _decode(source, hashlib.sha256(source.tobytes()).hexdigest(), keep_hidden)
     path = Path(source)
     try:
+        if path.stat().st_size > MAX_BYTES or not path.is_file():
+            raise BadImage(f"cannot read {path}: it is no file, or larger than {MAX_BYTES // 10**6} MB")
         data = path.read_bytes()
     except OSError as error:
         raise BadImage(f"cannot read {path}: {error.strerror or error}") from error
@@ -68,6 +71,8 @@ def read_picture(source: str | Path | Image.Image, keep_hidden: bool = False) ->
         raise
     except BadImage as error:
         raise BadImage(f"{path} {error}") from error
+    except Image.DecompressionBombError as error:
+        raise BadImage(f"{path} declares more than the {MAX_PIXELS // 1_000_000} million pixels that are read") from error
     except UnidentifiedImageError as error:
         raise BadImage(f"{path} is no picture that can be read ({', '.join(FORMATS)})") from error
     except Exception as error:  # a decoder can fail in any way on a damaged file
@@ -128,6 +133,8 @@ def write_picture(path: str | Path, image: Tensor, alpha: Tensor | None = None, 
 def read_record(path: str | Path) -> dict[str, Any]:
     """The JSON that write_picture put into the file. Raises BadImage where there is none; what it says is not to be trusted."""
     try:
+        if not Path(path).is_file():
+            raise FileNotFoundError("there is no such file")
         with _open(Path(path)) as opened:
             text = opened.text.get(RECORD) if isinstance(opened, PngImagePlugin.PngImageFile) else _exif_record(opened)
     except Exception as error:
@@ -187,8 +194,8 @@ def _decode(opened: Image.Image, sha256: str, keep_hidden: bool) -> Picture:
 
 def _colors(opened: Image.Image) -> Tensor:
     """(1, 3, H, W) in sRGB, alpha left aside."""
-    if opened.mode == "F":
-        raise BadImage("has floating-point pixels, whose white is not known; save it as 8 or 16 bit")
+    if opened.mode == "F" or (opened.mode == "I" and _beyond_16_bit(opened)):
+        raise BadImage("has floating-point or 32-bit pixels, whose white is not known; save it as 8 or 16 bit")
     if opened.mode.startswith("I"):
         pixels = np.asarray(opened.convert("I"), dtype=np.float32) / 65535
         return torch.from_numpy(pixels).clamp_(0, 1).expand(1, 3, *pixels.shape).contiguous()
@@ -199,6 +206,11 @@ def _colors(opened: Image.Image) -> Tensor:
         opened = Image.merge(opened.mode[:-1], opened.split()[:-1]) if opened.mode == "RGBA" else opened.getchannel("L")
     pixels = np.asarray(_to_srgb(opened), dtype=np.float32) / 255
     return torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0).contiguous()
+
+
+def _beyond_16_bit(opened: Image.Image) -> bool:
+    values = np.asarray(opened)
+    return bool(values.min() < 0 or values.max() > 65535)
 
 
 def _to_srgb(opened: Image.Image) -> Image.Image:

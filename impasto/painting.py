@@ -50,9 +50,10 @@ class Painting:
     ) -> None:
         check_format(output, recipe.size)
         check_writable(output)
-        if any(_same_file(output, given) for given in (content, *styles, start) if given is not None):
-            raise CannotWrite(f"{output} is one of the pictures to paint from: name another file with -o")
+        check_writable(checkpoint_path(output))
         self.output, self.recipe = output, recipe
+        self.inputs = [given for given in (content, *styles, start) if given is not None]
+        self._spare_inputs(output)
         self.content = read_picture(content)
         self.styles = [read_picture(style) for style in styles]
         self.start = None if start is None else read_picture(start)
@@ -69,8 +70,8 @@ class Painting:
         """Paint, keeping checkpoints; the finished picture is written at the end and the checkpoint goes.
 
         `resume` continues from the checkpoint, and leaves a finished painting alone. `seconds` ends in time with the finest
-        picture so far. `save_every` writes the picture on its way, out-0050.png, every so many steps. Raises NoRoom when memory
-        runs out, with the picture so far and a checkpoint saved.
+        picture so far, and keeps the checkpoint for a resume. `save_every` writes the picture on its way, out-0050.png, every so
+        many steps. Raises NoRoom when memory runs out, with the picture so far and a checkpoint saved.
         """
         begun = time.monotonic()
         if resume and self.is_finished():
@@ -84,7 +85,7 @@ class Painting:
             for step in self._stylize(seconds):
                 self.state = step.state
                 if save_every and step.i % save_every == 0:
-                    self._write(self.output.with_stem(f"{self.output.stem}-{step.i:04d}"), step.image, "interrupted")
+                    self._write(self.output.with_stem(f"{self.output.stem}-{step.i:04d}"), step.image, "on its way")
                 keeper.keep()
                 yield step
         except (MemoryError, RuntimeError) as error:
@@ -95,11 +96,24 @@ class Painting:
         self.seconds = time.monotonic() - begun
         self._finish()
 
-    def set_aside(self) -> None:
-        """Save a checkpoint and the picture so far: what an interruption leaves behind."""
-        if self.state is not None:
-            self._write_final("interrupted")
-            save_checkpoint(checkpoint_path(self.output), self.state, self._run())
+    def set_aside(self) -> Path | None:
+        """Save the picture so far and a checkpoint: what an interruption leaves behind. None before the first step.
+
+        The picture takes the output's place, unless another, finished picture is there: then it lies beside it, as out-so-far.png.
+        """
+        if self.state is None:
+            return None
+        path = self.output if self._is_free() else self.output.with_stem(f"{self.output.stem}-so-far")
+        self._write_final(path, "interrupted")
+        save_checkpoint(checkpoint_path(self.output), self.state, self._run())
+        return path
+
+    def _is_free(self) -> bool:
+        """Whether the output is not there yet, or not yet finished."""
+        try:
+            return not self.output.exists() or read_record(self.output).get("ended") == "interrupted"
+        except BadImage:
+            return False
 
     def is_finished(self) -> bool:
         """Whether the output is this very painting, done."""
@@ -107,7 +121,9 @@ class Painting:
             record = read_record(self.output)
         except BadImage:
             return False
-        return record.get("ended") == "finished" and all(record.get(key) == value for key, value in self.identity.items())
+        return record.get("ended") in ("finished", "finished in time") and all(
+            record.get(key) == value for key, value in self.identity.items()
+        )
 
     def report(self) -> dict[str, Any]:
         """What was painted, with the costs of the picture in the file."""
@@ -160,16 +176,24 @@ class Painting:
 
     def _finish(self) -> None:
         assert self.state is not None  # stylize yields at least one step
-        in_full = self.state.i == sum(steps for _, steps in self.scales) and not self.state.cut
-        self._write_final("finished" if in_full else "time budget")
-        remove_checkpoint(checkpoint_path(self.output))
+        if self.state.i < sum(steps for _, steps in self.scales):
+            self._write_final(self.output, "time budget")
+            save_checkpoint(checkpoint_path(self.output), self.state, self._run())
+        else:
+            self._write_final(self.output, "finished in time" if self.state.cut else "finished")
+            remove_checkpoint(checkpoint_path(self.output))
 
-    def _write_final(self, ended: str) -> None:
+    def _write_final(self, path: Path, ended: str) -> None:
         assert self.state is not None
-        self._write(self.output, finished(self.state.x, self.content.image, self.recipe), ended)
+        self._write(path, finished(self.state.x, self.content.image, self.recipe), ended)
+
+    def _spare_inputs(self, path: Path) -> None:
+        if any(_same_file(path, given) for given in self.inputs):
+            raise CannotWrite(f"{path} is one of the pictures to paint from: name another file with -o")
 
     def _write(self, path: Path, image: torch.Tensor, ended: str) -> None:
         assert self.state is not None
+        self._spare_inputs(path)
         alpha = None if self.content.alpha is None else resize(self.content.alpha, (image.shape[-2], image.shape[-1]))
         write_picture(path, image, alpha, {**self._run(), "steps": self.state.i, "ended": ended})
 

@@ -250,7 +250,7 @@ def _read_file(file: Path) -> tuple[dict[str, Tensor], str | None]:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or hostile file can fail in any way; no code of it has run
-        raise BadWeights(f"{file} cannot be read as weights (tensors only): {_first_line(error)}") from error
+        raise BadWeights(f"{file} cannot be read as weights: it must be .safetensors, or .pth with nothing but tensors") from error
     if not isinstance(state, Mapping):
         raise BadWeights(f"{file} holds {type(state).__name__}, must be a dict of tensors")
     return {str(name): value for name, value in state.items() if isinstance(value, Tensor)}, None

@@ -77,6 +77,22 @@ def test_a_wrong_knob_is_one_line_and_exit_2(pictures, knobs, said):
     check_one_line(impasto("transfer", *pictures[:2], "-o", pictures[2], *knobs), 2, said)
 
 
+def test_flags_of_nothing_are_exit_2(pictures):
+    common = ["transfer", *pictures[:2], "-o", pictures[2]]
+    check_one_line(impasto(*common, "--time-budget=-5s"), 2, "must be more than nothing")
+    check_one_line(impasto(*common, "--weights-input", "caffe"), 2, "give that file too")
+    assert impasto(*common, "--save-every=-2").returncode == 2
+    assert impasto("demo", "a", "b").returncode == 2
+
+
+def test_a_name_that_nobody_typed_replaces_no_foreign_file(pictures):
+    foreign = pictures[0].with_name("photo-style.png")
+    foreign.write_bytes(b"precious")
+    result = impasto("transfer", "photo.png", "style.png", cwd=pictures[0].parent)
+    check_one_line(result, 1, "name the output with -o")
+    assert foreign.read_bytes() == b"precious"
+
+
 def test_no_style_is_exit_2(pictures):
     check_one_line(impasto("transfer", pictures[0], "-o", pictures[2]), 2, "no style picture")
 
@@ -88,7 +104,7 @@ def test_no_style_is_exit_2(pictures):
         (lambda path: path.write_bytes(b""), "is empty"),
         (lambda path: path.write_text("not a picture"), "no picture"),
         (lambda path: Image.new("RGB", (3, 2000)).save(path, "png"), "shorter than 16 pixels"),
-        (lambda path: path.mkdir(), "Is a directory"),
+        (lambda path: path.mkdir(), "it is no file"),
     ],
 )
 def test_a_bad_picture_is_one_line_and_exit_5(pictures, make, said):

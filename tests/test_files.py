@@ -45,6 +45,13 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_litter(tmp_path):
     assert (tmp_path / "a").read_bytes() == b"old" and os.listdir(tmp_path) == ["a"]
 
 
+def test_a_link_is_followed(tmp_path):
+    (tmp_path / "target").write_bytes(b"old")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    write_whole(tmp_path / "link", lambda file: file.write(b"new"))
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "target").read_bytes() == b"new"
+
+
 def test_a_new_file_has_the_mode_that_the_umask_leaves(tmp_path):
     (tmp_path / "plain").touch()
     write_whole(tmp_path / "ours", lambda file: None)

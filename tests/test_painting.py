@@ -95,8 +95,17 @@ def test_a_killed_run_resumes_to_the_same_bytes(files, at, optimizer, monkeypatc
     assert files[2].read_bytes() == whole and not checkpoint_path(files[2]).exists()
 
 
+def test_an_interruption_spares_a_finished_picture(files):
+    whole = finish(made(files))
+    painting = made(files, seed=3)
+    next(iter(painting.steps()))
+    assert painting.set_aside() == files[2].with_name("out-so-far.png")
+    assert files[2].read_bytes() == whole and read_record(files[2].with_name("out-so-far.png"))["steps"] == 1
+
+
 def test_an_interruption_saves_picture_and_checkpoint(files):
     whole = finish(made(files))
+    files[2].unlink()
     painting = made(files)
     for step in painting.steps():
         if step.i == 7:
@@ -140,6 +149,15 @@ def test_a_damaged_checkpoint_costs_one_step(files):
     assert rest == [7, 8, 9, 10]
 
 
+def test_pictures_on_the_way_spare_the_inputs(files):
+    content = files[0].rename(files[0].with_name("out-0001.png"))
+    painting = Painting(content, [files[1]], files[2], make_recipe(**KNOBS))
+    before = content.read_bytes()
+    with pytest.raises(CannotWrite, match="name another file"):
+        finish(painting, save_every=1)
+    assert content.read_bytes() == before
+
+
 def test_pictures_on_the_way_are_saved(files):
     finish(made(files), save_every=4)
     assert {p.name for p in files[2].parent.glob("out-*.png")} == {"out-0004.png", "out-0008.png"}
@@ -151,6 +169,9 @@ def test_no_time_still_gives_a_picture_of_the_size_asked_for(files):
     finish(painting, seconds=0.0)
     assert read_picture(files[2]).image.shape[-2:] == (30, 40)
     assert read_record(files[2])["ended"] == "time budget" and painting.state.i == 1
+    whole = finish(made(files, seed=0), resume=True)
+    files[2].unlink()
+    assert whole == finish(made(files)) and not checkpoint_path(files[2]).exists()
 
 
 def test_a_full_disk_stops_the_checkpoints_and_not_the_painting(files, monkeypatch):
@@ -227,7 +248,7 @@ def test_a_checkpoint_left_beside_a_finished_painting_goes(files):
     assert list(made(files).steps(resume=True)) == [] and not checkpoint_path(files[2]).exists()
 
 
-def test_a_run_that_time_cut_short_is_not_finished_even_after_a_resume(files, monkeypatch):
+def test_a_run_that_time_cut_short_says_so_even_after_a_resume(files, monkeypatch):
     """Cut at the coarse scale, killed at the fine one, resumed without a budget: honest in the end."""
     cut = lambda clock, index, step: clock.seconds is not None and step.i == 2  # noqa: E731
     monkeypatch.setattr("impasto.transfer._Clock.is_over", cut)
@@ -236,7 +257,7 @@ def test_a_run_that_time_cut_short_is_not_finished_even_after_a_resume(files, mo
         if step.i == 7:
             break
     assert [step.i for step in made(files).steps(resume=True)] == [8, 9, 10]
-    assert read_record(files[2])["ended"] == "time budget" and not made(files).is_finished()
+    assert read_record(files[2])["ended"] == "finished in time" and made(files).is_finished()
 
 
 def test_an_interruption_on_a_full_disk_still_tries_the_picture(files, monkeypatch):
