@@ -22,6 +22,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning
 from impasto.files import make_folder
+from impasto.machine import settle
 from impasto.recipe import Recipe, checked_recipe, make_recipe
 
 if TYPE_CHECKING:
@@ -191,6 +192,7 @@ def weights_path(net: WeightsName = "vgg19", /) -> None:
 
 def main() -> None:
     """Run a command; an error is one line on stderr and an exit code."""
+    settle()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs deaf to Ctrl-C
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from impasto.errors import BadInput
+from impasto.kernels import Gram
 
 Cost = TypeVar("Cost", float, Tensor)
 Activations = Tensor | Mapping[str, Tensor]
@@ -29,8 +30,7 @@ def gram_matrix(a: Tensor) -> Tensor:
 
     The diagonal says how active a filter is, entry (i, j) how often filters i and j are active in the same place.
     """
-    x = unroll(a)
-    return x @ x.mT
+    return Gram.apply(unroll(a))  # type: ignore[no-untyped-call, no-any-return]
 
 
 def mean_gram(a: Tensor) -> Tensor:

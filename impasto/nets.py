@@ -6,12 +6,14 @@ VGG: Simonyan & Zisserman 2014 (arXiv:1409.1556). AlexNet: Krizhevsky 2014, the 
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from impasto.errors import BadImage, BadRecipe
+from impasto.kernels import Pooled, Rectified, flip
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,16 @@ class Conv:
     bias: Tensor
     stride: int
     padding: int
+
+    @property
+    def keeps_size(self) -> bool:
+        """Whether the map that comes out is as high and wide as the one that goes in."""
+        return self.stride == 1 and 2 * self.padding + 1 == self.weight.shape[-1]
+
+    @cached_property
+    def flipped(self) -> Tensor:
+        """(in, out, k, k): what the gradient to the input is convolved with."""
+        return flip(self.weight)
 
 
 @dataclass(frozen=True)
@@ -166,13 +178,12 @@ def walk(net: Net, image: Tensor, pre: Container[str] = ()) -> Iterator[tuple[st
     for layer in net.layers:
         if isinstance(layer, Pool):
             x = pool(x, layer)
-        else:
+        elif f"{layer.name}:pre" in pre:
             x = convolve(x, layer, net.padding)
-            if f"{layer.name}:pre" in pre:
-                yield f"{layer.name}:pre", x
-                x = F.relu(x)  # not in place: the map just handed out would change
-            else:
-                x = F.relu_(x)
+            yield f"{layer.name}:pre", x
+            x = F.relu(x)  # not in place: the map just handed out would change
+        else:
+            x = rectified(x, layer, net.padding)
         yield layer.name, x
 
 
@@ -200,6 +211,13 @@ def layer_name(net: Net, layer: str) -> str:
     return name
 
 
+def rectified(x: Tensor, layer: Conv, padding: str) -> Tensor:
+    """One convolution and its ReLU."""
+    if padding == "zeros" and layer.keeps_size:
+        return Rectified.apply(x, layer.weight, layer.bias, layer.flipped)  # type: ignore[no-untyped-call, no-any-return]
+    return F.relu_(convolve(x, layer, padding))
+
+
 def convolve(x: Tensor, layer: Conv, padding: str) -> Tensor:
     """One convolution, before its ReLU."""
     if padding == "zeros":
@@ -215,6 +233,8 @@ def pool(x: Tensor, layer: Pool) -> Tensor:
         raise BadImage(f"the picture is too small: at {layer.name} {x.shape[-1]} x {x.shape[-2]} places are left of it")
     if layer.kind == "avg":
         return F.avg_pool2d(x, layer.size, layer.stride) * layer.gain
+    if layer.size == layer.stride == 2:
+        return Pooled.apply(x)  # type: ignore[no-untyped-call, no-any-return]
     return F.max_pool2d(x, layer.size, layer.stride)
 
 

@@ -17,6 +17,7 @@ from impasto.descent import State, Step
 from impasto.errors import BadImage, CannotWrite, ImpastoError, ImpastoWarning, NoRoom
 from impasto.files import check_writable
 from impasto.images import check_format, read_picture, read_record, resize, write_picture
+from impasto.machine import peak_memory_mb
 from impasto.recipe import Recipe, checked_recipe
 from impasto.transfer import check_fit, costs_of, finished, make_net, painted_scales, stylize
 from impasto.weights import load_weights
@@ -220,17 +221,6 @@ class _Keeper:
 
 def _same_file(path: Path, other: Path) -> bool:
     return path.exists() and other.exists() and path.samefile(other)
-
-
-def peak_memory_mb() -> float | None:
-    """The most memory this process has held, in MB; None on Windows, which does not tell."""
-    try:
-        import resource
-        import sys
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
 
 
 def is_out_of_memory(error: Exception) -> bool:

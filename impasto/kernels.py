@@ -1,0 +1,100 @@
+"""The convolution with its ReLU, the 2x2 pooling and the Gram matrix, by the fastest kernel for the layer, the size and the device.
+
+What they compute is what torch computes, to the rounding of float32; bench/LOG.md has the measurements behind the rules. Weights
+have no gradient here: only the picture moves. Winograd's convolution: Lavin & Gray 2016 (arXiv:1509.09308), as NNPACK has it.
+"""
+
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+WINOGRAD_CHANNELS, WINOGRAD_PLACES = 32, 768  # below, transforming the weights at every call costs more than it spares
+
+
+@cache
+def has_winograd() -> bool:
+    """Whether this torch and this processor have NNPACK. Asking also initialises it."""
+    return bool(torch._nnpack_available())
+
+
+def is_winograd(x: Tensor, weight: Tensor) -> bool:
+    """Whether a 3x3 convolution of stride 1 and padding 1 is faster by Winograd: a fixed rule, so that bytes repeat."""
+    fits = x.device.type == "cpu" and x.dtype == torch.float32 and weight.shape[2:] == (3, 3)
+    worth = min(weight.shape[:2]) >= WINOGRAD_CHANNELS and x.shape[-2] * x.shape[-1] >= WINOGRAD_PLACES
+    return fits and worth and has_winograd()
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """(B, C, H, W) with (out, C, k, k) -> (B, out, H, W): stride 1, zeros beyond the edge, k odd."""
+    if is_winograd(x, weight):
+        return torch._nnpack_spatial_convolution(x, weight, bias, 1)
+    return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
+
+
+def flip(weight: Tensor) -> Tensor:
+    """(out, C, k, k) -> (C, out, k, k): the weight with which a convolution of stride 1 gives the gradient to its input."""
+    return weight.transpose(0, 1).flip(2, 3).contiguous()
+
+
+class Rectified(torch.autograd.Function):
+    """max(0, convolve(x, weight, bias)), the ReLU in place; `flipped` is flip(weight)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, flipped: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, out, H, W)."""
+        y = convolve(x, weight, bias).relu_()
+        ctx.save_for_backward(y, flipped)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """To x alone."""
+        y, flipped = ctx.saved_tensors
+        return convolve(torch.ops.aten.threshold_backward(grad, y, 0), flipped, None), None, None, None
+
+
+class Pooled(torch.autograd.Function):
+    """The maximum of each 2x2 places, of equal ones the first; a last odd row or column is left out."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H // 2, W // 2)."""
+        ctx.shape, ctx.odd = x.shape, x.shape[-2] % 2 or x.shape[-1] % 2
+        x = x[..., : x.shape[-2] // 2 * 2, : x.shape[-1] // 2 * 2]
+        left, right = x[..., 0::2], x[..., 1::2]
+        rows = torch.maximum(left, right)
+        upper, lower = rows[..., 0::2, :], rows[..., 1::2, :]
+        ctx.save_for_backward(right > left, lower > upper)
+        return torch.maximum(upper, lower)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        """To the place of each maximum."""
+        is_right, is_lower = ctx.saved_tensors
+        rows, x = grad.new_empty(is_right.shape), grad.new_zeros(ctx.shape) if ctx.odd else grad.new_empty(ctx.shape)
+        torch.mul(grad, is_lower, out=rows[..., 1::2, :])
+        torch.mul(grad, ~is_lower, out=rows[..., 0::2, :])
+        even = x[..., : is_right.shape[-2], : 2 * is_right.shape[-1]]
+        torch.mul(rows, is_right, out=even[..., 1::2])
+        torch.mul(rows, ~is_right, out=even[..., 0::2])
+        return x
+
+
+class Gram(torch.autograd.Function):
+    """x x^T of each picture; its gradient in one product, where autograd would take two and a transposition."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        """(B, C, M) -> (B, C, C)."""
+        ctx.save_for_backward(x)
+        return x @ x.mT
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        """(g + g^T) x."""
+        (x,) = ctx.saved_tensors
+        gradient: Tensor = (grad + grad.mT) @ x
+        return gradient

@@ -1,0 +1,66 @@
+"""The machine: what the program asks of it before it begins, and how much memory there is and was used."""
+
+import ctypes
+import os
+import sys
+from functools import cache
+from pathlib import Path
+
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # malloc.h
+SPINS = "10000"
+
+
+@cache
+def settle() -> bool:
+    """Make this process a good place to paint in. To be called before torch is loaded; for the program to decide, not the library.
+
+    Two things cost more than the arithmetic between them. A map of 64 MB that malloc gets anew from the system at every step is
+    zeroed page by page: it is kept instead (Linux with glibc; True where that worked). And OpenMP's idle threads spin on the cores
+    that NNPACK's threads need: they spin less, unless GOMP_SPINCOUNT or OMP_WAIT_POLICY says otherwise.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
+    return mallopt is not None and all([mallopt(M_MMAP_MAX, 0), mallopt(M_TRIM_THRESHOLD, 2**31 - 1), mallopt(M_TOP_PAD, 2**26)])
+
+
+def free_memory() -> int | None:
+    """Bytes that this process may still take: what the system or its control group has left; None where neither tells."""
+    left = [value for value in (_meminfo("MemAvailable"), _left_in_cgroup()) if value is not None]
+    return min(left, default=None)
+
+
+def used_memory() -> int | None:
+    """Bytes that this process holds now (resident); None where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return None
+
+
+def peak_memory_mb() -> float | None:
+    """The most memory this process has held, in MB; None on Windows, which does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6, 1)
+
+
+def _meminfo(name: str) -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), None)
+
+
+def _left_in_cgroup() -> int | None:
+    """Control group v2, as containers have it."""
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, current = (group / "memory.max").read_text().strip(), int((group / "memory.current").read_text())
+    except (OSError, ValueError):
+        return None
+    return None if limit == "max" else max(0, int(limit) - current)

@@ -1,0 +1,64 @@
+"""The kernels against torch's own, in float64 where it decides, forwards and backwards."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from impasto.kernels import Gram, Pooled, Rectified, convolve, flip, has_winograd, is_winograd
+
+
+def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+@pytest.mark.parametrize(("height", "width"), [(28, 28), (29, 31), (64, 13)])
+@pytest.mark.parametrize(("channels_in", "channels"), [(32, 48), (64, 33)])
+def test_winograd_is_the_convolution(channels_in, channels, height, width):
+    x, weight, bias = draw(2, channels_in, height, width), draw(channels, channels_in, 3, 3, seed=1), draw(channels, seed=2)
+    assert is_winograd(x.float(), weight.float()) == has_winograd()
+    exact = F.conv2d(x, weight, bias, padding=1)
+    found = convolve(x.float(), weight.float(), bias.float())
+    assert (found - exact).norm() < 1e-4 * exact.norm()
+
+
+def test_winograd_is_left_where_it_does_not_pay_or_does_not_fit():
+    weight = draw(64, 64, 3, 3, dtype=torch.float32)
+    large, small = draw(1, 64, 30, 30, dtype=torch.float32), draw(1, 64, 8, 8, dtype=torch.float32)
+    assert not is_winograd(small, weight) and not is_winograd(large.double(), weight.double())
+    assert not is_winograd(large[:, :3], weight[:, :3]) and not is_winograd(large, draw(64, 64, 5, 5, dtype=torch.float32))
+
+
+def test_flipped_weights_give_the_gradient():
+    """Against autograd through torch's convolution."""
+    weight, bias = draw(5, 4, 3, 3), draw(5, seed=1)
+    x = draw(1, 4, 9, 7, seed=2).requires_grad_()
+    y = F.relu(F.conv2d(x, weight, bias, padding=1))
+    upstream = draw(*y.shape, seed=3)
+    (expected,) = torch.autograd.grad(y, x, upstream)
+    (found,) = torch.autograd.grad(Rectified.apply(x, weight, bias, flip(weight)), x, upstream)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_rectified_passes_gradcheck(size):
+    weight, bias = draw(3, 2, size, size), draw(3, seed=1)
+    x = draw(1, 2, 6, 5, seed=2).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: Rectified.apply(x, weight, bias, flip(weight)), x)
+
+
+@pytest.mark.parametrize(("height", "width"), [(6, 8), (7, 8), (6, 9), (7, 9), (2, 3)])
+def test_pooling_is_torchs_ties_included(height, width):
+    """Ties are the rule behind a ReLU: of equal places the first has the gradient, as in torch."""
+    x = (2 * draw(2, 3, height, width)).round().relu().requires_grad_()
+    y = F.max_pool2d(x, 2)
+    upstream = draw(*y.shape, seed=1)
+    found = Pooled.apply(x)
+    assert torch.equal(found, y)
+    assert torch.equal(*(torch.autograd.grad(z, x, upstream)[0] for z in (found, y)))
+
+
+def test_gram_passes_gradcheck_and_is_autograds():
+    x = draw(2, 3, 7).requires_grad_()
+    assert torch.autograd.gradcheck(Gram.apply, x)
+    upstream = draw(2, 3, 3, seed=1)
+    torch.testing.assert_close(*(torch.autograd.grad(y, x, upstream)[0] for y in (Gram.apply(x), x @ x.mT)))
