@@ -51,12 +51,12 @@ def content_cost(a_C: Tensor, a_G: Tensor, constant: float | None = None) -> Ten
     return constant * (a_C - a_G).square().sum()
 
 
-def gram_cost(gram_S: Tensor, a_G: Tensor) -> Tensor:
-    """style_layer_cost with S given by its mean_gram (B, C, C), which does not change while G is painted."""
-    n_C = a_G.shape[1]
+def gram_cost(gram_S: Tensor, gram_G: Tensor) -> Tensor:
+    """style_layer_cost with S and G given by their mean_gram (B, C, C)."""
+    n_C = gram_G.shape[-1]
     if gram_S.shape[-1] != n_C:
         raise BadInput(f"a style cost compares as many channels, got {gram_S.shape[-1]} and {n_C}")
-    return (gram_S - mean_gram(a_G)).square().sum() / (4 * n_C**2)
+    return (gram_S - gram_G).square().sum() / (4 * n_C**2)
 
 
 def style_layer_cost(a_S: Tensor, a_G: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ def style_layer_cost(a_S: Tensor, a_G: Tensor) -> Tensor:
     For equal sizes this is 1 / (4 n_C^2 (n_H n_W)^2) sum_ij (G_S - G_G)^2: E_l of the paper (eq. 4), J_style^[l] of the course.
     Raises BadInput when the channels differ.
     """
-    return gram_cost(mean_gram(a_S), a_G)
+    return gram_cost(mean_gram(a_S), mean_gram(a_G))
 
 
 def style_cost(a_S: Activations, a_G: Activations, weights: Mapping[str, float] | None = None) -> Tensor:

@@ -174,17 +174,26 @@ def preprocess(image: Tensor, input: Input) -> Tensor:
 
 def walk(net: Net, image: Tensor, pre: Container[str] = ()) -> Iterator[tuple[str, Tensor]]:
     """(B, 3, H, W) in [0, 1] -> (layer name, activations) along the net; maps before the ReLU only for the names in `pre`."""
-    x = preprocess(image, net.input)
-    for layer in net.layers:
+    yield from walk_layers(net.layers, preprocess(image, net.input), net.padding, pre)
+
+
+def walk_layers(layers: Iterable[Conv | Pool], x: Tensor, padding: str, pre: Container[str] = ()) -> Iterator[tuple[str, Tensor]]:
+    """(B, C, H, W), what the first of these layers takes -> (layer name, activations) along them; see walk."""
+    for layer in layers:
         if isinstance(layer, Pool):
             x = pool(x, layer)
         elif f"{layer.name}:pre" in pre:
-            x = convolve(x, layer, net.padding)
+            x = convolve(x, layer, padding)
             yield f"{layer.name}:pre", x
             x = F.relu(x)  # not in place: the map just handed out would change
         else:
-            x = rectified(x, layer, net.padding)
+            x = rectified(x, layer, padding)
         yield layer.name, x
+
+
+def window(layer: Conv | Pool) -> tuple[int, int, int]:
+    """(size, stride, padding): place o behind the layer sees `size` places before it, from o stride - padding on."""
+    return (layer.size, layer.stride, 0) if isinstance(layer, Pool) else (layer.weight.shape[-1], layer.stride, layer.padding)
 
 
 def features(net: Net, image: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
@@ -200,6 +209,18 @@ def features(net: Net, image: Tensor, layers: Iterable[str]) -> dict[str, Tensor
         if len(found) == len(wanted):
             break
     return {asked: found[name] for asked, name in names.items()}
+
+
+def map_size(net: Net, layer: str, image: Tensor) -> tuple[int, int]:
+    """(h, w) of the layer's map of this picture."""
+    h, w = image.shape[-2:]
+    name = layer_name(net, layer).removesuffix(":pre")
+    for x in net.layers:
+        size, stride, padding = window(x)
+        h, w = (h + 2 * padding - size) // stride + 1, (w + 2 * padding - size) // stride + 1
+        if x.name == name:
+            break
+    return h, w
 
 
 def layer_name(net: Net, layer: str) -> str:

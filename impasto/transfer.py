@@ -6,8 +6,10 @@ J(G) = alpha J_content(C, G) + beta J_style(S, G), minimised over the pixels of 
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,11 @@ from impasto import canvas
 from impasto.descent import Cost, Optimizer, State, Step, begin, descend
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
 from impasto.images import MIN_SIDE, quantize, read_picture, resize, scaled_size, to_pillow
-from impasto.losses import content_cost, gram_cost, mean_gram, total_cost, total_variation
-from impasto.nets import INPUTS, Net, build_net, features, layer_name, normalized
+from impasto.losses import content_cost, gram_cost, gram_matrix, total_cost, total_variation
+from impasto.nets import INPUTS, Net, build_net, features, layer_name, map_size, normalized
 from impasto.pictures import CALIBRATION, picture_path
 from impasto.recipe import Recipe, make_recipe
+from impasto.tiles import Sum, Tiling, add_up, tiled_cost
 from impasto.weights import SOURCES, Loaded, load_weights
 
 CALIBRATION_SIZE = 256
@@ -136,42 +139,70 @@ def first_image(content: Tensor, recipe: Recipe, picture: Tensor | None = None) 
     return torch.lerp(content if picture is None else resize(picture, _size(content)), noise, recipe.init_noise)
 
 
-def make_targets(content: Tensor, styles: Sequence[Tensor], recipe: Recipe, net: Net) -> Targets:
+def make_targets(content: Tensor, styles: Sequence[Tensor], recipe: Recipe, net: Net, tiling: Tiling | None = None) -> Targets:
     """The activations and Gram matrices that G is compared with, for a content picture already at its size."""
     side = _style_side(max(content.shape[-2:]), recipe)
     with torch.no_grad():
-        grams = []
-        for style in styles:
-            activations = features(net, resize(style, scaled_size(style, side)), recipe.style_layers)
-            grams.append({layer: mean_gram(a) for layer, a in activations.items()})
-        return Targets(
-            features(net, content, recipe.content_layers), {layer: [gram[layer] for gram in grams] for layer in recipe.style_layers}
-        )
+        grams = [mean_grams(resize(style, scaled_size(style, side)), recipe.style_layers, net, tiling) for style in styles]
+        activations = activations_of(content, recipe.content_layers, net, tiling)
+    return Targets(activations, {layer: [gram[layer] for gram in grams] for layer in recipe.style_layers})
 
 
-def make_cost(targets: Targets, recipe: Recipe, net: Net) -> Cost:
+def mean_grams(image: Tensor, layers: Iterable[str], net: Net, tiling: Tiling | None) -> dict[str, Tensor]:
+    """(1, 3, H, W) -> {layer: (1, C, C)}."""
+    sums = {layer: Sum(layer, lambda a, _: gram_matrix(a)) for layer in layers}
+    found = add_up(net, image, sums, tiling) if sums else {}
+    return {layer: gram / prod(map_size(net, layer, image)) for layer, gram in found.items()}
+
+
+def activations_of(image: Tensor, layers: Iterable[str], net: Net, tiling: Tiling | None) -> dict[str, Tensor]:
+    """(1, 3, H, W) -> {layer: (1, C, h, w)}, gathered from the tiles."""
+    if tiling is None:
+        return features(net, image, layers)
+    maps: dict[str, Tensor] = {}
+
+    def gather(layer: str, a: Tensor, where: tuple[slice, slice]) -> Tensor:
+        if layer not in maps:
+            maps[layer] = a.new_empty(*a.shape[:2], *map_size(net, layer, image))
+        maps[layer][..., where[0], where[1]] = a
+        return a.new_zeros(())
+
+    sums = {layer: Sum(layer, partial(gather, layer)) for layer in layers}
+    if sums:
+        add_up(net, image, sums, tiling)
+    return maps
+
+
+def make_cost(targets: Targets, recipe: Recipe, net: Net, tiling: Tiling | None = None) -> Cost:
     """J of a picture: {"total", "content", "style", "style conv1_1", ..., "tv" where it has a weight}.
 
     "content" and "style" are J_content and J_style, their layers weighted, without alpha and beta; "style <layer>" is the
-    layer's unweighted cost. Several styles count by style_weights, which are made to sum to 1.
+    layer's unweighted cost. Several styles count by style_weights, which are made to sum to 1. A tiling changes what it takes, not
+    what it is.
     """
-    layers = {*recipe.content_layers, *recipe.style_layers}
     shares = style_shares(recipe, len(next(iter(targets.grams.values()), [])))
     scale = {"paper": 1.0, "mean": 4.0}[recipe.style_norm]
+    sums = {f"style {layer}": Sum(layer, lambda a, _: gram_matrix(a)) for layer in recipe.style_layers}
+    sums |= {f"content {layer}": Sum(layer, partial(_square_error, targets.content[layer])) for layer in recipe.content_layers}
+
+    def costs_from(found: dict[str, Tensor], image: Tensor) -> dict[str, Tensor]:
+        by_layer = {}
+        for layer, grams in targets.grams.items():
+            gram = found[f"style {layer}"] / prod(map_size(net, layer, image))
+            by_layer[layer] = scale * _weighted(shares, [gram_cost(A, gram) for A in grams], image)
+        contents = [
+            _content_constant(targets.content[layer], recipe) * found[f"content {layer}"] for layer in recipe.content_layers
+        ]
+        J_content = _weighted(recipe.content_layers.values(), contents, image)
+        J_style = _weighted(recipe.style_layers.values(), list(by_layer.values()), image)
+        total = total_cost(J_content, J_style, recipe.alpha, recipe.beta)
+        return {"total": total, "content": J_content, "style": J_style, **{f"style {layer}": c for layer, c in by_layer.items()}}
 
     def cost(image: Tensor) -> dict[str, Tensor]:
-        a_G = features(net, image, layers)
-        J_content = _weighted(recipe.content_layers, lambda layer: _content(targets.content[layer], a_G[layer], recipe), image)
-        by_layer = {
-            layer: scale * torch.stack([share * gram_cost(A, a_G[layer]) for share, A in zip(shares, grams, strict=True)]).sum()
-            for layer, grams in targets.grams.items()
-        }
-        J_style = _weighted(recipe.style_layers, by_layer.__getitem__, image)
-        total = total_cost(J_content, J_style, recipe.alpha, recipe.beta)
-        costs = {"total": total, "content": J_content, "style": J_style, **{f"style {layer}": c for layer, c in by_layer.items()}}
+        costs = tiled_cost(net, sums, partial(costs_from, image=image), tiling)(image)
         if recipe.tv:
             costs["tv"] = total_variation(image)
-            costs["total"] = total + recipe.tv * costs["tv"]
+            costs["total"] = costs["total"] + recipe.tv * costs["tv"]
         return costs
 
     return cost
@@ -230,13 +261,19 @@ class _Clock:
         return 0.3 + SAVING_A_PIXEL * self.scales[-1][0] ** 2
 
 
-def _weighted(weights: dict[str, float], cost: Any, image: Tensor) -> Tensor:
-    return torch.stack([weight * cost(layer) for layer, weight in weights.items()]).sum() if weights else image.new_zeros(())
+def _weighted(weights: Iterable[float], costs: Sequence[Tensor], image: Tensor) -> Tensor:
+    """The weighted sum; 0 of no costs."""
+    return torch.stack([weight * cost for weight, cost in zip(weights, costs, strict=True)]).sum() if costs else image.new_zeros(())
 
 
-def _content(a_C: Tensor, a_G: Tensor, recipe: Recipe) -> Tensor:
-    constant = {"course": None, "paper": 0.5, "mean": 1 / a_G.numel()}[recipe.content_norm]
-    return content_cost(a_C, a_G, constant)
+def _square_error(a_C: Tensor, a_G: Tensor, where: tuple[slice, slice]) -> Tensor:
+    """The sum over these places of (a_C - a_G)^2."""
+    return content_cost(a_C[..., where[0], where[1]], a_G, 1.0)
+
+
+def _content_constant(a_C: Tensor, recipe: Recipe) -> float:
+    """What the sum of squares is multiplied by."""
+    return {"course": 1 / (4 * a_C.numel()), "paper": 0.5, "mean": 1 / a_C.numel()}[recipe.content_norm]
 
 
 def _style_side(side: int, recipe: Recipe) -> int:

@@ -1,0 +1,261 @@
+"""The same cost and the same gradient, a tile at a time: pictures larger than memory, exactly.
+
+The costs are functions of sums over places (Gram matrices, squared differences). The net is cut at some of its pools into segments,
+each segment walked a tile at a time. First the sums are collected, storing the map at each cut; then, from the deepest segment up,
+every tile is walked again with gradients, and what its part of the sums and of the map at the cut owes to its input is added there.
+A tile reads as much of its surroundings as its places see (their receptive field), and nothing is left out or counted twice.
+
+One segment alone is the tiling of Gatys et al. 2017's successors (SPST, Galerne et al. 2023) at half their overlap, since gradients
+are added up where tiles overlap; one tile alone is checkpointing (Chen et al. 2016, arXiv:1604.06174).
+"""
+
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate, pairwise, product
+from math import prod
+from operator import mul
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from impasto.nets import Conv, Net, Pool, features, layer_name, preprocess, walk_layers, window
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A sum over a layer's places: `of` takes activations (B, C, h, w) and where in the layer's map they are, (rows, columns)."""
+
+    layer: str
+    of: Callable[[Tensor, tuple[slice, slice]], Tensor]
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """The net cut behind these pools; its first segment in tiles with sides of about `side` pixels, deeper ones in larger tiles."""
+
+    cuts: tuple[str, ...] = ()
+    side: int = 512
+
+
+def add_up(net: Net, image: Tensor, sums: Mapping[str, Sum], tiling: Tiling | None) -> dict[str, Tensor]:
+    """(B, 3, H, W) in [0, 1] -> the sums by name. Without a tiling with a graph for gradients, else without."""
+    if tiling is None:
+        found = features(net, image, {s.layer for s in sums.values()})
+        return {name: s.of(found[s.layer], _everywhere(found[s.layer])) for name, s in sums.items()}
+    with torch.no_grad():
+        return _forwards(_segments(net, sums, image, tiling), image, sums)[0]
+
+
+def tiled_cost(
+    net: Net,
+    sums: Mapping[str, Sum],
+    cost: Callable[[dict[str, Tensor]], dict[str, Tensor]],
+    tiling: Tiling | None,
+) -> Callable[[Tensor], dict[str, Tensor]]:
+    """The cost of a picture, given as a function of its sums: named scalars, "total" among them. Only "total" has a gradient."""
+
+    def whole(image: Tensor) -> dict[str, Tensor]:
+        return cost(add_up(net, image, sums, None))
+
+    def tiled(image: Tensor) -> dict[str, Tensor]:
+        segments = _segments(net, sums, image, tiling or Tiling())
+        with torch.no_grad():
+            found, maps = _forwards(segments, image, sums)
+        found = {name: value.requires_grad_(torch.is_grad_enabled()) for name, value in found.items()}
+        costs = cost(found)
+        if torch.is_grad_enabled():
+            owed = dict(zip(found, torch.autograd.grad(costs["total"], list(found.values())), strict=True))
+            gradient = _backwards(segments, maps, sums, owed)
+            costs = {name: value.detach() for name, value in costs.items()}
+            costs["total"] = _Given.apply(image, costs["total"], gradient)  # type: ignore[no-untyped-call]
+        return costs
+
+    return whole if tiling is None else tiled
+
+
+class _Given(torch.autograd.Function):
+    """A value whose gradient is known already."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return grad * ctx.saved_tensors[0], None, None
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """Layers between two cuts. `wants` is {layer: names of its sums}; `shape` (C, h, w) is of the map of the `last` layer."""
+
+    walk: Callable[[Tensor], Iterator[tuple[str, Tensor]]]
+    wants: dict[str, list[str]]
+    tiles: list["_Tile"]
+    shape: tuple[int, int, int]
+    last: str
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """What a tile reads of the segment's input; by layer which places are its own, in the layer's map and in what it computes."""
+
+    crop: tuple[slice, slice]
+    own: dict[str, tuple[slice, slice]]
+    local: dict[str, tuple[slice, slice]]
+
+
+def _everywhere(a: Tensor) -> tuple[slice, slice]:
+    return slice(0, a.shape[-2]), slice(0, a.shape[-1])
+
+
+def _at(x: Tensor, where: tuple[slice, slice]) -> Tensor:
+    return x[..., where[0], where[1]]
+
+
+def _forwards(segments: Sequence[_Segment], image: Tensor, sums: Mapping[str, Sum]) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """The sums, and the input of each segment."""
+    found: dict[str, Tensor] = {}
+    maps = [image]
+    for segment in segments:
+        behind = image.new_empty(0 if segment is segments[-1] else image.shape[0], *segment.shape)
+        for tile in segment.tiles:
+            parts, mine = _parts(segment, tile, _at(maps[-1], tile.crop), sums)
+            for name, part in parts.items():
+                found[name] = found[name] + part if name in found else part
+            if behind.numel():
+                _at(behind, tile.own[segment.last]).copy_(mine)
+        maps.append(behind)
+    return found, maps[:-1]
+
+
+def _backwards(segments: Sequence[_Segment], maps: list[Tensor], sums: Mapping[str, Sum], owed: Mapping[str, Tensor]) -> Tensor:
+    """The gradient at the first of the maps, which are used up; `owed` are the gradients at the sums."""
+    behind = maps[0].new_empty(0)
+    for segment in reversed(segments):
+        before = maps.pop()
+        gradient = torch.zeros_like(before)
+        for tile in segment.tiles:
+            crop = _at(before, tile.crop).detach().requires_grad_()
+            parts, mine = _parts(segment, tile, crop, sums)
+            outputs, upstream = list(parts.values()), [owed[name] for name in parts]
+            if behind.numel():
+                outputs, upstream = [*outputs, mine], [*upstream, _at(behind, tile.own[segment.last])]
+            _at(gradient, tile.crop).add_(torch.autograd.grad(outputs, crop, upstream)[0])
+            del parts, mine, outputs
+        behind = gradient
+    return behind
+
+
+def _parts(segment: _Segment, tile: _Tile, x: Tensor, sums: Mapping[str, Sum]) -> tuple[dict[str, Tensor], Tensor]:
+    """The tile's part of the sums, and of the map behind the segment."""
+    parts: dict[str, Tensor] = {}
+    a = x
+    for layer, a in segment.walk(x):
+        parts |= {name: sums[name].of(_at(a, tile.local[layer]), tile.own[layer]) for name in segment.wants.get(layer, ())}
+    return parts, _at(a, tile.local[segment.last])
+
+
+def _segments(net: Net, sums: Mapping[str, Sum], image: Tensor, tiling: Tiling) -> list[_Segment]:
+    """The net cut into segments, down to the deepest layer wanted, for a picture of this size."""
+    names = {key: layer_name(net, s.layer) for key, s in sums.items()}
+    parts = cut(net, {s.layer for s in sums.values()}, tiling.cuts)
+    segments, size = [], (image.shape[-2], image.shape[-1])
+    for n, (part, side) in enumerate(zip(parts, sides(parts, tiling.side), strict=True)):
+        wants: dict[str, list[str]] = {}
+        for key, name in names.items():
+            if any(name.removesuffix(":pre") == layer.name for layer in part):
+                wants.setdefault(name, []).append(key)
+        seen = {*wants, part[-1].name}
+        stretches = [_stretches(part, seen, length, side) for length in size]
+        tiles = [_Tile(*(_both(row[i], column[i]) for i in range(3))) for row, column in product(*stretches)]
+        size = _lengths(part, size[0])[-1], _lengths(part, size[1])[-1]
+        channels = next(layer.weight.shape[0] for layer in reversed(part) if isinstance(layer, Conv))
+        walk = partial(_walk, net, part, frozenset(wants), is_first=n == 0)
+        segments.append(_Segment(walk, wants, tiles, (channels, *size), part[-1].name))
+    return segments
+
+
+def _walk(net: Net, layers: Sequence[Conv | Pool], pre: Container[str], x: Tensor, is_first: bool) -> Iterator[tuple[str, Tensor]]:
+    return walk_layers(layers, preprocess(x, net.input) if is_first else x, net.padding, pre)
+
+
+def cut(net: Net, layers: Iterable[str], cuts: Container[str]) -> list[list[Conv | Pool]]:
+    """The net down to the deepest of the layers, parted behind the pools named in `cuts`."""
+    wanted = {layer_name(net, layer).removesuffix(":pre") for layer in layers}
+    deepest = max(i for i, layer in enumerate(net.layers) if layer.name in wanted)
+    parts: list[list[Conv | Pool]] = [[]]
+    for i, layer in enumerate(net.layers[: deepest + 1]):
+        parts[-1].append(layer)
+        if layer.name in cuts and i < deepest:
+            parts.append([])
+    return parts
+
+
+def sides(parts: Sequence[Sequence[Conv | Pool]], side: int) -> list[int]:
+    """The sides of the tiles, in places of the map behind each part: a tile of any part is as much work as one of the first."""
+    strides = list(accumulate((prod(window(layer)[1] for layer in part) for part in parts), mul))
+    heaviness = [_floats(part) / before**2 for part, before in zip(parts, [1, *strides], strict=False)]
+    return [max(1, round(side * (heaviness[0] / heavy) ** 0.5 / stride)) for heavy, stride in zip(heaviness, strides, strict=True)]
+
+
+def _floats(layers: Sequence[Conv | Pool]) -> float:
+    """Activations kept, a place of the part's input."""
+    floats, places = 0.0, 1.0
+    for layer in layers:
+        places /= window(layer)[1] ** 2
+        floats += layer.weight.shape[0] * places if isinstance(layer, Conv) else 0.0
+    return floats
+
+
+def _lengths(layers: Sequence[Conv | Pool], length: int) -> list[int]:
+    """How long one axis is before the first layer and behind each."""
+    lengths = [length]
+    for layer in layers:
+        size, stride, padding = window(layer)
+        lengths.append((lengths[-1] + 2 * padding - size) // stride + 1)
+    return lengths
+
+
+_Stretch = tuple[slice, dict[str, slice], dict[str, slice]]
+
+
+def _stretches(layers: Sequence[Conv | Pool], seen: Container[str], length: int, side: int) -> list[_Stretch]:
+    """One axis of a segment's input cut so that each stretch has about `side` places behind it: a _Tile in one dimension.
+
+    A place belongs to one stretch. What the stretch reads is what its own places see, from the deepest layer up.
+    """
+    lengths, strides = _lengths(layers, length), list(accumulate((window(layer)[1] for layer in layers), mul, initial=1))
+    count, total = -(-lengths[-1] // side), strides[-1]
+    bounds = [round(i * lengths[-1] / count) for i in range(count + 1)]
+    stretches = []
+    for begin, end in pairwise(bounds):
+        own = [
+            (begin * (total // stride), here if end == lengths[-1] else end * (total // stride))
+            for here, stride in zip(lengths, strides, strict=True)
+        ]
+        first, last = own[-1]
+        for i in reversed(range(len(layers))):
+            if layers[i].name in seen or f"{layers[i].name}:pre" in seen:
+                first, last = min(first, own[i + 1][0]), max(last, own[i + 1][1])
+            size, stride, padding = window(layers[i])
+            first, last = max(0, first * stride - padding), min(lengths[i], (last - 1) * stride - padding + size)
+        first = first // total * total  # where every pooling in between begins a window
+        at = {layer.name: (own[i], first // strides[i]) for i, layer in enumerate(layers, 1)}
+        at |= {f"{name}:pre": where for name, where in at.items()}
+        stretches.append(
+            (
+                slice(first, last),
+                {name: slice(*where) for name, (where, _) in at.items()},
+                {name: slice(where[0] - shift, where[1] - shift) for name, (where, shift) in at.items()},
+            )
+        )
+    return stretches
+
+
+def _both(row: Any, column: Any) -> Any:
+    """Two slices, or two dicts of slices, as one of pairs."""
+    return {name: (row[name], column[name]) for name in row} if isinstance(row, dict) else (row, column)
