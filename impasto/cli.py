@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json as json_
+import re
 import signal
 import sys
 import time
@@ -77,6 +78,9 @@ def transfer(
     resume: Annotated[bool, Parameter(negative=())] = False,
     time_budget: timedelta | None = None,
     save_every: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
+    max_memory: str | None = None,
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    precision: Literal["auto", "float32", "tf32", "bf16"] = "auto",
     json: Annotated[bool, Parameter(negative=())] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -108,6 +112,12 @@ def transfer(
         Have the best picture so far saved in this time (90s, 10m, 1h30m).
     save_every
         Save the picture on its way every so many steps.
+    max_memory
+        The most memory that the process may hold (800MB, 2.5GB); unless given, what is free less a margin.
+    device
+        Where to compute.
+    precision
+        Of the convolutions; costs are float32 everywhere. tf32 and bf16 are for GPUs and processors that have them.
     json
         Print one JSON object about the painting instead of its path.
     """
@@ -119,7 +129,19 @@ def transfer(
         raise BadRecipe("--weights-input says how the pixels of --weights FILE are meant: give that file too")
     if verbose:
         _say(json_.dumps(recipe.model_dump(), indent=1))
-    painting = Painting(content, styles, output, recipe, start=init_image, weights=weights, weights_input=weights_input)
+    from impasto.nets import choose_place
+
+    painting = Painting(
+        content,
+        styles,
+        output,
+        recipe,
+        start=init_image,
+        weights=weights,
+        weights_input=weights_input,
+        place=choose_place(device, precision),
+        max_memory=None if max_memory is None else _bytes(max_memory),
+    )
     seconds = _seconds_left(time_budget)
     _paint(painting, quiet, resume=resume, seconds=seconds, save_every=save_every)
     print(json_.dumps(painting.report()) if json else output)
@@ -257,7 +279,18 @@ def _seconds_left(budget: timedelta | None) -> float | None:
     return None if budget is None else budget.total_seconds() - (time.monotonic() - BEGUN)
 
 
+def _bytes(size: str) -> float:
+    """800MB, 2.5 GB -> bytes."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?)B?\s*", size, re.IGNORECASE)
+    if not found or not float(found[1]):
+        raise BadRecipe(f"--max-memory is {size!r}, must be a size like 800MB or 2.5GB")
+    return float(found[1]) * 1000.0 ** " kmgt".index(found[2].lower() or " ")
+
+
 def _paint(painting: "Painting", quiet: bool, **options: Any) -> None:
+    if not quiet:
+        for (side, _), plan in zip(painting.scales, painting.plans, strict=True):
+            _say(f"{side} px: {plan}")
     steps = painting.steps(**options)
     try:
         _watch(steps, painting.scales, quiet)

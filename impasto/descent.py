@@ -34,6 +34,12 @@ class State:
     cut: bool = False
 
 
+def moved(state: State, device: torch.device) -> State:
+    """The state on this device."""
+    memory = {name: tuple(tensor.to(device) for tensor in kept) for name, kept in state.memory.items()}
+    return replace(state, x=state.x.to(device), gradient=state.gradient.to(device), memory=memory)
+
+
 @dataclass(frozen=True)
 class Step:
     """One optimiser step: the i-th of `of`, on a picture with longer side `scale`. `costs` are those of `image`."""
@@ -41,10 +47,14 @@ class Step:
     i: int
     of: int
     scale: int
-    image: Tensor
     costs: dict[str, float]
     seconds: float
     state: State
+
+    @property
+    def image(self) -> Tensor:
+        """The picture (1, 3, H, W), a new tensor each time."""
+        return self.state.x.clone()
 
 
 def begin(image: Tensor, cost: Cost, i: int = 0, cut: bool = False) -> State:
@@ -75,7 +85,7 @@ def descend(cost: Cost, state: State, until: int, of: int, optimizer: Optimizer)
         after = take(cost, state, optimizer)
         i = until if after is state else state.i + 1
         state = replace(after, i=i)
-        yield Step(i, of, max(state.x.shape[-2:]), state.x.clone(), state.costs, time.monotonic() - begun, state)
+        yield Step(i, of, max(state.x.shape[-2:]), state.costs, time.monotonic() - begun, state)
 
 
 def evaluate(cost: Cost, x: Tensor) -> tuple[dict[str, float], Tensor]:
@@ -133,23 +143,23 @@ def _moved(cost: Cost, state: State, x: Tensor) -> State:
 
 def _direction(state: State, falloff: float) -> Tensor:
     """Minus the inverse Hessian times the gradient, both of the free pixels: the two-loop recursion."""
-    free = movable(state.x, state.gradient)
-    q = state.gradient * free
-    pairs = [(s * free, y * free) for s, y in zip(state.memory.get("s", ()), state.memory.get("y", ()), strict=True)]
-    curved = [(s, y, _dot(s, y)) for s, y in pairs]
-    curved = [(s, y, sy) for s, y, sy in curved if sy > 1e-10 * _dot(y, y) > 0]
+    free = movable(state.x, state.gradient).to(state.x.dtype)
+    q = state.gradient * free  # stays 0 where a pixel is held, so that s and y need no mask in products with it
+    pairs = zip(state.memory.get("s", ()), state.memory.get("y", ()), strict=True)
+    curved = [(s, y, sy) for s, y in pairs if (sy := _dot(s * free, y)) > 1e-10 * _dot(y * free, y) > 0]
     if not curved:
-        q = soften(q, falloff) * free
-        return q * (-FIRST_MOVE / max(float(q.abs().max()), 1e-30))
+        q = soften(q, falloff).mul_(free)
+        return q.mul_(-FIRST_MOVE / max(float(q.abs().max()), 1e-30))
     shares = []
     for s, y, sy in reversed(curved):
         shares.append(_dot(s, q) / sy)
-        q = q - shares[-1] * y
+        q.addcmul_(y, free, value=-shares[-1])
     s, y, sy = curved[-1]
-    q = soften(q, falloff) * free * (sy / _dot(y, soften(y, falloff)))
+    y = y * free
+    q = soften(q, falloff).mul_(free).mul_(sy / _dot(y, soften(y, falloff)))
     for (s, y, sy), share in zip(curved, reversed(shares), strict=True):
-        q = q + (share - _dot(y, q) / sy) * s
-    return -q * free
+        q.addcmul_(s, free, value=share - _dot(y, q) / sy)
+    return q.neg_()
 
 
 def _search(cost: Cost, state: State, direction: Tensor, t: float) -> State | None:

@@ -166,6 +166,44 @@ def average_pooled(net: Net, gains: Iterable[float]) -> Net:
     return replace(net, layers=tuple(replace(x, kind="avg", gain=next(gain)) if isinstance(x, Pool) else x for x in net.layers))
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a net computes, and in which precision its convolutions do. Gram matrices and costs are float32 everywhere."""
+
+    device: str = "cpu"
+    precision: str = "float32"
+
+
+PRECISIONS = {"cpu": ("float32", "bf16"), "cuda": ("tf32", "float32", "bf16"), "mps": ("float32",)}  # the default first
+
+
+def choose_place(device: str = "auto", precision: str = "auto") -> Place:
+    """The best device there is, or the one asked for, with its default precision or the one asked for. Raises BadRecipe."""
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        device = next(name for name, is_here in present.items() if is_here)
+    if not present.get(device):
+        raise BadRecipe(f"there is no device {device!r} here, there is {', '.join(name for name in present if present[name])}")
+    precision = PRECISIONS[device][0] if precision == "auto" else precision
+    if precision not in PRECISIONS[device]:
+        raise BadRecipe(f"precision is {precision!r}, must be one of {', '.join(PRECISIONS[device])} on {device}")
+    return Place(device, precision)
+
+
+def put(net: Net, place: Place) -> Net:
+    """The net on this device and in this precision. On a GPU weights are channels_last, which its kernels like best."""
+    torch.backends.cudnn.allow_tf32 = place.precision == "tf32"
+    dtype = torch.bfloat16 if place.precision == "bf16" else torch.float32
+    layout = torch.channels_last if place.device == "cuda" else torch.contiguous_format
+
+    def hang(x: Conv | Pool) -> Conv | Pool:
+        if isinstance(x, Pool):
+            return x
+        return replace(x, weight=x.weight.to(place.device, dtype, memory_format=layout), bias=x.bias.to(place.device, dtype))
+
+    return replace(net, layers=tuple(hang(x) for x in net.layers))
+
+
 def preprocess(image: Tensor, input: Input) -> Tensor:
     """(B, 3, H, W) in [0, 1] sRGB -> what the first convolution wants."""
     mean, std = (image.new_tensor(values).view(1, 3, 1, 1) for values in (input.mean, input.std))
@@ -208,7 +246,7 @@ def features(net: Net, image: Tensor, layers: Iterable[str]) -> dict[str, Tensor
             found[name] = a
         if len(found) == len(wanted):
             break
-    return {asked: found[name] for asked, name in names.items()}
+    return {asked: found[name].to(image.dtype) for asked, name in names.items()}
 
 
 def map_size(net: Net, layer: str, image: Tensor) -> tuple[int, int]:
@@ -233,7 +271,8 @@ def layer_name(net: Net, layer: str) -> str:
 
 
 def rectified(x: Tensor, layer: Conv, padding: str) -> Tensor:
-    """One convolution and its ReLU."""
+    """One convolution and its ReLU, in the precision of the weights."""
+    x = x.to(layer.weight.dtype)
     if padding == "zeros" and layer.keeps_size:
         return Rectified.apply(x, layer.weight, layer.bias, layer.flipped)  # type: ignore[no-untyped-call, no-any-return]
     return F.relu_(convolve(x, layer, padding))
@@ -241,6 +280,7 @@ def rectified(x: Tensor, layer: Conv, padding: str) -> Tensor:
 
 def convolve(x: Tensor, layer: Conv, padding: str) -> Tensor:
     """One convolution, before its ReLU."""
+    x = x.to(layer.weight.dtype)
     if padding == "zeros":
         return F.conv2d(x, layer.weight, layer.bias, layer.stride, layer.padding)
     room = min(layer.padding, min(x.shape[-2:]) - 1) if padding == "reflect" else layer.padding
@@ -254,7 +294,7 @@ def pool(x: Tensor, layer: Pool) -> Tensor:
         raise BadImage(f"the picture is too small: at {layer.name} {x.shape[-1]} x {x.shape[-2]} places are left of it")
     if layer.kind == "avg":
         return F.avg_pool2d(x, layer.size, layer.stride) * layer.gain
-    if layer.size == layer.stride == 2:
+    if layer.size == layer.stride == 2 and x.device.type == "cpu":
         return Pooled.apply(x)  # type: ignore[no-untyped-call, no-any-return]
     return F.max_pool2d(x, layer.size, layer.stride)
 

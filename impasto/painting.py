@@ -6,6 +6,7 @@ While it is painted a checkpoint lies beside it; painting it again with resume c
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,15 @@ from impasto.errors import BadImage, CannotWrite, ImpastoError, ImpastoWarning, 
 from impasto.files import check_writable
 from impasto.images import check_format, read_picture, read_record, resize, write_picture
 from impasto.machine import peak_memory_mb
+from impasto.nets import Place
+from impasto.plan import Plan, default_budget, held, read_plan, written
 from impasto.recipe import Recipe, checked_recipe
-from impasto.transfer import check_fit, costs_of, finished, make_net, painted_scales, stylize
+from impasto.transfer import check_fit, costs_of, finished, make_net, painted_scales, plan_scales, stylize
 from impasto.weights import load_weights
 
 CHECKPOINT_SECONDS = 5.0
 RETRY_SECONDS = 60.0  # after a checkpoint that could not be written
+SHRINK = 0.6  # of what was predicted for a plan that did not fit
 CHECKPOINT_SHARE = 20  # where writing one takes long, painting takes at least this many times as long between two
 
 
@@ -48,6 +52,8 @@ class Painting:
         start: Path | None = None,
         weights: Path | None = None,
         weights_input: str | None = None,
+        place: Place | None = None,
+        max_memory: float | None = None,
     ) -> None:
         check_format(output, recipe.size)
         check_writable(output)
@@ -61,8 +67,11 @@ class Painting:
         self.pictures = [style.image for style in self.styles]
         check_fit(self.content.image, self.pictures, recipe, self._start_image())
         loaded = load_weights(recipe.net, weights, weights_input)
-        self.net = make_net(recipe, loaded)
+        self.place = place or Place()
+        self.net = make_net(recipe, loaded, self.place)
         self.scales = painted_scales(self.content.image, recipe)
+        self.held = held(self.net)
+        self.plans = self._planned(max_memory or default_budget())
         self.identity = self._identity({"sha256": loaded.digest, "input": loaded.input})
         self.state: State | None = None
         self.seconds = 0.0
@@ -82,20 +91,50 @@ class Painting:
             warnings.warn("an unfinished painting is given up: --resume would have continued it", ImpastoWarning, stacklevel=2)
         self.state = self._resumed() if resume else None
         keeper = _Keeper(self)
-        try:
-            for step in self._stylize(seconds):
-                self.state = step.state
-                if save_every and step.i % save_every == 0:
-                    self._write(self.output.with_stem(f"{self.output.stem}-{step.i:04d}"), step.image, "on its way")
-                keeper.keep()
-                yield step
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            self.set_aside()
-            raise NoRoom("out of memory: try a smaller --size; what is painted so far is saved") from error
+        while True:
+            try:
+                for step in self._stylize(seconds and seconds - (time.monotonic() - begun)):
+                    self.state = step.state
+                    if save_every and step.i % save_every == 0:
+                        self._write(self.output.with_stem(f"{self.output.stem}-{step.i:04d}"), step.image, "on its way")
+                    keeper.keep()
+                    yield step
+                break
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._shrink(error)
         self.seconds = time.monotonic() - begun
         self._finish()
+
+    def _planned(self, budget: float) -> list[Plan]:
+        if self.place.device != "cpu":
+            return [Plan(None, self.recipe.history) for _ in self.scales]
+        plans = plan_scales(self.content.image, self.pictures, self.recipe, self.net, self.held, budget)
+        if any(plan.history < self.recipe.history for plan in plans):
+            said = "to fit into memory L-BFGS remembers fewer steps, which changes the picture"
+            warnings.warn(f"{said}: {', '.join(str(plan.history) for plan in plans)}", ImpastoWarning, stacklevel=2)
+        return plans
+
+    def _shrink(self, error: Exception) -> None:
+        """Plan the scale that ran out of memory, and those after it, anew with less. Raises NoRoom where nothing is less."""
+        index = self._scale()
+        less = self.held + SHRINK * (self.plans[index].peak - self.held)
+        try:
+            self.plans[index:] = self._planned(less)[index:]
+        except NoRoom as smaller:
+            self.set_aside()
+            raise NoRoom(f"out of memory: try a smaller --size; what is painted so far is saved ({smaller})") from error
+        warnings.warn(f"out of memory: going on {self.plans[index]}", ImpastoWarning, stacklevel=2)
+
+    def _scale(self) -> int:
+        """The scale that the next step belongs to."""
+        done, i = 0, 0 if self.state is None else self.state.i
+        for index, (_, steps) in enumerate(self.scales):
+            done += steps
+            if i < done:
+                return index
+        return len(self.scales) - 1
 
     def set_aside(self) -> Path | None:
         """Save the picture so far and a checkpoint: what an interruption leaves behind. None before the first step.
@@ -129,7 +168,8 @@ class Painting:
     def report(self) -> dict[str, Any]:
         """What was painted, with the costs of the picture in the file."""
         record, picture = read_record(self.output), read_picture(self.output, keep_hidden=True)
-        costs = costs_of(picture.image, self.content.image, self.pictures, self.recipe, self.net)
+        tiling = self.plans[-1].tiling
+        costs = costs_of(picture.image, self.content.image, self.pictures, self.recipe, self.net, tiling)
         layers = {name.removeprefix("style "): value for name, value in costs.items() if name.startswith("style ")}
         return {
             "output": str(self.output),
@@ -144,10 +184,9 @@ class Painting:
         }
 
     def _stylize(self, seconds: float | None) -> Iterator[Step]:
-        picture = self._start_image()
-        return stylize(
-            self.content.image, self.pictures, self.recipe, self.net, picture=picture, resume=self.state, seconds=seconds
-        )
+        picture, resume = self._start_image(), self.state
+        options = {"picture": picture, "resume": resume, "seconds": seconds, "plans": self.plans}
+        return stylize(self.content.image, self.pictures, self.recipe, self.net, **options)  # type: ignore[arg-type]
 
     def _start_image(self) -> torch.Tensor | None:
         return None if self.start is None else self.start.image
@@ -163,7 +202,8 @@ class Painting:
     def _run(self) -> dict[str, Any]:
         """What the bytes of the painting depend on."""
         versions = {name: version(name) for name in ("impasto", "torch", "pillow", "numpy", "scipy")}
-        return {**self.identity, "versions": versions, "threads": torch.get_num_threads()}
+        how = {"plans": [written(plan) for plan in self.plans], "place": asdict(self.place), "threads": torch.get_num_threads()}
+        return {**self.identity, "versions": versions, **how}
 
     def _resumed(self) -> State | None:
         loaded = load_checkpoint(checkpoint_path(self.output), self.identity)
@@ -173,6 +213,7 @@ class Painting:
         if run["versions"] != self._run()["versions"]:
             warnings.warn("the checkpoint was made by other versions: the bytes may differ", ImpastoWarning, stacklevel=2)
         torch.set_num_threads(run["threads"])
+        self.plans = [read_plan(plan) for plan in run["plans"]]
         return state
 
     def _finish(self) -> None:

@@ -153,10 +153,11 @@ def _backwards(segments: Sequence[_Segment], maps: list[Tensor], sums: Mapping[s
 def _parts(segment: _Segment, tile: _Tile, x: Tensor, sums: Mapping[str, Sum]) -> tuple[dict[str, Tensor], Tensor]:
     """The tile's part of the sums, and of the map behind the segment."""
     parts: dict[str, Tensor] = {}
-    a = x
     for layer, a in segment.walk(x):
-        parts |= {name: sums[name].of(_at(a, tile.local[layer]), tile.own[layer]) for name in segment.wants.get(layer, ())}
-    return parts, _at(a, tile.local[segment.last])
+        if layer in segment.wants or layer == segment.last:
+            mine = _at(a, tile.local[layer]).to(x.dtype)
+            parts |= {name: sums[name].of(mine, tile.own[layer]) for name in segment.wants.get(layer, ())}
+    return parts, mine
 
 
 def _segments(net: Net, sums: Mapping[str, Sum], image: Tensor, tiling: Tiling) -> list[_Segment]:
@@ -200,6 +201,17 @@ def sides(parts: Sequence[Sequence[Conv | Pool]], side: int) -> list[int]:
     strides = list(accumulate((prod(window(layer)[1] for layer in part) for part in parts), mul))
     heaviness = [_floats(part) / before**2 for part, before in zip(parts, [1, *strides], strict=False)]
     return [max(1, round(side * (heaviness[0] / heavy) ** 0.5 / stride)) for heavy, stride in zip(heaviness, strides, strict=True)]
+
+
+def area_read(
+    parts: Sequence[Sequence[Conv | Pool]], size: tuple[int, int], tiling: Tiling
+) -> Iterator[tuple[tuple[int, int], int, int]]:
+    """Of each part: the size (H, W) of what goes in, the places that its tiles read of it in all, and those of the largest tile."""
+    for part, side in zip(parts, sides(parts, tiling.side), strict=True):
+        seen = {layer.name for layer in part}
+        rows, columns = ([crop.stop - crop.start for crop, *_ in _stretches(part, seen, length, side)] for length in size)
+        yield size, sum(rows) * sum(columns), max(rows) * max(columns)
+        size = _lengths(part, size[0])[-1], _lengths(part, size[1])[-1]
 
 
 def _floats(layers: Sequence[Conv | Pool]) -> float:

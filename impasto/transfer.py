@@ -18,12 +18,13 @@ from PIL import Image
 from torch import Tensor
 
 from impasto import canvas
-from impasto.descent import Cost, Optimizer, State, Step, begin, descend
+from impasto.descent import Cost, Optimizer, State, Step, begin, descend, moved
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
 from impasto.images import MIN_SIDE, quantize, read_picture, resize, scaled_size, to_pillow
 from impasto.losses import content_cost, gram_cost, gram_matrix, total_cost, total_variation
-from impasto.nets import INPUTS, Net, build_net, features, layer_name, map_size, normalized
+from impasto.nets import INPUTS, Net, Place, build_net, features, layer_name, map_size, normalized, put
 from impasto.pictures import CALIBRATION, picture_path
+from impasto.plan import Plan, make_plan
 from impasto.recipe import Recipe, make_recipe
 from impasto.tiles import Sum, Tiling, add_up, tiled_cost
 from impasto.weights import SOURCES, Loaded, load_weights
@@ -55,8 +56,8 @@ def paint(
     return to_pillow(last.image, alpha)
 
 
-def make_net(recipe: Recipe, loaded: Loaded | None = None) -> Net:
-    """The recipe's net, with the given weights or its own. Raises BadRecipe for a layer that it does not have."""
+def make_net(recipe: Recipe, loaded: Loaded | None = None, place: Place | None = None) -> Net:
+    """The recipe's net, with the given weights or its own, on the CPU unless `place` says. Raises BadRecipe for unknown layers."""
     loaded = loaded or load_weights(recipe.net)
     net = build_net(recipe.net, loaded.tensors, INPUTS[loaded.input], recipe.pooling, recipe.padding)
     for layer in (*recipe.content_layers, *recipe.style_layers):
@@ -64,10 +65,10 @@ def make_net(recipe: Recipe, loaded: Loaded | None = None) -> Net:
     if recipe.preset == "impasto" and loaded.input != SOURCES[recipe.net].input:
         said = f"preset impasto is made for {SOURCES[recipe.net].input} weights of {recipe.net}, these are {loaded.input}"
         warnings.warn(f"{said}: set --content-layers and --style-layers", ImpastoWarning, stacklevel=2)
-    if not recipe.normalize_net:
-        return net
-    calibration = [read_picture(picture_path(name)).image for name in CALIBRATION]
-    return normalized(net, [resize(image, scaled_size(image, CALIBRATION_SIZE)) for image in calibration])
+    if recipe.normalize_net:
+        calibration = [read_picture(picture_path(name)).image for name in CALIBRATION]
+        net = normalized(net, [resize(image, scaled_size(image, CALIBRATION_SIZE)) for image in calibration])
+    return net if place is None else put(net, place)
 
 
 def stylize(
@@ -79,23 +80,28 @@ def stylize(
     picture: Tensor | None = None,
     resume: State | None = None,
     seconds: float | None = None,
+    plans: Sequence[Plan] | None = None,
 ) -> Iterator[Step]:
     """Steps from the start to the finished painting. Pictures are (1, 3, H, W) in [0, 1] of any size.
 
     `picture` is what G starts as with init="picture"; `resume` the state of an earlier Step; `seconds` how long it may take, of
-    which each scale gets its share. Raises BadImage for pictures too small to paint, BadRecipe for knobs that do not fit them.
+    which each scale gets its share; `plans` how each of painted_scales is computed (plan_scales), whole unless given.
+    Raises BadImage for pictures too small to paint, BadRecipe for knobs that do not fit them.
     """
     check_fit(content, styles, recipe, picture)
     scales = painted_scales(content, recipe)
     clock = _Clock(scales, seconds)
-    optimizer = Optimizer(recipe.optimizer, recipe.lr, recipe.history, recipe.falloff)
-    total, until, state = sum(steps for _, steps in scales), 0, resume
+    device = net.convs[0].weight.device
+    content, styles = content.to(device), [style.to(device) for style in styles]
+    total, until, state = sum(steps for _, steps in scales), 0, None if resume is None else moved(resume, device)
     for index, (side, steps) in enumerate(scales):
         until += steps
+        plan = plans[index] if plans else Plan(None, recipe.history)
+        optimizer = Optimizer(recipe.optimizer, recipe.lr, plan.history, recipe.falloff)
         if state is not None and state.i >= until:
             continue
         scaled = resize(content, scaled_size(content, side))
-        cost = make_cost(make_targets(scaled, styles, recipe, net), recipe, net)
+        cost = make_cost(make_targets(scaled, styles, recipe, net, plan.tiling), recipe, net, plan.tiling)
         if state is None:
             state = begin(first_image(scaled, recipe, picture), cost)
         elif state.x.shape != scaled.shape:
@@ -113,6 +119,16 @@ def painted_scales(content: Tensor, recipe: Recipe) -> list[tuple[int, int]]:
     """(longer side, steps) of each scale; those on which a narrow picture would be shorter than MIN_SIDE are left out."""
     scales = [side for side, _ in recipe.scales() if min(scaled_size(content, side)) >= MIN_SIDE]
     return [(side, recipe.fine_steps if i else recipe.steps) for i, side in enumerate(scales)]
+
+
+def plan_scales(content: Tensor, styles: Sequence[Tensor], recipe: Recipe, net: Net, held: float, budget: float) -> list[Plan]:
+    """The fastest way to compute each of painted_scales in `budget` bytes, of which the process has `held`. Raises NoRoom."""
+
+    def plan(side: int) -> Plan:
+        largest = max((prod(scaled_size(style, _style_side(side, recipe))) for style in styles), default=0)
+        return make_plan(net, recipe, scaled_size(content, side), largest, held, budget)
+
+    return [plan(side) for side, _ in painted_scales(content, recipe)]
 
 
 def check_fit(content: Tensor, styles: Sequence[Tensor], recipe: Recipe, picture: Tensor | None) -> None:
@@ -214,9 +230,13 @@ def style_shares(recipe: Recipe, styles: int) -> list[float]:
     return [weight / sum(weights) for weight in weights]
 
 
-def costs_of(image: Tensor, content: Tensor, styles: Sequence[Tensor], recipe: Recipe, net: Net) -> dict[str, float]:
+def costs_of(
+    image: Tensor, content: Tensor, styles: Sequence[Tensor], recipe: Recipe, net: Net, tiling: Tiling | None = None
+) -> dict[str, float]:
     """The costs of a painting (1, 3, H, W), as stylize reports them at its size."""
-    cost = make_cost(make_targets(resize(content, _size(image)), styles, recipe, net), recipe, net)
+    device = net.convs[0].weight.device
+    image, content, styles = image.to(device), content.to(device), [style.to(device) for style in styles]
+    cost = make_cost(make_targets(resize(content, _size(image)), styles, recipe, net, tiling), recipe, net, tiling)
     with torch.no_grad():
         return {name: float(value) for name, value in cost(image).items()}
 

@@ -32,7 +32,7 @@ def tiny(monkeypatch):
     """The tiny net, and a checkpoint after every step."""
     net = tiny_net()
     monkeypatch.setattr(module, "load_weights", lambda *_: Loaded({}, "torchvision", "tiny"))
-    monkeypatch.setattr(module, "make_net", lambda recipe, loaded: net)
+    monkeypatch.setattr(module, "make_net", lambda *_: net)
     monkeypatch.setattr(module, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(module, "CHECKPOINT_SHARE", 0)
 
@@ -198,6 +198,33 @@ def test_out_of_memory_saves_the_picture_so_far(files, monkeypatch):
     with pytest.raises(NoRoom, match="out of memory"):
         list(steps)
     assert read_record(files[2])["steps"] == 3 and checkpoint_path(files[2]).exists()
+
+
+def test_out_of_memory_falls_back_to_a_smaller_plan(files, monkeypatch):
+    """Whole at first, then in tiles from the step where memory ran out: the same painting to rounding."""
+    finish(made(files))
+    unhurt = read_picture(files[2]).image
+    painting, real = made(files), module.stylize
+
+    def failing(*args, plans, **kwargs):
+        for step in real(*args, plans=plans, **kwargs):
+            if step.i == 3 and plans[0].tiling is None:
+                raise MemoryError
+            yield step
+
+    monkeypatch.setattr(module, "stylize", failing)
+    monkeypatch.setattr(module, "SHRINK", 0.95)
+    with pytest.warns(ImpastoWarning, match="going on in tiles"):
+        steps = list(painting.steps())
+    assert [step.i for step in steps] == list(range(1, 11)) and painting.plans[0].tiling is not None
+    assert read_record(files[2])["plans"][0]["tiling"] is not None
+    torch.testing.assert_close(read_picture(files[2]).image, unhurt, atol=0.02, rtol=0)
+
+
+def test_a_memory_that_suffices_for_nothing_is_said_at_once(files):
+    content, style, output = files
+    with pytest.raises(NoRoom, match=r"pixels need .* MB are allowed"):
+        Painting(content, [style], output, make_recipe(**KNOBS), max_memory=1e6)
 
 
 def test_another_error_is_not_taken_for_a_lack_of_memory(files, monkeypatch):

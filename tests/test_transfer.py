@@ -155,7 +155,7 @@ def test_a_time_budget_gives_each_scale_its_share(monkeypatch):
         for i in range(100):
             clock[0] += seconds
             seen.append(scale)
-            if fine.is_over(index, Step(i, 150, scale, CONTENT, {}, seconds, None)):  # type: ignore[arg-type]
+            if fine.is_over(index, Step(i, 150, scale, {}, seconds, None)):  # type: ignore[arg-type]
                 break
     assert seen.count(16) == 20 and 50 < clock[0] < 60 and fine.is_up
     assert seen.count(32) >= 5
@@ -171,7 +171,7 @@ def test_a_scale_that_time_does_not_suffice_for_is_not_begun(monkeypatch):
             clock[0] += seconds
             i += 1
             seen.append(scale)
-            if fine.is_over(index, Step(i, 160, scale, CONTENT, {}, seconds, None)):  # type: ignore[arg-type]
+            if fine.is_over(index, Step(i, 160, scale, {}, seconds, None)):  # type: ignore[arg-type]
                 break
         if fine.is_up:
             break
@@ -185,7 +185,7 @@ def test_a_narrow_picture_skips_the_scales_it_is_too_narrow_for():
 
 
 def test_without_a_budget_the_clock_never_ends():
-    step = Step(1, 2, 16, CONTENT, {}, 1e9, None)  # type: ignore[arg-type]
+    step = Step(1, 2, 16, {}, 1e9, None)  # type: ignore[arg-type]
     assert not transfer._Clock([(16, 5)], None).is_over(0, step)
 
 

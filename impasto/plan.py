@@ -1,0 +1,178 @@
+"""Fitting a painting into memory: what each way to compute it takes, and the fastest that fits.
+
+Everything is predicted from shapes: the maps that a walk keeps for its way back, what the kernels need beside them, the pictures
+that the optimiser holds. docs/performance.md compares the predictions with measured peaks.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from math import inf, prod
+from typing import Any
+
+from impasto.errors import NoRoom
+from impasto.machine import free_memory, used_memory
+from impasto.nets import Conv, Net, Pool, window
+from impasto.recipe import Recipe
+from impasto.tiles import Tiling, area_read, cut
+
+FLOAT = 4
+PICTURES = {
+    "lbfgs": 5,
+    "adam": 7,
+    "gd": 4,
+}  # at once, beside what L-BFGS remembers: x and gradient of two points, direction, moments
+SLACK = 150e6  # the kernels' own buffers, weights as Winograd's convolution transforms them, what malloc cannot join
+SPARE = 0.1  # of the free memory, left alone unless --max-memory says otherwise
+SIDES = (2048, 1448, 1024, 724, 512, 362, 256, 181, 128)
+AGAIN = 1.5  # with a tiling everything is walked forwards twice
+MB = 1e6
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one scale is computed: whole (None) or tiled, with so many L-BFGS steps remembered; `peak` is the bytes predicted."""
+
+    tiling: Tiling | None
+    history: int
+    peak: float = 0.0
+
+    def __str__(self) -> str:
+        way = "whole" if self.tiling is None else f"in tiles of {self.tiling.side}" + f" cut at {len(self.tiling.cuts)} pools"
+        return f"{way}, {self.peak / MB:.0f} MB"
+
+
+def written(plan: Plan) -> dict[str, Any]:
+    """What of a plan the bytes of a painting depend on, for its record."""
+    return {"tiling": plan.tiling and asdict(plan.tiling), "history": plan.history}
+
+
+def read_plan(record: dict[str, Any]) -> Plan:
+    """A plan as it was written."""
+    tiling = record["tiling"]
+    return Plan(tiling and Tiling(tuple(tiling["cuts"]), tiling["side"]), record["history"])
+
+
+def held(net: Net) -> float:
+    """Bytes that the process holds before it paints with this net, and the kernels' share: what no plan can change."""
+    return (used_memory() or 0) + sum(conv.weight.nbytes for conv in net.convs) + SLACK
+
+
+def default_budget() -> float:
+    """Bytes that the whole process may hold: what it has, and what is free less a margin. Endless where no one tells."""
+    used, free = used_memory(), free_memory()
+    return inf if used is None or free is None else used + (1 - SPARE) * free
+
+
+def make_plan(net: Net, recipe: Recipe, size: tuple[int, int], style_places: int, held: float, budget: float) -> Plan:
+    """The fastest way for a picture of this size (H, W) that stays within `budget` bytes of the process, `held` of them taken.
+
+    `style_places` are the pixels of the largest style picture. L-BFGS forgets earlier only where nothing else helps.
+    Raises NoRoom with what is needed at least.
+    """
+    least = inf
+    for history in _histories(recipe):
+        plans = [(work, replace(plan, peak=plan.peak + held)) for work, plan in _plans(net, recipe, size, style_places, history)]
+        fitting = [(work, plan) for work, plan in plans if plan.peak <= budget]
+        if fitting:
+            return min(fitting, key=lambda found: found[0])[1]
+        least = min(least, *(plan.peak for _, plan in plans))
+    raise NoRoom(f"{size[1]} x {size[0]} pixels need {least / MB:.0f} MB of memory, {budget / MB:.0f} MB are allowed: lower --size")
+
+
+def _histories(recipe: Recipe) -> list[int]:
+    """The recipe's, then half of it and so on, where L-BFGS remembers at all."""
+    history, found = recipe.history, [recipe.history]
+    while recipe.optimizer == "lbfgs" and history > 1:
+        history //= 2
+        found.append(history)
+    return found
+
+
+def _plans(net: Net, recipe: Recipe, size: tuple[int, int], style_places: int, history: int) -> Iterator[tuple[float, Plan]]:
+    """Every way with its work, in multiply-adds."""
+    layers = {*recipe.content_layers, *recipe.style_layers}
+    kept = _pictures(recipe, size, history) + _targets(net, recipe, size)
+    (whole,) = cut(net, layers, ())
+    larger = max(size[0] * size[1], style_places // 2)  # targets are walked forwards alone
+    yield _work(whole, *size), Plan(None, history, kept + _walking(whole, larger))
+    pools = [layer.name for layer in whole if isinstance(layer, Pool)]
+    for first, side in product(range(len(pools) + 1), SIDES):
+        tiling = Tiling(tuple(pools[first:]), side)
+        if side >= max(size) and first == len(pools):
+            continue
+        work, most = _tiled(cut(net, layers, tiling.cuts), size, tiling)
+        yield work, Plan(tiling, history, kept + most)
+
+
+def _tiled(parts: Sequence[Sequence[Conv | Pool]], size: tuple[int, int], tiling: Tiling) -> tuple[float, float]:
+    """Work of a tiling, and the most bytes that its maps, their gradients and one tile take at a time."""
+    work, most, kept = 0.0, 0.0, 0.0
+    for part, (here, read, largest) in zip(parts, area_read(parts, size, tiling), strict=True):
+        behind = _lengths(part, here)
+        map_before = FLOAT * _channels_before(part) * prod(here)
+        map_behind = FLOAT * _channels(part) * prod(behind)
+        most = max(most, kept + 2 * map_before + map_behind + _walking(part, largest))
+        kept += map_before
+        work += AGAIN * _work(part, *here) * read / prod(here)
+    return work, most
+
+
+def _pictures(recipe: Recipe, size: tuple[int, int], history: int) -> float:
+    remembered = 2 * history if recipe.optimizer == "lbfgs" else 0
+    return (PICTURES[recipe.optimizer] + remembered) * 3 * FLOAT * prod(size)
+
+
+def _targets(net: Net, recipe: Recipe, size: tuple[int, int]) -> float:
+    """The content picture's activations."""
+    maps = {conv.name: stride for conv, stride in _convs_with_strides(net)}
+    channels = {conv.name: conv.weight.shape[0] for conv in net.convs}
+    names = [layer.replace("relu", "conv").removesuffix(":pre") for layer in recipe.content_layers]
+    return sum(FLOAT * channels[name] * prod(size) / maps[name] ** 2 for name in names if name in maps)
+
+
+def _convs_with_strides(net: Net) -> Iterator[tuple[Conv, int]]:
+    stride = 1
+    for layer in net.layers:
+        stride *= window(layer)[1]
+        if isinstance(layer, Conv):
+            yield layer, stride
+
+
+def _walking(layers: Sequence[Conv | Pool], places: float) -> float:
+    """The most bytes at a time on the way there and back, from so many places of the input.
+
+    A convolution keeps its map, a pooling two masks; the way back needs three maps more where it stands, and Winograd's convolution
+    its maps in 8x8 tiles of which 6x6 count.
+    """
+    kept, most, before = 0.0, 0.0, _channels_before(layers) * places
+    for layer in layers:
+        places /= window(layer)[1] ** 2
+        behind = layer.weight.shape[0] * places if isinstance(layer, Conv) else before / window(layer)[1] ** 2
+        kept += FLOAT * behind if isinstance(layer, Conv) else 0.75 * before
+        transformed = 64 / 36 * (before + behind) if isinstance(layer, Conv) and layer.weight.shape[1] > 3 else 0.0
+        most = max(most, kept + FLOAT * (2 * max(before, behind) + transformed))
+        before = behind
+    return most
+
+
+def _work(layers: Iterable[Conv | Pool], height: int, width: int) -> float:
+    """Multiply-adds of a walk forwards."""
+    places, total = float(height * width), 0.0
+    for layer in layers:
+        places /= window(layer)[1] ** 2
+        total += layer.weight.numel() * places if isinstance(layer, Conv) else 0.0
+    return total
+
+
+def _channels_before(layers: Sequence[Conv | Pool]) -> int:
+    return next(layer.weight.shape[1] for layer in layers if isinstance(layer, Conv))
+
+
+def _channels(layers: Sequence[Conv | Pool]) -> int:
+    return next(layer.weight.shape[0] for layer in reversed(layers) if isinstance(layer, Conv))
+
+
+def _lengths(layers: Sequence[Conv | Pool], size: tuple[int, int]) -> tuple[int, int]:
+    stride = prod(window(layer)[1] for layer in layers)
+    return size[0] // stride, size[1] // stride
