@@ -1,27 +1,21 @@
 """The machine: what the program asks of it before it begins, and how much memory there is and was used."""
 
-import ctypes
 import os
 import sys
-from functools import cache
 from pathlib import Path
 
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # malloc.h
-SPINS = "10000"
+SETTINGS = {"THP_MEM_ALLOC_ENABLE": "1", "GOMP_SPINCOUNT": "10000"}
 
 
-@cache
-def settle() -> bool:
+def settle() -> None:
     """Make this process a good place to paint in. To be called before torch is loaded; for the program to decide, not the library.
 
-    Two things cost more than the arithmetic between them. A map of 64 MB that malloc gets anew from the system at every step is
-    zeroed page by page: it is kept instead (Linux with glibc; True where that worked). And OpenMP's idle threads spin on the cores
-    that NNPACK's threads need: they spin less, unless GOMP_SPINCOUNT or OMP_WAIT_POLICY says otherwise.
+    Two things cost more than the arithmetic between them. A map of 64 MB that comes from the system at every step is zeroed page by
+    page: torch is told to ask for large pages (Linux). And OpenMP's idle threads spin on the cores that NNPACK's threads need: they
+    spin less. A setting that is there already stays.
     """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
-    return mallopt is not None and all([mallopt(M_MMAP_MAX, 0), mallopt(M_TRIM_THRESHOLD, 2**31 - 1), mallopt(M_TOP_PAD, 2**26)])
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
 
 
 def free_memory() -> int | None:

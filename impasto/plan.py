@@ -142,18 +142,22 @@ def _convs_with_strides(net: Net) -> Iterator[tuple[Conv, int]]:
 def _walking(layers: Sequence[Conv | Pool], places: float) -> float:
     """The most bytes at a time on the way there and back, from so many places of the input.
 
-    A convolution keeps its map, a pooling two masks; the way back needs three maps more where it stands, and Winograd's convolution
-    its maps in 8x8 tiles of which 6x6 count.
+    A convolution keeps its map, a pooling two masks; the way back needs three maps more where it stands. Winograd's convolution has
+    its maps in 8x8 tiles of which 6x6 count, in a buffer that it never gives back.
     """
-    kept, most, before = 0.0, 0.0, _channels_before(layers) * places
+    kept, most, buffer, before = 0.0, 0.0, 0.0, _channels_before(layers) * places
     for layer in layers:
         places /= window(layer)[1] ** 2
-        behind = layer.weight.shape[0] * places if isinstance(layer, Conv) else before / window(layer)[1] ** 2
-        kept += FLOAT * behind if isinstance(layer, Conv) else 0.75 * before
-        transformed = 64 / 36 * (before + behind) if isinstance(layer, Conv) and layer.weight.shape[1] > 3 else 0.0
-        most = max(most, kept + FLOAT * (2 * max(before, behind) + transformed))
+        if isinstance(layer, Conv):
+            behind = layer.weight.shape[0] * places
+            kept += FLOAT * behind
+            buffer = max(buffer, FLOAT * 64 / 36 * (before + behind)) if layer.weight.shape[1] > 3 else buffer
+        else:
+            behind = before / window(layer)[1] ** 2
+            kept += 0.75 * before
+        most = max(most, kept + 3 * FLOAT * max(before, behind))
         before = behind
-    return most
+    return most + buffer
 
 
 def _work(layers: Iterable[Conv | Pool], height: int, width: int) -> float:

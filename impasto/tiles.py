@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from impasto.nets import Conv, Net, Pool, features, layer_name, preprocess, walk_layers, window
+from impasto.nets import Conv, Net, Pool, layer_name, preprocess, walk_layers, window
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,16 @@ class Tiling:
 def add_up(net: Net, image: Tensor, sums: Mapping[str, Sum], tiling: Tiling | None) -> dict[str, Tensor]:
     """(B, 3, H, W) in [0, 1] -> the sums by name. Without a tiling with a graph for gradients, else without."""
     if tiling is None:
-        found = features(net, image, {s.layer for s in sums.values()})
-        return {name: s.of(found[s.layer], _everywhere(found[s.layer])) for name, s in sums.items()}
+        return _whole(net, image, sums)
     with torch.no_grad():
         return _forwards(_segments(net, sums, image, tiling), image, sums)[0]
+
+
+def _whole(net: Net, image: Tensor, sums: Mapping[str, Sum]) -> dict[str, Tensor]:
+    """As one tile, with a graph."""
+    (segment,) = _segments(net, sums, image, Tiling((), max(image.shape[-2:])))
+    (tile,) = segment.tiles
+    return _parts(segment, tile, image, sums)[0]
 
 
 def tiled_cost(
@@ -57,7 +63,7 @@ def tiled_cost(
     """The cost of a picture, given as a function of its sums: named scalars, "total" among them. Only "total" has a gradient."""
 
     def whole(image: Tensor) -> dict[str, Tensor]:
-        return cost(add_up(net, image, sums, None))
+        return cost(_whole(net, image, sums))
 
     def tiled(image: Tensor) -> dict[str, Tensor]:
         segments = _segments(net, sums, image, tiling or Tiling())

@@ -213,7 +213,7 @@ def test_out_of_memory_falls_back_to_a_smaller_plan(files, monkeypatch):
             yield step
 
     monkeypatch.setattr(module, "stylize", failing)
-    monkeypatch.setattr(module, "SHRINK", 0.95)
+    monkeypatch.setattr(module, "SHRINK", 0.99)
     with pytest.warns(ImpastoWarning, match="going on in tiles"):
         steps = list(painting.steps())
     assert [step.i for step in steps] == list(range(1, 11)) and painting.plans[0].tiling is not None
