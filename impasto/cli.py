@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, make_dataclass
 from datetime import timedelta
 from importlib.metadata import version
@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning
-from impasto.files import make_folder
+from impasto.files import check_writable, make_folder, write_whole
 from impasto.machine import settle
 from impasto.recipe import Recipe, checked_recipe, make_recipe
 
@@ -171,6 +171,63 @@ def demo(
         output = folder / f"{content}-{style}.png"
         _paint(Painting(picture_path(content), [picture_path(style)], output, recipe), quiet, resume=True)
         print(output)
+
+
+@app.command
+def bench(
+    *,
+    parts: str = "step,memory,fronts",
+    against: Literal["pastiche"] | None = None,
+    size: Annotated[int, Parameter(validator=Number(gte=64))] = 256,
+    pairs: Annotated[int, Parameter(validator=Number(gte=1, lte=6))] = 6,
+    peer_weights: str = "1,0.1,0.01",
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    json: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Measure this machine: the step against torch's own, memory against what was planned, pictures against a peer's.
+
+    All of it takes from half an hour to some hours. Prints a table.
+
+    Parameters
+    ----------
+    parts
+        What to measure, as step,memory,fronts.
+    against
+        Install this peer into an environment of its own and paint the same pictures with it.
+    size
+        Longer side of the pictures of the fronts.
+    pairs
+        How many of the six pairs of pictures to paint for the fronts.
+    peer_weights
+        Style weights that the peer paints with.
+    output
+        Write everything measured to this file, as JSON.
+    json
+        Print everything measured as one JSON object in place of the table.
+    """
+    from impasto import bench as measured
+
+    chosen = parts.replace(" ", "").split(",")
+    if wrong := set(chosen) - {"step", "memory", "fronts"}:
+        raise BadRecipe(f"--parts is {parts!r}: there is no {', '.join(sorted(wrong))}, there are step, memory and fronts")
+    if output is not None:
+        check_writable(output)
+    weights = [float(weight) for weight in peer_weights.split(",")]
+    found: dict[str, list[Any]] = {}
+    rows: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
+        "step": lambda: measured.step_times(measured.STEP_SIDES),
+        "memory": lambda: measured.memory(measured.MEMORY_CASES),
+        "fronts": lambda: measured.fronts(size, against is not None, pairs, weights),
+    }
+    for part in chosen:
+        for row in rows[part]():
+            found.setdefault(part, []).append(row)
+            if output is not None:
+                write_whole(output, lambda file: file.write(json_.dumps(found, indent=1).encode()))
+            for line in measured.table(part, row):
+                _say(line) if json else print(line)
+    if json:
+        print(json_.dumps(found))
 
 
 @weights_app.command(name="list")

@@ -46,6 +46,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     preset: str = Field("impasto", max_length=60, pattern=r"^[\w.-]+$", description="the preset that the other knobs start from")
+    quality: Literal["draft", "standard", "fine"] = Field("standard", description="how many of the preset's steps are done")
     size: int = Field(512, ge=16, le=16384, description="longer side of the painting, in pixels")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of the noise")
     alpha: Weight = Field(1.0, description="weight of the content cost")
@@ -74,9 +75,10 @@ class Recipe(BaseModel):
     lr: float = Field(1.0, gt=0, allow_inf_nan=False, description="step size; pixels lie in [0, 1]")
     history: int = Field(10, ge=1, le=200, description="steps that L-BFGS remembers")
     falloff: float = Field(0.0, ge=0, le=2, description="L-BFGS moves frequency f first by 1/f^falloff: 0 grain, 1 large shapes")
+    detail: float = Field(0.0, ge=0, le=2, description="how much of the photograph's finest detail comes in with each finer scale")
     coarsest: int = Field(256, ge=16, le=16384, description="longer side of the coarsest scale; at or above size: one scale")
     steps: int = Field(100, ge=1, le=1_000_000, description="optimiser steps at the coarsest scale")
-    fine_steps: int = Field(50, ge=1, le=1_000_000, description="optimiser steps at each finer scale")
+    fine_steps: int = Field(50, ge=1, le=1_000_000, description="optimiser steps at the finest scale; in between they fall evenly")
 
     @model_validator(mode="after")
     def _some_cost(self) -> "Recipe":
@@ -95,7 +97,8 @@ class Recipe(BaseModel):
             finer += 1
         factor = (self.size / self.coarsest) ** (1 / finer)
         sides = [round(self.coarsest * factor**i) for i in range(finer)] + [self.size]
-        return [(side, self.fine_steps if i else self.steps) for i, side in enumerate(sides)]
+        fall = (self.fine_steps / self.steps) ** (1 / finer)
+        return [(side, round(self.steps * fall**i)) for i, side in enumerate(sides)]
 
 
 # The median costs between two different bundled pictures at 512 px: mean squares of conv4_2 (conv4), of G/M of the style layers.
@@ -133,7 +136,10 @@ def _third_layer(net: str) -> dict[str, Any]:
 # Name -> the layers with their weights for a net, and the other knobs. docs/presets.md says where each comes from.
 PRESETS: dict[str, tuple[Callable[[str], dict[str, Any]], dict[str, Any]]] = {
     # Ours, tuned by eye.
-    "impasto": (_typical_layers, {"beta": 15.0, "falloff": 0.75, "steps": 70, "fine_steps": 30}),
+    "impasto": (
+        _typical_layers,
+        {"beta": 30.0, "pooling": "avg", "falloff": 0.75, "detail": 0.4, "coarsest": 128, "steps": 50, "fine_steps": 40},
+    ),
     # github.com/leongatys/PytorchNeuralStyleTransfer: 500 evaluations at 512, 200 at the high resolution.
     "gatys": (_authors_layers, {"coarsest": 512, "steps": 500, "fine_steps": 200, "history": 100}),
     # arXiv:1508.06576: alpha/beta = 1e-3 on the normalised net, average pooling, white noise, one scale.
@@ -199,7 +205,19 @@ def make_recipe(preset: str = "impasto", **knobs: Any) -> Recipe:
     layers, start = PRESETS[preset]
     net = knobs.get("net")
     known = net if isinstance(net, str) and net in STYLE_LAYERS else "vgg19"
-    return checked_recipe({"preset": preset, **layers(known), **start, **knobs})
+    return checked_recipe({"preset": preset, **layers(known), **start, **_steps_of(start, knobs.get("quality")), **knobs})
+
+
+# Quality -> what the preset's steps at the coarsest and at the finest scale are multiplied by.
+QUALITIES = {"draft": (0.5, 0.12), "standard": (1.0, 1.0), "fine": (1.5, 3.0)}
+
+
+def _steps_of(start: dict[str, Any], quality: Any) -> dict[str, int]:
+    if not isinstance(quality, str) or quality not in QUALITIES:
+        return {}
+    names = ("steps", "fine_steps")
+    given = [start.get(name, Recipe.model_fields[name].default) for name in names]
+    return {name: max(1, round(steps * share)) for name, steps, share in zip(names, given, QUALITIES[quality], strict=True)}
 
 
 def checked_recipe(knobs: dict[str, Any]) -> Recipe:

@@ -105,7 +105,8 @@ def stylize(
         if state is None:
             state = begin(first_image(scaled, recipe, picture), cost)
         elif state.x.shape != scaled.shape:
-            state = begin(resize(state.x, _size(scaled)), cost, until - steps, state.cut or state.i < until - steps)
+            finer = refined(state.x, scaled, recipe.detail)
+            state = begin(finer, cost, until - steps, state.cut or state.i < until - steps)
         for step in descend(cost, state, until, total, optimizer):
             state = step.state
             yield step
@@ -117,8 +118,19 @@ def stylize(
 
 def painted_scales(content: Tensor, recipe: Recipe) -> list[tuple[int, int]]:
     """(longer side, steps) of each scale; those on which a narrow picture would be shorter than MIN_SIDE are left out."""
-    scales = [side for side, _ in recipe.scales() if min(scaled_size(content, side)) >= MIN_SIDE]
-    return [(side, recipe.fine_steps if i else recipe.steps) for i, side in enumerate(scales)]
+    scales = recipe.scales()
+    fitting = [(side, steps) for side, steps in scales if min(scaled_size(content, side)) >= MIN_SIDE]
+    return [(fitting[0][0], scales[0][1]), *fitting[1:]] if fitting else []
+
+
+def refined(x: Tensor, content: Tensor, detail: float) -> Tensor:
+    """The picture so far at the size of the content picture, with so much of the detail that the coarser scale could not hold.
+
+    The finest band of the content's Laplacian pyramid (Burt & Adelson 1983): the descent bends it to the style, where it would take
+    long to make it out of nothing.
+    """
+    larger = resize(x, _size(content))
+    return larger + detail * (content - resize(resize(content, _size(x)), _size(content))) if detail else larger
 
 
 def plan_scales(content: Tensor, styles: Sequence[Tensor], recipe: Recipe, net: Net, held: float, budget: float) -> list[Plan]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from impasto.machine import free_memory, peak_memory_mb, settle, used_memory
+from impasto.machine import SETTINGS, free_memory, peak_memory_mb, settle, used_memory
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
@@ -34,10 +34,12 @@ def test_a_settled_process_asks_for_large_pages():
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         torch.ones(32_000_000)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"""
-    faults = {
-        mode: int(subprocess.run([sys.executable, "-c", code, mode], capture_output=True, text=True, check=True).stdout)
-        for mode in ("settled", "unsettled")
-    }
+    bare = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+
+    def count(mode: str) -> int:
+        return int(subprocess.run([sys.executable, "-c", code, mode], capture_output=True, text=True, check=True, env=bare).stdout)
+
+    faults = {mode: count(mode) for mode in ("settled", "unsettled")}
     pages = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     has_large = pages.exists() and "[madvise]" in pages.read_text()
     assert faults["settled"] < 0.5 * faults["unsettled"] or not has_large

