@@ -310,8 +310,8 @@ def _recipe(knobs: Any, like: Path | None = None, init_image: Path | None = None
         given.setdefault("init", "picture")
     if like is None:
         return make_recipe(**given)
-    if "preset" in given:
-        raise BadRecipe("--like brings a recipe and --preset another: give one of the two")
+    if both := {"preset", "quality"} & set(given):
+        raise BadRecipe(f"--like brings a recipe and --{both.pop()} another: give one of the two")
     from impasto.painting import recipe_of
 
     return checked_recipe({**recipe_of(like).model_dump(), **given})

@@ -102,6 +102,21 @@ def test_flags_of_nothing_are_exit_2(impasto, pictures):
     assert impasto("demo", "a", "b").returncode == 2
 
 
+@pytest.mark.parametrize(
+    ("size", "code", "said"), [("some", 2, "a size like 800MB"), ("0", 2, "a size like"), ("10MB", 4, "10 MB are allowed")]
+)
+def test_a_memory_that_is_none_or_too_little_is_one_line(impasto, pictures, size, code, said):
+    check_one_line(impasto("transfer", *pictures[:2], "-o", pictures[2], "--net", "alexnet", "--max-memory", size), code, said)
+
+
+def test_what_bench_does_not_measure_is_exit_2(impasto):
+    check_one_line(impasto("bench", "--parts", "step,colour"), 2, "there is no colour")
+
+
+def test_quality_and_another_paintings_recipe_exclude_each_other(impasto, pictures):
+    check_one_line(impasto("transfer", *pictures[:2], "--like", pictures[0], "--quality", "draft"), 2, "--quality another")
+
+
 def test_a_name_that_nobody_typed_replaces_no_foreign_file(impasto, pictures, monkeypatch):
     foreign = pictures[0].with_name("photo-style.png")
     foreign.write_bytes(b"precious")

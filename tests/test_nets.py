@@ -7,7 +7,22 @@ import torch
 from torch import nn
 
 from impasto.errors import BadImage, BadRecipe
-from impasto.nets import INPUTS, NETS, Conv, Pool, average_pooled, build_net, features, normalized, preprocess, weight_shapes
+from impasto.nets import (
+    INPUTS,
+    NETS,
+    Conv,
+    Place,
+    Pool,
+    average_pooled,
+    build_net,
+    choose_place,
+    features,
+    map_size,
+    normalized,
+    preprocess,
+    put,
+    weight_shapes,
+)
 from tests.conftest import picture, tiny_net
 
 
@@ -136,3 +151,29 @@ def test_normalizing_rescales_channels_and_nothing_else():
 def test_the_net_costs_no_gradient_of_its_own(net):
     assert not any(t.requires_grad for x in net.layers if isinstance(x, Conv) for t in (x.weight, x.bias))
     assert isinstance(net.layers[2], Pool)
+
+
+def test_bf16_convolutions_give_float32_activations_to_its_precision():
+    image = picture(32, 24)
+    exact, rough = (features(n, image, ["conv2_1"])["conv2_1"] for n in (tiny_net(), put(tiny_net(), Place("cpu", "bf16"))))
+    assert rough.dtype == torch.float32
+    assert 0 < (rough - exact).norm() < 0.02 * exact.norm()
+
+
+def test_the_device_is_the_best_there_is_or_the_one_asked_for(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    assert choose_place() == Place("cpu", "float32") and choose_place("cpu", "bf16") == Place("cpu", "bf16")
+    with pytest.raises(BadRecipe, match="there is no device 'cuda' here, there is cpu"):
+        choose_place("cuda")
+    with pytest.raises(BadRecipe, match="precision is 'tf32', must be one of float32, bf16 on cpu"):
+        choose_place("cpu", "tf32")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert choose_place() == Place("cuda", "tf32")
+
+
+@pytest.mark.parametrize("layer", ["conv1_1", "pool1", "conv2_1", "conv3_1"])
+def test_the_size_of_a_map_is_predicted(net, layer):
+    for size in ((16, 16), (17, 30), (33, 21)):
+        image = picture(*size)
+        assert map_size(net, layer, image) == tuple(features(net, image, [layer])[layer].shape[-2:])
