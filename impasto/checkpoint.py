@@ -7,8 +7,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
+import torch
+from torch import Tensor
 
 from impasto.descent import State
 from impasto.errors import BadInput, BadRecipe, ImpastoWarning
@@ -37,13 +37,29 @@ def save_checkpoint(path: Path, state: State, run: dict[str, Any]) -> None:
         "costs": json.dumps(state.costs),
         "run": json.dumps(run, sort_keys=True),
     }
-    data = safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata)
+    parts = _safetensors({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, metadata)
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
     try:
         if path.exists():
             path.replace(previous(path))
     except OSError as error:
         raise cannot_write(path, error) from error
-    write_whole(path, lambda file: file.writelines((MAGIC, hashlib.sha256(data).digest(), data)))
+    write_whole(path, lambda file: file.writelines((MAGIC, digest.digest(), *parts)))
+
+
+def _safetensors(tensors: dict[str, Tensor], metadata: dict[str, str]) -> list[bytes | memoryview]:
+    """A safetensors file in parts, float32 and without a copy: a state can be half of the memory there is."""
+    header: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for name, tensor in tensors.items():
+        begin, end = end, end + tensor.nbytes
+        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    data: list[Any] = [tensor.reshape(-1).numpy().data.cast("B") for tensor in tensors.values()]
+    return [len(text).to_bytes(8, "little"), text, *data]
 
 
 def load_checkpoint(path: Path, identity: dict[str, Any]) -> tuple[State, dict[str, Any]] | None:
@@ -83,12 +99,17 @@ def remove_checkpoint(path: Path) -> None:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], State]:
-    whole = path.read_bytes()
-    data = whole[len(MAGIC) + 32 :]
+    whole = bytearray(path.read_bytes())
+    data = memoryview(whole)[len(MAGIC) + 32 :]
     if whole[: len(MAGIC)] != MAGIC or whole[len(MAGIC) :][:32] != hashlib.sha256(data).digest():
         raise BadInput("its checksum is wrong")
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
-    tensors = safetensors.torch.load(data)
+    begin = 8 + int.from_bytes(data[:8], "little")
+    described = json.loads(bytes(data[8:begin]))
+    header = described.pop("__metadata__")
+    tensors = {}
+    for name, it in described.items():
+        first, last = (begin + offset for offset in it["data_offsets"])
+        tensors[name] = torch.frombuffer(data[first:last], dtype=torch.float32).view(it["shape"]).clone()
     memory: dict[str, tuple[Any, ...]] = {}
     for key in sorted((k for k in tensors if "." in k), key=lambda k: int(k.split(".")[1])):
         name = key.split(".")[0]

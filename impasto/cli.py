@@ -212,7 +212,7 @@ def bench(
         raise BadRecipe(f"--parts is {parts!r}: there is no {', '.join(sorted(wrong))}, there are step, memory and fronts")
     if output is not None:
         check_writable(output)
-    weights = [float(weight) for weight in peer_weights.split(",")]
+    weights = _weights(peer_weights)
     found: dict[str, list[Any]] = {}
     rows: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
         "step": lambda: measured.step_times(measured.STEP_SIDES),
@@ -342,6 +342,17 @@ def _bytes(size: str) -> float:
     if not found or not float(found[1]):
         raise BadRecipe(f"--max-memory is {size!r}, must be a size like 800MB or 2.5GB")
     return float(found[1]) * 1000.0 ** " kmgt".index(found[2].lower() or " ")
+
+
+def _weights(text: str) -> list[float]:
+    """1,0.1 -> numbers above 0."""
+    try:
+        weights = [float(weight) for weight in text.split(",")]
+    except ValueError:
+        weights = []
+    if not weights or not all(0 < weight < float("inf") for weight in weights):
+        raise BadRecipe(f"--peer-weights is {text!r}, must be numbers above 0, as 1,0.1")
+    return weights
 
 
 def _paint(painting: "Painting", quiet: bool, **options: Any) -> None:

@@ -179,4 +179,5 @@ def _search(cost: Cost, state: State, direction: Tensor, t: float) -> State | No
 
 
 def _dot(a: Tensor, b: Tensor) -> float:
-    return float((a * b).sum(dtype=torch.float64))
+    wide = torch.float32 if a.device.type == "mps" else torch.float64
+    return float((a * b).sum(dtype=wide))

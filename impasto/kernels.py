@@ -83,6 +83,28 @@ class Pooled(torch.autograd.Function):
         return x
 
 
+class Averaged(torch.autograd.Function):
+    """The mean of each 2x2 places times a gain; a last odd row or column is left out."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gain: float) -> Tensor:
+        """(B, C, H, W) -> (B, C, H // 2, W // 2)."""
+        ctx.shape, ctx.odd, ctx.share = x.shape, x.shape[-2] % 2 or x.shape[-1] % 2, gain / 4
+        x = x[..., : x.shape[-2] // 2 * 2, : x.shape[-1] // 2 * 2]
+        rows = x[..., 0::2, :] + x[..., 1::2, :]
+        return torch.add(rows[..., 0::2], rows[..., 1::2]).mul_(ctx.share)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        """The same to each of the four."""
+        height, width = grad.shape[-2:]
+        grad = grad * ctx.share
+        rows, x = grad.new_empty(*grad.shape[:-1], 2 * width), grad.new_zeros(ctx.shape) if ctx.odd else grad.new_empty(ctx.shape)
+        rows[..., 0::2], rows[..., 1::2] = grad, grad
+        x[..., 0 : 2 * height : 2, : 2 * width], x[..., 1 : 2 * height : 2, : 2 * width] = rows, rows
+        return x, None
+
+
 class Gram(torch.autograd.Function):
     """x x^T of each picture; its gradient in one product, where autograd would take two and a transposition."""
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from impasto.errors import BadImage, BadRecipe
-from impasto.kernels import Pooled, Rectified, flip
+from impasto.kernels import Averaged, Pooled, Rectified, flip
 
 
 @dataclass(frozen=True)
@@ -178,8 +178,11 @@ PRECISIONS = {"cpu": ("float32", "bf16"), "cuda": ("tf32", "float32", "bf16"), "
 
 
 def choose_place(device: str = "auto", precision: str = "auto") -> Place:
-    """The best device there is, or the one asked for, with its default precision or the one asked for. Raises BadRecipe."""
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    """The best device there is, or the one asked for, with its default precision or the one asked for. Raises BadRecipe.
+
+    mps is taken only when asked for: it has no float64, in which the optimiser adds up.
+    """
+    present = {"cuda": torch.cuda.is_available(), "cpu": True, "mps": torch.backends.mps.is_available()}
     if device == "auto":
         device = next(name for name, is_here in present.items() if is_here)
     if not present.get(device):
@@ -292,10 +295,10 @@ def pool(x: Tensor, layer: Pool) -> Tensor:
     """One pooling. Raises BadImage when the map is smaller than the pool."""
     if min(x.shape[-2:]) < layer.size:
         raise BadImage(f"the picture is too small: at {layer.name} {x.shape[-1]} x {x.shape[-2]} places are left of it")
+    if layer.size == layer.stride == 2 and x.device.type == "cpu":
+        return Pooled.apply(x) if layer.kind == "max" else Averaged.apply(x, layer.gain)  # type: ignore[no-untyped-call, no-any-return]
     if layer.kind == "avg":
         return F.avg_pool2d(x, layer.size, layer.stride) * layer.gain
-    if layer.size == layer.stride == 2 and x.device.type == "cpu":
-        return Pooled.apply(x)  # type: ignore[no-untyped-call, no-any-return]
     return F.max_pool2d(x, layer.size, layer.stride)
 
 

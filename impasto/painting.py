@@ -6,7 +6,7 @@ While it is painted a checkpoint lies beside it; painting it again with resume c
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from impasto.descent import State, Step
 from impasto.errors import BadImage, CannotWrite, ImpastoError, ImpastoWarning, NoRoom
 from impasto.files import check_writable
 from impasto.images import check_format, read_picture, read_record, resize, write_picture
+from impasto.kernels import has_winograd
 from impasto.machine import peak_memory_mb
 from impasto.nets import Place
 from impasto.plan import Plan, default_budget, held, read_plan, written
@@ -119,6 +120,9 @@ class Painting:
     def _shrink(self, error: Exception) -> None:
         """Plan the scale that ran out of memory, and those after it, anew with less. Raises NoRoom where nothing is less."""
         index = self._scale()
+        if self.place.device != "cpu":
+            self.set_aside()
+            raise NoRoom(f"out of memory on {self.place.device}: try a smaller --size; what is painted so far is saved") from error
         less = self.held + SHRINK * (self.plans[index].peak - self.held)
         try:
             self.plans[index:] = self._planned(less)[index:]
@@ -202,7 +206,12 @@ class Painting:
     def _run(self) -> dict[str, Any]:
         """What the bytes of the painting depend on."""
         versions = {name: version(name) for name in ("impasto", "torch", "pillow", "numpy", "scipy")}
-        how = {"plans": [written(plan) for plan in self.plans], "place": asdict(self.place), "threads": torch.get_num_threads()}
+        how = {
+            "plans": [written(plan) for plan in self.plans],
+            "place": asdict(self.place),
+            "threads": torch.get_num_threads(),
+            "winograd": has_winograd(),
+        }
         return {**self.identity, "versions": versions, **how}
 
     def _resumed(self) -> State | None:
@@ -213,7 +222,10 @@ class Painting:
         if run["versions"] != self._run()["versions"]:
             warnings.warn("the checkpoint was made by other versions: the bytes may differ", ImpastoWarning, stacklevel=2)
         torch.set_num_threads(run["threads"])
-        self.plans = [read_plan(plan) for plan in run["plans"]]
+        if run["place"] != asdict(self.place):
+            warnings.warn("the checkpoint was made on another device: the bytes will differ", ImpastoWarning, stacklevel=2)
+        else:
+            self.plans = [replace(read_plan(plan), peak=now.peak) for plan, now in zip(run["plans"], self.plans, strict=True)]
         return state
 
     def _finish(self) -> None:

@@ -108,8 +108,7 @@ def _plans(net: Net, recipe: Recipe, size: tuple[int, int], style_places: int, h
 def _tiled(parts: Sequence[Sequence[Conv | Pool]], size: tuple[int, int], tiling: Tiling) -> tuple[float, float]:
     """Work of a tiling, and the most bytes that its maps, their gradients and one tile take at a time."""
     work, most, kept = 0.0, 0.0, 0.0
-    for part, (here, read, largest) in zip(parts, area_read(parts, size, tiling), strict=True):
-        behind = _lengths(part, here)
+    for part, (here, behind, read, largest) in zip(parts, area_read(parts, size, tiling), strict=True):
         map_before = FLOAT * _channels_before(part) * prod(here)
         map_behind = FLOAT * _channels(part) * prod(behind)
         most = max(most, kept + 2 * map_before + map_behind + _walking(part, largest))
@@ -175,8 +174,3 @@ def _channels_before(layers: Sequence[Conv | Pool]) -> int:
 
 def _channels(layers: Sequence[Conv | Pool]) -> int:
     return next(layer.weight.shape[0] for layer in reversed(layers) if isinstance(layer, Conv))
-
-
-def _lengths(layers: Sequence[Conv | Pool], size: tuple[int, int]) -> tuple[int, int]:
-    stride = prod(window(layer)[1] for layer in layers)
-    return size[0] // stride, size[1] // stride

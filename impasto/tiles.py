@@ -151,7 +151,7 @@ def _backwards(segments: Sequence[_Segment], maps: list[Tensor], sums: Mapping[s
             if behind.numel():
                 outputs, upstream = [*outputs, mine], [*upstream, _at(behind, tile.own[segment.last])]
             _at(gradient, tile.crop).add_(torch.autograd.grad(outputs, crop, upstream)[0])
-            del parts, mine, outputs
+            del parts, mine, outputs, upstream, crop
         behind = gradient
     return behind
 
@@ -211,13 +211,14 @@ def sides(parts: Sequence[Sequence[Conv | Pool]], side: int) -> list[int]:
 
 def area_read(
     parts: Sequence[Sequence[Conv | Pool]], size: tuple[int, int], tiling: Tiling
-) -> Iterator[tuple[tuple[int, int], int, int]]:
-    """Of each part: the size (H, W) of what goes in, the places that its tiles read of it in all, and those of the largest tile."""
+) -> Iterator[tuple[tuple[int, int], tuple[int, int], int, int]]:
+    """Of each part: the sizes (H, W) before and behind it, the places that its tiles read in all, and those of the largest tile."""
     for part, side in zip(parts, sides(parts, tiling.side), strict=True):
         seen = {layer.name for layer in part}
         rows, columns = ([crop.stop - crop.start for crop, *_ in _stretches(part, seen, length, side)] for length in size)
-        yield size, sum(rows) * sum(columns), max(rows) * max(columns)
-        size = _lengths(part, size[0])[-1], _lengths(part, size[1])[-1]
+        behind = _lengths(part, size[0])[-1], _lengths(part, size[1])[-1]
+        yield size, behind, sum(rows) * sum(columns), max(rows) * max(columns)
+        size = behind
 
 
 def _floats(layers: Sequence[Conv | Pool]) -> float:

@@ -93,6 +93,7 @@ def stylize(
     clock = _Clock(scales, seconds)
     device = net.convs[0].weight.device
     content, styles = content.to(device), [style.to(device) for style in styles]
+    picture = None if picture is None else picture.to(device)
     total, until, state = sum(steps for _, steps in scales), 0, None if resume is None else moved(resume, device)
     for index, (side, steps) in enumerate(scales):
         until += steps

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from impasto.kernels import Gram, Pooled, Rectified, convolve, flip, has_winograd, is_winograd
+from impasto.kernels import Averaged, Gram, Pooled, Rectified, convolve, flip, has_winograd, is_winograd
 
 
 def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -55,6 +55,16 @@ def test_pooling_is_torchs_ties_included(height, width):
     found = Pooled.apply(x)
     assert torch.equal(found, y)
     assert torch.equal(*(torch.autograd.grad(z, x, upstream)[0] for z in (found, y)))
+
+
+@pytest.mark.parametrize(("height", "width"), [(6, 8), (7, 8), (6, 9), (7, 9), (2, 3)])
+def test_averaging_is_torchs_times_its_gain(height, width):
+    x = draw(2, 3, height, width).requires_grad_()
+    y = 1.7 * F.avg_pool2d(x, 2)
+    upstream = draw(*y.shape, seed=1)
+    found = Averaged.apply(x, 1.7)
+    torch.testing.assert_close(found, y)
+    torch.testing.assert_close(*(torch.autograd.grad(z, x, upstream)[0] for z in (found, y)))
 
 
 def test_gram_passes_gradcheck_and_is_autograds():
