@@ -49,7 +49,7 @@ THEIRS = (1.0, 0.1, 0.01)  # times pastiche's default style weight, which is 1
 PEER_STEPS, EVERY = 500, 10
 ROUNDS = 5
 STEP_SIDES = (128, 256, 512)
-MEMORY_CASES = ((256, 0.0, 12), (512, 0.0, 12), (1024, 0.0, 12), (1024, 1.3e9, 12), (2048, 2.4e9, 12), (4096, 3.9e9, 2))
+MEMORY_CASES = ((256, 0.0, 12), (512, 0.0, 12), (1024, 0.0, 12), (1024, 1.3e9, 12), (2048, 2.4e9, 12), (4096, 3.9e9, 1))
 
 
 @dataclass(frozen=True)

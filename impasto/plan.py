@@ -25,6 +25,7 @@ PICTURES = {
 SLACK = 150e6  # the kernels' own buffers, weights as Winograd's convolution transforms them, what malloc cannot join
 SPARE = 0.1  # of the free memory, left alone unless --max-memory says otherwise
 SIDES = (2048, 1448, 1024, 724, 512, 362, 256, 181, 128)
+COPIES = 1.5  # a tile's own places are copied out of what it computes
 AGAIN = 1.5  # with a tiling everything is walked forwards twice
 MB = 1e6
 
@@ -111,7 +112,7 @@ def _tiled(parts: Sequence[Sequence[Conv | Pool]], size: tuple[int, int], tiling
     for part, (here, behind, read, largest) in zip(parts, area_read(parts, size, tiling), strict=True):
         map_before = FLOAT * _channels_before(part) * prod(here)
         map_behind = FLOAT * _channels(part) * prod(behind)
-        most = max(most, kept + 2 * map_before + map_behind + _walking(part, largest))
+        most = max(most, kept + 2 * map_before + map_behind + COPIES * _walking(part, largest))
         kept += map_before
         work += AGAIN * _work(part, *here) * read / prod(here)
     return work, most
