@@ -202,7 +202,7 @@ def test_out_of_memory_saves_the_picture_so_far(files, monkeypatch):
 
 def test_out_of_memory_falls_back_to_a_smaller_plan(files, monkeypatch):
     """Whole at first, then in tiles from the step where memory ran out: the same painting to rounding."""
-    knobs = {"size": 320, "coarsest": 320, "steps": 6, "history": 1}
+    knobs = {"size": 640, "coarsest": 640, "steps": 6, "history": 1}
     finish(made(files, **knobs))
     unhurt = read_picture(files[2]).image
     painting, real = made(files, **knobs), module.stylize
