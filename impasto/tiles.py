@@ -114,10 +114,6 @@ class _Tile:
     local: dict[str, tuple[slice, slice]]
 
 
-def _everywhere(a: Tensor) -> tuple[slice, slice]:
-    return slice(0, a.shape[-2]), slice(0, a.shape[-1])
-
-
 def _at(x: Tensor, where: tuple[slice, slice]) -> Tensor:
     return x[..., where[0], where[1]]
 
