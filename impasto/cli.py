@@ -356,7 +356,7 @@ def _weights(text: str) -> list[float]:
 
 
 def _paint(painting: "Painting", quiet: bool, **options: Any) -> None:
-    if not quiet:
+    if not quiet and not (options["resume"] and painting.is_finished()):
         for (side, _), plan in zip(painting.scales, painting.plans, strict=True):
             _say(f"{side} px: {plan}")
     steps = painting.steps(**options)

@@ -27,7 +27,7 @@ def is_winograd(x: Tensor, weight: Tensor) -> bool:
     return fits and worth and has_winograd()
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def same_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """(B, C, H, W) with (out, C, k, k) -> (B, out, H, W): stride 1, zeros beyond the edge, k odd."""
     if is_winograd(x, weight):
         return torch._nnpack_spatial_convolution(x, weight, bias, 1)
@@ -40,12 +40,12 @@ def flip(weight: Tensor) -> Tensor:
 
 
 class Rectified(torch.autograd.Function):
-    """max(0, convolve(x, weight, bias)), the ReLU in place; `flipped` is flip(weight)."""
+    """max(0, same_convolution(x, weight, bias)), the ReLU in place; `flipped` is flip(weight)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, flipped: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, out, H, W)."""
-        y = convolve(x, weight, bias).relu_()
+        y = same_convolution(x, weight, bias).relu_()
         ctx.save_for_backward(y, flipped)
         return y
 
@@ -53,7 +53,7 @@ class Rectified(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """To x alone."""
         y, flipped = ctx.saved_tensors
-        return convolve(torch.ops.aten.threshold_backward(grad, y, 0), flipped, None), None, None, None
+        return same_convolution(torch.ops.aten.threshold_backward(grad, y, 0), flipped, None), None, None, None
 
 
 class Pooled(torch.autograd.Function):

@@ -252,16 +252,20 @@ def features(net: Net, image: Tensor, layers: Iterable[str]) -> dict[str, Tensor
     return {asked: found[name].to(image.dtype) for asked, name in names.items()}
 
 
-def map_size(net: Net, layer: str, image: Tensor) -> tuple[int, int]:
-    """(h, w) of the layer's map of this picture."""
-    h, w = image.shape[-2:]
-    name = layer_name(net, layer).removesuffix(":pre")
-    for x in net.layers:
-        size, stride, padding = window(x)
-        h, w = (h + 2 * padding - size) // stride + 1, (w + 2 * padding - size) // stride + 1
-        if x.name == name:
-            break
-    return h, w
+def lengths(layers: Iterable[Conv | Pool], length: int) -> list[int]:
+    """How long one axis is before the first of the layers and behind each."""
+    found = [length]
+    for layer in layers:
+        size, stride, padding = window(layer)
+        found.append((found[-1] + 2 * padding - size) // stride + 1)
+    return found
+
+
+def map_size(net: Net, layer: str, size: Sequence[int]) -> tuple[int, int]:
+    """(h, w) of the layer's map of a picture of this size (H, W)."""
+    names = [x.name for x in net.layers]
+    down_to = net.layers[: names.index(layer_name(net, layer).removesuffix(":pre")) + 1]
+    return lengths(down_to, size[0])[-1], lengths(down_to, size[1])[-1]
 
 
 def layer_name(net: Net, layer: str) -> str:

@@ -15,13 +15,13 @@ import torch
 
 from impasto.checkpoint import checkpoint_path, load_checkpoint, remove_checkpoint, save_checkpoint
 from impasto.descent import State, Step
-from impasto.errors import BadImage, CannotWrite, ImpastoError, ImpastoWarning, NoRoom
+from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning, NoRoom
 from impasto.files import check_writable
 from impasto.images import check_format, read_picture, read_record, resize, write_picture
 from impasto.kernels import has_winograd
 from impasto.machine import peak_memory_mb
 from impasto.nets import Place
-from impasto.plan import Plan, default_budget, held, read_plan, written
+from impasto.plan import Plan, default_budget, held_memory, read_plan, written
 from impasto.recipe import Recipe, checked_recipe
 from impasto.transfer import check_fit, costs_of, finished, make_net, painted_scales, plan_scales, stylize
 from impasto.weights import load_weights
@@ -56,6 +56,9 @@ class Painting:
         place: Place | None = None,
         max_memory: float | None = None,
     ) -> None:
+        self.place = place or Place()
+        if max_memory and self.place.device != "cpu":
+            raise BadRecipe(f"--max-memory is for the CPU, this painting is to be made on {self.place.device}")
         check_format(output, recipe.size)
         check_writable(output)
         check_writable(checkpoint_path(output))
@@ -68,10 +71,9 @@ class Painting:
         self.pictures = [style.image for style in self.styles]
         check_fit(self.content.image, self.pictures, recipe, self._start_image())
         loaded = load_weights(recipe.net, weights, weights_input)
-        self.place = place or Place()
         self.net = make_net(recipe, loaded, self.place)
         self.scales = painted_scales(self.content.image, recipe)
-        self.held = held(self.net)
+        self.held = held_memory(self.net)
         self.plans = self._planned(max_memory or default_budget())
         self.identity = self._identity({"sha256": loaded.digest, "input": loaded.input})
         self.state: State | None = None
@@ -119,17 +121,20 @@ class Painting:
 
     def _shrink(self, error: Exception) -> None:
         """Plan the scale that ran out of memory, and those after it, anew with less. Raises NoRoom where nothing is less."""
-        index = self._scale()
         if self.place.device != "cpu":
-            self.set_aside()
-            raise NoRoom(f"out of memory on {self.place.device}: try a smaller --size; what is painted so far is saved") from error
-        less = self.held + SHRINK * (self.plans[index].peak - self.held)
+            raise NoRoom(f"out of memory on {self.place.device}: try a smaller --size{self._saved()}") from error
+        index = self._scale()
+        less = self.held + SHRINK * (max(plan.peak for plan in self.plans[index:]) - self.held)
         try:
             self.plans[index:] = self._planned(less)[index:]
         except NoRoom as smaller:
-            self.set_aside()
-            raise NoRoom(f"out of memory: try a smaller --size; what is painted so far is saved ({smaller})") from error
+            raise NoRoom(f"out of memory: try a smaller --size{self._saved()} ({smaller})") from error
         warnings.warn(f"out of memory: going on {self.plans[index]}", ImpastoWarning, stacklevel=2)
+
+    def _saved(self) -> str:
+        """What an error says of what there is of the picture, which is saved now."""
+        path = self.set_aside()
+        return "" if path is None else f"; {path} is the picture so far"
 
     def _scale(self) -> int:
         """The scale that the next step belongs to."""
@@ -225,7 +230,11 @@ class Painting:
         if run["place"] != asdict(self.place):
             warnings.warn("the checkpoint was made on another device: the bytes will differ", ImpastoWarning, stacklevel=2)
         else:
-            self.plans = [replace(read_plan(plan), peak=now.peak) for plan, now in zip(run["plans"], self.plans, strict=True)]
+            planned = self.plans
+            self.plans = [replace(read_plan(plan), peak=now.peak) for plan, now in zip(run["plans"], planned, strict=True)]
+            if self.plans != planned:
+                said = f"going on as the checkpoint was begun, with the finest scale {self.plans[-1].way}: the bytes depend on it"
+                warnings.warn(said, ImpastoWarning, stacklevel=2)
         return state
 
     def _finish(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from impasto.errors import NoRoom
 from impasto.machine import free_memory, used_memory
-from impasto.nets import Conv, Net, Pool, window
+from impasto.nets import Conv, Net, Pool, map_size, window
 from impasto.recipe import Recipe
 from impasto.tiles import Tiling, area_read, cut
 
@@ -38,9 +38,13 @@ class Plan:
     history: int
     peak: float = 0.0
 
+    @property
+    def way(self) -> str:
+        """In words."""
+        return "whole" if self.tiling is None else f"in tiles of {self.tiling.side} cut at {len(self.tiling.cuts)} pools"
+
     def __str__(self) -> str:
-        way = "whole" if self.tiling is None else f"in tiles of {self.tiling.side}" + f" cut at {len(self.tiling.cuts)} pools"
-        return f"{way}, {self.peak / MB:.0f} MB"
+        return f"{self.way}, {self.peak / MB:.0f} MB"
 
 
 def written(plan: Plan) -> dict[str, Any]:
@@ -54,7 +58,7 @@ def read_plan(record: dict[str, Any]) -> Plan:
     return Plan(tiling and Tiling(tuple(tiling["cuts"]), tiling["side"]), record["history"])
 
 
-def held(net: Net) -> float:
+def held_memory(net: Net) -> float:
     """Bytes that the process holds before it paints with this net, and the kernels' share: what no plan can change."""
     return (used_memory() or 0) + sum(conv.weight.nbytes for conv in net.convs) + SLACK
 
@@ -125,18 +129,8 @@ def _pictures(recipe: Recipe, size: tuple[int, int], history: int) -> float:
 
 def _targets(net: Net, recipe: Recipe, size: tuple[int, int]) -> float:
     """The content picture's activations."""
-    maps = {conv.name: stride for conv, stride in _convs_with_strides(net)}
-    channels = {conv.name: conv.weight.shape[0] for conv in net.convs}
-    names = [layer.replace("relu", "conv").removesuffix(":pre") for layer in recipe.content_layers]
-    return sum(FLOAT * channels[name] * prod(size) / maps[name] ** 2 for name in names if name in maps)
-
-
-def _convs_with_strides(net: Net) -> Iterator[tuple[Conv, int]]:
-    stride = 1
-    for layer in net.layers:
-        stride *= window(layer)[1]
-        if isinstance(layer, Conv):
-            yield layer, stride
+    down_to = {layer: cut(net, {layer}, ())[0] for layer in recipe.content_layers}
+    return sum(FLOAT * _channels(part) * prod(map_size(net, layer, size)) for layer, part in down_to.items())
 
 
 def _walking(layers: Sequence[Conv | Pool], places: float) -> float:

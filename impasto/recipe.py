@@ -76,6 +76,9 @@ class Recipe(BaseModel):
     history: int = Field(10, ge=1, le=200, description="steps that L-BFGS remembers")
     falloff: float = Field(0.0, ge=0, le=2, description="L-BFGS moves frequency f first by 1/f^falloff: 0 grain, 1 large shapes")
     detail: float = Field(0.0, ge=0, le=2, description="how much of the photograph's finest detail comes in with each finer scale")
+    strokes: float = Field(
+        0.0, ge=0, le=2, description="how much of the painting's finest detail comes in with each finer scale, where it looks alike"
+    )
     coarsest: int = Field(256, ge=16, le=16384, description="longer side of the coarsest scale; at or above size: one scale")
     steps: int = Field(100, ge=1, le=1_000_000, description="optimiser steps at the coarsest scale")
     fine_steps: int = Field(50, ge=1, le=1_000_000, description="optimiser steps at the finest scale; in between they fall evenly")
@@ -138,7 +141,16 @@ PRESETS: dict[str, tuple[Callable[[str], dict[str, Any]], dict[str, Any]]] = {
     # Ours, tuned by eye.
     "impasto": (
         _typical_layers,
-        {"beta": 30.0, "pooling": "avg", "falloff": 0.75, "detail": 0.4, "coarsest": 128, "steps": 50, "fine_steps": 40},
+        {
+            "beta": 15.0,
+            "pooling": "avg",
+            "falloff": 0.5,
+            "detail": 0.6,
+            "strokes": 0.8,
+            "coarsest": 128,
+            "steps": 20,
+            "fine_steps": 32,
+        },
     ),
     # github.com/leongatys/PytorchNeuralStyleTransfer: 500 evaluations at 512, 200 at the high resolution.
     "gatys": (_authors_layers, {"coarsest": 512, "steps": 500, "fine_steps": 200, "history": 100}),
@@ -209,7 +221,7 @@ def make_recipe(preset: str = "impasto", **knobs: Any) -> Recipe:
 
 
 # Quality -> what the preset's steps at the coarsest and at the finest scale are multiplied by.
-QUALITIES = {"draft": (0.5, 0.12), "standard": (1.0, 1.0), "fine": (1.5, 3.0)}
+QUALITIES = {"draft": (0.6, 0.125), "standard": (1.0, 1.0), "fine": (1.5, 3.0)}
 
 
 def _steps_of(start: dict[str, Any], quality: Any) -> dict[str, int]:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from impasto.nets import Conv, Net, Pool, layer_name, preprocess, walk_layers, window
+from impasto.nets import Conv, Net, Pool, layer_name, lengths, preprocess, walk_layers, window
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,11 @@ def tiled_cost(
 ) -> Callable[[Tensor], dict[str, Tensor]]:
     """The cost of a picture, given as a function of its sums: named scalars, "total" among them. Only "total" has a gradient."""
 
-    def whole(image: Tensor) -> dict[str, Tensor]:
-        return cost(_whole(net, image, sums))
+    if tiling is None:
+        return lambda image: cost(_whole(net, image, sums))
 
     def tiled(image: Tensor) -> dict[str, Tensor]:
-        segments = _segments(net, sums, image, tiling or Tiling())
+        segments = _segments(net, sums, image, tiling)
         with torch.no_grad():
             found, maps = _forwards(segments, image, sums)
         found = {name: value.requires_grad_(torch.is_grad_enabled()) for name, value in found.items()}
@@ -78,7 +78,7 @@ def tiled_cost(
             costs["total"] = _Given.apply(image, costs["total"], gradient)  # type: ignore[no-untyped-call]
         return costs
 
-    return whole if tiling is None else tiled
+    return tiled
 
 
 class _Given(torch.autograd.Function):
@@ -175,7 +175,7 @@ def _segments(net: Net, sums: Mapping[str, Sum], image: Tensor, tiling: Tiling) 
         seen = {*wants, part[-1].name}
         stretches = [_stretches(part, seen, length, side) for length in size]
         tiles = [_Tile(*(_both(row[i], column[i]) for i in range(3))) for row, column in product(*stretches)]
-        size = _lengths(part, size[0])[-1], _lengths(part, size[1])[-1]
+        size = lengths(part, size[0])[-1], lengths(part, size[1])[-1]
         channels = next(layer.weight.shape[0] for layer in reversed(part) if isinstance(layer, Conv))
         walk = partial(_walk, net, part, frozenset(wants), is_first=n == 0)
         segments.append(_Segment(walk, wants, tiles, (channels, *size), part[-1].name))
@@ -212,7 +212,7 @@ def area_read(
     for part, side in zip(parts, sides(parts, tiling.side), strict=True):
         seen = {layer.name for layer in part}
         rows, columns = ([crop.stop - crop.start for crop, *_ in _stretches(part, seen, length, side)] for length in size)
-        behind = _lengths(part, size[0])[-1], _lengths(part, size[1])[-1]
+        behind = lengths(part, size[0])[-1], lengths(part, size[1])[-1]
         yield size, behind, sum(rows) * sum(columns), max(rows) * max(columns)
         size = behind
 
@@ -226,15 +226,6 @@ def _floats(layers: Sequence[Conv | Pool]) -> float:
     return floats
 
 
-def _lengths(layers: Sequence[Conv | Pool], length: int) -> list[int]:
-    """How long one axis is before the first layer and behind each."""
-    lengths = [length]
-    for layer in layers:
-        size, stride, padding = window(layer)
-        lengths.append((lengths[-1] + 2 * padding - size) // stride + 1)
-    return lengths
-
-
 _Stretch = tuple[slice, dict[str, slice], dict[str, slice]]
 
 
@@ -243,21 +234,21 @@ def _stretches(layers: Sequence[Conv | Pool], seen: Container[str], length: int,
 
     A place belongs to one stretch. What the stretch reads is what its own places see, from the deepest layer up.
     """
-    lengths, strides = _lengths(layers, length), list(accumulate((window(layer)[1] for layer in layers), mul, initial=1))
-    count, total = -(-lengths[-1] // side), strides[-1]
-    bounds = [round(i * lengths[-1] / count) for i in range(count + 1)]
+    long, strides = lengths(layers, length), list(accumulate((window(layer)[1] for layer in layers), mul, initial=1))
+    count, total = -(-long[-1] // side), strides[-1]
+    bounds = [round(i * long[-1] / count) for i in range(count + 1)]
     stretches = []
     for begin, end in pairwise(bounds):
         own = [
-            (begin * (total // stride), here if end == lengths[-1] else end * (total // stride))
-            for here, stride in zip(lengths, strides, strict=True)
+            (begin * (total // stride), here if end == long[-1] else end * (total // stride))
+            for here, stride in zip(long, strides, strict=True)
         ]
         first, last = own[-1]
         for i in reversed(range(len(layers))):
             if layers[i].name in seen or f"{layers[i].name}:pre" in seen:
                 first, last = min(first, own[i + 1][0]), max(last, own[i + 1][1])
             size, stride, padding = window(layers[i])
-            first, last = max(0, first * stride - padding), min(lengths[i], (last - 1) * stride - padding + size)
+            first, last = max(0, first * stride - padding), min(long[i], (last - 1) * stride - padding + size)
         first = first // total * total  # where every pooling in between begins a window
         at = {layer.name: (own[i], first // strides[i]) for i, layer in enumerate(layers, 1)}
         at |= {f"{name}:pre": where for name, where in at.items()}

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from impasto import canvas
+from impasto.analogy import borrowed_band, finest_band
 from impasto.descent import Cost, Optimizer, State, Step, begin, descend, moved
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
 from impasto.images import MIN_SIDE, quantize, read_picture, resize, scaled_size, to_pillow
@@ -106,7 +107,7 @@ def stylize(
         if state is None:
             state = begin(first_image(scaled, recipe, picture), cost)
         elif state.x.shape != scaled.shape:
-            finer = refined(state.x, scaled, recipe.detail)
+            finer = refined(state.x, scaled, styles, recipe)
             state = begin(finer, cost, until - steps, state.cut or state.i < until - steps)
         for step in descend(cost, state, until, total, optimizer):
             state = step.state
@@ -124,14 +125,21 @@ def painted_scales(content: Tensor, recipe: Recipe) -> list[tuple[int, int]]:
     return [(fitting[0][0], scales[0][1]), *fitting[1:]] if fitting else []
 
 
-def refined(x: Tensor, content: Tensor, detail: float) -> Tensor:
-    """The picture so far at the size of the content picture, with so much of the detail that the coarser scale could not hold.
+def refined(x: Tensor, content: Tensor, styles: Sequence[Tensor], recipe: Recipe) -> Tensor:
+    """The picture so far at the size of the content picture, with detail that the coarser scale could not hold.
 
-    The finest band of the content's Laplacian pyramid (Burt & Adelson 1983): the descent bends it to the style, where it would take
-    long to make it out of nothing.
+    So much of the content's finest band as `detail` says, and of the paintings', where they look like the picture, as `strokes`
+    says: the descent bends both to what fits, where it would take long to make them out of nothing.
     """
     larger = resize(x, _size(content))
-    return larger + detail * (content - resize(resize(content, _size(x)), _size(content))) if detail else larger
+    if recipe.detail:
+        larger = larger + recipe.detail * finest_band(content, _size(x))
+    if recipe.strokes:
+        sides = [_style_side(max(image.shape[-2:]), recipe) for image in (content, x)]
+        shown = [style for style, share in zip(styles, style_shares(recipe, len(styles)), strict=True) if share]
+        scaled = [(resize(style, scaled_size(style, sides[0])), scaled_size(style, sides[1])) for style in shown]
+        larger = larger + recipe.strokes * borrowed_band(x, _size(content), scaled)
+    return larger
 
 
 def plan_scales(content: Tensor, styles: Sequence[Tensor], recipe: Recipe, net: Net, held: float, budget: float) -> list[Plan]:
@@ -181,7 +189,7 @@ def mean_grams(image: Tensor, layers: Iterable[str], net: Net, tiling: Tiling | 
     """(1, 3, H, W) -> {layer: (1, C, C)}."""
     sums = {layer: Sum(layer, lambda a, _: gram_matrix(a)) for layer in layers}
     found = add_up(net, image, sums, tiling) if sums else {}
-    return {layer: gram / prod(map_size(net, layer, image)) for layer, gram in found.items()}
+    return {layer: gram / prod(map_size(net, layer, _size(image))) for layer, gram in found.items()}
 
 
 def activations_of(image: Tensor, layers: Iterable[str], net: Net, tiling: Tiling | None) -> dict[str, Tensor]:
@@ -192,7 +200,7 @@ def activations_of(image: Tensor, layers: Iterable[str], net: Net, tiling: Tilin
 
     def gather(layer: str, a: Tensor, where: tuple[slice, slice]) -> Tensor:
         if layer not in maps:
-            maps[layer] = a.new_empty(*a.shape[:2], *map_size(net, layer, image))
+            maps[layer] = a.new_empty(*a.shape[:2], *map_size(net, layer, _size(image)))
         maps[layer][..., where[0], where[1]] = a
         return a.new_zeros(())
 
@@ -217,7 +225,7 @@ def make_cost(targets: Targets, recipe: Recipe, net: Net, tiling: Tiling | None 
     def costs_from(found: dict[str, Tensor], image: Tensor) -> dict[str, Tensor]:
         by_layer = {}
         for layer, grams in targets.grams.items():
-            gram = found[f"style {layer}"] / prod(map_size(net, layer, image))
+            gram = found[f"style {layer}"] / prod(map_size(net, layer, _size(image)))
             by_layer[layer] = scale * _weighted(shares, [gram_cost(A, gram) for A in grams], image)
         contents = [
             _content_constant(targets.content[layer], recipe) * found[f"content {layer}"] for layer in recipe.content_layers

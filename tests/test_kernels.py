@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from impasto.kernels import Averaged, Gram, Pooled, Rectified, convolve, flip, has_winograd, is_winograd
+from impasto.kernels import Averaged, Gram, Pooled, Rectified, flip, has_winograd, is_winograd, same_convolution
 
 
 def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -17,7 +17,7 @@ def test_winograd_is_the_convolution(channels_in, channels, height, width):
     x, weight, bias = draw(2, channels_in, height, width), draw(channels, channels_in, 3, 3, seed=1), draw(channels, seed=2)
     assert is_winograd(x.float(), weight.float()) == has_winograd()
     exact = F.conv2d(x, weight, bias, padding=1)
-    found = convolve(x.float(), weight.float(), bias.float())
+    found = same_convolution(x.float(), weight.float(), bias.float())
     assert (found - exact).norm() < 1e-4 * exact.norm()
 
 

@@ -176,4 +176,4 @@ def test_the_device_is_the_best_there_is_or_the_one_asked_for(monkeypatch):
 def test_the_size_of_a_map_is_predicted(net, layer):
     for size in ((16, 16), (17, 30), (33, 21)):
         image = picture(*size)
-        assert map_size(net, layer, image) == tuple(features(net, image, [layer])[layer].shape[-2:])
+        assert map_size(net, layer, image.shape[-2:]) == tuple(features(net, image, [layer])[layer].shape[-2:])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from impasto import painting as module
 from impasto.checkpoint import checkpoint_path, previous
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoWarning, NoRoom
 from impasto.images import read_picture, read_record
+from impasto.nets import Place
 from impasto.painting import Painting, recipe_of
 from impasto.recipe import make_recipe
 from impasto.weights import Loaded
@@ -184,6 +186,7 @@ def test_a_full_disk_stops_the_checkpoints_and_not_the_painting(files, monkeypat
     assert len(warned) == 1 and read_record(files[2])["ended"] == "finished"
 
 
+@pytest.mark.filterwarnings("ignore::impasto.errors.ImpastoWarning")
 def test_out_of_memory_saves_the_picture_so_far(files, monkeypatch):
     painting = made(files)
     steps, real = painting.steps(), module.stylize
@@ -191,13 +194,13 @@ def test_out_of_memory_saves_the_picture_so_far(files, monkeypatch):
     def failing(*args, **kwargs):
         for step in real(*args, **kwargs):
             yield step
-            if step.i == 3:
+            if step.i >= 3:
                 raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
 
     monkeypatch.setattr(module, "stylize", failing)
     with pytest.raises(NoRoom, match="out of memory"):
         list(steps)
-    assert read_record(files[2])["steps"] == 3 and checkpoint_path(files[2]).exists()
+    assert read_record(files[2])["steps"] == painting.state.i >= 3 and checkpoint_path(files[2]).exists()
 
 
 def test_out_of_memory_falls_back_to_a_smaller_plan(files, monkeypatch):
@@ -309,3 +312,35 @@ def test_an_output_that_cannot_be_written_is_known_before_the_work(files):
 def test_a_picture_by_another_hand_carries_no_recipe(files):
     with pytest.raises(BadImage, match="carries no recipe"):
         recipe_of(files[0])
+
+
+def test_max_memory_on_a_gpu_is_refused_not_ignored(files):
+    content, style, output = files
+    with pytest.raises(BadRecipe, match="--max-memory is for the CPU"):
+        Painting(content, [style], output, make_recipe(**KNOBS), place=Place("cuda", "float32"), max_memory=1e9)
+
+
+def test_out_of_memory_before_the_first_step_promises_no_picture(files, monkeypatch):
+    def failing(*args, **kwargs):
+        raise MemoryError
+        yield
+
+    monkeypatch.setattr(module, "stylize", failing)
+    with pytest.raises(NoRoom) as raised, warnings.catch_warnings():
+        warnings.simplefilter("ignore", ImpastoWarning)
+        list(made(files).steps())
+    assert "so far" not in str(raised.value) and not files[2].exists()
+
+
+def test_a_resume_under_another_limit_says_that_it_keeps_the_plan(files):
+    knobs = {"size": 640, "coarsest": 640, "steps": 3, "history": 1}
+    content, style, output = files
+    painting = made(files, **knobs)
+    next(iter(painting.steps()))
+    painting.set_aside()
+    limit = made(files, **knobs).plans[0].peak - 5e6
+    again = Painting(content, [style], output, make_recipe(**{**KNOBS, **knobs}), max_memory=limit)
+    assert again.plans[0].tiling is not None
+    with pytest.warns(ImpastoWarning, match="as the checkpoint was begun, with the finest scale whole"):
+        list(again.steps(resume=True))
+    assert again.plans[0].tiling is None

@@ -188,10 +188,17 @@ def test_a_narrow_picture_skips_the_scales_it_is_too_narrow_for():
 def test_detail_is_what_the_coarser_scale_could_not_hold():
     """Of the content picture itself, made coarse: with detail 1 the picture comes back, with 0 what enlarging gives."""
     coarse = resize(CONTENT, (12, 16))
-    torch.testing.assert_close(transfer.refined(coarse, CONTENT, 1.0), CONTENT)
-    assert torch.equal(transfer.refined(coarse, CONTENT, 0.0), resize(coarse, (24, 32)))
-    half = 0.5 * CONTENT + 0.5 * resize(coarse, (24, 32))
-    torch.testing.assert_close(transfer.refined(coarse, CONTENT, 0.5), half)
+    larger = resize(coarse, (24, 32))
+    for detail in (1.0, 0.0, 0.5):
+        refined = transfer.refined(coarse, CONTENT, [STYLE], make_recipe(detail=detail, strokes=0.0))
+        torch.testing.assert_close(refined, torch.lerp(larger, CONTENT, detail))
+
+
+def test_strokes_bring_the_detail_of_the_paintings_that_count():
+    """The content itself as a painting gives its own detail back; one with weight 0 gives nothing."""
+    coarse, knobs = resize(CONTENT, (12, 16)), {"detail": 0.0, "strokes": 1.0, "style_weights": "1,0"}
+    refined = transfer.refined(coarse, CONTENT, [CONTENT, STYLE], make_recipe(**knobs))
+    torch.testing.assert_close(refined, CONTENT)
 
 
 def test_without_a_budget_the_clock_never_ends():

@@ -1,0 +1,84 @@
+"""Detail by analogy: what a painting looks like up close, where from afar it looks like the picture so far.
+
+Image Analogies (Hertzmann et al. 2001) in the manner of example-based super-resolution (Freeman, Jones & Pasztor 2002): the coarse
+picture is compared with the painting made as coarse, block by block, and what the painting has at the finer scale and the coarser
+cannot hold (the finest band of its Laplacian pyramid, Burt & Adelson 1983) is laid on the picture there.
+"""
+
+from collections.abc import Sequence
+from math import ceil
+
+import torch
+from torch import Tensor
+
+from impasto.images import resize
+
+BLOCK = 4  # pixels of the fine picture that come from one place, squared; seams vanish in the descent
+PATCH = 5  # places of the coarse picture that are compared, squared
+MOST = 2**16  # places of a painting that are compared: of larger ones every second, third ... a side
+AT_ONCE = 512
+
+
+def finest_band(fine: Tensor, coarse: tuple[int, int]) -> Tensor:
+    """(1, 3, H, W) -> the same shape: what is lost when the picture is made as small as `coarse` (h, w)."""
+    return fine - resize(resize(fine, coarse), (fine.shape[-2], fine.shape[-1]))
+
+
+def borrowed_band(x: Tensor, size: tuple[int, int], paintings: Sequence[tuple[Tensor, tuple[int, int]]]) -> Tensor:
+    """The finest band (1, 3, H, W) of a picture of this `size` whose coarser self is x (1, 3, h, w), taken from the paintings.
+
+    `paintings` are pictures at the fine scale (1, 3, H', W'), each with its size (h', w') at the coarse one.
+    """
+    (rows, down), (columns, across) = (_middles(fine, coarse, x.device) for fine, coarse in zip(size, x.shape[-2:], strict=True))
+    wanted = _patches(x, *_grid(rows, columns))
+    found = [_nearest(wanted, resize(painting, coarse)) for painting, coarse in paintings]
+    nearest = torch.stack([distance for distance, *_ in found]).argmin(0).view(len(rows), -1)
+    band = x.new_zeros(1, 3, *size)
+    for n, ((painting, coarse), (_, y, x_)) in enumerate(zip(paintings, found, strict=True)):
+        factors = [fine / few for fine, few in zip(painting.shape[-2:], coarse, strict=True)]
+        fine_y = (y.view_as(nearest) * factors[0] + down[:, None]).round().long()
+        fine_x = (x_.view_as(nearest) * factors[1] + across).round().long()
+        _lay(band, finest_band(painting, coarse), fine_y, fine_x, nearest == n)
+    return band
+
+
+def _middles(fine: int, coarse: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Where the middles of the fine axis' blocks are on the coarse axis, and how many fine pixels behind the place's begin."""
+    middles = torch.arange(ceil(fine / BLOCK), device=device) * BLOCK + BLOCK // 2
+    places = (middles * coarse / fine).long().clamp(max=coarse - 1)
+    return places, middles - places * fine / coarse
+
+
+def _grid(rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    return y.flatten(), x.flatten()
+
+
+def _patches(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """(1, 3, h, w) -> (N, 3 PATCH^2) around these places; beyond the edge its places are repeated."""
+    around = torch.arange(PATCH, device=x.device) - PATCH // 2
+    y = (rows[:, None, None] + around[:, None]).clamp(0, x.shape[-2] - 1)
+    x_ = (columns[:, None, None] + around).clamp(0, x.shape[-1] - 1)
+    return x[0][:, y, x_].transpose(0, 1).flatten(1)
+
+
+def _nearest(wanted: Tensor, painting: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(N, D) and (1, 3, h, w) -> the squared distance to the nearest patch of the painting, its row and its column, (N,) each."""
+    height, width = painting.shape[-2:]
+    every = ceil((height * width / MOST) ** 0.5)
+    y, x = _grid(*(torch.arange(0, side, every, device=painting.device) for side in (height, width)))
+    keys = _patches(painting, y, x)
+    lengths = keys.square().sum(1)
+    parts = [torch.min(torch.addmm(lengths, part, keys.T, alpha=-2), 1) for part in torch.split(wanted, AT_ONCE)]
+    index = torch.cat([part.indices for part in parts])
+    return torch.cat([part.values for part in parts]) + wanted.square().sum(1), y[index], x[index]
+
+
+def _lay(band: Tensor, source: Tensor, y: Tensor, x: Tensor, mine: Tensor) -> None:
+    """Fill the blocks of the band that are `mine` (rows, columns of blocks) from the source, around (y, x)."""
+    across = torch.arange(band.shape[-1], device=band.device)
+    block, down = across // BLOCK, torch.arange(BLOCK, device=band.device)[:, None] - BLOCK // 2
+    for j, strip in enumerate(torch.split(band, BLOCK, -2)):
+        rows = (y[j, block] + down[: strip.shape[-2]]).clamp(0, source.shape[-2] - 1)
+        columns = (x[j, block] + across % BLOCK - BLOCK // 2).clamp(0, source.shape[-1] - 1)
+        strip.add_(source[..., rows, columns.expand_as(rows)] * mine[j, block])
