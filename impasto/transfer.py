@@ -23,6 +23,7 @@ from impasto.descent import Cost, Optimizer, State, Step, begin, descend, moved
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
 from impasto.images import MIN_SIDE, quantize, read_picture, resize, scaled_size, to_pillow
 from impasto.losses import content_cost, gram_cost, gram_matrix, total_cost, total_variation
+from impasto.machine import give_back
 from impasto.nets import INPUTS, Net, Place, build_net, features, layer_name, map_size, normalized, put
 from impasto.pictures import CALIBRATION, picture_path
 from impasto.plan import Plan, make_plan
@@ -102,6 +103,7 @@ def stylize(
         optimizer = Optimizer(recipe.optimizer, recipe.lr, plan.history, recipe.falloff)
         if state is not None and state.i >= until:
             continue
+        give_back()  # the last scale's maps, whose places suit this one's badly
         scaled = resize(content, scaled_size(content, side))
         cost = make_cost(make_targets(scaled, styles, recipe, net, plan.tiling), recipe, net, plan.tiling)
         if state is None:

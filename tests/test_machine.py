@@ -1,5 +1,6 @@
 """What the machine tells of its memory, and that settling is for the program alone."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from impasto.machine import SETTINGS, free_memory, peak_memory_mb, settle, used_memory
+from impasto.machine import SETTINGS, free_memory, give_back, peak_memory_mb, settle, used_memory
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
@@ -51,3 +52,13 @@ def test_settings_of_the_users_own_stay(monkeypatch):
     settle()
     assert os.environ["GOMP_SPINCOUNT"] == "7" and os.environ["THP_MEM_ALLOC_ENABLE"] == "1"
     monkeypatch.delenv("THP_MEM_ALLOC_ENABLE")
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="only glibc keeps what was freed")
+def test_freed_memory_is_given_back():
+    """Many blocks too small to be mapped one by one, freed but for the last, which holds the heap's end in place."""
+    blocks = [b"x" * 100_000 for _ in range(1000)]
+    full, last = used_memory(), blocks[-1]
+    blocks.clear()
+    give_back()
+    assert used_memory() < full - 50e6 and last
