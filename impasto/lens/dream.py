@@ -81,6 +81,8 @@ def dream(
 
 def check(net: Net, objective: Objective, size: int) -> None:
     """Raise BadRecipe for what the net does not have, or does not see at this size."""
+    if not objective.channels:
+        raise BadRecipe("there is no channel to excite")
     channels = _channels(net, objective.layer)
     for k in (*objective.channels, *objective.against):
         if not 0 <= k < channels:
@@ -122,10 +124,10 @@ def make_cost(net: Net, objective: Objective, seed: int, i: int) -> Cost:
         seen = warp(image, *draw(len(image), objective.everywhere, seed, i))
         a = features(net, seen, [objective.layer, raised])
         fired, below = excitement(a[objective.layer], objective), excitement(a[raised], objective)
-        activation, alike = fired.mean(), likeness(a[objective.layer])
-        total = -torch.where((fired > 0) & (i >= RAISED), fired, below).sum()
-        if len(image) > 1:
-            total = total + DIVERSITY * len(image) * activation.detach().clamp(min=0) * alike
+        activation = fired.mean()
+        alike = likeness(a[objective.layer]) if len(image) > 1 else torch.zeros_like(activation)
+        price = DIVERSITY * activation.detach().clamp(min=0)  # in activations, so that it means the same in every layer
+        total = len(image) * price * alike - torch.where((fired > 0) & (i >= RAISED), fired, below).sum()
         return {"total": total, "activation": activation, "likeness": alike}
 
     return cost
@@ -142,10 +144,10 @@ def value(a: Tensor, objective: Objective) -> Tensor:
 
 
 def likeness(a: Tensor) -> Tensor:
-    """(B, C, h, w) -> scalar: the mean cosine between the Gram matrices of two pictures (the article); 0 of one alone."""
+    """(B, C, h, w) -> scalar: the mean cosine between the Gram matrices of two different pictures (the article)."""
     grams = F.normalize(gram_matrix(a).flatten(1), dim=1)
     cosines = grams @ grams.mT
-    return (cosines.sum() - cosines.trace()) / max(1, len(a) * (len(a) - 1))
+    return (cosines.sum() - cosines.trace()) / (len(a) * (len(a) - 1))
 
 
 def before(net: Net, layer: str) -> str:
@@ -191,12 +193,12 @@ class Dream:
     def __init__(
         self, net: str, objective: Objective, output: Path, *, size: int | None = None, steps: int, pictures: int, seed: int
     ) -> None:
-        check_format(output)
         check_writable(output)
         loaded = load_weights(net)
         self.net, self.objective, self.output = build_net(net, loaded.tensors, INPUTS[loaded.input]), objective, output
         self.size = natural_size(self.net, objective) if size is None else size
         check(self.net, objective, self.size)
+        check_format(output, math.ceil(math.sqrt(pictures)) * (self.size + GAP))
         self.options: dict[str, Any] = {"size": self.size, "steps": steps, "pictures": pictures, "seed": seed}
         self.weights = {"sha256": loaded.digest, "input": loaded.input}
         self.state: State | None = None
