@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from platformdirs import user_cache_path
 from torch import Tensor
 
+from impasto.canvas import PIXELS
 from impasto.descent import evaluate
 from impasto.errors import ImpastoError
 from impasto.files import make_folder
@@ -166,7 +167,7 @@ def measure_memory(side: int, budget: float, steps: int) -> None:
     else:
         content = resize(content, (side, side))
         cost = make_cost(make_targets(content, [style], recipe, net, plans[-1].tiling), recipe, net, plans[-1].tiling)
-        seconds = [_timed(lambda: evaluate(cost, content))]
+        seconds = [_timed(lambda: evaluate(cost, content, PIXELS))]
     planned = max(plan.peak for plan in plans)
     peaks = {"predicted_mb": planned / 1e6, "measured_mb": peak_memory_mb(), "seconds_a_step": statistics.median(seconds)}
     print(json.dumps({"side": side, "plan": str(plans[-1]), "history": plans[-1].history, "steps": steps, **peaks}))

@@ -1,6 +1,12 @@
-"""What is optimised: the pixels of G, bounded to [0, 1] all along, so that the saved picture is the one that was optimised."""
+"""What is optimised: the pixels of a picture, bounded to [0, 1] all along, or the waves that it is made of.
 
-from collections.abc import Sequence
+Either way the picture lies in [0, 1] at every step, so that the saved picture is the one that was optimised. Waves after Olah,
+Mordvintsev & Schubert 2017, "Feature Visualization" (Distill, doi:10.23915/distill.00007): a step then moves large shapes and grain
+alike, and colours along axes that natural pictures do not correlate.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.fft
@@ -14,14 +20,26 @@ def white_noise(shape: Sequence[int], width: float, seed: int) -> Tensor:
     return 0.5 + width * (torch.rand(shape, generator=generator) - 0.5)
 
 
-def project(x: Tensor) -> Tensor:
-    """The nearest picture: every value cut to [0, 1]."""
-    return x.clamp(0, 1)
+@dataclass(frozen=True)
+class Canvas:
+    """What x is: `image` makes a picture (B, 3, H, W) in [0, 1] of it, every value of x stays in [low, high]."""
+
+    image: Callable[[Tensor], Tensor]
+    low: float
+    high: float
 
 
-def movable(x: Tensor, gradient: Tensor) -> Tensor:
+PIXELS = Canvas(lambda x: x, 0.0, 1.0)
+
+
+def project(x: Tensor, canvas: Canvas = PIXELS) -> Tensor:
+    """The nearest x that the canvas allows: every value cut to its bounds."""
+    return x.clamp(canvas.low, canvas.high)
+
+
+def movable(x: Tensor, gradient: Tensor, canvas: Canvas = PIXELS) -> Tensor:
     """Where a descent can move: not at a bound that the negative gradient points across."""
-    return ~(((x <= 0) & (gradient > 0)) | ((x >= 1) & (gradient < 0)))
+    return ~(((x <= canvas.low) & (gradient > 0)) | ((x >= canvas.high) & (gradient < 0)))
 
 
 def soften(x: Tensor, falloff: float) -> Tensor:
@@ -37,3 +55,65 @@ def soften(x: Tensor, falloff: float) -> Tensor:
     gain = np.maximum(f, 1 / max(height, width)).astype(np.float32) ** -falloff
     spectrum = scipy.fft.dctn(x.cpu().numpy(), axes=(-2, -1), norm="ortho") * gain
     return torch.from_numpy(scipy.fft.idctn(spectrum, axes=(-2, -1), norm="ortho")).to(x)
+
+
+# How much red, green and blue the three axes of colour carry, one column an axis: light, then two of hue. color_axes of the
+# bundled pictures gives these numbers.
+COLOR_AXES = ((1.0301, 0.3663, 0.0751), (0.9580, -0.0342, -0.1475), (0.8229, -0.4187, 0.0777))
+
+
+def color_axes(images: Iterable[Tensor]) -> Tensor:
+    """Pictures (1, 3, H, W) -> (3, 3), float64: A with A A^T the covariance of their colours, its mean variance made 1.
+
+    Columns are the principal axes by falling variance, each scaled by its deviation, red positive: as much of each axis as
+    pictures have. Every picture counts the same.
+    """
+    covariance = torch.stack([image.double().flatten(2)[0].cov() for image in images]).mean(0)
+    variance, axes = torch.linalg.eigh(3 * covariance / covariance.trace())
+    scaled: Tensor = (axes * variance.sqrt()).flip(1)
+    return scaled * scaled[0].sign()
+
+
+def waves(height: int, width: int, limit: float) -> Canvas:
+    """Pictures as sums of waves: x (B, 3, height, width // 2 + 1, 2) are the coefficients of a real Fourier transform.
+
+    A wave of f cycles a pixel counts as 1 / f, as in natural pictures (Field 1987), the mean as the lowest. Where x is standard
+    normal each axis of colour has variance 1; COLOR_AXES make it red, green and blue, a sigmoid brings it to [0, 1]. The picture
+    has no edge: its left side continues the right one, its top the bottom.
+
+    An x longer than `limit` times the standard normal one counts as one of that length, so that no picture is less likely than
+    that among pictures with these statistics. Differs from the source, where colours and grain grow with every step.
+    """
+    gain, axes = _gain(height, width), torch.tensor(COLOR_AXES, dtype=torch.float64)
+
+    def image(x: Tensor) -> Tensor:
+        length = x.square().mean((1, 2, 3, 4), keepdim=True).sqrt()
+        x = x * (limit / length.clamp(min=limit))
+        spectrum = torch.view_as_complex(x * gain.to(x).unsqueeze(-1))
+        flat = torch.fft.irfft2(spectrum, s=(height, width), norm="ortho")
+        picture: Tensor = torch.einsum("rc,bchw->brhw", axes.to(x), flat).sigmoid()
+        return picture
+
+    return Canvas(image, -torch.inf, torch.inf)
+
+
+def _gain(height: int, width: int) -> Tensor:
+    """(height, width // 2 + 1): what each coefficient is multiplied by.
+
+    Columns without a mirror image are real after the transform, which drops half of their power: they get twice as much.
+    """
+    f = torch.hypot(torch.fft.fftfreq(height, dtype=torch.float64)[:, None], torch.fft.fftfreq(width, dtype=torch.float64))
+    gain = 1 / f.clamp(min=1 / max(height, width))
+    gain *= (height * width / (2 * gain.square().sum())).sqrt()
+    gain = gain[:, : width // 2 + 1].clone()
+    gain[:, 0] *= 2**0.5
+    if width % 2 == 0:
+        gain[:, -1] *= 2**0.5
+    return gain
+
+
+def ripples(shape: Sequence[int], contrast: float, seed: int) -> Tensor:
+    """The x of seeded random waves for pictures (B, 3, H, W): grey but for deviations of about `contrast` before the sigmoid."""
+    batch, colors, height, width = shape
+    generator = torch.Generator().manual_seed(seed)
+    return contrast * torch.randn((batch, colors, height, width // 2 + 1, 2), generator=generator)

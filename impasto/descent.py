@@ -1,6 +1,6 @@
-"""The one optimisation loop: descend on the pixels of a picture, a Step at a time.
+"""The one optimisation loop: descend on a picture's pixels, or on whatever else its canvas is made of, a Step at a time.
 
-Any cost will do that takes (1, 3, H, W) in [0, 1] and gives named scalars, "total" among them. Pixels stay in [0, 1].
+Any cost will do that takes (B, 3, H, W) in [0, 1] and gives named scalars, "total" among them. Pixels stay in [0, 1].
 """
 
 import math
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from impasto.canvas import movable, project, soften
+from impasto.canvas import PIXELS, Canvas, movable, project, soften
 from impasto.errors import ImpastoError
 
 Cost = Callable[[Tensor], dict[str, Tensor]]
@@ -23,8 +23,8 @@ BETAS, EPSILON = (0.9, 0.99), 1e-8
 
 @dataclass(frozen=True)
 class State:
-    """All that the rest of a descent depends on: x and the gradient there (1, 3, H, W), the costs, steps done, the optimiser's
-    memory, and whether steps were left out to keep to a time."""
+    """All that the rest of a descent depends on: x and the gradient there (of one shape, (1, 3, H, W) where x are pixels), the
+    costs, steps done, the optimiser's memory, whether steps were left out to keep to a time, and what x stands for."""
 
     x: Tensor
     gradient: Tensor
@@ -32,6 +32,7 @@ class State:
     i: int = 0
     memory: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
     cut: bool = False
+    canvas: Canvas = PIXELS
 
 
 def moved(state: State, device: torch.device) -> State:
@@ -53,15 +54,15 @@ class Step:
 
     @property
     def image(self) -> Tensor:
-        """The picture (1, 3, H, W), a new tensor each time."""
-        return self.state.x.clone()
+        """The picture (B, 3, H, W), a new tensor each time."""
+        return self.state.canvas.image(self.state.x).clone()
 
 
-def begin(image: Tensor, cost: Cost, i: int = 0, cut: bool = False) -> State:
-    """The state before the first step."""
-    x = project(image.detach().clone())
-    costs, gradient = evaluate(cost, x)
-    return State(x, gradient, costs, i, cut=cut)
+def begin(x: Tensor, cost: Cost, i: int = 0, cut: bool = False, canvas: Canvas = PIXELS) -> State:
+    """The state before the first step, with x a picture (1, 3, H, W) or what else the canvas takes."""
+    x = project(x.detach().clone(), canvas)
+    costs, gradient = evaluate(cost, x, canvas)
+    return State(x, gradient, costs, i, cut=cut, canvas=canvas)
 
 
 @dataclass(frozen=True)
@@ -85,14 +86,15 @@ def descend(cost: Cost, state: State, until: int, of: int, optimizer: Optimizer)
         after = take(cost, state, optimizer)
         i = until if after is state else state.i + 1
         state = replace(after, i=i)
-        yield Step(i, of, max(state.x.shape[-2:]), state.costs, time.monotonic() - begun, state)
+        side = max(state.canvas.image(state.x).shape[-2:])
+        yield Step(i, of, side, state.costs, time.monotonic() - begun, state)
 
 
-def evaluate(cost: Cost, x: Tensor) -> tuple[dict[str, float], Tensor]:
-    """The costs at x and the gradient of the total (1, 3, H, W)."""
+def evaluate(cost: Cost, x: Tensor, canvas: Canvas) -> tuple[dict[str, float], Tensor]:
+    """The costs of the picture that x stands for, and the gradient of the total to x."""
     x = x.detach().requires_grad_()
     with torch.enable_grad():
-        costs = cost(x)
+        costs = cost(canvas.image(x))
         (gradient,) = torch.autograd.grad(costs["total"], x)
     values = {name: float(value.detach()) for name, value in costs.items()}
     if not (math.isfinite(values["total"]) and bool(gradient.isfinite().all())):
@@ -101,19 +103,19 @@ def evaluate(cost: Cost, x: Tensor) -> tuple[dict[str, float], Tensor]:
 
 
 def gradient_descent(cost: Cost, state: State, optimizer: Optimizer) -> State:
-    """G := G - lr dJ/dG, cut to [0, 1]: the textbook form."""
-    return _moved(cost, state, project(state.x - optimizer.lr * state.gradient))
+    """G := G - lr dJ/dG, cut to the canvas' bounds: the textbook form."""
+    return _moved(cost, state, project(state.x - optimizer.lr * state.gradient, state.canvas))
 
 
 def adam(cost: Cost, state: State, optimizer: Optimizer) -> State:
-    """Kingma & Ba 2014 (arXiv:1412.6980, algorithm 1), cut to [0, 1] after each step."""
+    """Kingma & Ba 2014 (arXiv:1412.6980, algorithm 1), cut to the canvas' bounds after each step."""
     zeros = torch.zeros_like(state.x)
     (mean, square, count) = state.memory.get("moments", (zeros, zeros, torch.zeros(())))
     count = count + 1
     mean = torch.lerp(state.gradient, mean, BETAS[0])
     square = torch.lerp(state.gradient.square(), square, BETAS[1])
     corrected, spread = mean / (1 - BETAS[0] ** float(count)), (square / (1 - BETAS[1] ** float(count))).sqrt()
-    after = _moved(cost, state, project(state.x - optimizer.lr * corrected / (spread + EPSILON)))
+    after = _moved(cost, state, project(state.x - optimizer.lr * corrected / (spread + EPSILON), state.canvas))
     return replace(after, memory={"moments": (mean, square, count)})
 
 
@@ -137,13 +139,13 @@ OPTIMIZERS: dict[str, Callable[[Cost, State, Optimizer], State]] = {"lbfgs": lbf
 
 
 def _moved(cost: Cost, state: State, x: Tensor) -> State:
-    costs, gradient = evaluate(cost, x)
+    costs, gradient = evaluate(cost, x, state.canvas)
     return replace(state, x=x, gradient=gradient, costs=costs)
 
 
 def _direction(state: State, falloff: float) -> Tensor:
     """Minus the inverse Hessian times the gradient, both of the free pixels: the two-loop recursion."""
-    free = movable(state.x, state.gradient).to(state.x.dtype)
+    free = movable(state.x, state.gradient, state.canvas).to(state.x.dtype)
     q = state.gradient * free  # stays 0 where a pixel is held, so that s and y need no mask in products with it
     pairs = zip(state.memory.get("s", ()), state.memory.get("y", ()), strict=True)
     curved = [(s, y, sy) for s, y in pairs if (sy := _dot(s * free, y)) > 1e-10 * _dot(y * free, y) > 0]
@@ -166,7 +168,7 @@ def _search(cost: Cost, state: State, direction: Tensor, t: float) -> State | No
     """The first point along the projected path with a sufficient decrease; None where there is none."""
     J = state.costs["total"]
     for _ in range(TRIALS):
-        x = project(state.x + t * direction)
+        x = project(state.x + t * direction, state.canvas)
         slope = _dot(state.gradient, x - state.x)
         if slope >= 0:
             return None

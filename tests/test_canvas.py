@@ -1,10 +1,17 @@
-"""The start, the bounds and the softening operator."""
+"""The start, the bounds, the softening operator, and pictures made of waves."""
 
 import numpy as np
 import pytest
 import torch
 
-from impasto.canvas import movable, project, soften, white_noise
+from impasto.canvas import COLOR_AXES, color_axes, movable, project, ripples, soften, waves, white_noise
+from impasto.descent import Optimizer, begin, descend
+from impasto.images import read_picture, resize
+from impasto.pictures import CALIBRATION, picture_path
+from tests.conftest import picture
+
+SIZES = [(8, 8), (9, 7), (12, 9), (5, 16)]
+AXES = torch.tensor(COLOR_AXES, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("width", [1.0, 0.2])
@@ -38,3 +45,76 @@ def test_softening_divides_a_cosine_by_its_frequency():
     wave = np.cos(np.pi * 3 * (np.arange(12) + 0.5) / 12)
     image = torch.from_numpy(wave).float().expand(1, 1, 8, 12)
     torch.testing.assert_close(soften(image, 1.0), image / (3 / 24), rtol=1e-4, atol=1e-4)
+
+
+def flat(image: torch.Tensor) -> torch.Tensor:
+    """The waves of a picture along the axes of colour: what is left when sigmoid and colours are taken back."""
+    return torch.einsum("cr,brhw->bchw", AXES.inverse(), image.double().logit())
+
+
+def drawn(size: tuple[int, int], pictures: int = 4000) -> torch.Tensor:
+    """The waves of standard normal x."""
+    return flat(waves(*size, limit=10.0).image(ripples((pictures, 3, *size), 1.0, seed=1).double()))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_picture_is_a_sum_of_waves(size):
+    """Back from a picture to coefficients by numpy's transform; the canvas makes the same picture of them."""
+    image = 0.02 + 0.96 * picture(*size).double()
+    unit = flat(waves(*size, limit=100.0).image(torch.zeros(1, 3, size[0], size[1] // 2 + 1, 2)))
+    assert unit.abs().max() < 1e-6
+    found, canvas = np.fft.rfft2(flat(image).numpy(), norm="ortho"), waves(*size, limit=1e6)
+    one = torch.ones(1, 3, size[0], size[1] // 2 + 1, 2, dtype=torch.float64)
+    one[..., 1] = 0
+    response = np.fft.rfft2(flat(canvas.image(1e-3 * one)).numpy(), norm="ortho").real / 1e-3
+    x = torch.view_as_real(torch.from_numpy(found / response))
+    torch.testing.assert_close(canvas.image(x), image, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_standard_normal_waves_have_variance_one_on_every_axis_of_colour(size):
+    torch.testing.assert_close(drawn(size).square().mean((0, 2, 3)), torch.ones(3).double(), rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 9)])
+def test_the_power_of_waves_falls_with_the_square_of_their_frequency(size):
+    """In every direction alike: columns that the transform takes for real ones count in full."""
+    power = torch.fft.rfft2(drawn(size), norm="ortho").abs().square().mean((0, 1))
+    f = torch.hypot(torch.fft.fftfreq(size[0])[:, None], torch.fft.rfftfreq(size[1])).clamp(min=1 / max(size))
+    level = power * f.square()
+    torch.testing.assert_close(level / level.mean(), torch.ones_like(level), rtol=0.06, atol=0)
+
+
+def test_waves_beyond_the_limit_count_as_at_the_limit():
+    x, canvas = ripples((2, 3, 6, 7), 0.5, seed=2), waves(6, 7, limit=0.6)
+    torch.testing.assert_close(canvas.image(8 * x), canvas.image(5 * x))
+    assert not torch.allclose(canvas.image(0.5 * x), canvas.image(x))
+
+
+@pytest.mark.parametrize("limit", [0.1, 10.0])
+def test_the_gradient_through_waves_is_right(limit):
+    x = ripples((2, 3, 5, 4), 1.0, seed=3).double().requires_grad_()
+    assert torch.autograd.gradcheck(waves(5, 4, limit).image, x)
+
+
+def test_the_axes_of_colour_are_those_of_the_bundled_pictures():
+    found = color_axes(read_picture(picture_path(name)).image for name in CALIBRATION)
+    torch.testing.assert_close(AXES, found, atol=6e-5, rtol=0)
+
+
+def test_axes_of_colour_make_the_covariance_of_the_colours():
+    images = [picture(20, 30), picture(12, 12, 1)]
+    A = color_axes(images)
+    covariance = sum(np.cov(image[0].flatten(1).numpy()) for image in images) / 2
+    torch.testing.assert_close(A @ A.T, torch.from_numpy(3 * covariance / np.trace(covariance)), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(A.T @ A, torch.diag((A.T @ A).diag()), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("optimizer", [Optimizer("adam", lr=0.05), Optimizer("lbfgs")])
+def test_waves_can_become_a_photograph(optimizer):
+    photo = resize(read_picture(picture_path("cat")).image, (31, 44))
+    cost = lambda image: {"total": (image - photo).square().sum()}  # noqa: E731
+    start = begin(ripples(photo.shape, 0.1, seed=4), cost, canvas=waves(31, 44, limit=10.0))
+    last = list(descend(cost, start, 200, 200, optimizer))[-1]
+    assert (last.image - photo).square().mean() < 1e-3 and last.scale == 44
+    assert start.costs["total"] > 100 * last.costs["total"] > 0

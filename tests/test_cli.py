@@ -6,16 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from impasto.cli import main
 from impasto.images import read_picture, read_record
-from tests.conftest import picture, save
+from tests.conftest import check_one_line, picture, save
 
 SMALL = ["--net", "alexnet", "--size", "64", "--coarsest", "48", "--steps", "4", "--fine-steps", "3"]
 LONG = ["--net", "alexnet", "--size", "96", "--coarsest", "96", "--steps", "80"]
@@ -25,21 +23,6 @@ def process(*args: object, **options) -> subprocess.CompletedProcess:
     """In a process of its own."""
     command = [sys.executable, "-m", "impasto", *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **options)
-
-
-@pytest.fixture
-def impasto(capsys, monkeypatch):
-    """The same in this process, which has torch loaded already."""
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-
-    def run(*args: object) -> subprocess.CompletedProcess:
-        monkeypatch.setattr(sys, "argv", ["impasto", *map(str, args)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return subprocess.CompletedProcess(args, ended.value.code or 0, *capsys.readouterr())
-
-    return run
 
 
 def start(*args: object) -> subprocess.Popen:
@@ -55,12 +38,6 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
             return
         time.sleep(0.05)
     raise AssertionError(f"{path} never came")
-
-
-def check_one_line(result: subprocess.CompletedProcess, code: int, said: str) -> None:
-    assert result.returncode == code, result.stderr
-    assert said in result.stderr and "Traceback" not in result.stderr and not result.stdout
-    assert len(result.stderr.strip().splitlines()) == 1
 
 
 @pytest.fixture

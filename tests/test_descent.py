@@ -7,6 +7,7 @@ import pytest
 import scipy.optimize
 import torch
 
+from impasto.canvas import Canvas
 from impasto.descent import OPTIMIZERS, Optimizer, State, begin, descend
 from impasto.errors import ImpastoError
 from tests.conftest import picture
@@ -107,6 +108,17 @@ def test_the_state_of_a_step_continues_to_the_same_picture(name):
     rest = list(descend(cost, whole[4].state, 12, 12, SETTINGS[name]))
     assert [step.i for step in rest] == list(range(6, 13))
     assert torch.equal(rest[-1].image, whole[-1].image)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_canvas_without_bounds_has_none(name):
+    """Twice the picture as x, unbounded: the descent passes 1 on its way to the minimum."""
+    doubled = Canvas(lambda x: 0.5 * x, -torch.inf, torch.inf)
+    cost = quadratic(picture(5, 5), 4 * CURVATURE)
+    state = begin(torch.full((1, 3, 5, 5), -1.0), cost, canvas=doubled)
+    last = list(descend(cost, state, 600, 600, SETTINGS[name]))[-1]
+    torch.testing.assert_close(last.image, picture(5, 5), atol=5e-3, rtol=0)
+    assert last.state.x.max() > 1
 
 
 def test_a_steps_image_is_its_own():

@@ -8,7 +8,7 @@ from pathlib import Path
 from impasto.recipe import PRESETS, Recipe, make_recipe
 
 DOCS = Path(__file__).parent.parent / "docs"
-COMMANDS = ("", "transfer", "demo", "bench", "weights list", "weights fetch", "weights path")
+COMMANDS = ("", "transfer", "demo", "bench", "lens", "lens dream", "weights list", "weights fetch", "weights path")
 MADE = "<!-- Made from the code by `python -m tests.write_docs`. -->"
 
 
@@ -38,7 +38,7 @@ EXIT_CODES = """## Exit codes
 | 2 | usage: an unknown option, a knob out of bounds |
 | 4 | out of memory or disk |
 | 5 | bad input: a picture or a weights file that cannot be used |
-| 130 | Ctrl-C: the picture so far and a checkpoint are saved |
+| 130 | Ctrl-C: the picture so far is saved, and of a painting a checkpoint |
 
 stdout carries the result only: a path, or one JSON object with `--json`. Progress and warnings go to stderr.
 """

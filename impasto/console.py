@@ -1,0 +1,64 @@
+"""What the commands say while they work: on stderr, so that stdout carries the result and nothing else."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+if TYPE_CHECKING:
+    from impasto.descent import Step
+
+PLAIN_SECONDS = 10.0
+Scales = list[tuple[int, int]]
+Quiet = Annotated[bool, Parameter(name=["--quiet", "-q"], negative=(), help="no progress")]
+
+
+def watch(steps: Iterator["Step"], scales: Scales, quiet: bool, shown: str = "total") -> None:
+    """Go to the end, showing steps, one of their costs and the time left: a bar on a terminal, else a line now and then."""
+    console = Console(stderr=True)
+    if quiet:
+        for _ in steps:
+            pass
+    elif console.is_terminal:
+        _bar(steps, scales, console, shown)
+    else:
+        said = float("-inf")
+        for step in steps:
+            if time.monotonic() - said >= PLAIN_SECONDS or step.i == step.of:
+                said = time.monotonic()
+                say(_line(step, scales, shown))
+
+
+def _bar(steps: Iterator["Step"], scales: Scales, console: Console, shown: str) -> None:
+    with Progress(BarColumn(), TextColumn("{task.description}"), console=console, transient=True) as progress:
+        task = progress.add_task("preparing", total=_work(scales, 0))
+        for step in steps:
+            done = _work(scales, 0) - _work(scales, step.i)
+            progress.update(task, completed=done, description=_line(step, scales, shown))
+
+
+def _line(step: "Step", scales: Scales, shown: str) -> str:
+    left = step.seconds / step.scale**2 * _work(scales, step.i)
+    cost = f"{'J' if shown == 'total' else shown} = {step.costs[shown]:.4g}"
+    return f"{step.scale} px, step {step.i}/{step.of}, {cost}, {timedelta(seconds=round(left))} left"
+
+
+def _work(scales: Scales, i: int) -> float:
+    """What is left to do after step i, in steps times pixels."""
+    work = 0.0
+    for side, steps in scales:
+        done = min(i, steps)
+        work, i = work + (steps - done) * side**2, i - done
+    return work
+
+
+def say(line: str) -> None:
+    """A line on stderr."""
+    with contextlib.suppress(OSError):  # a closed terminal or a full log must not end a painting
+        print(line, file=sys.stderr, flush=True)

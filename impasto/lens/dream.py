@@ -1,0 +1,303 @@
+"""Activation maximisation: a picture painted for one unit, channel or pair of channels, by descend() on a sum of waves.
+
+Erhan, Bengio, Courville & Vincent 2009, "Visualizing Higher-Layer Features of a Deep Network"; Simonyan, Vedaldi & Zisserman 2013
+(arXiv:1312.6034). The waves, the changing view, the start and the diversity are those of Olah, Mordvintsev & Schubert 2017,
+"Feature Visualization" (Distill, doi:10.23915/distill.00007), here "the article".
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from impasto.canvas import ripples, waves
+from impasto.descent import Cost, Optimizer, State, Step, begin, descend
+from impasto.errors import BadRecipe
+from impasto.files import check_writable
+from impasto.images import MIN_SIDE, check_format, quantize, read_picture, resize, write_picture
+from impasto.kernels import has_winograd
+from impasto.losses import gram_matrix
+from impasto.machine import peak_memory_mb
+from impasto.nets import INPUTS, Net, Pool, build_net, features, layer_name, map_size, window
+from impasto.pictures import CALIBRATION, picture_path
+from impasto.weights import load_weights
+
+CONTRAST, LIMIT = 0.1, 0.6  # of the noise that a dream starts as, and the most that it may reach; see canvas.waves
+LR = 0.05  # the article's
+RAISED = 16  # steps on the map before the ReLU, which has a gradient where the unit is silent; as many as in the article's code
+ANGLE, ZOOM, SHIFT = 10.0, 1.1, 1 / 16  # the most that the net's view is turned (degrees), scaled, and moved (of the side)
+DIVERSITY = 0.5  # what a likeness of 1 costs, as a share of the activation: likeness falls to a quarter, activations by a tenth
+SIDE = 224  # of a picture for a channel, unless said, and the shorter one of the pictures that a dream is compared with
+GAP = 8  # white pixels between pictures that hang side by side
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is maximised: the least of a layer's `channels` less those `against` it, at the centre of the map or on average over it.
+
+    One channel at the centre is a unit; (17, 23) a pair, of which the sum would let the louder one win; (17,) against (23,) the one
+    without the other.
+    """
+
+    layer: str
+    channels: tuple[int, ...]
+    against: tuple[int, ...] = ()
+    everywhere: bool = False
+
+
+def dream(
+    net: Net,
+    objective: Objective,
+    *,
+    size: int | None = None,
+    steps: int = 256,
+    pictures: int = 1,
+    seed: int = 0,
+    resume: State | None = None,
+) -> Iterator[Step]:
+    """Steps from noise to what excites the objective most: `pictures` of them, (B, 3, size, size), that differ from one another.
+
+    Without a size as natural_size says. At every step the net sees the pictures turned, scaled and moved anew; the costs of a Step
+    are those of what it saw: "activation", the mean over the pictures, and their "likeness". The state of any Step, given back,
+    continues to the same bytes. Raises BadRecipe for a layer, channel or size that the net does not have.
+    """
+    size = natural_size(net, objective) if size is None else size
+    check(net, objective, size)
+    shape = (pictures, 3, size, size)
+    state = resume or begin(ripples(shape, CONTRAST, seed), make_cost(net, objective, seed, 0), canvas=waves(size, size, LIMIT))
+    for i in range(state.i + 1, steps + 1):
+        for step in descend(make_cost(net, objective, seed, i), state, i, steps, Optimizer("adam", LR)):
+            state = step.state
+            yield step
+
+
+def check(net: Net, objective: Objective, size: int) -> None:
+    """Raise BadRecipe for what the net does not have, or does not see at this size."""
+    if not objective.channels:
+        raise BadRecipe("there is no channel to excite")
+    channels = _channels(net, objective.layer)
+    for k in (*objective.channels, *objective.against):
+        if not 0 <= k < channels:
+            raise BadRecipe(f"{objective.layer} of {net.name} has no channel {k}, it has 0 to {channels - 1}")
+    if size < (least := least_size(net, objective.layer)):
+        raise BadRecipe(f"size is {size}, must be at least {least} for {objective.layer} of {net.name}")
+
+
+def natural_size(net: Net, objective: Objective) -> int:
+    """The side of a square picture that shows the objective: for the unit at the centre what it sees, its receptive field."""
+    return SIDE if objective.everywhere else max(field(net, objective.layer), least_size(net, objective.layer))
+
+
+def least_size(net: Net, layer: str) -> int:
+    """The least side of a square picture of which something is left at the layer."""
+    return next(n for n in count(MIN_SIDE) if min(map_size(net, layer, (n, n))) >= 1)
+
+
+def field(net: Net, layer: str) -> int:
+    """The side of the receptive field of the layer's units, in pixels."""
+    side, jump, name = 1, 1, layer_name(net, layer).removesuffix(":pre")
+    for x in net.layers:
+        size, stride, _ = window(x)
+        side, jump = side + (size - 1) * jump, jump * stride
+        if x.name == name:
+            break
+    return side
+
+
+def make_cost(net: Net, objective: Objective, seed: int, i: int) -> Cost:
+    """The cost of pictures at step i: minus their activations, plus what they have in common.
+
+    A unit that is silent has no gradient through its ReLU. For the first steps, and whenever it is silent later, the map before the
+    ReLU takes its place. Differs from the article's code, which for the first steps lets gradients pass all ReLUs.
+    """
+    raised = before(net, objective.layer)
+
+    def cost(image: Tensor) -> dict[str, Tensor]:
+        seen = warp(image, *draw(len(image), objective.everywhere, seed, i))
+        a = features(net, seen, [objective.layer, raised])
+        fired, below = excitement(a[objective.layer], objective), excitement(a[raised], objective)
+        activation = fired.mean()
+        alike = likeness(a[objective.layer]) if len(image) > 1 else torch.zeros_like(activation)
+        price = DIVERSITY * activation.detach().clamp(min=0)  # in activations, so that it means the same in every layer
+        total = len(image) * price * alike - torch.where((fired > 0) & (i >= RAISED), fired, below).sum()
+        return {"total": total, "activation": activation, "likeness": alike}
+
+    return cost
+
+
+def excitement(a: Tensor, objective: Objective) -> Tensor:
+    """(B, C, h, w) of the objective's layer -> (B,): its value at the centre, or of the channels' means."""
+    return value(a.mean((2, 3)) if objective.everywhere else a[..., a.shape[2] // 2, a.shape[3] // 2], objective)
+
+
+def value(a: Tensor, objective: Objective) -> Tensor:
+    """(B, C, ...) -> (B, ...): the least of the channels less the sum of those against."""
+    return a[:, list(objective.channels)].amin(1) - a[:, list(objective.against)].sum(1)
+
+
+def likeness(a: Tensor) -> Tensor:
+    """(B, C, h, w) -> scalar: the mean cosine between the Gram matrices of two different pictures (the article)."""
+    grams = F.normalize(gram_matrix(a).flatten(1), dim=1)
+    cosines = grams @ grams.mT
+    return (cosines.sum() - cosines.trace()) / (len(a) * (len(a) - 1))
+
+
+def before(net: Net, layer: str) -> str:
+    """The map before the last ReLU on the way to the layer: `conv5` -> `conv5:pre`, `pool5` -> `conv5:pre`."""
+    name = layer_name(net, layer)
+    last = ""
+    for x in net.layers:
+        last = last if isinstance(x, Pool) else f"{x.name}:pre"
+        if x.name == name.removesuffix(":pre"):
+            break
+    return last
+
+
+def draw(pictures: int, everywhere: bool, seed: int, i: int) -> tuple[Tensor, Tensor, Tensor]:
+    """How the net sees each picture at step i: angles (B,) in radians, zooms (B,), shifts (B, 2) down and right, of the side.
+
+    Where all places count alike the shift is any at all, so that the net's own border falls everywhere.
+    """
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + i) % 2**63)
+    angle, zoom, down, right = 2 * torch.rand(4, pictures, generator=generator) - 1
+    reach = 0.5 if everywhere else SHIFT
+    return angle * math.radians(ANGLE), ZOOM**zoom, reach * torch.stack([down, right], 1)
+
+
+def warp(image: Tensor, angle: Tensor, zoom: Tensor, shift: Tensor) -> Tensor:
+    """(B, 3, H, W) turned by `angle` (B,), larger by `zoom` (B,), moved by `shift` (B, 2) of its sides; bilinear, without an edge.
+
+    The picture is taken to go on beyond each side where it begins on the other, as one made of waves does.
+    """
+    height, width = image.shape[-2:]
+    down = torch.arange(height).to(image).view(1, -1, 1) - (height - 1) / 2
+    right = torch.arange(width).to(image).view(1, 1, -1) - (width - 1) / 2
+    cos, sin, shift = (t.to(image).unsqueeze(-1).unsqueeze(-1) for t in (angle.cos() / zoom, angle.sin() / zoom, shift))
+    y = (cos * down + sin * right + (height - 1) / 2 - shift[:, 0] * height).remainder(height)
+    x = (cos * right - sin * down + (width - 1) / 2 - shift[:, 1] * width).remainder(width)
+    grid = torch.stack([2 * x / width - 1, 2 * y / height - 1], -1)
+    return F.grid_sample(F.pad(image, (0, 1, 0, 1), mode="circular"), grid, align_corners=True)
+
+
+class Dream:
+    """A dream on disk, from a net's weights to the file `output`. Everything that can be wrong is raised here, before the work."""
+
+    def __init__(
+        self, net: str, objective: Objective, output: Path, *, size: int | None = None, steps: int, pictures: int, seed: int
+    ) -> None:
+        check_writable(output)
+        loaded = load_weights(net)
+        self.net, self.objective, self.output = build_net(net, loaded.tensors, INPUTS[loaded.input]), objective, output
+        self.size = natural_size(self.net, objective) if size is None else size
+        check(self.net, objective, self.size)
+        check_format(output, math.ceil(math.sqrt(pictures)) * (self.size + GAP))
+        self.options: dict[str, Any] = {"size": self.size, "steps": steps, "pictures": pictures, "seed": seed}
+        self.weights = {"sha256": loaded.digest, "input": loaded.input}
+        self.state: State | None = None
+        self.seconds = 0.0
+
+    def steps(self) -> Iterator[Step]:
+        """Dream, and write the pictures, side by side where there are several, when it ends."""
+        begun = time.monotonic()
+        for step in dream(self.net, self.objective, **self.options):
+            self.state = step.state
+            yield step
+        self.seconds = time.monotonic() - begun
+        self._write(self.output, "finished")
+
+    def set_aside(self) -> Path | None:
+        """Save what has been dreamt so far, beside the output where another picture is there. None before the first step."""
+        if self.state is None:
+            return None
+        path = self.output.with_stem(f"{self.output.stem}-so-far") if self.output.exists() else self.output
+        self._write(path, "interrupted")
+        return path
+
+    def report(self) -> dict[str, Any]:
+        """What was dreamt, and the activations: of the pictures in the file, of noise, and of the best bundled picture."""
+        assert self.state is not None  # there is at least one step
+        sheet = read_picture(self.output).image
+        dreamt = excitement(self._map(taken(sheet, self.options["pictures"], self.size)), self.objective)
+        noise = self.state.canvas.image(ripples((1, 3, self.size, self.size), CONTRAST, self.options["seed"]))
+        best, picture = max((self._strongest(picture_image(name)), name) for name in CALIBRATION)
+        return {
+            "output": str(self.output),
+            "width": sheet.shape[-1],
+            "height": sheet.shape[-2],
+            "seconds": round(self.seconds, 2),
+            "peak_memory_mb": peak_memory_mb(),
+            "activation": {"dream": dreamt.tolist(), "picture": best, "noise": self._strongest(noise)},
+            "picture": picture,
+            "excited": bool((dreamt > 0).all()),
+            **self._record("finished"),
+        }
+
+    def _map(self, image: Tensor) -> Tensor:
+        with torch.no_grad():
+            return features(self.net, image, [self.objective.layer])[self.objective.layer]
+
+    def _strongest(self, image: Tensor) -> float:
+        """The objective in this picture, for a unit at the best of all places."""
+        a = self._map(image)
+        return float(excitement(a, self.objective) if self.objective.everywhere else value(a, self.objective).amax())
+
+    def _record(self, ended: str) -> dict[str, Any]:
+        assert self.state is not None
+        versions = {name: version(name) for name in ("impasto", "torch", "pillow", "numpy")}
+        how = {"versions": versions, "threads": torch.get_num_threads(), "winograd": has_winograd()}
+        what = {"net": self.net.name, **asdict(self.objective), **self.options}
+        return {"dream": what, "weights": self.weights, **how, "steps": self.state.i, "ended": ended}
+
+    def _write(self, path: Path, ended: str) -> None:
+        assert self.state is not None
+        write_picture(path, hung(quantize(self.state.canvas.image(self.state.x))), record=self._record(ended))
+
+
+def told(report: dict[str, Any]) -> str:
+    """The activations of a report in one line; what could not be excited is said."""
+    dreamt, best, noise = (report["activation"][name] for name in ("dream", "picture", "noise"))
+    reached = ", ".join(f"{a:.4g}" for a in dreamt)
+    line = f"activation {reached}; best bundled picture ({report['picture']}) {best:.4g}; noise {noise:.4g}"
+    return line if report["excited"] else f"not excited, the dream shows nothing: {line}"
+
+
+def picture_image(name: str) -> Tensor:
+    """A bundled picture (1, 3, H, W), its shorter side SIDE."""
+    image = read_picture(picture_path(name)).image
+    scale = SIDE / min(image.shape[-2:])
+    return resize(image, (round(image.shape[-2] * scale), round(image.shape[-1] * scale)))
+
+
+def hung(images: Tensor) -> Tensor:
+    """(B, 3, n, n) -> (1, 3, H, W): in rows, as near to a square as can be, on white."""
+    n = images.shape[-1]
+    places = _places(len(images), n)
+    sheet = images.new_ones(1, 3, places[-1][0] + n, max(x for _, x in places) + n)
+    for (y, x), image in zip(places, images, strict=True):
+        sheet[0, :, y : y + n, x : x + n] = image
+    return sheet
+
+
+def taken(sheet: Tensor, pictures: int, n: int) -> Tensor:
+    """The pictures that were hung: (1, 3, H, W) -> (pictures, 3, n, n)."""
+    return torch.cat([sheet[..., y : y + n, x : x + n] for y, x in _places(pictures, n)])
+
+
+def _places(pictures: int, n: int) -> list[tuple[int, int]]:
+    """(y, x) of the upper left corner of each."""
+    columns = math.ceil(math.sqrt(pictures))
+    return [(i // columns * (n + GAP), i % columns * (n + GAP)) for i in range(pictures)]
+
+
+def _channels(net: Net, layer: str) -> int:
+    """How many channels the layer has."""
+    name = before(net, layer).removesuffix(":pre")
+    return next(len(x.bias) for x in net.convs if x.name == name)
