@@ -232,9 +232,10 @@ def walk_layers(layers: Iterable[Conv | Pool], x: Tensor, padding: str, pre: Con
         yield layer.name, x
 
 
-def window(layer: Conv | Pool) -> tuple[int, int, int]:
+def window(layer: Conv | ConvShape | Pool) -> tuple[int, int, int]:
     """(size, stride, padding): place o behind the layer sees `size` places before it, from o stride - padding on."""
-    return (layer.size, layer.stride, 0) if isinstance(layer, Pool) else (layer.weight.shape[-1], layer.stride, layer.padding)
+    size = layer.weight.shape[-1] if isinstance(layer, Conv) else layer.size
+    return size, layer.stride, 0 if isinstance(layer, Pool) else layer.padding
 
 
 def features(net: Net, image: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
