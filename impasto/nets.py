@@ -267,11 +267,16 @@ def map_size(net: Net, layer: str, image: Tensor) -> tuple[int, int]:
 
 def layer_name(net: Net, layer: str) -> str:
     """The one name of a layer: `relu4_2` -> `conv4_2`. Raises BadRecipe, naming the net's layers."""
-    name = layer.replace("relu", "conv", 1) if layer.startswith("relu") else layer
+    name = canonical(layer)
     known = [x.name for x in net.layers]
     if name.removesuffix(":pre") not in known or (name.endswith(":pre") and name.startswith("pool")):
         raise BadRecipe(f"{net.name} has no layer {layer!r}, its layers are {', '.join(known)}")
     return name
+
+
+def canonical(layer: str) -> str:
+    """`relu4_2` -> `conv4_2`, which is the rectified map; every other name is as it should be."""
+    return layer.replace("relu", "conv", 1) if layer.startswith("relu") else layer
 
 
 def rectified(x: Tensor, layer: Conv, padding: str) -> Tensor:

@@ -12,7 +12,7 @@ import impasto
 
 HOUSE = Path(impasto.__file__).parent
 DRAWN = (HOUSE.parent / "ARCHITECTURE.md").read_text()
-ORDER = re.findall(r"^    (\w+)\.py ", DRAWN, re.MULTILINE)
+ORDER = re.findall(r"^    ([\w/]+)\.py ", DRAWN, re.MULTILINE)
 OUTSIDE = {"__init__", "__main__"}
 
 
@@ -25,11 +25,12 @@ def imports(module: str) -> set[str]:
         if isinstance(node, ast.ImportFrom) and node.module == "impasto"
         for a in node.names
     }
-    return {name.split(".")[1] for name in named if name.startswith("impasto.")}
+    return {name.removeprefix("impasto.").replace(".", "/") for name in named if name.startswith("impasto.")}
 
 
 def test_the_drawing_shows_every_module():
-    assert sorted(ORDER) == sorted({path.stem for path in HOUSE.glob("*.py")} - OUTSIDE)
+    modules = [path.relative_to(HOUSE).with_suffix("") for path in HOUSE.rglob("*.py") if path.parent.name != "pictures"]
+    assert sorted(ORDER) == sorted(str(module) for module in modules if module.name not in OUTSIDE)
 
 
 @pytest.mark.parametrize("module", ORDER)

@@ -1,0 +1,22 @@
+"""What the network has learned: each unit's patches and projections (Zeiler & Fergus 2013). Importing it does nothing."""
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "make_setup": "index",
+    "merge": "index",
+    "scan": "scan",
+    "top": "patches",
+}
+__all__ = sorted(_HOME)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'impasto.lens' has no attribute {name!r}")
+    return getattr(import_module(f"impasto.lens.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
