@@ -33,10 +33,7 @@ def brute_force(net: Net, images, layer: str, unit: int, interior: bool, per_ima
             places = [it for it in places if not field.touches_padding(*it[2:], tuple(image.shape[-2:]))]
         taken: list[tuple] = []
         for it in sorted(places):
-            far = all(
-                2 * abs(it[2] - t[2]) * field.stride >= field.size or 2 * abs(it[3] - t[3]) * field.stride >= field.size
-                for t in taken
-            )
+            far = all(max(abs(it[2] - t[2]), abs(it[3] - t[3])) * 2 * field.stride >= field.size for t in taken)
             if far and len(taken) < per_image:
                 taken.append(it)
         found += taken

@@ -104,7 +104,8 @@ from impasto.lens.index import make_setup
 from tests.conftest import tiny_net
 scanning.CHECKPOINT_SECONDS = 0
 net = tiny_net()
-for step in scanning.scan([Path(sys.argv[1])], net, make_setup(net, ["conv1_2", "conv3_1", "conv3_1:pre"], size=32), Path(sys.argv[2])):
+setup = make_setup(net, ["conv1_2", "conv3_1", "conv3_1:pre"], size=32)
+for step in scanning.scan([Path(sys.argv[1])], net, setup, Path(sys.argv[2])):
     print(step.done, flush=True)
     time.sleep(0.05)
 """
