@@ -1,6 +1,5 @@
 """The commands: build objects, loop, print. stdout carries the result and nothing else."""
 
-import contextlib
 import io
 import json as json_
 import re
@@ -23,21 +22,23 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning
 from impasto.files import check_writable, make_folder, write_whole
+from impasto.lens.commands import lens_app
 from impasto.machine import settle
 from impasto.recipe import Recipe, checked_recipe, make_recipe
+from impasto.terminal import PLAIN_SECONDS, Quiet, Verbose, say
 
 if TYPE_CHECKING:
     from impasto.descent import Step
     from impasto.painting import Painting
 
 BEGUN = time.monotonic()
-PLAIN_SECONDS = 10.0
 Scales = list[tuple[int, int]]
 DEMO = (("cat", "hokusai-great-wave"), ("astronaut", "van-gogh-auvers"))
 
 app = App(name="impasto", version=lambda: version("impasto"), help="Paint a photograph in the manner of a painting.")
 weights_app = App(name="weights", help="The weights of the nets: where they are, and bringing them here.")
 app.command(weights_app)
+app.command(lens_app)
 
 WeightsName = Literal["vgg19", "vgg16", "alexnet", "lpips"]
 
@@ -61,8 +62,6 @@ def _option(name: str) -> tuple[str, Any, None]:
 Knobs = make_dataclass("Knobs", [_option(name) for name in Recipe.model_fields])
 Knobs.__module__ = __name__
 KNOBS = Group("Knobs", help="What makes the picture. A preset sets them, what is given here wins. In brackets: the default's.")
-Quiet = Annotated[bool, Parameter(name=["--quiet", "-q"], negative=(), help="no progress")]
-Verbose = Annotated[bool, Parameter(name=["--verbose", "-v"], negative=(), help="show the recipe, and where an error arose")]
 
 
 @app.command
@@ -128,7 +127,7 @@ def transfer(
     if weights_input and weights is None:
         raise BadRecipe("--weights-input says how the pixels of --weights FILE are meant: give that file too")
     if verbose:
-        _say(json_.dumps(recipe.model_dump(), indent=1))
+        say(json_.dumps(recipe.model_dump(), indent=1))
     from impasto.nets import choose_place
 
     painting = Painting(
@@ -225,7 +224,7 @@ def bench(
             if output is not None:
                 write_whole(output, lambda file: file.write(json_.dumps(found, indent=1).encode()))
             for line in measured.table(part, row):
-                _say(line) if json else print(line)
+                say(line) if json else print(line)
     if json:
         print(json_.dumps(found))
 
@@ -291,16 +290,16 @@ def main() -> None:
 def _end(error: Exception) -> NoReturn:
     """One line and the exit code; what is no failure of the outside world is a defect and shows its traceback."""
     if isinstance(error, ImpastoError):
-        _say(f"impasto: {error}")
+        say(f"impasto: {error}")
         sys.exit(error.exit_code)
     if isinstance(error, OSError):
-        _say(f"impasto: {error}")
+        say(f"impasto: {error}")
         sys.exit(1)
     from impasto.painting import is_out_of_memory
 
     if not is_out_of_memory(error):
         raise error
-    _say("impasto: out of memory: try a smaller --size")
+    say("impasto: out of memory: try a smaller --size")
     sys.exit(4)
 
 
@@ -358,17 +357,17 @@ def _weights(text: str) -> list[float]:
 def _paint(painting: "Painting", quiet: bool, **options: Any) -> None:
     if not quiet:
         for (side, _), plan in zip(painting.scales, painting.plans, strict=True):
-            _say(f"{side} px: {plan}")
+            say(f"{side} px: {plan}")
     steps = painting.steps(**options)
     try:
         _watch(steps, painting.scales, quiet)
     except KeyboardInterrupt:
         path = painting.set_aside()
-        _say(f"stopped: {path} is the picture so far, --resume goes on from there" if path else "stopped before the first step")
+        say(f"stopped: {path} is the picture so far, --resume goes on from there" if path else "stopped before the first step")
         raise
     if not quiet:
         done = f"painted in {painting.seconds:.0f} s" if painting.seconds else "was finished already"
-        _say(f"{painting.output}: {done}")
+        say(f"{painting.output}: {done}")
 
 
 def _watch(steps: Iterator["Step"], scales: Scales, quiet: bool) -> None:
@@ -384,7 +383,7 @@ def _watch(steps: Iterator["Step"], scales: Scales, quiet: bool) -> None:
         for step in steps:
             if time.monotonic() - shown >= PLAIN_SECONDS or step.i == step.of:
                 shown = time.monotonic()
-                _say(_line(step, scales))
+                say(_line(step, scales))
 
 
 def _bar(steps: Iterator["Step"], scales: Scales, console: Console) -> None:
@@ -409,11 +408,6 @@ def _work(scales: Scales, i: int) -> float:
     return work
 
 
-def _say(line: str) -> None:
-    with contextlib.suppress(OSError):  # a closed terminal or a full log must not end a painting
-        print(line, file=sys.stderr, flush=True)
-
-
 def _show_warning(message: Any, category: Any, *_where: Any) -> None:
     if issubclass(category, ImpastoWarning):
-        _say(f"impasto: warning: {message}")
+        say(f"impasto: warning: {message}")

@@ -6,14 +6,18 @@ as it is; the field alone does not, since its windows would be out of step. A pl
 into maps, not into pixels, so the whole picture is run.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from impasto.geometry import field_of
-from impasto.lens.patches import Patch
+from impasto.lens.collection import read_again
+from impasto.lens.index import Index, check_net, choose_units
+from impasto.lens.patches import Patch, by_picture, patches_of
+from impasto.lens.view import bring
 from impasto.nets import Conv, Net, features
 
 
@@ -59,3 +63,18 @@ def check(net: Net, image: Tensor, layer: str, unit: int, patch: Patch) -> list[
     ways = ("whole",) if patch.touches_padding else ("aligned", "exact")
     values = [WAYS[way](net, image, layer, unit, patch.y, patch.x) for way in ways]
     return [Receipt(way, value, abs(value - patch.value)) for way, value in zip(ways, values, strict=True)]
+
+
+def check_layer(
+    folder: Path, index: Index, net: Net, layer: str, units: str = "9", seed: int = 0, interior: bool = False
+) -> Iterator[tuple[int, Patch, list[Receipt]]]:
+    """(unit, patch, its receipts) of some units' patches in the atlas `folder`, picture by picture, from the pictures themselves.
+
+    `units` as choose_units has it. Raises BadRecipe for another net, BadImage for a picture that is gone or has changed.
+    """
+    check_net(index.setup, net)
+    chosen = choose_units(units, index.setup.layers[layer].units, f"{layer} {seed}")
+    for row, places in by_picture(patches_of(folder, index, layer, chosen, interior)).items():
+        image = bring(read_again(row).image, places[0][2].view)
+        for unit, _, patch in places:
+            yield unit, patch, check(net, image, layer, unit, patch)

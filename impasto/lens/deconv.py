@@ -137,7 +137,7 @@ def filters_of(net: Net) -> Tensor:
 
 @dataclass(frozen=True)
 class Control:
-    """A projection (1, 3, H, W) that does not know the unit. The nearer its cosine to the unit's own is to 1, the less that one says."""
+    """A projection (1, 3, H, W) that does not know the unit, and its cosine to the unit's own: near 1 neither knows it."""
 
     name: str
     projection: Tensor

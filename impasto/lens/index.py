@@ -8,6 +8,7 @@ import hashlib
 import heapq
 import json
 import os
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import count, islice, repeat
@@ -104,6 +105,13 @@ def make_setup(net: Net, layers: Sequence[str] = (), k: int = 9, per_image: int 
     return Setup(net.name, digest(weights), json.loads(json.dumps(asdict(net.input))), found, k, per_image, size, fit)
 
 
+def check_net(setup: Setup, net: Net) -> None:
+    """Raise BadRecipe unless it was this net, with these weights, that scanned."""
+    own = make_setup(net, [next(iter(setup.layers))])
+    if changed := [name for name in ("net", "weights", "input") if getattr(own, name) != getattr(setup, name)]:
+        raise BadRecipe(f"the scan was made with another {' and '.join(changed)}: give the same weights")
+
+
 def _channels(net: Net, layer: str) -> int:
     """Of a pooling those of the convolution before it."""
     channels = 3
@@ -156,6 +164,39 @@ def quantile(index: Index, layer: str, share: float) -> Array:
     reached = units.bins.cumsum(1) >= share * index.pictures
     upper: Array = np.append(EDGES, np.inf)[reached.argmax(1)]
     return np.minimum(upper, units.everywhere.value[:, 0])
+
+
+def choose_units(text: str, count: int, seed: str) -> list[int]:
+    """A number of units of `count`, drawn by `seed`; "all"; or a list as "3,17" ("17," for one). Raises BadRecipe."""
+    text = text.replace(" ", "")
+    if text == "all":
+        return list(range(count))
+    if text.isdecimal() and int(text):
+        return sorted(random.Random(seed).sample(range(count), min(int(text), count)))
+    parts = text.split(",")
+    if len(parts) > 1 and all(part.isdecimal() and int(part) < count for part in parts if part) and any(parts):
+        return [int(part) for part in parts if part]
+    raise BadRecipe(f"units is {text!r}, must be a number of units, all, or a list like 3,17 of units 0 to {count - 1}")
+
+
+def layer_statistics(index: Index) -> list[dict[str, Any]]:
+    """Of each layer: its units, those that never fire, how often the others do, and how often their maximum sees padding."""
+    rows = []
+    for name, layer in index.layers.items():
+        fired, looks = int(layer.fired.sum()), layer.fired.size * index.pictures
+        counts = {"layer": name, "units": len(layer.fired), "dead": int((layer.fired == 0).sum())}
+        shares = {"fires": fired / max(1, looks), "sees_padding": int(layer.padded.sum()) / max(1, fired)}
+        rows.append(counts | shares)
+    return rows
+
+
+def unit_statistics(index: Index, name: str) -> list[dict[str, Any]]:
+    """Of each unit of a layer: the share of pictures in which it fires, of these that where its maximum sees padding; quantiles."""
+    layer = index.layers[name]
+    columns = {"fires": layer.fired / max(1, index.pictures), "sees_padding": layer.padded / np.maximum(1, layer.fired)}
+    columns |= {f"q{round(100 * share)}": quantile(index, name, share) for share in (0.5, 0.9, 0.99)}
+    columns["largest"] = layer.everywhere.value[:, 0]
+    return [{"unit": n} | {key: float(column[n]) for key, column in columns.items()} for n in range(len(layer.fired))]
 
 
 # On disk

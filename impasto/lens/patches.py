@@ -4,7 +4,7 @@ One forward pass a picture, all layers in it; nothing of a picture is kept but w
 default, as everyone draws the figure (the paper does not say); `per_image` allows more that lie apart.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,6 +157,15 @@ def _entries(ranking: Ranking, unit: int) -> list[tuple[float, tuple[int, int, i
 def _patch(setup: Setup, field: Field, value: float, row: Row, y: int, x: int) -> Patch:
     view, seen = view_of((row.height, row.width), setup.size, setup.fit), field.box(y, x)
     return Patch(value, row, y, x, seen, view.in_picture(seen), field.touches_padding(y, x, view.seen), view)
+
+
+def by_picture(patches: Mapping[int, Sequence[Patch]]) -> dict[Row, list[tuple[int, int, Patch]]]:
+    """{picture: (unit, rank, patch) of all its patches}: so that each picture is read and run once."""
+    found: dict[Row, list[tuple[int, int, Patch]]] = {}
+    for unit, patches_of_unit in patches.items():
+        for n, patch in enumerate(patches_of_unit):
+            found.setdefault(patch.row, []).append((unit, n, patch))
+    return found
 
 
 def top(folder: Path, layer: str, unit: int, interior: bool = False) -> list[Patch]:
