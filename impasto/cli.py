@@ -22,7 +22,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning
 from impasto.files import check_writable, make_folder, write_whole
-from impasto.lens.commands import lens_app
+from impasto.lens.commands import demo_sheets, lens_app
 from impasto.machine import settle
 from impasto.recipe import Recipe, checked_recipe, make_recipe
 from impasto.terminal import PLAIN_SECONDS, Quiet, Verbose, say
@@ -154,12 +154,14 @@ def demo(
     quiet: Quiet = False,
     knobs: Annotated[Knobs | None, Parameter(name="*", group=KNOBS)] = None,  # type: ignore[valid-type]
 ) -> None:
-    """Paint the bundled pictures into FOLDER. Those painted there already stay; one that was interrupted goes on.
+    """Paint the bundled pictures into FOLDER, and draw what AlexNet's units look for in them, a sheet a layer.
+
+    What was painted there already stays; a painting that was interrupted goes on.
 
     Parameters
     ----------
     folder
-        Where the paintings go.
+        Where the paintings and sheets go.
     """
     from impasto.painting import Painting
     from impasto.pictures import picture_path
@@ -170,12 +172,14 @@ def demo(
         output = folder / f"{content}-{style}.png"
         _paint(Painting(picture_path(content), [picture_path(style)], output, recipe), quiet, resume=True)
         print(output)
+    for output in demo_sheets(folder, quiet):
+        print(output)
 
 
 @app.command
 def bench(
     *,
-    parts: str = "step,memory,fronts",
+    parts: str = "step,memory,lens,fronts",
     against: Literal["pastiche"] | None = None,
     size: Annotated[int, Parameter(validator=Number(gte=64))] = 256,
     pairs: Annotated[int, Parameter(validator=Number(gte=1, lte=6))] = 6,
@@ -183,14 +187,14 @@ def bench(
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
-    """Measure this machine: the step against torch's own, memory against what was planned, pictures against a peer's.
+    """Measure this machine: the step against torch's own, memory against what was planned, a scan, pictures against a peer's.
 
     All of it takes from half an hour to some hours. Prints a table.
 
     Parameters
     ----------
     parts
-        What to measure, as step,memory,fronts.
+        What to measure, as step,memory,lens,fronts.
     against
         Install this peer into an environment of its own and paint the same pictures with it.
     size
@@ -207,8 +211,8 @@ def bench(
     from impasto import bench as measured
 
     chosen = parts.replace(" ", "").split(",")
-    if wrong := set(chosen) - {"step", "memory", "fronts"}:
-        raise BadRecipe(f"--parts is {parts!r}: there is no {', '.join(sorted(wrong))}, there are step, memory and fronts")
+    if wrong := set(chosen) - {"step", "memory", "lens", "fronts"}:
+        raise BadRecipe(f"--parts is {parts!r}: there is no {', '.join(sorted(wrong))}, there are step, memory, lens and fronts")
     if output is not None:
         check_writable(output)
     weights = _weights(peer_weights)
@@ -216,6 +220,7 @@ def bench(
     rows: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
         "step": lambda: measured.step_times(measured.STEP_SIDES),
         "memory": lambda: measured.memory(measured.MEMORY_CASES),
+        "lens": lambda: measured.lens(measured.LENS_CASES),
         "fronts": lambda: measured.fronts(size, against is not None, pairs, weights),
     }
     for part in chosen:

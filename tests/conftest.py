@@ -1,9 +1,13 @@
+import subprocess
+import sys
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+from impasto.cli import main
 from impasto.nets import INPUTS, ConvShape, Net, Pool, assemble
 
 TINY = (
@@ -50,3 +54,18 @@ def net() -> Net:
 def files(tmp_path: Path) -> tuple[Path, Path, Path]:
     """A content picture, a style picture and where the painting goes."""
     return save(tmp_path / "photo.png", picture(30, 40)), save(tmp_path / "style.png", picture(36, 28, 1)), tmp_path / "out.png"
+
+
+@pytest.fixture
+def impasto(capsys, monkeypatch):
+    """The command line in this process, which has torch loaded already."""
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+
+    def run(*args: object) -> subprocess.CompletedProcess:
+        monkeypatch.setattr(sys, "argv", ["impasto", *map(str, args)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return subprocess.CompletedProcess(args, ended.value.code or 0, *capsys.readouterr())
+
+    return run

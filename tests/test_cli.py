@@ -6,14 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from impasto.cli import main
 from impasto.images import read_picture, read_record
 from tests.conftest import picture, save
 
@@ -25,21 +23,6 @@ def process(*args: object, **options) -> subprocess.CompletedProcess:
     """In a process of its own."""
     command = [sys.executable, "-m", "impasto", *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **options)
-
-
-@pytest.fixture
-def impasto(capsys, monkeypatch):
-    """The same in this process, which has torch loaded already."""
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-
-    def run(*args: object) -> subprocess.CompletedProcess:
-        monkeypatch.setattr(sys, "argv", ["impasto", *map(str, args)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return subprocess.CompletedProcess(args, ended.value.code or 0, *capsys.readouterr())
-
-    return run
 
 
 def start(*args: object) -> subprocess.Popen:
@@ -266,8 +249,11 @@ def test_an_init_image_is_the_start(impasto, pictures):
 def test_the_demo_paints_into_a_folder_and_leaves_what_is_done(impasto, tmp_path):
     args = ["demo", tmp_path / "demo", *SMALL]
     first = impasto(*args)
-    assert first.returncode == 0 and len(first.stdout.splitlines()) == 2
-    assert all(read_picture(path).image.shape[-1] == 64 for path in first.stdout.splitlines())
+    *paintings, conv1, conv2, conv3, conv4, conv5 = first.stdout.splitlines()
+    assert first.returncode == 0 and len(paintings) == 2
+    assert all(read_picture(path).image.shape[-1] == 64 for path in paintings)
+    for n, sheet in enumerate((conv1, conv2, conv3, conv4, conv5), 1):
+        assert sheet.endswith(f"alexnet-conv{n}.png") and read_record(sheet)["lens"] == {"layer": f"conv{n}"}
     assert impasto(*args).stderr.count("finished already") == 2
 
 

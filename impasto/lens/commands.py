@@ -340,6 +340,22 @@ def sheet(
     print(output)
 
 
+def demo_sheets(folder: Path, quiet: bool) -> Iterator[Path]:
+    """A scan of the bundled pictures with AlexNet, and a sheet a layer. They are eight: a unit has up to three patches of each."""
+    from impasto.lens.index import make_setup
+    from impasto.lens.scan import scan as scan_pictures
+    from impasto.lens.sheet import sheet as draw_sheet
+    from impasto.lens.sheet import write_figure
+    from impasto.pictures import picture_path
+
+    net, atlas = _net("alexnet"), folder / "atlas"
+    _watch(scan_pictures([picture_path("cat").parent], net, make_setup(net, per_image=3), atlas), quiet)
+    for layer in ("conv1", "conv2", "conv3", "conv4", "conv5"):
+        output = folder / f"alexnet-{layer}.png"
+        write_figure(output, draw_sheet(atlas, net, layer), {"layer": layer})
+        yield output
+
+
 def _net(name: str, weights: Path | None = None, weights_input: str | None = None) -> "Net":
     from impasto.nets import INPUTS, build_net
     from impasto.weights import load_weights
