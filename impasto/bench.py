@@ -1,8 +1,8 @@
 """How fast, how good, how large: measured on this machine, against torch's own step and against a peer.
 
-The step, memory and the lens are measured in processes of their own, in turn with what they are compared with. Both programs get the
-same PNGs at their final size and are judged by their 8-bit pictures, with a net that neither minimises (judge.py). Start-up (loading
-torch and the weights) counts for neither. Nothing here is asserted by a test: a machine's speed is no fact about the code.
+The step, memory and the lens are measured in processes of their own, in turn with what they are compared with. Both programs get
+the same PNGs at their final size and are judged by their 8-bit pictures, with a net that neither minimises (judge.py). Start-up
+(loading torch and the weights) counts for neither. Nothing here is asserted by a test: a machine's speed is no fact about the code.
 """
 
 import hashlib
@@ -174,7 +174,7 @@ def some_views(count: int, side: int = 224) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def time_scan(name: str, count: int) -> None:
-    """In a child process: print the seconds of a bare forward pass and of a scan's, picture by picture, now one first, now the other."""
+    """In a child process: print the seconds of a bare pass and of a scan's, a pair a picture; each is first half the time."""
     loaded = load_weights(name)
     net = build_net(name, loaded.tensors, INPUTS[loaded.input])
     index, last = empty_index(make_setup(net)), net.convs[-1].name

@@ -4,10 +4,18 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
+    "check_layer": "crops",
+    "controls": "deconv",
+    "layer_statistics": "index",
     "make_setup": "index",
     "merge": "index",
+    "project": "deconv",
+    "read_index": "index",
+    "record": "deconv",
     "scan": "scan",
+    "sheet": "sheet",
     "top": "patches",
+    "unit_statistics": "index",
 }
 __all__ = sorted(_HOME)  # noqa: PLE0605
 

@@ -43,7 +43,7 @@ class Cell:
 
     patch: Patch
     pixels: Image.Image
-    projection: Array | None
+    projection: Array
 
 
 def sheet(
@@ -81,7 +81,7 @@ def sheet(
 
 
 def cut_out(net: Net, layer: str, patches: Mapping[int, Sequence[Patch]], rule: str, pooling: str) -> dict[int, list[Cell | None]]:
-    """The cells of each unit, picture by picture: each is read and run once. None where the picture is gone."""
+    """The cells of each unit, picture by picture: each is read and run once. None where the picture is gone or the unit silent."""
     cells: dict[int, list[Cell | None]] = {unit: [None] * len(found) for unit, found in patches.items()}
     missing, pictures = [], by_picture(patches)
     for row, places in pictures.items():
@@ -92,8 +92,9 @@ def cut_out(net: Net, layer: str, patches: Mapping[int, Sequence[Patch]], rule: 
             continue
         way = record(net, bring(picture, places[0][2].view), layer)
         for unit, n, patch in places:
-            drawn = project(way, unit, patch.y, patch.x, rule, pooling)[0] if patch.value > 0 else None
-            cells[unit][n] = _cell(patch, to_pillow(picture), drawn)
+            if patch.value > 0:
+                drawn = project(way, unit, patch.y, patch.x, rule, pooling)[0]
+                cells[unit][n] = _cell(patch, to_pillow(picture), drawn)
     _say_missing(missing, len(pictures))
     return cells
 
@@ -105,10 +106,10 @@ def _say_missing(missing: Sequence[str], of: int) -> None:
         warnings.warn(f"a place stays empty: {reason}", ImpastoWarning, stacklevel=3)
 
 
-def _cell(patch: Patch, picture: Image.Image, projection: Tensor | None) -> Cell:
+def _cell(patch: Patch, picture: Image.Image, projection: Tensor) -> Cell:
     (x0, y0, x1, y1), size = patch.view.clip(patch.field), _size_in_cell(patch)
     pixels = picture.resize(size, Image.Resampling.LANCZOS, patch.view.in_picture((x0, y0, x1, y1)))
-    return Cell(patch, pixels, None if projection is None else _resized(projection[:, y0:y1, x0:x1], size))
+    return Cell(patch, pixels, _resized(projection[:, y0:y1, x0:x1], size))
 
 
 def _resized(projection: Tensor, size: tuple[int, int]) -> Array:
@@ -139,12 +140,10 @@ def on_grey(signed: Array, largest: float) -> Image.Image:
 
 def _blocks(cells: Sequence[Cell | None], scale: str, own_filter: Array | None) -> list[Image.Image]:
     """Of one unit: its filter in the first layer, its patches, its projections."""
-    signed = [cell.projection for cell in cells if cell and cell.projection is not None]
+    signed = [cell.projection for cell in cells if cell]
     together = _reach(*signed) if signed else 0.0
 
-    def projected(cell: Cell) -> Image.Image | None:
-        if cell.projection is None:
-            return None
+    def projected(cell: Cell) -> Image.Image:
         return on_grey(cell.projection, together if scale == "block" else _reach(cell.projection))
 
     blocks = [_block(cells, lambda cell: cell.pixels), _block(cells, projected)]
@@ -159,18 +158,16 @@ def _reach(*signed: Array) -> float:
     return float(np.quantile(np.abs(np.concatenate([values.ravel() for values in signed])), 0.99))
 
 
-def _block(cells: Sequence[Cell | None], picture_of: Callable[[Cell], Image.Image | None]) -> Image.Image:
+def _block(cells: Sequence[Cell | None], picture_of: Callable[[Cell], Image.Image]) -> Image.Image:
     block = Image.new("RGB", (BLOCK, BLOCK), PAPER)
-    for n in range(SIDE * SIDE):
-        corner = (n % SIDE * (CELL + THIN), n // SIDE * (CELL + THIN))
-        cell = cells[n] if n < len(cells) else None
-        picture = picture_of(cell) if cell else None
-        if cell is None or picture is None:
-            block.paste(OUTSIDE, (*corner, corner[0] + CELL, corner[1] + CELL))
+    for n, cell in enumerate([*cells, *[None] * (SIDE * SIDE - len(cells))]):
+        x, y = n % SIDE * (CELL + THIN), n // SIDE * (CELL + THIN)
+        if cell is None:
+            block.paste(OUTSIDE, (x, y, x + CELL, y + CELL))
             continue
         left, top, *_ = _place_in_cell(cell.patch)
-        block.paste(_hatched(), corner)
-        block.paste(picture, (corner[0] + left, corner[1] + top))
+        block.paste(_hatched(), (x, y))
+        block.paste(picture_of(cell), (x + left, y + top))
     return block
 
 
@@ -227,8 +224,8 @@ def _legend(index: Index, interior: bool, rule: str, pooling: str, scale: str) -
     by = "each by itself" if scale == "patch" else "the nine of a unit alike"
     return (
         f"The nine strongest patches of {index.pictures} pictures, {most}, {ranked}, in reading order. "
-        f"Hatched: beyond what the net saw. Projections by rule {rule} (where pools share a switch: {pooling}); "
-        f"zero is grey, scaled {by} so that a hundredth is cut off."
+        f"Hatched: beyond what the net saw; empty: the unit is silent. "
+        f"Projections by rule {rule} (where pools share a switch: {pooling}); zero is grey, scaled {by} so that a hundredth is cut off."
     )
 
 
