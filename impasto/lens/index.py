@@ -95,7 +95,7 @@ class Index:
 
 
 def make_setup(net: Net, layers: Sequence[str] = (), k: int = 9, per_image: int = 1, size: int = 224, fit: str = "center") -> Setup:
-    """A scan of these layers, all convolutions unless named. Raises BadRecipe for one the net has not, and for too small a size."""
+    """A scan of these layers, all convolutions unless named. Raises BadRecipe for a layer that the net has not."""
     if fit not in FITS:
         raise BadRecipe(f"fit is {fit!r}, must be one of {', '.join(FITS)}")
     wanted = {layer_name(net, layer) for layer in layers or [conv.name for conv in net.convs]}

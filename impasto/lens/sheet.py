@@ -212,7 +212,9 @@ def _caption(draw: ImageDraw.ImageDraw, corner: tuple[int, int], width: int, uni
     """Above a unit: its number, its largest value, and in how many of the pictures it fires."""
     units = index.layers[layer]
     share = int(units.fired[unit]) / max(1, index.pictures)
-    said = f"largest {units.everywhere.value[unit, 0]:.3g}, fires in {share:.0%}" if share else "never fires"
+    largest = float(units.everywhere.value[unit, 0])
+    shown = f"{largest:.0f}" if largest >= 100 else f"{largest:.3g}"
+    said = f"largest {shown}, fires in {share:.0%}" if share else "never fires"
     draw.text(corner, f"unit {unit}", INK, _font(TEXT))
     draw.text((corner[0] + width, corner[1] + 1), said, FAINT, _font(SMALL), anchor="ra")
 
@@ -225,7 +227,8 @@ def _legend(index: Index, interior: bool, rule: str, pooling: str, scale: str) -
     return (
         f"The nine strongest patches of {index.pictures} pictures, {most}, {ranked}, in reading order. "
         f"Hatched: beyond what the net saw; empty: the unit is silent. "
-        f"Projections by rule {rule} (where pools share a switch: {pooling}); zero is grey, scaled {by} so that a hundredth is cut off."
+        f"Projections by rule {rule} (where pools share a switch: {pooling}); "
+        f"zero is grey, scaled {by} so that a hundredth is cut off."
     )
 
 
