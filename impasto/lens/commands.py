@@ -395,4 +395,4 @@ def _watch(steps: Iterator["Scanned"], quiet: bool) -> None:
                 shown = now
                 say(line)
     if not quiet:
-        say(f"scanned in {timedelta(seconds=round(time.monotonic() - begun))}, {skipped} pictures skipped")
+        say(f"scanned in {timedelta(seconds=round(time.monotonic() - begun))}, {skipped} skipped")

@@ -90,11 +90,10 @@ def cut_out(net: Net, layer: str, patches: Mapping[int, Sequence[Patch]], rule: 
         except BadImage as error:
             missing.append(str(error))
             continue
-        way = record(net, bring(picture, places[0][2].view), layer)
+        way, shown = record(net, bring(picture, places[0][2].view), layer), to_pillow(picture)
         for unit, n, patch in places:
             if patch.value > 0:
-                drawn = project(way, unit, patch.y, patch.x, rule, pooling)[0]
-                cells[unit][n] = _cell(patch, to_pillow(picture), drawn)
+                cells[unit][n] = _cell(patch, shown, project(way, unit, patch.y, patch.x, rule, pooling)[0])
     _say_missing(missing, len(pictures))
     return cells
 
