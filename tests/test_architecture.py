@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import impasto
+import impasto.lens
 
 HOUSE = Path(impasto.__file__).parent
 DRAWN = (HOUSE.parent / "ARCHITECTURE.md").read_text()
@@ -38,12 +39,13 @@ def test_a_module_imports_only_what_stands_above_it(module):
     assert imports(module) - {"pictures"} <= set(ORDER[: ORDER.index(module)])
 
 
-def test_the_public_face_is_sorted_and_exact():
-    assert impasto.__all__ == sorted(impasto.__all__)
-    for name in impasto.__all__:
-        assert getattr(impasto, name).__doc__ or name == "PRESETS"
+@pytest.mark.parametrize("package", [impasto, impasto.lens], ids=["impasto", "lens"])
+def test_the_public_face_is_sorted_and_exact(package):
+    assert package.__all__ == sorted(package.__all__) == dir(package)
+    for name in package.__all__:
+        assert getattr(package, name).__doc__ or name == "PRESETS"
     with pytest.raises(AttributeError, match="no attribute 'easel'"):
-        _ = impasto.easel
+        _ = package.easel
 
 
 def test_importing_does_nothing():
