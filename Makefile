@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine with Python 3.11 or later:
-#   make demo   paint the bundled pictures
+#   make demo   paint the bundled pictures, draw what the units look for in them
 #   make test   lint, types, tests and docs
 
 PYTHON ?= python3

@@ -1,8 +1,8 @@
 """How fast, how good, how large: measured on this machine, against torch's own step and against a peer.
 
-The step and memory are measured in processes of their own, torch's and ours in turn. Both programs get the same PNGs at their final
-size and are judged by their 8-bit pictures, with a net that neither minimises (judge.py). Start-up (loading torch and the weights)
-counts for neither. Nothing here is asserted by a test: a machine's speed is no fact about the code.
+The step, memory and the lens are measured in processes of their own, in turn with what they are compared with. Both programs get
+the same PNGs at their final size and are judged by their 8-bit pictures, with a net that neither minimises (judge.py). Start-up
+(loading torch and the weights) counts for neither. Nothing here is asserted by a test: a machine's speed is no fact about the code.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ import time
 import venv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,10 @@ from impasto.errors import ImpastoError
 from impasto.files import make_folder
 from impasto.images import quantize, read_picture, resize, scaled_size, write_picture
 from impasto.judge import judge_net, lpips, style_distance
+from impasto.lens.index import empty_index, make_setup
+from impasto.lens.patches import look
 from impasto.machine import SETTINGS, peak_memory_mb
-from impasto.nets import Net, Pool, preprocess
+from impasto.nets import INPUTS, Net, Pool, build_net, features, preprocess
 from impasto.pictures import picture_path
 from impasto.plan import default_budget, held_memory
 from impasto.recipe import Recipe, make_recipe
@@ -66,6 +69,8 @@ MEMORY_CASES = (  # side, bytes allowed or 0 for what is free, steps or 0 for on
     (4096, 3.9e9, 1),
     (8192, 14e9, 0),
 )
+
+LENS_CASES = (("alexnet", 240), ("vgg16", 40))
 
 
 @dataclass(frozen=True)
@@ -177,6 +182,48 @@ def memory(cases: Sequence[tuple[int, float, int]]) -> Iterator[dict[str, Any]]:
     """One row a case, as MEMORY_CASES has them."""
     for side, budget, steps in cases:
         yield _child("memory", side, budget, steps)
+
+
+# The lens
+
+
+def some_views(count: int, side: int = 224) -> Iterator[Tensor]:
+    """Squares (1, 3, side, side) out of the bundled pictures, drawn by a seed: decoded, as what is timed begins behind decoding."""
+    generator = torch.Generator().manual_seed(0)
+    pictures = [read_picture(path).image for path in sorted(picture_path("cat").parent.glob("*.jpg"))]
+    for n in range(count):
+        image = pictures[n % len(pictures)]
+        image = resize(image, scaled_size(image, int(torch.randint(2 * side, 4 * side, (), generator=generator))))
+        y, x = (int(torch.randint(length - side + 1, (), generator=generator)) for length in image.shape[-2:])
+        yield image[..., y : y + side, x : x + side].contiguous()
+
+
+@torch.no_grad()
+def time_scan(name: str, count: int) -> None:
+    """In a child process: print the seconds of a bare pass and of a scan's, a pair a picture; each is first half the time."""
+    loaded = load_weights(name)
+    net = build_net(name, loaded.tensors, INPUTS[loaded.input])
+    index, last = empty_index(make_setup(net)), net.convs[-1].name
+
+    def bare(image: Tensor) -> None:
+        features(net, image, [last])
+
+    bare(next(some_views(1)))
+    pairs = []
+    for n, image in enumerate(some_views(count)):
+        work = [partial(bare, image), partial(look, index, net, image, n)]
+        seconds = {part: _timed(work[part]) for part in ((0, 1) if n % 2 else (1, 0))}
+        pairs.append([seconds[0], seconds[1]])
+    print(json.dumps(pairs))
+
+
+def lens(cases: Sequence[tuple[str, int]]) -> Iterator[dict[str, Any]]:
+    """One row a case (net, pictures): seconds a picture of the bare pass and of the scan, and the ratio of their sums."""
+    for name, count in cases:
+        bare, scan = zip(*_child("lens", name, count), strict=True)
+        row = {"net": name, "pictures": count, "bare": statistics.median(bare), "scan": statistics.median(scan)}
+        half = count // 2
+        yield row | {"ratio": sum(scan) / sum(bare), "second_half": sum(scan[half:]) / sum(bare[half:])}
 
 
 # Fronts
@@ -351,6 +398,9 @@ def table(part: str, row: dict[str, Any]) -> list[str]:
         return [
             f"memory {row['side']:5} px: {peaks}, {row['seconds_a_step']:.1f} s a step, history {row['history']}, {row['plan']}"
         ]
+    if part == "lens":
+        times = f"forward {1000 * row['bare']:.1f} ms, scan {1000 * row['scan']:.1f} ms a picture"
+        return [f"lens {row['net']}, {row['pictures']} pictures: {times}, {row['ratio']:.2f}x ({row['second_half']:.2f}x later on)"]
     lines = [f"{row['content']} in the manner of {row['style']}, {row['side']} px"]
     for kind, ways in row["ways"].items():
         for weight, way in ways.items():
@@ -386,5 +436,7 @@ def _child(*arguments: Any) -> Any:
 if __name__ == "__main__":
     if sys.argv[1] == "steps":
         time_steps(sys.argv[2], int(sys.argv[3]))
+    elif sys.argv[1] == "lens":
+        time_scan(sys.argv[2], int(sys.argv[3]))
     else:
         measure_memory(int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]))

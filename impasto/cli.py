@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 from cyclopts import App, Group, Parameter
 from cyclopts.validators import Number
 
-from impasto.console import Quiet, say, watch
+from impasto.console import Quiet, Verbose, say, watch
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning
 from impasto.files import check_writable, make_folder, write_whole
-from impasto.lens.commands import lens_app
+from impasto.lens.commands import demo_sheets, lens_app
 from impasto.machine import settle
 from impasto.recipe import Recipe, checked_recipe, make_recipe
 
@@ -58,7 +58,6 @@ def _option(name: str) -> tuple[str, Any, None]:
 Knobs = make_dataclass("Knobs", [_option(name) for name in Recipe.model_fields])
 Knobs.__module__ = __name__
 KNOBS = Group("Knobs", help="What makes the picture. A preset sets them, what is given here wins. In brackets: the default's.")
-Verbose = Annotated[bool, Parameter(name=["--verbose", "-v"], negative=(), help="show the recipe, and where an error arose")]
 
 
 @app.command
@@ -151,12 +150,14 @@ def demo(
     quiet: Quiet = False,
     knobs: Annotated[Knobs | None, Parameter(name="*", group=KNOBS)] = None,  # type: ignore[valid-type]
 ) -> None:
-    """Paint the bundled pictures into FOLDER. Those painted there already stay; one that was interrupted goes on.
+    """Paint the bundled pictures into FOLDER, and draw what AlexNet's units look for in them, a sheet a layer.
+
+    What was painted there already stays; a painting that was interrupted goes on.
 
     Parameters
     ----------
     folder
-        Where the paintings go.
+        Where the paintings and sheets go.
     """
     from impasto.painting import Painting
     from impasto.pictures import picture_path
@@ -167,12 +168,14 @@ def demo(
         output = folder / f"{content}-{style}.png"
         _paint(Painting(picture_path(content), [picture_path(style)], output, recipe), quiet, resume=True)
         print(output)
+    for output in demo_sheets(folder, quiet):
+        print(output)
 
 
 @app.command
 def bench(
     *,
-    parts: str = "step,memory,fronts",
+    parts: str = "step,memory,lens,fronts",
     against: Literal["pastiche"] | None = None,
     size: Annotated[int, Parameter(validator=Number(gte=64))] = 256,
     pairs: Annotated[int, Parameter(validator=Number(gte=1, lte=6))] = 6,
@@ -180,14 +183,14 @@ def bench(
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
-    """Measure this machine: the step against torch's own, memory against what was planned, pictures against a peer's.
+    """Measure this machine: the step against torch's own, memory against what was planned, a scan, pictures against a peer's.
 
     All of it takes from half an hour to some hours. Prints a table.
 
     Parameters
     ----------
     parts
-        What to measure, as step,memory,fronts.
+        What to measure, as step,memory,lens,fronts.
     against
         Install this peer into an environment of its own and paint the same pictures with it.
     size
@@ -204,8 +207,8 @@ def bench(
     from impasto import bench as measured
 
     chosen = parts.replace(" ", "").split(",")
-    if wrong := set(chosen) - {"step", "memory", "fronts"}:
-        raise BadRecipe(f"--parts is {parts!r}: there is no {', '.join(sorted(wrong))}, there are step, memory and fronts")
+    if wrong := set(chosen) - {"step", "memory", "lens", "fronts"}:
+        raise BadRecipe(f"--parts is {parts!r}: there is no {', '.join(sorted(wrong))}, there are step, memory, lens and fronts")
     if output is not None:
         check_writable(output)
     weights = _weights(peer_weights)
@@ -213,6 +216,7 @@ def bench(
     rows: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
         "step": lambda: measured.step_times(measured.STEP_SIDES),
         "memory": lambda: measured.memory(measured.MEMORY_CASES),
+        "lens": lambda: measured.lens(measured.LENS_CASES),
         "fronts": lambda: measured.fronts(size, against is not None, pairs, weights),
     }
     for part in chosen:

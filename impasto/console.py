@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 PLAIN_SECONDS = 10.0
 Scales = list[tuple[int, int]]
 Quiet = Annotated[bool, Parameter(name=["--quiet", "-q"], negative=(), help="no progress")]
+Verbose = Annotated[bool, Parameter(name=["--verbose", "-v"], negative=(), help="show the recipe, and where an error arose")]
 
 
 def watch(steps: Iterator["Step"], scales: Scales, quiet: bool, shown: str = "total") -> None:

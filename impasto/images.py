@@ -55,28 +55,36 @@ def read_picture(source: str | Path | Image.Image, keep_hidden: bool = False) ->
     """
     if isinstance(source, Image.Image):
         return _decode(source, hashlib.sha256(source.tobytes()).hexdigest(), keep_hidden)
-    path = Path(source)
+    return decode(read_bytes(Path(source)), source, keep_hidden)
+
+
+def read_bytes(path: Path) -> bytes:
+    """A picture file as it is. Raises BadImage where there is none, or one of more than MAX_BYTES."""
     try:
         if path.stat().st_size > MAX_BYTES or not path.is_file():
             raise BadImage(f"cannot read {path}: it is no file, or larger than {MAX_BYTES // 10**6} MB")
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise BadImage(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def decode(data: bytes, name: str | Path, keep_hidden: bool = False) -> Picture:
+    """What is in a picture file, wherever it came from, as read_picture gives it; `name` is what messages call it."""
     if not data:
-        raise BadImage(f"{path} is empty")
+        raise BadImage(f"{name} is empty")
     try:
         with _open(io.BytesIO(data)) as opened:
             return _decode(opened, hashlib.sha256(data).hexdigest(), keep_hidden)
     except MemoryError:
         raise
     except BadImage as error:
-        raise BadImage(f"{path} {error}") from error
+        raise BadImage(f"{name} {error}") from error
     except Image.DecompressionBombError as error:
-        raise BadImage(f"{path} declares more than the {MAX_PIXELS // 1_000_000} million pixels that are read") from error
+        raise BadImage(f"{name} declares more than the {MAX_PIXELS // 1_000_000} million pixels that are read") from error
     except UnidentifiedImageError as error:
-        raise BadImage(f"{path} is no picture that can be read ({', '.join(FORMATS)})") from error
+        raise BadImage(f"{name} is no picture that can be read ({', '.join(FORMATS)})") from error
     except Exception as error:  # a decoder can fail in any way on a damaged file
-        raise BadImage(f"{path} is damaged: {error or type(error).__name__}") from error
+        raise BadImage(f"{name} is damaged: {error or type(error).__name__}") from error
 
 
 def scaled_size(image: Tensor, longer: int) -> tuple[int, int]:

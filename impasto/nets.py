@@ -232,9 +232,10 @@ def walk_layers(layers: Iterable[Conv | Pool], x: Tensor, padding: str, pre: Con
         yield layer.name, x
 
 
-def window(layer: Conv | Pool) -> tuple[int, int, int]:
+def window(layer: Conv | ConvShape | Pool) -> tuple[int, int, int]:
     """(size, stride, padding): place o behind the layer sees `size` places before it, from o stride - padding on."""
-    return (layer.size, layer.stride, 0) if isinstance(layer, Pool) else (layer.weight.shape[-1], layer.stride, layer.padding)
+    size = layer.weight.shape[-1] if isinstance(layer, Conv) else layer.size
+    return size, layer.stride, 0 if isinstance(layer, Pool) else layer.padding
 
 
 def features(net: Net, image: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
@@ -268,13 +269,28 @@ def map_size(net: Net, layer: str, size: Sequence[int]) -> tuple[int, int]:
     return lengths(down_to, size[0])[-1], lengths(down_to, size[1])[-1]
 
 
+def channels(net: Net, layer: str) -> int:
+    """How many channels the layer's map has: a pooling those of the convolution before it."""
+    found, name = 3, layer_name(net, layer).removesuffix(":pre")
+    for x in net.layers:
+        found = x.weight.shape[0] if isinstance(x, Conv) else found
+        if x.name == name:
+            break
+    return found
+
+
 def layer_name(net: Net, layer: str) -> str:
     """The one name of a layer: `relu4_2` -> `conv4_2`. Raises BadRecipe, naming the net's layers."""
-    name = layer.replace("relu", "conv", 1) if layer.startswith("relu") else layer
+    name = canonical(layer)
     known = [x.name for x in net.layers]
     if name.removesuffix(":pre") not in known or (name.endswith(":pre") and name.startswith("pool")):
         raise BadRecipe(f"{net.name} has no layer {layer!r}, its layers are {', '.join(known)}")
     return name
+
+
+def canonical(layer: str) -> str:
+    """`relu4_2` -> `conv4_2`, which is the rectified map; every other name is as it should be."""
+    return layer.replace("relu", "conv", 1) if layer.startswith("relu") else layer
 
 
 def rectified(x: Tensor, layer: Conv, padding: str) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 
 from impasto.errors import NoRoom
 from impasto.machine import free_memory, used_memory
-from impasto.nets import Conv, Net, Pool, map_size, window
+from impasto.nets import Conv, Net, Pool, channels, map_size, window
 from impasto.recipe import Recipe
 from impasto.tiles import Tiling, area_read, cut
 
@@ -129,8 +129,7 @@ def _pictures(recipe: Recipe, size: tuple[int, int], history: int) -> float:
 
 def _targets(net: Net, recipe: Recipe, size: tuple[int, int]) -> float:
     """The content picture's activations."""
-    down_to = {layer: cut(net, {layer}, ())[0] for layer in recipe.content_layers}
-    return sum(FLOAT * _channels(part) * prod(map_size(net, layer, size)) for layer, part in down_to.items())
+    return sum(FLOAT * channels(net, layer) * prod(map_size(net, layer, size)) for layer in recipe.content_layers)
 
 
 def _walking(layers: Sequence[Conv | Pool], places: float) -> float:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from impasto import bench
-from impasto.bench import Point, cost_reached, eager_cost, prepared, reached, table
+from impasto.bench import Point, cost_reached, eager_cost, prepared, reached, some_views, table
 from impasto.images import read_picture, resize
 from impasto.pictures import picture_path
 from impasto.recipe import make_recipe
@@ -48,6 +48,8 @@ def test_a_table_has_a_line_for_all_that_was_measured():
     assert "0.40x" in table("step", step)[0]
     peak = {"side": 512, "plan": "whole", "history": 10, "predicted_mb": 1270.0, "measured_mb": 1340.0, "seconds_a_step": 1.2}
     assert "1340 MB, planned 1270" in table("memory", peak)[0]
+    scan = {"net": "alexnet", "pictures": 240, "bare": 0.0145, "scan": 0.016, "ratio": 1.1, "second_half": 1.08}
+    assert "forward 14.5 ms, scan 16.0 ms a picture, 1.10x (1.08x later on)" in table("lens", scan)[0]
     way = [{"seconds": 10.0, "content": 0.5, "style": 0.4}]
     front = {"content": "cat", "style": "mosaic", "side": 256, "ways": {"draft": {"1.0": way}}}
     front["reached"] = {
@@ -67,6 +69,12 @@ def test_a_cost_is_reached_where_j_first_is_as_low():
 def test_every_program_gets_the_same_picture_at_its_final_size(tmp_path):
     path = prepared("mosaic", 64, tmp_path)
     assert max(read_picture(path).image.shape) == 64 and prepared("mosaic", 64, tmp_path) == path
+
+
+def test_the_lens_is_timed_on_many_different_squares():
+    views = list(some_views(6, 64))
+    assert all(view.shape == (1, 3, 64, 64) for view in views)
+    assert len({float(view.sum()) for view in views}) == 6 and torch.equal(views[3], list(some_views(4, 64))[3])
 
 
 def test_the_pairs_have_six_styles_and_are_bundled():

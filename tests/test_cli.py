@@ -243,8 +243,11 @@ def test_an_init_image_is_the_start(impasto, pictures):
 def test_the_demo_paints_into_a_folder_and_leaves_what_is_done(impasto, tmp_path):
     args = ["demo", tmp_path / "demo", *SMALL]
     first = impasto(*args)
-    assert first.returncode == 0 and len(first.stdout.splitlines()) == 2
-    assert all(read_picture(path).image.shape[-1] == 64 for path in first.stdout.splitlines())
+    *paintings, conv1, conv2, conv3, conv4, conv5 = first.stdout.splitlines()
+    assert first.returncode == 0 and len(paintings) == 2
+    assert all(read_picture(path).image.shape[-1] == 64 for path in paintings)
+    for n, sheet in enumerate((conv1, conv2, conv3, conv4, conv5), 1):
+        assert sheet.endswith(f"alexnet-conv{n}.png") and read_record(sheet)["lens"] == {"layer": f"conv{n}"}
     assert impasto(*args).stderr.count("finished already") == 2
 
 

@@ -47,12 +47,15 @@ def test_every_preset_is_explained():
 
 def test_python_examples_use_what_exists():
     import impasto
+    import impasto.lens
 
     for page in PAGES:
         for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
             compile(block, page.name, "exec")
             for names in re.findall(r"from impasto import (.+)", block):
                 assert {name.strip() for name in names.split(",")} <= set(impasto.__all__), names
+            for names in re.findall(r"from impasto\.lens import (.+)", block):
+                assert {name.strip() for name in names.split(",")} <= set(impasto.lens.__all__), names
 
 
 def test_the_pictures_stay_small():

@@ -8,7 +8,18 @@ from pathlib import Path
 from impasto.recipe import PRESETS, Recipe, make_recipe
 
 DOCS = Path(__file__).parent.parent / "docs"
-COMMANDS = ("", "transfer", "demo", "bench", "lens", "lens dream", "weights list", "weights fetch", "weights path")
+LENS = ("scan", "top", "units", "merge", "check", "project", "sheet", "dream")
+COMMANDS = (
+    "",
+    "transfer",
+    "demo",
+    "lens",
+    *(f"lens {it}" for it in LENS),
+    "bench",
+    "weights list",
+    "weights fetch",
+    "weights path",
+)
 MADE = "<!-- Made from the code by `python -m tests.write_docs`. -->"
 
 

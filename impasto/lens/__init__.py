@@ -1,1 +1,32 @@
-"""The lens: what each unit of a ConvNet looks for. Each file is one published method."""
+"""What the network has learned: each unit's patches and projections (Zeiler & Fergus 2013). Importing it does nothing."""
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "Objective": "dream",
+    "check_layer": "crops",
+    "controls": "deconv",
+    "dream": "dream",
+    "layer_statistics": "index",
+    "make_setup": "index",
+    "merge": "index",
+    "project": "deconv",
+    "read_index": "index",
+    "record": "deconv",
+    "scan": "scan",
+    "sheet": "sheet",
+    "top": "patches",
+    "unit_statistics": "index",
+}
+__all__ = sorted(_HOME)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'impasto.lens' has no attribute {name!r}")
+    return getattr(import_module(f"impasto.lens.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,21 +1,344 @@
-"""The commands of the lens: build objects, loop, print. stdout carries the result and nothing else."""
+"""`impasto lens`: build objects, loop, print. torch is loaded by the commands, not by their help."""
 
 import json as json_
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
 
-from impasto.console import Quiet, say, watch
-from impasto.errors import BadRecipe
+from impasto.console import PLAIN_SECONDS, Quiet, Verbose, say, watch
+from impasto.errors import BadRecipe, ImpastoError
+from impasto.files import check_writable
 
 if TYPE_CHECKING:
     from impasto.lens.dream import Objective
+    from impasto.lens.scan import Progress as Scanned
+    from impasto.nets import Net
 
-lens_app = App(name="lens", help="What each unit of a net looks for.")
+lens_app = App(name="lens", help="What the units of a net look for: patches, projections, sheets.")
 
-NetName = Literal["vgg19", "vgg16", "alexnet"]
+Output = Annotated[Path, Parameter(name=["--output", "-o"])]
+Json = Annotated[bool, Parameter(negative=())]
+Flag = Annotated[bool, Parameter(negative=())]
+Whole = Annotated[int, Parameter(validator=Number(gte=0))]
+Count = Annotated[int, Parameter(validator=Number(gte=1))]
+NetName = Literal["alexnet", "vgg16", "vgg19"]
+Rule = Literal["deconv", "guided", "gradient"]
+Pooling = Literal["sum", "overwrite", "max"]
+Fit = Literal["center", "whole"]
+WeightsFile = Annotated[Path | None, Parameter(help="Weights of the net from this file (.safetensors, or .pth of tensors only).")]
+WeightsInput = Annotated[
+    Literal["caffe", "torchvision"] | None,
+    Parameter(help="How the weights of that file want their pixels, where it does not tell."),
+]
+
+
+@lens_app.command
+def scan(
+    *pictures: Path,
+    output: Output,
+    net: NetName = "alexnet",
+    layers: str = "",
+    k: Count = 9,
+    per_image: Count = 1,
+    size: Annotated[int, Parameter(validator=Number(gte=16, lte=4096))] = 224,
+    fit: Fit = "center",
+    resume: Flag = False,
+    weights: WeightsFile = None,
+    weights_input: WeightsInput = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Pass PICTURES through a net and keep, for every unit, the patches that excite it most. Prints the atlas's path.
+
+    Ctrl-C or a crash loses at most half a minute: the same command with --resume goes on and ends with the same bytes.
+
+    Parameters
+    ----------
+    pictures
+        Folders, tar shards (pictures in them, nothing else is read), lists of paths, or single pictures.
+    output
+        The atlas: a folder for the index and its manifest. No pixels are kept in it.
+    net
+        The net whose units are asked.
+    layers
+        Its layers, as conv1,conv5 or conv4:pre (before the ReLU); all convolutions unless given.
+    k
+        Patches a unit.
+    per_image
+        Most patches of one picture, apart from one another by half a receptive field.
+    size
+        What a picture's shorter side is brought to.
+    fit
+        Look at the square in the middle of a picture, or at the whole of it.
+    resume
+        Continue the scan in the output folder, if there is one.
+    """
+    from impasto.lens.index import make_setup
+    from impasto.lens.scan import scan as scan_pictures
+
+    built = _net(net, weights, weights_input)
+    setup = make_setup(built, [name for name in layers.replace(" ", "").split(",") if name], k, per_image, size, fit)
+    try:
+        _watch(scan_pictures(pictures, built, setup, output, resume), quiet)
+    except KeyboardInterrupt:
+        say("stopped: --resume goes on from the last checkpoint")
+        raise
+    print(output)
+
+
+@lens_app.command
+def top(atlas: Path, /, *, layer: str, unit: Whole, interior: Flag = False, json: Json = False) -> None:
+    """Print a unit's patches, the strongest first: value, picture, place in the layer's map, box in the original picture's pixels.
+
+    Parameters
+    ----------
+    atlas
+        The folder of a scan.
+    layer
+        conv5, or conv5:pre where that was scanned.
+    unit
+        The unit's number, from 0.
+    interior
+        Rank the places that see no padding.
+    json
+        Print one JSON object.
+    """
+    from impasto.lens.patches import top as top_patches
+
+    patches = [patch.to_json() for patch in top_patches(atlas, layer, unit, interior)]
+    if json:
+        print(json_.dumps({"patches": patches}))
+        return
+    for patch in patches:
+        box = " ".join(f"{side:7.1f}" for side in patch["box"])
+        padding = "sees padding" if patch["touches_padding"] else ""
+        print(f"{patch['value']:10.4f}  y {patch['y']:3} x {patch['x']:3}  box {box}  {patch['picture']}  {padding}".rstrip())
+
+
+@lens_app.command
+def units(atlas: Path, /, *, layer: str | None = None, json: Json = False) -> None:
+    """Print what is known of layers or, with --layer, of a layer's units: how often they fire, how strongly, where.
+
+    A unit fires in a picture where its largest value is above 0; one that never does is dead on these pictures.
+
+    Parameters
+    ----------
+    atlas
+        The folder of a scan.
+    layer
+        Print its units, a line each.
+    json
+        Print one JSON object.
+    """
+    from impasto.lens.index import find_layer, layer_statistics, read_index, unit_statistics
+
+    index = read_index(atlas)
+    rows = unit_statistics(index, find_layer(index, layer)) if layer else layer_statistics(index)
+    if json:
+        print(json_.dumps({"pictures": index.pictures, "units" if layer else "layers": rows}))
+        return
+    for row in rows:
+        print("  ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items()))
+
+
+@lens_app.command
+def merge(*atlases: Path, output: Output) -> None:
+    """Make of the scans of several parts of a set the scan of all: the same bytes, in whatever order. Prints the atlas's path.
+
+    Parameters
+    ----------
+    atlases
+        The folders of scans with one net, one size, one k and the same layers; no picture may be in two of them.
+    output
+        The folder of the scan of all.
+    """
+    from impasto.lens.index import merge as merge_atlases
+
+    if not atlases:
+        raise BadRecipe("there is nothing to merge: name the folders of scans")
+    merge_atlases(atlases, output)
+    print(output)
+
+
+@lens_app.command
+def check(
+    atlas: Path,
+    /,
+    *,
+    layer: str | None = None,
+    units: str = "9",
+    seed: Whole = 0,
+    interior: Flag = False,
+    weights: WeightsFile = None,
+    weights_input: WeightsInput = None,
+    json: Json = False,
+) -> None:
+    """Cut patches out of their pictures, run them through the net again and print how far their values are from the scan's.
+
+    A patch that sees no padding is run alone, in two exact ways; one that does is run with its whole picture. Fails where an error
+    is larger than 1e-4 of the layer's largest value.
+
+    Parameters
+    ----------
+    atlas
+        The folder of a scan; its pictures must still be where they were.
+    layer
+        All layers of the scan unless given.
+    units
+        So many units of each layer, all, or a list as 3,17.
+    seed
+        Draws the units.
+    interior
+        Check the patches that see no padding.
+    json
+        Print every patch with its receipts, as one JSON object.
+    """
+    from impasto.lens.crops import check_layer
+    from impasto.lens.index import find_layer, read_index
+
+    index = read_index(atlas)
+    net, rows, wrong = _net(index.setup.net, weights, weights_input), [], 0
+    for name in [find_layer(index, layer)] if layer else index.layers:
+        found = list(check_layer(atlas, index, net, name, units, seed, interior))
+        rows += [{"layer": name, "unit": n, **patch.to_json(), "receipts": list(map(asdict, them))} for n, patch, them in found]
+        largest, worst = (
+            float(index.layers[name].everywhere.value.max()),
+            max((r.error for *_, them in found for r in them), default=0.0),
+        )
+        wrong += worst > 1e-4 * largest
+        if not json:
+            print(f"{name}: {len(found)} patches, largest error {worst:.1e}, largest value {largest:.4g}")
+    if json:
+        print(json_.dumps({"patches": rows}))
+    if wrong:
+        raise ImpastoError(f"in {wrong} layers values do not come again: were other weights or another size used?")
+
+
+@lens_app.command
+def project(
+    picture: Path,
+    /,
+    *,
+    layer: str,
+    unit: Whole,
+    output: Output,
+    place: str | None = None,
+    net: NetName = "alexnet",
+    rule: Rule = "deconv",
+    pooling: Pooling = "sum",
+    seed: Whole = 0,
+    size: Annotated[int, Parameter(validator=Number(gte=16, lte=4096))] = 224,
+    fit: Fit = "center",
+    weights: WeightsFile = None,
+    weights_input: WeightsInput = None,
+    json: Json = False,
+) -> None:
+    """Draw what in PICTURE a unit answers to, beside two controls that do not know the unit. Prints the path of the figure.
+
+    The controls: the same switches with another unit, and the same unit of a net with shuffled weights. Where the cosine to a
+    control is near 1, the drawing says little about the unit.
+
+    Parameters
+    ----------
+    picture
+        The photograph.
+    layer
+        The unit's layer, as conv5.
+    unit
+        Its number, from 0.
+    output
+        The figure: .png, .webp, .tif or .jpg.
+    place
+        The unit's place in the layer's map, as 6,11 (y, x); the one where it is strongest unless given.
+    net
+        The net.
+    rule
+        What is done at a ReLU on the way back.
+    pooling
+        What is done where two pools have one switch.
+    seed
+        Draws the controls.
+    size
+        What the picture's shorter side is brought to.
+    fit
+        Look at the square in the middle of the picture, or at the whole of it.
+    json
+        Print one JSON object about the projection in place of the path.
+    """
+    from impasto.images import check_format
+    from impasto.lens.sheet import project_picture, write_figure
+
+    check_format(output)
+    check_writable(output)
+    built = _net(net, weights, weights_input)
+    figure, about = project_picture(picture, built, layer, unit, _place(place), rule, pooling, seed, size, fit)
+    write_figure(output, figure, about)
+    for control in about["controls"]:
+        say(f"cosine to {control['name']}: {control['cosine']:.2f}")
+    print(json_.dumps({"output": str(output), **about}) if json else output)
+
+
+@lens_app.command
+def sheet(
+    atlas: Path,
+    /,
+    *,
+    layer: str,
+    output: Output,
+    units: str = "9",
+    seed: Whole = 0,
+    interior: Flag = False,
+    rule: Rule = "deconv",
+    pooling: Pooling = "sum",
+    scale: Literal["patch", "block"] = "patch",
+    weights: WeightsFile = None,
+    weights_input: WeightsInput = None,
+) -> None:
+    """Draw the papers' figure: of each unit nine patches beside nine projections, in the first layer its filter too.
+
+    Prints the path of the figure.
+
+    Parameters
+    ----------
+    atlas
+        The folder of a scan; its pictures must still be where they were.
+    layer
+        The layer, as conv3.
+    output
+        The figure: .png, .webp, .tif or .jpg.
+    units
+        So many units, all, or a list as 3,17 (17, for one).
+    seed
+        Draws the units.
+    interior
+        Show the patches that see no padding.
+    rule
+        What is done at a ReLU on the way back.
+    pooling
+        What is done where two pools have one switch.
+    scale
+        Scale each projection by itself, or the nine of a unit alike.
+    """
+    from impasto.images import check_format
+    from impasto.lens.index import read_index
+    from impasto.lens.sheet import sheet as draw_sheet
+    from impasto.lens.sheet import write_figure
+
+    check_format(output)
+    check_writable(output)
+    net = _net(read_index(atlas).setup.net, weights, weights_input)
+    options: dict[str, Any] = {"seed": seed, "interior": interior, "rule": rule, "pooling": pooling, "scale": scale}
+    figure = draw_sheet(atlas, net, layer, units, **options)
+    write_figure(output, figure, {"layer": layer, "units": units, **options})
+    print(output)
 
 
 @lens_app.command
@@ -79,6 +402,32 @@ def dream(
     print(json_.dumps(report) if json else output)
 
 
+def demo_sheets(folder: Path, quiet: bool) -> Iterator[Path]:
+    """A scan of the bundled pictures with AlexNet, and a sheet a layer. They are eight: a unit has up to three patches of each."""
+    from impasto.lens.index import make_setup
+    from impasto.lens.scan import scan as scan_pictures
+    from impasto.lens.sheet import sheet as draw_sheet
+    from impasto.lens.sheet import write_figure
+    from impasto.pictures import picture_path
+
+    net, atlas = _net("alexnet"), folder / "atlas"
+    _watch(scan_pictures([picture_path("cat").parent], net, make_setup(net, per_image=3), atlas), quiet)
+    for layer in ("conv1", "conv2", "conv3", "conv4", "conv5"):
+        output = folder / f"alexnet-{layer}.png"
+        write_figure(output, draw_sheet(atlas, net, layer), {"layer": layer})
+        yield output
+
+
+def _net(name: str, weights: Path | None = None, weights_input: str | None = None) -> "Net":
+    from impasto.nets import INPUTS, build_net
+    from impasto.weights import load_weights
+
+    if weights_input and weights is None:
+        raise BadRecipe("--weights-input says how the pixels of --weights FILE are meant: give that file too")
+    loaded = load_weights(name, weights, weights_input)
+    return build_net(name, loaded.tensors, INPUTS[loaded.input])
+
+
 def _objective(layer: str, unit: int | None, pair: str | None, everywhere: bool) -> "Objective":
     """What --unit or --pair ask for: 17,23 both, 17,-23 the one against the other."""
     from impasto.lens.dream import Objective
@@ -94,3 +443,35 @@ def _objective(layer: str, unit: int | None, pair: str | None, everywhere: bool)
     if second.startswith("-"):
         return Objective(layer, (int(first),), (int(other),), everywhere)
     return Objective(layer, (int(first), int(other)), (), everywhere)
+
+
+def _place(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    parts = text.replace(" ", "").split(",")
+    if len(parts) != 2 or not all(part.isdecimal() for part in parts):
+        raise BadRecipe(f"--place is {text!r}, must be y,x as 6,11")
+    return int(parts[0]), int(parts[1])
+
+
+def _watch(steps: Iterator["Scanned"], quiet: bool) -> None:
+    """Scan to the end: a bar on a terminal, else a line now and then. Pictures that cannot be used are always named."""
+    console, begun, first, shown, skipped = Console(stderr=True), time.monotonic(), 0, 0.0, 0
+    bar = Progress(
+        BarColumn(), TextColumn("{task.description}"), console=console, transient=True, disable=quiet or not console.is_terminal
+    )
+    with bar:
+        task = bar.add_task("")
+        for step in steps:
+            first, now = first or step.done, time.monotonic()
+            if step.row.skipped:
+                skipped += 1
+                say(f"skipped: {step.row.skipped}")
+            left = (now - begun) / (step.done - first + 1) * (step.of - step.done)
+            line = f"{step.done} of {step.of} pictures, {timedelta(seconds=round(left))} left"
+            bar.update(task, total=step.of, completed=step.done, description=line)
+            if not quiet and not console.is_terminal and now - shown >= PLAIN_SECONDS:
+                shown = now
+                say(line)
+    if not quiet:
+        say(f"scanned in {timedelta(seconds=round(time.monotonic() - begun))}, {skipped} skipped")

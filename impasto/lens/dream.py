@@ -22,11 +22,12 @@ from impasto.canvas import ripples, waves
 from impasto.descent import Cost, Optimizer, State, Step, begin, descend
 from impasto.errors import BadRecipe
 from impasto.files import check_writable
+from impasto.geometry import field_of
 from impasto.images import MIN_SIDE, check_format, quantize, read_picture, resize, write_picture
 from impasto.kernels import has_winograd
 from impasto.losses import gram_matrix
 from impasto.machine import peak_memory_mb
-from impasto.nets import INPUTS, Net, Pool, build_net, features, layer_name, map_size, window
+from impasto.nets import INPUTS, Net, Pool, build_net, channels, features, layer_name, map_size
 from impasto.pictures import CALIBRATION, picture_path
 from impasto.weights import load_weights
 
@@ -83,33 +84,24 @@ def check(net: Net, objective: Objective, size: int) -> None:
     """Raise BadRecipe for what the net does not have, or does not see at this size."""
     if not objective.channels:
         raise BadRecipe("there is no channel to excite")
-    channels = _channels(net, objective.layer)
+    last = channels(net, objective.layer) - 1
     for k in (*objective.channels, *objective.against):
-        if not 0 <= k < channels:
-            raise BadRecipe(f"{objective.layer} of {net.name} has no channel {k}, it has 0 to {channels - 1}")
+        if not 0 <= k <= last:
+            raise BadRecipe(f"{objective.layer} of {net.name} has no channel {k}, it has 0 to {last}")
     if size < (least := least_size(net, objective.layer)):
         raise BadRecipe(f"size is {size}, must be at least {least} for {objective.layer} of {net.name}")
 
 
 def natural_size(net: Net, objective: Objective) -> int:
     """The side of a square picture that shows the objective: for the unit at the centre what it sees, its receptive field."""
-    return SIDE if objective.everywhere else max(field(net, objective.layer), least_size(net, objective.layer))
+    if objective.everywhere:
+        return SIDE
+    return max(field_of(net.layers, layer_name(net, objective.layer)).size, least_size(net, objective.layer))
 
 
 def least_size(net: Net, layer: str) -> int:
     """The least side of a square picture of which something is left at the layer."""
     return next(n for n in count(MIN_SIDE) if min(map_size(net, layer, (n, n))) >= 1)
-
-
-def field(net: Net, layer: str) -> int:
-    """The side of the receptive field of the layer's units, in pixels."""
-    side, jump, name = 1, 1, layer_name(net, layer).removesuffix(":pre")
-    for x in net.layers:
-        size, stride, _ = window(x)
-        side, jump = side + (size - 1) * jump, jump * stride
-        if x.name == name:
-            break
-    return side
 
 
 def make_cost(net: Net, objective: Objective, seed: int, i: int) -> Cost:
@@ -295,9 +287,3 @@ def _places(pictures: int, n: int) -> list[tuple[int, int]]:
     """(y, x) of the upper left corner of each."""
     columns = math.ceil(math.sqrt(pictures))
     return [(i // columns * (n + GAP), i % columns * (n + GAP)) for i in range(pictures)]
-
-
-def _channels(net: Net, layer: str) -> int:
-    """How many channels the layer has."""
-    name = before(net, layer).removesuffix(":pre")
-    return next(len(x.bias) for x in net.convs if x.name == name)

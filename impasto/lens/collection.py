@@ -1,0 +1,183 @@
+"""A set of pictures: folders, lists, tar shards or single files, in the order of their names, one at a time.
+
+A picture is known by its name (its path in the folder, in the shard, or as listed) and the SHA-256 of its bytes. A tar is a folder:
+`shard.tar/cat.jpg`. Nothing is unpacked; members that are not pictures are passed over.
+"""
+
+import hashlib
+import heapq
+import os
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from posixpath import normpath
+from typing import Any
+
+from impasto.errors import BadImage, BadInput
+from impasto.images import MAX_BYTES, Picture, decode, read_bytes
+
+SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".avif"])
+MAX_LIST = 10**9
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a picture's bytes are: all of a file, or in a tar `length` bytes from `offset` on."""
+
+    name: str
+    path: str
+    offset: int | None = None
+    length: int | None = None
+
+    @property
+    def parts(self) -> list[str]:
+        """By which pictures are ordered: folder by folder, then name."""
+        return self.name.split("/")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A picture that was looked at, as the manifest has it: upright `height` and `width`, or why it was `skipped`."""
+
+    source: Source
+    sha256: str
+    height: int = 0
+    width: int = 0
+    skipped: str | None = None
+
+    @property
+    def key(self) -> tuple[list[str], str]:
+        """By which pictures are ordered: name, then bytes."""
+        return self.source.parts, self.sha256
+
+
+def find_pictures(places: Sequence[Path]) -> Iterator[Source]:
+    """Every picture in these folders, tar shards, lists (a path a line) and files, in the order of their names.
+
+    No more is held in memory than the names in one folder, shard or list. Raises BadInput for a place that is none of these.
+    """
+    return heapq.merge(*map(_pictures_in, places), key=lambda source: source.parts)
+
+
+def _pictures_in(place: Path) -> Iterator[Source]:
+    place = Path(os.path.abspath(place))
+    if place.is_dir():
+        return _in_folder(place, "", ())
+    if not place.is_file():
+        raise BadInput(f"there is no folder, tar, list or picture {place}")
+    if place.suffix.lower() == ".tar":
+        return _in_tar(place, f"{place.name}/")
+    return iter([Source(place.name, str(place))]) if place.suffix.lower() in SUFFIXES else _in_list(place)
+
+
+def _in_folder(folder: Path, prefix: str, above: tuple[str, ...]) -> Iterator[Source]:
+    real = os.path.realpath(folder)
+    if real in above:  # a link to a folder that it lies in
+        return
+    try:
+        entries = sorted(os.listdir(folder))
+    except OSError as error:
+        raise BadInput(f"cannot read the folder {folder}: {error.strerror}") from error
+    for entry in entries:
+        path, suffix = folder / entry, os.path.splitext(entry)[1].lower()
+        if entry.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _in_folder(path, f"{prefix}{entry}/", (*above, real))
+        elif suffix == ".tar":
+            yield from _in_tar(path, f"{prefix}{entry}/")
+        elif suffix in SUFFIXES:
+            yield Source(prefix + entry, str(path))
+
+
+def _in_tar(path: Path, prefix: str) -> Iterator[Source]:
+    try:
+        with tarfile.open(path, "r:") as tar:
+            members = [member for member in tar if member.type in (tarfile.REGTYPE, tarfile.AREGTYPE)]
+    except (OSError, tarfile.TarError, ValueError) as error:
+        raise BadInput(f"{path} cannot be read as an uncompressed tar: {error}") from error
+    found = [Source(prefix + normpath(m.name).lstrip("/"), str(path), m.offset_data, m.size) for m in members]
+    pictures = (source for source in found if os.path.splitext(source.name)[1].lower() in SUFFIXES)
+    return iter(sorted(pictures, key=lambda source: source.parts))
+
+
+def _in_list(path: Path) -> Iterator[Source]:
+    try:
+        text = path.read_text("utf-8") if path.stat().st_size <= MAX_LIST else "\0"
+    except (OSError, ValueError):
+        text = "\0"
+    if "\0" in text:
+        raise BadInput(f"{path} is no folder, tar or picture, and cannot be read as a list of pictures, one a line")
+    names = [normpath(line.strip()) for line in text.splitlines() if line.strip()]
+    return iter(sorted((Source(name, str(path.parent / name)) for name in names), key=lambda source: source.parts))
+
+
+def read(source: Source) -> bytes:
+    """The picture's bytes. Raises BadImage."""
+    if source.offset is None or source.length is None:
+        return read_bytes(Path(source.path))
+    if source.length > MAX_BYTES:
+        raise BadImage(f"cannot read {source.name}: it is larger than {MAX_BYTES // 10**6} MB")
+    try:
+        with open(source.path, "rb") as file:
+            file.seek(source.offset)
+            data = file.read(source.length)
+    except OSError as error:
+        raise BadImage(f"cannot read {source.path}: {error.strerror}") from error
+    if len(data) < source.length:
+        raise BadImage(f"{source.name} is cut off: {source.path} ends before it does")
+    return data
+
+
+def same_name(sources: Iterator[Source]) -> Iterator[list[Source]]:
+    """The pictures that share a name, together: nearly always one."""
+    return (list(group) for _, group in groupby(sources, key=lambda source: source.parts))
+
+
+def look_at(sources: Sequence[Source]) -> Iterator[tuple[Row, Picture | None]]:
+    """Read and decode pictures that share a name, in the order of their SHA-256; the same bytes once. Bad ones are rows too."""
+    found: dict[str, tuple[Source, bytes | BadImage]] = {}
+    for source in sorted(sources, key=lambda source: (source.path, source.offset or 0)):
+        data = _bytes_or_error(source)
+        found.setdefault(hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else "", (source, data))
+    for sha256, (source, data) in sorted(found.items()):
+        yield _row(source, sha256, data)
+
+
+def _bytes_or_error(source: Source) -> bytes | BadImage:
+    try:
+        return read(source)
+    except BadImage as error:
+        return error
+
+
+def _row(source: Source, sha256: str, data: bytes | BadImage) -> tuple[Row, Picture | None]:
+    try:
+        if isinstance(data, BadImage):
+            raise data
+        picture = decode(data, source.name)
+    except BadImage as error:
+        return Row(source, sha256, skipped=str(error)), None
+    return Row(source, sha256, picture.image.shape[-2], picture.image.shape[-1]), picture
+
+
+def read_again(row: Row) -> Picture:
+    """The picture of a row, as it was. Raises BadImage when it is gone or has other bytes now."""
+    data = read(row.source)
+    if hashlib.sha256(data).hexdigest() != row.sha256:
+        raise BadImage(f"{row.source.name} ({row.source.path}) has changed since it was scanned")
+    return decode(data, row.source.name)
+
+
+def row_to_json(row: Row) -> dict[str, Any]:
+    """The row as one object of the manifest, without what does not apply."""
+    flat = asdict(row.source) | {name: value for name, value in asdict(row).items() if name != "source"}
+    return {name: value for name, value in flat.items() if value is not None}
+
+
+def row_from_json(flat: dict[str, Any]) -> Row:
+    """The other way round. Raises KeyError or TypeError for what is no row."""
+    source = Source(flat.pop("name"), flat.pop("path"), flat.pop("offset", None), flat.pop("length", None))
+    return Row(source, **flat)

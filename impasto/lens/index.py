@@ -1,0 +1,380 @@
+"""The index of a scan: per unit its strongest patches and its statistics, with no pixels in it; docs/lens.md has the format.
+
+Patches are in a total order: value falling, then picture, y, x rising. Counts are integers. So an index does not depend on how
+the pictures were parted, and indices of parts merge to the very bytes of one scan of all.
+"""
+
+import hashlib
+import heapq
+import json
+import os
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import count, islice, repeat
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from impasto.errors import BadInput, BadRecipe
+from impasto.files import make_folder, sha256, write_whole
+from impasto.geometry import Field, field_of
+from impasto.lens.collection import Row, row_from_json, row_to_json
+from impasto.lens.view import FITS
+from impasto.nets import Net, canonical, channels, layer_name
+from impasto.weights import digest
+
+FORMAT = 1
+INDEX, MANIFEST = "index.safetensors", "manifest.jsonl"
+# Eight bins an octave: a quantile is known to 9 %. The first bin holds 0 and below, the last what is above the last edge.
+EDGES = np.concatenate([[0.0], 2 ** (np.arange(-12 * 8, 16 * 8 + 1) / 8)]).astype(np.float32)
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What the index must know of a layer: how many units, and what a place of it sees."""
+
+    units: int
+    field: Field
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that an index depends on, apart from the pictures: two indices of one setup can be merged."""
+
+    net: str
+    weights: str
+    input: dict[str, Any]
+    layers: dict[str, Layer]
+    k: int
+    per_image: int
+    size: int
+    fit: str
+
+
+@dataclass
+class Ranking:
+    """The k strongest patches of C units: `value` (C, k), falling; `where` (C, k, 3) is picture, y, x. Not filled: -inf and -1."""
+
+    value: Array
+    where: Array
+
+
+@dataclass
+class Units:
+    """What is known of the units of a layer.
+
+    `everywhere` ranks all places, `interior` those that see no padding. Of C units: in how many pictures each `fired` (its maximum
+    is above 0), in how many of these it was strongest where it sees padding (`padded`), and how often its maximum in a picture
+    fell into each bin of EDGES, `bins` (C, len(EDGES) + 1). `first` is the row of unit 0 in the index's rankings.
+    """
+
+    first: int
+    everywhere: Ranking
+    interior: Ranking
+    fired: Array
+    padded: Array
+    bins: Array
+
+
+@dataclass
+class Index:
+    """What a scan found in so many `pictures`. Its manifest has so many `rows`: those of skipped pictures count too."""
+
+    setup: Setup
+    rows: int
+    pictures: int
+    layers: dict[str, Units]
+    rankings: Ranking  # those of all layers one below the other, of which each layer's are views: a picture enters them in one sort
+
+
+def make_setup(net: Net, layers: Sequence[str] = (), k: int = 9, per_image: int = 1, size: int = 224, fit: str = "center") -> Setup:
+    """A scan of these layers, all convolutions unless named. Raises BadRecipe for a layer that the net has not."""
+    if fit not in FITS:
+        raise BadRecipe(f"fit is {fit!r}, must be one of {', '.join(FITS)}")
+    wanted = {layer_name(net, layer) for layer in layers or [conv.name for conv in net.convs]}
+    names = [name for x in net.layers for name in (f"{x.name}:pre", x.name) if name in wanted]
+    weights = {f"{c.name}.{kind}": getattr(c, kind) for c in net.convs for kind in ("weight", "bias")}
+    found = {name: Layer(channels(net, name), field_of(net.layers, name)) for name in names}
+    return Setup(net.name, digest(weights), json.loads(json.dumps(asdict(net.input))), found, k, per_image, size, fit)
+
+
+def check_net(setup: Setup, net: Net) -> None:
+    """Raise BadRecipe unless it was this net, with these weights, that scanned."""
+    own = make_setup(net, [next(iter(setup.layers))])
+    if changed := [name for name in ("net", "weights", "input") if getattr(own, name) != getattr(setup, name)]:
+        raise BadRecipe(f"the scan was made with another {' and '.join(changed)}: give the same weights")
+
+
+def empty_index(setup: Setup) -> Index:
+    """Before the first picture."""
+    count = 2 * sum(layer.units for layer in setup.layers.values())
+    rankings = Ranking(np.full((count, setup.k), -np.inf, np.float32), np.full((count, setup.k, 3), -1, np.int32))
+    layers: dict[str, Units] = {}
+    first = 0
+    for name, layer in setup.layers.items():
+        parts = [slice(first, first + layer.units), slice(first + layer.units, first + 2 * layer.units)]
+        everywhere, interior = (Ranking(rankings.value[part], rankings.where[part]) for part in parts)
+        counts = (np.zeros((layer.units, *shape), np.int32) for shape in ((), (), (len(EDGES) + 1,)))
+        layers[name] = Units(first, everywhere, interior, *counts)
+        first += 2 * layer.units
+    return Index(setup, 0, 0, layers, rankings)
+
+
+def ranked(value: Array, where: Array, k: int) -> tuple[Array, Array]:
+    """The first k of (C, n) values and (C, n, 3) places under the total order (-value, picture, y, x)."""
+    order = np.lexsort((where[..., 2], where[..., 1], where[..., 0], -value))[:, :k]
+    return np.take_along_axis(value, order, 1), np.take_along_axis(where, order[..., None], 1)
+
+
+def find_layer(index: Index, layer: str) -> str:
+    """The layer's one name in the index. Raises BadRecipe, naming those that were scanned."""
+    name = canonical(layer)
+    if name not in index.layers:
+        raise BadRecipe(f"layer {layer!r} was not scanned, these were: {', '.join(index.layers)}")
+    return name
+
+
+def check_unit(index: Index, layer: str, unit: int) -> None:
+    """Raise BadRecipe for a unit that the layer has not."""
+    units = index.setup.layers[layer].units
+    if not 0 <= unit < units:
+        raise BadRecipe(f"unit is {unit}, {layer} has the units 0 to {units - 1}")
+
+
+def quantile(index: Index, layer: str, share: float) -> Array:
+    """(C,): what each unit's maximum in a picture does not exceed in this share of the pictures; at most 9 % too high."""
+    units = index.layers[layer]
+    reached = units.bins.cumsum(1) >= share * index.pictures
+    upper: Array = np.append(EDGES, np.inf)[reached.argmax(1)]
+    return np.minimum(upper, units.everywhere.value[:, 0])
+
+
+def choose_units(text: str, count: int, seed: str) -> list[int]:
+    """A number of units of `count`, drawn by `seed`; "all"; or a list as "3,17" ("17," for one). Raises BadRecipe."""
+    text = text.replace(" ", "")
+    if text == "all":
+        return list(range(count))
+    if text.isdecimal() and int(text):
+        return sorted(random.Random(seed).sample(range(count), min(int(text), count)))
+    parts = text.split(",")
+    if len(parts) > 1 and all(part.isdecimal() and int(part) < count for part in parts if part) and any(parts):
+        return [int(part) for part in parts if part]
+    raise BadRecipe(f"units is {text!r}, must be a number of units, all, or a list like 3,17 of units 0 to {count - 1}")
+
+
+def layer_statistics(index: Index) -> list[dict[str, Any]]:
+    """Of each layer: its units, those that never fire, how often the others do, and how often their maximum sees padding."""
+    rows = []
+    for name, layer in index.layers.items():
+        fired, looks = int(layer.fired.sum()), layer.fired.size * index.pictures
+        counts = {"layer": name, "units": len(layer.fired), "dead": int((layer.fired == 0).sum())}
+        shares = {"fires": fired / max(1, looks), "sees_padding": int(layer.padded.sum()) / max(1, fired)}
+        rows.append(counts | shares)
+    return rows
+
+
+def unit_statistics(index: Index, name: str) -> list[dict[str, Any]]:
+    """Of each unit of a layer: the share of pictures in which it fires, of these that where its maximum sees padding; quantiles."""
+    layer = index.layers[name]
+    columns = {"fires": layer.fired / max(1, index.pictures), "sees_padding": layer.padded / np.maximum(1, layer.fired)}
+    columns |= {f"q{round(100 * share)}": quantile(index, name, share) for share in (0.5, 0.9, 0.99)}
+    columns["largest"] = layer.everywhere.value[:, 0]
+    return [{"unit": n} | {key: float(column[n]) for key, column in columns.items()} for n in range(len(layer.fired))]
+
+
+# On disk
+
+
+def write_index(path: Path, index: Index, manifest: str, length: int) -> None:
+    """Write the index; `manifest` is the SHA-256 of the first `length` bytes of its manifest."""
+    tensors = {f"{layer}/{name}": tensor for layer, units in index.layers.items() for name, tensor in _tensors(units).items()}
+    about = {"format": FORMAT, "setup": _setup_to_json(index.setup), "rows": index.rows, "pictures": index.pictures}
+    about |= {"manifest": manifest, "length": length}
+    metadata = {"impasto": json.dumps(about, sort_keys=True)}  # one entry: safetensors writes several in any order
+    write_whole(path, lambda file: file.write(safetensors.numpy.save(tensors, metadata)))
+
+
+def _tensors(units: Units) -> dict[str, Array]:
+    rankings = {"everywhere": units.everywhere, "interior": units.interior}
+    tensors = {f"{name}/{kind}": getattr(ranking, kind) for name, ranking in rankings.items() for kind in ("value", "where")}
+    return tensors | {"fired": units.fired, "padded": units.padded, "bins": units.bins}
+
+
+def _fill(units: Units, tensors: dict[str, Array], layer: str) -> None:
+    """Put in what a file holds of a layer, each tensor held to the shape and type it must have."""
+    for name, array in _tensors(units).items():
+        tensor = tensors[f"{layer}/{name}"]
+        if tensor.shape != array.shape or tensor.dtype != array.dtype:
+            raise ValueError(f"{layer}/{name} is {tensor.dtype} {tensor.shape}, must be {array.dtype} {array.shape}")
+        array[...] = tensor
+
+
+def _setup_to_json(setup: Setup) -> dict[str, Any]:
+    layers = [{"name": name, "units": layer.units, **asdict(layer.field)} for name, layer in setup.layers.items()]
+    return asdict(setup) | {"layers": layers}
+
+
+def _setup_from_json(flat: dict[str, Any]) -> Setup:
+    layers = {it.pop("name"): Layer(it.pop("units"), Field(**it)) for it in flat["layers"]}
+    setup = Setup(**(flat | {"layers": layers}))
+    if setup.fit not in FITS:
+        raise ValueError(f"its fit is {setup.fit!r}")
+    return setup
+
+
+def read_index(folder: Path) -> Index:
+    """The finished index in an atlas. Raises BadInput where there is none, or it or its manifest is damaged."""
+    path = folder / INDEX
+    if not path.is_file():
+        raise BadInput(f"there is no finished scan in {folder}: impasto lens scan PICTURES -o {folder} makes one")
+    index, about = read_index_file(path)
+    if not (folder / MANIFEST).is_file() or sha256(folder / MANIFEST) != about["manifest"]:
+        raise BadInput(f"{folder / MANIFEST} is not the manifest of {path}: scan again")
+    return index
+
+
+def read_index_file(path: Path) -> tuple[Index, dict[str, Any]]:
+    """An index, finished or on its way, and what it says about itself. Raises BadInput."""
+    try:
+        with safetensors.safe_open(path, "np") as opened:
+            about = json.loads((opened.metadata() or {})["impasto"])
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        if about["format"] != FORMAT:
+            raise ValueError(f"its format is {about['format']}, must be {FORMAT}")
+        index = empty_index(_setup_from_json(about["setup"]))
+        index.rows, index.pictures = int(about["rows"]), int(about["pictures"])
+        for name, units in index.layers.items():
+            _fill(units, tensors, name)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
+        raise BadInput(f"{path} cannot be read as the index of a scan: {error}") from error
+    return index, about
+
+
+def read_rows(manifest: Path) -> Iterator[Row]:
+    """The manifest's rows, which follow its head, one at a time. Raises BadInput."""
+    try:
+        with open(manifest, "rb") as file:
+            for line in islice(file, 1, None):
+                yield row_from_json(json.loads(line))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{manifest} cannot be read as the manifest of a scan: {error}") from error
+
+
+def rows_at(folder: Path, numbers: Sequence[int]) -> dict[int, Row]:
+    """{number: row} of these rows of the manifest."""
+    wanted = set(numbers)
+    rows = islice(read_rows(folder / MANIFEST), max(wanted, default=-1) + 1)
+    return {number: row for number, row in enumerate(rows) if number in wanted}
+
+
+def _line(it: dict[str, Any]) -> bytes:
+    """An object as a line of the manifest."""
+    return json.dumps(it, sort_keys=True).encode() + b"\n"
+
+
+def _head(setup: Setup) -> bytes:
+    """The manifest's first line."""
+    return _line({"format": FORMAT, "setup": _setup_to_json(setup)})
+
+
+def check_same(setup: Setup, other: Setup, path: Path) -> None:
+    """Raise BadRecipe, naming what differs, unless the scan in `path` has this setup."""
+    if changed := [f.name for f in fields(Setup) if getattr(setup, f.name) != getattr(other, f.name)]:
+        raise BadRecipe(f"{path} is a scan with other {', '.join(changed)}: give the same again, or another folder with -o")
+
+
+# Merging
+
+
+def merge(folders: Sequence[Path], output: Path) -> Index:
+    """Write into `output` the index that one scan of the pictures of all these scans would have written, byte for byte.
+
+    Raises BadRecipe for scans of different setups, BadInput for a picture that is in two of them: it would be counted twice.
+    """
+    indices = [read_index(folder) for folder in folders]
+    for folder, index in zip(folders[1:], indices[1:], strict=True):
+        check_same(indices[0].setup, index.setup, folder)
+    make_folder(output)
+    numbers = _merge_manifests(indices[0].setup, folders, output / MANIFEST)
+    merged = empty_index(indices[0].setup)
+    merged.rows, merged.pictures = sum(index.rows for index in indices), sum(index.pictures for index in indices)
+    _merge_rankings(merged.rankings, [index.rankings for index in indices], numbers)
+    for layer, units in merged.layers.items():
+        for name in ("fired", "padded", "bins"):
+            getattr(units, name)[...] = sum(getattr(index.layers[layer], name) for index in indices)
+    write_index(output / INDEX, merged, sha256(output / MANIFEST), (output / MANIFEST).stat().st_size)
+    return merged
+
+
+def _merge_manifests(setup: Setup, folders: Sequence[Path], output: Path) -> list[Array]:
+    """Write the rows of all in their order; of each manifest the new number of its every row, and -1 for row -1."""
+    numbers: list[list[int]] = [[] for _ in folders]
+
+    def write(file: IO[bytes]) -> None:
+        number, last = count(), None
+        file.write(_head(setup))
+        streams = [zip(read_rows(folder / MANIFEST), repeat(n)) for n, folder in enumerate(folders)]
+        for row, n in heapq.merge(*streams, key=lambda it: it[0].key):
+            if row.key == last:
+                raise BadInput(f"{row.source.name} is in two of the scans, and a picture counts once: scan it in one of them")
+            last = row.key
+            numbers[n].append(next(number))
+            file.write(_line(row_to_json(row)))
+
+    write_whole(output, write)
+    return [np.array([*found, -1], np.int32) for found in numbers]
+
+
+def _merge_rankings(merged: Ranking, parts: Sequence[Ranking], numbers: Sequence[Array]) -> None:
+    where = [np.dstack([new[part.where[..., 0]], part.where[..., 1:]]) for part, new in zip(parts, numbers, strict=True)]
+    value = np.concatenate([part.value for part in parts], 1)
+    merged.value[...], merged.where[...] = ranked(value, np.concatenate(where, 1), merged.value.shape[1])
+
+
+class Manifest:
+    """The manifest of a scan on its way, a row at a time, with the SHA-256 and the length of its bytes so far."""
+
+    def __init__(self, path: Path, setup: Setup, length: int = 0) -> None:
+        """Begin, or go on behind the first `length` bytes; what comes behind them is cut off."""
+        self.file = open(path, "r+b" if length else "w+b")  # noqa: SIM115 - closed with the scan
+        self.sha256 = hashlib.sha256(self.file.read(length))
+        self.file.truncate()
+        self.length = length
+        if not length:
+            self._write(_head(setup))
+
+    def add(self, row: Row) -> None:
+        """Write a row."""
+        self._write(_line(row_to_json(row)))
+
+    def sync(self) -> None:
+        """Have what was written on the disk."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+
+    def _write(self, line: bytes) -> None:
+        self.file.write(line)
+        self.sha256.update(line)
+        self.length += len(line)
+
+    def close(self) -> None:
+        """No more rows."""
+        self.file.close()
+
+
+def prefix_sha256(path: Path, length: int) -> str:
+    """The SHA-256 of the first bytes of a file, in hex; of what there is, where it is shorter or missing."""
+    found = hashlib.sha256()
+    if path.is_file():
+        with open(path, "rb") as file:
+            while length > 0 and (part := file.read(min(length, 2**20))):
+                found.update(part)
+                length -= len(part)
+    return found.hexdigest()

@@ -1,0 +1,328 @@
+"""The papers' figure (Zeiler & Fergus 2013, figure 2): of each unit its nine patches beside their nine projections, in one order.
+
+A patch is cut from the original picture at the box of the unit's receptive field; what lies beyond what the net saw is hatched.
+A projection is drawn on mid grey, which is 0, and scaled, itself alone or all nine of a unit alike, so that one value in a hundred
+is cut off: a few pixels are much stronger than all others, and scaled by the largest the rest would be grey.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from impasto.errors import BadImage, BadInput, BadRecipe, ImpastoWarning
+from impasto.geometry import field_of
+from impasto.images import read_picture, to_pillow, write_picture
+from impasto.lens.collection import read_again
+from impasto.lens.deconv import Record, controls, filters_of, project, record
+from impasto.lens.index import Array, Index, check_net, choose_units, find_layer, read_index
+from impasto.lens.patches import Patch, by_picture, patches_of
+from impasto.lens.view import bring, view_of
+from impasto.nets import Net
+
+SIDE, CELL, THIN, GAP, BETWEEN, MARGIN = 3, 88, 2, 10, 40, 52  # a block's side in cells; the rest in pixels
+BLOCK = SIDE * CELL + (SIDE - 1) * THIN
+INK, FAINT, PAPER, OUTSIDE, HATCH = (34, 34, 34), (112, 112, 112), (255, 255, 255), (237, 234, 228), (205, 200, 190)
+TITLE, TEXT, SMALL = 34, 18, 15
+NAMES = {"alexnet": "AlexNet", "vgg16": "VGG-16", "vgg19": "VGG-19"}
+SCALES = ("patch", "block")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A patch as it is drawn, and its projection, signed (h, w, 3): both of the part of the field that the net saw."""
+
+    patch: Patch
+    pixels: Image.Image
+    projection: Array
+
+
+def sheet(
+    folder: Path,
+    net: Net,
+    layer: str,
+    units: str = "9",
+    *,
+    seed: int = 0,
+    interior: bool = False,
+    rule: str = "deconv",
+    pooling: str = "sum",
+    scale: str = "patch",
+) -> Image.Image:
+    """The figure of a layer in the atlas `folder`, whose pictures are read again from where they were.
+
+    `units` is a number (so many, drawn by `seed`), "all", or a list as "3,17". Pictures that are gone or have changed leave their
+    places empty and are named in a warning. Raises BadInput when none is left, BadRecipe for what there is not.
+    """
+    index = read_index(folder)
+    layer = find_layer(index, layer)
+    check_net(index.setup, net)
+    if scale not in SCALES:
+        raise BadRecipe(f"scale is {scale!r}, must be one of {', '.join(SCALES)}")
+    chosen = choose_units(units, index.setup.layers[layer].units, f"{layer} {seed}")
+    patches = patches_of(folder, index, layer, chosen, interior)
+    cells = cut_out(net, layer, {unit: found[: SIDE * SIDE] for unit, found in patches.items()}, rule, pooling)
+    filters = filters_of(net).permute(0, 2, 3, 1).float().numpy() if layer.removesuffix(":pre") == net.layers[0].name else None
+    blocks = {unit: _blocks(cells[unit], scale, None if filters is None else filters[unit]) for unit in chosen}
+    drawn_by = f", drawn with seed {seed}" if units.strip().isdecimal() else ""
+    return _page(blocks, index, layer, drawn_by, _legend(index, interior, rule, pooling, scale))
+
+
+# From the index to pixels
+
+
+def cut_out(net: Net, layer: str, patches: Mapping[int, Sequence[Patch]], rule: str, pooling: str) -> dict[int, list[Cell | None]]:
+    """The cells of each unit, picture by picture: each is read and run once. None where the picture is gone or the unit silent."""
+    cells: dict[int, list[Cell | None]] = {unit: [None] * len(found) for unit, found in patches.items()}
+    missing, pictures = [], by_picture(patches)
+    for row, places in pictures.items():
+        try:
+            picture = read_again(row).image
+        except BadImage as error:
+            missing.append(str(error))
+            continue
+        way, shown = record(net, bring(picture, places[0][2].view), layer), to_pillow(picture)
+        for unit, n, patch in places:
+            if patch.value > 0:
+                cells[unit][n] = _cell(patch, shown, project(way, unit, patch.y, patch.x, rule, pooling)[0])
+    _say_missing(missing, len(pictures))
+    return cells
+
+
+def _say_missing(missing: Sequence[str], of: int) -> None:
+    if missing and len(missing) == of:
+        raise BadInput(f"none of the {of} pictures is where it was scanned: {missing[0]}")
+    for reason in missing:
+        warnings.warn(f"a place stays empty: {reason}", ImpastoWarning, stacklevel=3)
+
+
+def _cell(patch: Patch, picture: Image.Image, projection: Tensor) -> Cell:
+    (x0, y0, x1, y1), size = patch.view.clip(patch.field), _size_in_cell(patch)
+    pixels = picture.resize(size, Image.Resampling.LANCZOS, patch.view.in_picture((x0, y0, x1, y1)))
+    return Cell(patch, pixels, _resized(projection[:, y0:y1, x0:x1], size))
+
+
+def _resized(projection: Tensor, size: tuple[int, int]) -> Array:
+    """(3, h, w), signed -> (height, width, 3), signed too: it is scaled afterwards, as it will be seen."""
+    channels = (Image.fromarray(channel.float().numpy()).resize(size, Image.Resampling.BICUBIC) for channel in projection)
+    return np.stack([np.asarray(channel) for channel in channels], 2)
+
+
+def _place_in_cell(patch: Patch) -> tuple[int, int, int, int]:
+    """Where in a cell what the net saw of the field goes."""
+    (x0, y0, x1, _), seen = patch.field, patch.view.clip(patch.field)
+    left, top, right, bottom = (round(CELL * (at - start) / (x1 - x0)) for at, start in zip(seen, (x0, y0, x0, y0), strict=True))
+    return left, top, max(right, left + 1), max(bottom, top + 1)
+
+
+def _size_in_cell(patch: Patch) -> tuple[int, int]:
+    left, top, right, bottom = _place_in_cell(patch)
+    return right - left, bottom - top
+
+
+def on_grey(signed: Array, largest: float) -> Image.Image:
+    """(h, w, 3) -> a picture in which 0 is mid grey, and plus and minus `largest` are the ends, and what is beyond is cut off."""
+    return Image.fromarray(np.rint(127.5 + 127.5 * signed / (largest or 1.0)).clip(0, 255).astype(np.uint8))
+
+
+# Drawing
+
+
+def _blocks(cells: Sequence[Cell | None], scale: str, own_filter: Array | None) -> list[Image.Image]:
+    """Of one unit: its filter in the first layer, its patches, its projections."""
+    signed = [cell.projection for cell in cells if cell]
+    together = _reach(*signed) if signed else 0.0
+
+    def projected(cell: Cell) -> Image.Image:
+        return on_grey(cell.projection, together if scale == "block" else _reach(cell.projection))
+
+    blocks = [_block(cells, lambda cell: cell.pixels), _block(cells, projected)]
+    if own_filter is not None:
+        looks_for = on_grey(own_filter, np.abs(own_filter).max())
+        blocks.insert(0, looks_for.resize((BLOCK, BLOCK), Image.Resampling.NEAREST))
+    return blocks
+
+
+def _reach(*signed: Array) -> float:
+    """What a hundredth of the values exceeds."""
+    return float(np.quantile(np.abs(np.concatenate([values.ravel() for values in signed])), 0.99))
+
+
+def _block(cells: Sequence[Cell | None], picture_of: Callable[[Cell], Image.Image]) -> Image.Image:
+    block = Image.new("RGB", (BLOCK, BLOCK), PAPER)
+    for n, cell in enumerate([*cells, *[None] * (SIDE * SIDE - len(cells))]):
+        x, y = n % SIDE * (CELL + THIN), n // SIDE * (CELL + THIN)
+        if cell is None:
+            block.paste(OUTSIDE, (x, y, x + CELL, y + CELL))
+            continue
+        left, top, *_ = _place_in_cell(cell.patch)
+        block.paste(_hatched(), (x, y))
+        block.paste(picture_of(cell), (x + left, y + top))
+    return block
+
+
+@cache
+def _hatched() -> Image.Image:
+    """What is drawn where the net saw nothing: diagonal lines."""
+    y, x = np.indices((CELL, CELL))
+    return Image.fromarray(np.where((x + y)[..., None] % 8 < 1, HATCH, OUTSIDE).astype(np.uint8))
+
+
+def _page(blocks: Mapping[int, Sequence[Image.Image]], index: Index, layer: str, drawn_by: str, legend: str) -> Image.Image:
+    """Units in rows, about as many rows as columns, under a title and above the legend."""
+    columns = math.ceil(math.sqrt(len(blocks)))
+    wide = len(next(iter(blocks.values())))
+    width, height = wide * BLOCK + (wide - 1) * GAP, BLOCK + 28
+    inner = columns * width + (columns - 1) * BETWEEN
+    title = f"{NAMES.get(index.setup.net, index.setup.net)} {layer}"
+    count = index.setup.layers[layer].units
+    subtitle = f"{len(blocks)} of {count} units{drawn_by}; {_sides(wide)}"
+    head, foot = _wrapped(subtitle, TEXT, inner), _wrapped(legend, SMALL, inner)
+    rows = math.ceil(len(blocks) / columns)
+    top = MARGIN + TITLE + 14 + len(head) * (TEXT + 6) + 20
+    body = rows * height + (rows - 1) * (BETWEEN - 12)
+    page = Image.new("RGB", (inner + 2 * MARGIN, top + body + 22 + len(foot) * (SMALL + 6) + MARGIN), PAPER)
+    draw = ImageDraw.Draw(page)
+    draw.text((MARGIN - 2, MARGIN - 6), title, INK, _font(TITLE))
+    _write(draw, MARGIN, MARGIN + TITLE + 14, head, TEXT)
+    for n, (unit, parts) in enumerate(blocks.items()):
+        corner = MARGIN + n % columns * (width + BETWEEN), top + n // columns * (height + BETWEEN - 12)
+        _caption(draw, corner, width, unit, index, layer)
+        for i, part in enumerate(parts):
+            page.paste(part, (corner[0] + i * (BLOCK + GAP), corner[1] + 28))
+    _write(draw, MARGIN, top + body + 22, foot, SMALL)
+    return page
+
+
+def _sides(wide: int) -> str:
+    return "left its patches, right their projections" if wide == 2 else "left the filter, then its patches, then their projections"
+
+
+def _caption(draw: ImageDraw.ImageDraw, corner: tuple[int, int], width: int, unit: int, index: Index, layer: str) -> None:
+    """Above a unit: its number, its largest value, and in how many of the pictures it fires."""
+    units = index.layers[layer]
+    share = int(units.fired[unit]) / max(1, index.pictures)
+    largest = float(units.everywhere.value[unit, 0])
+    shown = f"{largest:.0f}" if largest >= 100 else f"{largest:.3g}"
+    said = f"largest {shown}, fires in {share:.0%}" if share else "never fires"
+    draw.text(corner, f"unit {unit}", INK, _font(TEXT))
+    draw.text((corner[0] + width, corner[1] + 1), said, FAINT, _font(SMALL), anchor="ra")
+
+
+def _legend(index: Index, interior: bool, rule: str, pooling: str, scale: str) -> str:
+    """How to read the page, and by which rules it was made."""
+    ranked = "at places that see no padding" if interior else "at all places"
+    most = "one a picture" if index.setup.per_image == 1 else f"at most {index.setup.per_image} a picture"
+    by = "each by itself" if scale == "patch" else "the nine of a unit alike"
+    return (
+        f"The nine strongest patches of {index.pictures} pictures, {most}, {ranked}, in reading order. "
+        f"Hatched: beyond what the net saw; empty: the unit is silent. "
+        f"Projections by rule {rule} (where pools share a switch: {pooling}); "
+        f"zero is grey, scaled {by} so that a hundredth is cut off."
+    )
+
+
+def _write(draw: ImageDraw.ImageDraw, x: int, y: int, lines: Sequence[str], size: int) -> None:
+    for n, line in enumerate(lines):
+        draw.text((x, y + n * (size + 6)), line, FAINT, _font(size))
+
+
+def _wrapped(text: str, size: int, width: int) -> list[str]:
+    """The text in lines no wider than so many pixels."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and _font(size).getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own, so that a page looks the same everywhere."""
+    return ImageFont.load_default(size)
+
+
+# One unit in one picture
+
+
+def project_picture(
+    path: Path,
+    net: Net,
+    layer: str,
+    unit: int,
+    place: tuple[int, int] | None = None,
+    rule: str = "deconv",
+    pooling: str = "sum",
+    seed: int = 0,
+    size: int = 224,
+    fit: str = "center",
+) -> tuple[Image.Image, dict[str, Any]]:
+    """A picture, a unit's projection in it and two controls, side by side; and what there is to say of it, for JSON.
+
+    The unit is taken where it is strongest unless `place` (y, x) is given. Raises BadRecipe for a layer, unit or place that there
+    is not, or where the unit is silent.
+    """
+    picture = read_picture(path)
+    height, width = picture.image.shape[-2:]
+    view = view_of((height, width), size, fit)
+    image = bring(picture.image, view)
+    way = record(net, image, layer)
+    y, x = _found(way, unit, place)
+    field = field_of(net.layers, way.layer)
+    own = project(way, unit, y, x, rule, pooling)
+    against = controls(way, image, unit, y, x, seed, rule, pooling)
+    about = {"net": net.name, "layer": way.layer, "unit": unit, "value": float(way.a[unit, y, x]), "y": y, "x": x}
+    about |= {"box": list(view.in_picture(field.box(y, x))), "touches_padding": field.touches_padding(y, x, view.seen)}
+    about |= {"rule": rule, "pooling": pooling, "controls": [{"name": it.name, "cosine": it.cosine} for it in against]}
+    panels = {"what the net saw": to_pillow(image), f"unit {unit}": _drawn(own)}
+    panels |= {f"{it.name}, cosine {it.cosine:.2f}": _drawn(it.projection) for it in against}
+    return _side_by_side(panels, f"{NAMES.get(net.name, net.name)} {way.layer}, unit {unit}, {rule}"), about
+
+
+def _found(way: Record, unit: int, place: tuple[int, int] | None) -> tuple[int, int]:
+    """The place asked for, or the unit's strongest; BadRecipe for what lies outside the map."""
+    count, height, width = way.a.shape
+    if not 0 <= unit < count:
+        raise BadRecipe(f"unit is {unit}, {way.layer} has the units 0 to {count - 1}")
+    y, x = divmod(int(way.a[unit].argmax()), width) if place is None else place
+    if not (0 <= y < height and 0 <= x < width):
+        raise BadRecipe(f"place is {y},{x}, the map of {way.layer} has {height} x {width} places from 0,0 on")
+    return y, x
+
+
+def _drawn(projection: Tensor) -> Image.Image:
+    """A projection (1, 3, H, W) as a picture of its size."""
+    signed = projection[0].permute(1, 2, 0).float().numpy()
+    return on_grey(signed, _reach(signed[np.abs(signed).max(2) > 0]))
+
+
+def _side_by_side(panels: Mapping[str, Image.Image], title: str) -> Image.Image:
+    """Pictures of one size in a row, each under its name."""
+    width, height = next(iter(panels.values())).size
+    inner = len(panels) * width + (len(panels) - 1) * GAP
+    page = Image.new("RGB", (inner + 2 * MARGIN, height + 2 * MARGIN + TITLE + 48), PAPER)
+    draw = ImageDraw.Draw(page)
+    draw.text((MARGIN - 2, MARGIN - 6), title, INK, _font(TITLE))
+    for n, (name, panel) in enumerate(panels.items()):
+        left = MARGIN + n * (width + GAP)
+        draw.text((left, MARGIN + TITLE + 16), name, FAINT, _font(SMALL))
+        page.paste(panel, (left, MARGIN + TITLE + 40))
+    return page
+
+
+def write_figure(path: Path, figure: Image.Image, about: dict[str, Any]) -> None:
+    """Write a page, with what it shows inside the file."""
+    pixels = torch.from_numpy(np.asarray(figure, dtype=np.float32) / 255)
+    write_picture(path, pixels.permute(2, 0, 1)[None], record={"lens": about, "versions": {"impasto": version("impasto")}})

@@ -1,0 +1,138 @@
+"""Sets of pictures: folders, lists and shards give the same names in the same order, and what is bad is said by name."""
+
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from impasto.errors import BadImage, BadInput
+from impasto.lens.collection import Source, find_pictures, look_at, read, read_again, row_from_json, row_to_json, same_name
+from tests.conftest import picture, save
+
+NAMES = ["a/1.png", "a/2.png", "a-b.png", "b/c/1.png", "z.png"]
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    for n, name in enumerate(NAMES):
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        save(tmp_path / "set" / name, picture(20, 24, n))
+    (tmp_path / "set" / "notes.txt").write_text("no picture")
+    (tmp_path / "set" / ".hidden.png").write_bytes(b"")
+    return tmp_path / "set"
+
+
+def tar_of(path: Path, folder: Path, names: list[str]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name in names:
+            tar.add(folder / name, name)
+        tar.add(folder / "notes.txt", "a/1.cls")
+        link = tarfile.TarInfo("link.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    return path
+
+
+def names_in(*places: Path) -> list[str]:
+    return [source.name for source in find_pictures(places)]
+
+
+def test_a_folder_is_walked_in_the_order_of_names_folder_by_folder(folder):
+    assert names_in(folder) == sorted(NAMES, key=lambda name: name.split("/"))
+
+
+def test_a_list_a_shard_and_single_files_name_the_same_pictures(folder, tmp_path):
+    listed = tmp_path / "set" / "list.txt"
+    listed.write_text("\n".join(reversed(NAMES)) + "\n\n")
+    assert names_in(listed) == names_in(folder)
+    shard = tar_of(tmp_path / "shard.tar", folder, list(reversed(NAMES)))
+    assert names_in(shard) == [f"shard.tar/{name}" for name in names_in(folder)]
+    assert names_in(folder / "z.png", folder / "a" / "1.png") == ["1.png", "z.png"]
+
+
+def test_members_of_a_shard_are_the_files_and_links_are_none(folder, tmp_path):
+    shard = tar_of(tmp_path / "shard.tar", folder, NAMES)
+    for source in find_pictures([shard]):
+        assert read(source) == (folder / source.name.removeprefix("shard.tar/")).read_bytes()
+
+
+def test_a_folder_may_hold_shards_and_a_link_to_itself(folder, tmp_path):
+    tar_of(folder / "c.tar", folder, ["z.png"])
+    os.symlink(folder, folder / "again")
+    assert names_in(folder) == ["a/1.png", "a/2.png", "a-b.png", "b/c/1.png", "c.tar/z.png", "z.png"]
+
+
+def test_several_places_are_one_set_in_one_order(folder):
+    assert names_in(folder / "b", folder / "a") == ["1.png", "2.png", "c/1.png"]
+
+
+def test_the_same_name_comes_together_by_its_bytes_and_the_same_bytes_once(folder, tmp_path):
+    save(folder / "b" / "1.png", picture(20, 24, 9))
+    twice = [folder / "a", folder / "b", folder / "a"]
+    groups = [list(look_at(sources)) for sources in same_name(find_pictures(twice))]
+    rows = [[row.sha256 for row, _ in group] for group in groups]
+    assert [len(group) for group in rows] == [2, 1, 1] and rows[0] == sorted(rows[0])
+    other_way = [[row.sha256 for row, _ in look_at(sources)] for sources in same_name(find_pictures(twice[::-1]))]
+    assert other_way == rows
+
+
+def test_what_cannot_be_read_is_a_row_that_says_why(folder, tmp_path):
+    (folder / "bad.jpg").write_bytes(b"\xff\xd8 not a picture")
+    listed = tmp_path / "set" / "list.txt"
+    listed.write_text("bad.jpg\ngone.png\nz.png")
+    rows = [row for sources in same_name(find_pictures([listed])) for row, _ in look_at(sources)]
+    assert "bad.jpg" in rows[0].skipped and "gone.png" in rows[1].skipped and rows[2].skipped is None
+    assert (rows[2].height, rows[2].width) == (20, 24)
+
+
+def test_a_shard_that_ends_early_is_said_by_the_members_name(folder, tmp_path):
+    shard = tar_of(tmp_path / "shard.tar", folder, ["z.png"])
+    (source,) = find_pictures([shard])
+    shard.write_bytes(shard.read_bytes()[: source.offset + 10])
+    with pytest.raises(BadImage, match=r"shard\.tar/z\.png is cut off"):
+        read(source)
+
+
+@pytest.mark.parametrize("content", [b"\x1f\x8b\x08\0\0\0", b"\xff\xfe\xfa"], ids=["gzip", "no text"])
+def test_a_place_that_is_none_is_refused(tmp_path, content):
+    (tmp_path / "set.tgz").write_bytes(content)
+    with pytest.raises(BadInput, match=r"set\.tgz is no folder, tar or picture"):
+        names_in(tmp_path / "set.tgz")
+    (tmp_path / "set.tar").write_bytes(content)
+    with pytest.raises(BadInput, match="cannot be read as an uncompressed tar"):
+        names_in(tmp_path / "set.tar")
+    with pytest.raises(BadInput, match="there is no folder, tar, list or picture"):
+        names_in(tmp_path / "nowhere")
+
+
+def test_a_row_survives_json_and_finds_its_picture_until_it_changes(folder, tmp_path):
+    shard = tar_of(tmp_path / "shard.tar", folder, ["z.png"])
+    for place in (folder / "z.png", shard):
+        ((row, seen),) = look_at(list(find_pictures([place])))
+        assert row_from_json(row_to_json(row)) == row
+        assert read_again(row).image.equal(seen.image)
+        data = bytearray(place.read_bytes())
+        data[(row.source.offset or 0) + 50] ^= 1
+        place.write_bytes(data)
+        with pytest.raises(BadImage, match="has changed since it was scanned"):
+            read_again(row)
+
+
+def test_names_that_are_no_unicode_are_kept(tmp_path):
+    listed = tmp_path / "list.txt"
+    listed.write_text("ä b.png\n")
+    assert list(find_pictures([listed])) == [Source("ä b.png", str(tmp_path / "ä b.png"))]
+
+
+def test_an_image_in_memory_is_no_archive_bomb(tmp_path):
+    """A member that claims more bytes than a picture may have is refused before it is read."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("huge.png"))
+    path = tmp_path / "x.tar"
+    path.write_bytes(buffer.getvalue())
+    (source,) = find_pictures([path])
+    with pytest.raises(BadImage, match="larger than"):
+        read(Source(source.name, source.path, source.offset, 10**12))

@@ -1,0 +1,268 @@
+"""Scans on disk: stopped anywhere and resumed, or merged in any order, they give the bytes of one scan."""
+
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import impasto.lens.scan as scanning
+from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning
+from impasto.lens.index import INDEX, MANIFEST, make_setup, merge, read_index, read_rows
+from impasto.lens.patches import top
+from impasto.lens.scan import scan
+from tests.conftest import picture, save, tiny_net
+
+LAYERS = ["conv1_2", "conv3_1", "conv3_1:pre"]
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    """Eleven pictures in three folders, one of them damaged, one too long and narrow."""
+    for n in range(11):
+        folder = tmp_path / "set" / "abc"[n % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        save(folder / f"{n}.png", picture(40 + n, 36, n))
+    (tmp_path / "set" / "a" / "bad.jpg").write_bytes(b"nothing")
+    save(tmp_path / "set" / "b" / "strip.png", picture(2, 64))
+    return tmp_path / "set"
+
+
+def scanned(places, folder: Path, **options) -> tuple[bytes, bytes]:
+    """The bytes of the index and of its manifest."""
+    net, resume = tiny_net(), options.pop("resume", False)
+    for _ in scan(
+        places if isinstance(places, list) else [places], net, make_setup(net, LAYERS, size=32, **options), folder, resume
+    ):
+        pass
+    return bytes_of(folder)
+
+
+def bytes_of(folder: Path) -> tuple[bytes, bytes]:
+    return (folder / INDEX).read_bytes(), (folder / MANIFEST).read_bytes()
+
+
+class Stop(Exception):
+    """What a kill looks like from inside: no code of the scan runs after it."""
+
+
+@pytest.mark.parametrize("where", range(13))
+def test_a_scan_stopped_after_any_picture_and_resumed_is_the_same(pictures, tmp_path, where, monkeypatch):
+    whole = scanned(pictures, tmp_path / "whole")
+    monkeypatch.setattr(scanning, "CHECKPOINT_SECONDS", 0 if where % 2 else 1e9)
+    net = tiny_net()
+    steps = scan([pictures], net, make_setup(net, LAYERS, size=32), tmp_path / "cut")
+    for _ in itertools.islice(steps, where):
+        pass
+    steps.close()
+    assert scanned(pictures, tmp_path / "cut", resume=True) == whole
+    assert sorted(path.name for path in (tmp_path / "cut").iterdir() if path.name != ".lock") == [INDEX, MANIFEST]
+
+
+@pytest.mark.parametrize("call", range(1, 6))
+def test_a_scan_stopped_while_it_writes_and_resumed_is_the_same(pictures, tmp_path, call, monkeypatch):
+    """Stopped at each of the writes: the first checkpoint, the last, the manifest, the index, and before the checkpoint goes."""
+    whole = scanned(pictures, tmp_path / "whole")
+    calls = itertools.count(1)
+
+    def stopping(real):
+        def write(*args):
+            if next(calls) == call:
+                raise Stop
+            return real(*args)
+
+        return write
+
+    with monkeypatch.context() as patched:
+        for owner, name in ((scanning, "write_index"), (scanning, "write_whole"), (Path, "unlink")):
+            patched.setattr(owner, name, stopping(getattr(owner, name)))
+        with pytest.raises(Stop):
+            scanned(pictures, tmp_path / "cut")
+    assert scanned(pictures, tmp_path / "cut", resume=True) == whole
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"half a row', b"x" * 5000])
+def test_rows_beyond_the_checkpoint_are_written_anew(pictures, tmp_path, torn):
+    whole, net = scanned(pictures, tmp_path / "whole"), tiny_net()
+    steps = scan([pictures], net, make_setup(net, LAYERS, size=32), tmp_path / "cut")
+    next(steps)
+    steps.close()
+    with open(tmp_path / "cut" / scanning.PARTIAL_MANIFEST, "ab") as file:
+        file.write(torn)
+    assert scanned(pictures, tmp_path / "cut", resume=True) == whole
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+import impasto.lens.scan as scanning
+from impasto.lens.index import make_setup
+from tests.conftest import tiny_net
+scanning.CHECKPOINT_SECONDS = 0
+net = tiny_net()
+setup = make_setup(net, ["conv1_2", "conv3_1", "conv3_1:pre"], size=32)
+for step in scanning.scan([Path(sys.argv[1])], net, setup, Path(sys.argv[2])):
+    print(step.done, flush=True)
+    time.sleep(0.05)
+"""
+
+
+def test_a_killed_process_is_resumed_to_the_same_bytes(pictures, tmp_path):
+    whole = scanned(pictures, tmp_path / "whole")
+    command = [sys.executable, "-c", KILLED, str(pictures), str(tmp_path / "cut")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent)
+    assert process.stdout is not None
+    while process.stdout.readline().strip() != b"5":
+        assert process.poll() is None
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "cut" / INDEX).exists() and (tmp_path / "cut" / scanning.PARTIAL_INDEX).exists()
+    done = [step.done for step in resumed(pictures, tmp_path / "cut")]
+    assert done[0] > 1 and bytes_of(tmp_path / "cut") == whole
+
+
+def resumed(pictures: Path, folder: Path):
+    net = tiny_net()
+    return scan([pictures], net, make_setup(net, LAYERS, size=32), folder, resume=True)
+
+
+@pytest.mark.parametrize("per_image", [1, 2])
+@pytest.mark.parametrize("order", list(itertools.permutations("abc")), ids="".join)
+def test_scans_of_parts_merge_to_one_scan_in_any_order(pictures, tmp_path, order, per_image):
+    whole = scanned([pictures / part for part in "abc"], tmp_path / "whole", per_image=per_image)
+    for part in "abc":
+        scanned(pictures / part, tmp_path / part, per_image=per_image)
+    merge([tmp_path / part for part in order], tmp_path / "merged")
+    assert bytes_of(tmp_path / "merged") == whole
+    pairs = tmp_path / "pair"
+    merge([tmp_path / order[1], tmp_path / order[2]], pairs)
+    merge([pairs, tmp_path / order[0]], tmp_path / "again")
+    assert bytes_of(tmp_path / "again") == whole
+
+
+def test_a_picture_given_twice_counts_once(pictures, tmp_path):
+    once, twice = scanned(pictures / "a", tmp_path / "once"), scanned([pictures / "a", pictures / "a"], tmp_path / "twice")
+    assert once == twice
+
+
+def test_a_picture_in_two_scans_is_not_merged(pictures, tmp_path):
+    for name in ("one", "two"):
+        scanned(pictures / "a", tmp_path / name)
+    with pytest.raises(BadInput, match=r"0\.png is in two of the scans"):
+        merge([tmp_path / "one", tmp_path / "two"], tmp_path / "merged")
+    assert not (tmp_path / "merged" / MANIFEST).exists()
+
+
+def test_another_setup_is_neither_merged_nor_resumed(pictures, tmp_path):
+    scanned(pictures / "a", tmp_path / "a")
+    scanned(pictures / "b", tmp_path / "b", k=4)
+    with pytest.raises(BadRecipe, match=r"b is a scan with other k:"):
+        merge([tmp_path / "a", tmp_path / "b"], tmp_path / "merged")
+    with pytest.raises(BadRecipe, match=r"is a scan with other k, fit:"):
+        scanned(pictures / "a", tmp_path / "a", resume=True, k=4, fit="whole")
+    net = tiny_net(input="caffe")
+    net.layers[0].weight[0, 0, 0, 0] += 1.0
+    with pytest.raises(BadRecipe, match="is a scan with other weights, input:"):
+        next(scan([pictures / "a"], net, make_setup(net, LAYERS, size=32), tmp_path / "a", resume=True))
+
+
+def test_other_pictures_are_not_resumed(pictures, tmp_path):
+    scanned(pictures, tmp_path / "cut")
+    (pictures / "a" / "0.png").unlink()
+    with pytest.raises(BadRecipe, match=r"a/3\.png in place of a/0\.png"):
+        scanned(pictures, tmp_path / "cut", resume=True)
+
+
+def test_a_finished_scan_is_not_done_again_and_goes_on_with_what_comes_behind(pictures, tmp_path):
+    before = scanned(pictures, tmp_path / "out")
+    assert list(resumed(pictures, tmp_path / "out")) == [] and bytes_of(tmp_path / "out") == before
+    save(pictures / "z.png", picture(40, 40, 99))
+    assert [step.row.source.name for step in resumed(pictures, tmp_path / "out")] == ["z.png"]
+    assert bytes_of(tmp_path / "out") == scanned(pictures, tmp_path / "afresh")
+
+
+def test_a_damaged_checkpoint_is_said_and_not_used(pictures, tmp_path):
+    whole, net = scanned(pictures, tmp_path / "whole"), tiny_net()
+    steps = scan([pictures], net, make_setup(net, LAYERS, size=32), tmp_path / "cut")
+    next(steps)
+    steps.close()
+    path = tmp_path / "cut" / scanning.PARTIAL_INDEX
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.warns(ImpastoWarning, match="cannot be resumed and begins again"):
+        assert scanned(pictures, tmp_path / "cut", resume=True) == whole
+
+
+def test_bad_pictures_are_named_and_skipped(pictures, tmp_path):
+    steps = list(resumed(pictures, tmp_path / "out"))
+    said = {step.row.source.name: step.row.skipped for step in steps if step.row.skipped}
+    assert set(said) == {"a/bad.jpg", "b/strip.png"} and "no picture that can be read" in said["a/bad.jpg"]
+    assert said["b/strip.png"] == "b/strip.png is 64 x 2: one side may be 16 times as long as the other at most"
+    index = read_index(tmp_path / "out")
+    assert (index.rows, index.pictures) == (13, 11) and steps[-1].done == steps[-1].of == 13
+    skipped = [n for n, row in enumerate(read_rows(tmp_path / "out" / MANIFEST)) if row.skipped]
+    assert not set(skipped) & set(index.rankings.where[..., 0].flatten().tolist())
+
+
+def test_the_index_has_no_pixels_in_it_and_its_size_does_not_depend_on_the_set(pictures, tmp_path):
+    few, many = scanned(pictures / "a", tmp_path / "few"), scanned(pictures, tmp_path / "many")
+    assert abs(len(few[0]) - len(many[0])) < 16
+
+
+def test_a_shard_gives_the_patches_of_its_folder(pictures, tmp_path):
+    import tarfile
+
+    with tarfile.open(tmp_path / "set.tar", "w") as tar:
+        for path in sorted(pictures.rglob("*.png"), reverse=True):
+            tar.add(path, path.relative_to(pictures))
+    (pictures / "a" / "bad.jpg").unlink()
+    scanned(pictures, tmp_path / "folder")
+    scanned(tmp_path / "set.tar", tmp_path / "shard")
+    for unit in range(7):
+        ours, theirs = (top(tmp_path / name, "conv3_1", unit) for name in ("folder", "shard"))
+        assert [(p.value, p.box, f"set.tar/{p.row.source.name}") for p in ours] == [
+            (p.value, p.box, p.row.source.name) for p in theirs
+        ]
+
+
+def test_a_whole_picture_is_seen_with_whole(pictures, tmp_path):
+    save(pictures / "c" / "wide.png", picture(40, 120))
+    scanned(pictures, tmp_path / "whole", fit="whole")
+    wide = [p for unit in range(5) for p in top(tmp_path / "whole", "conv1_2", unit) if p.row.source.name == "c/wide.png"]
+    assert wide and wide[0].view.seen == (32, 96) and wide[0].view.start == (0, 0)
+
+
+def test_two_scans_do_not_write_into_one_folder(pictures, tmp_path):
+    first = resumed(pictures, tmp_path / "out")
+    next(first)
+    with pytest.raises(CannotWrite, match="another scan is writing into"):
+        next(resumed(pictures, tmp_path / "out"))
+    first.close()
+
+
+def test_what_is_no_atlas_is_said(pictures, tmp_path):
+    with pytest.raises(BadInput, match="there is no finished scan in"):
+        read_index(tmp_path)
+    with pytest.raises(BadInput, match="there are no pictures in"):
+        (tmp_path / "empty").mkdir()
+        scanned(tmp_path / "empty", tmp_path / "out")
+    with pytest.raises(BadRecipe, match="size is 3: too small, nothing is left of a picture at conv3_1"):
+        net = tiny_net()
+        next(scan([pictures], net, make_setup(net, ["conv3_1"], size=3), tmp_path / "out"))
+    scanned(pictures, tmp_path / "out")
+    shutil.copy(pictures / "a" / "bad.jpg", tmp_path / "out" / MANIFEST)
+    with pytest.raises(BadInput, match="is not the manifest of"):
+        read_index(tmp_path / "out")
+
+
+def test_checkpoints_are_written_on_the_way(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(scanning, "CHECKPOINT_SECONDS", 0)
+    steps = resumed(pictures, tmp_path / "out")
+    for _ in itertools.islice(steps, 4):
+        pass
+    steps.close()
+    done = [step.done for step in resumed(pictures, tmp_path / "out")]
+    assert done[0] == 4
