@@ -23,6 +23,7 @@ PICTURES = {
     "gd": 4,
 }  # at once, beside what L-BFGS remembers: x and gradient of two points, direction, moments
 SLACK = 150e6  # the kernels' own buffers, weights as Winograd's convolution transforms them, what malloc cannot join
+HOLES = 250e6  # what tiles of several sizes leave between them, whatever the picture's size (measured at 1024 and 2048 px)
 SPARE = 0.1  # of the free memory, left alone unless --max-memory says otherwise
 SIDES = (2048, 1448, 1024, 724, 512, 362, 256, 181, 128)
 COPIES = 1.5  # a tile's own places are copied out of what it computes
@@ -107,7 +108,7 @@ def _plans(net: Net, recipe: Recipe, size: tuple[int, int], style_places: int, h
         if side >= max(size) and first == len(pools):
             continue
         work, most = _tiled(cut(net, layers, tiling.cuts), size, tiling)
-        yield work, Plan(tiling, history, kept + most)
+        yield work, Plan(tiling, history, kept + most + HOLES)
 
 
 def _tiled(parts: Sequence[Sequence[Conv | Pool]], size: tuple[int, int], tiling: Tiling) -> tuple[float, float]:
