@@ -322,7 +322,7 @@ def peer_snapshots(content: Path, style: Path, side: int, weight: float) -> Path
 def _peer(content: Path, style: Path, side: int, weight: float, output: Path, steps: int, more: list[str]) -> list[str]:
     given = ["-c", content, "-s", style, "-o", output, "--size", side, "--style-size", side, "--num-steps", steps, "--seed", 0]
     command = [peer_python(), "-W", "ignore", "-m", "pastiche", *given, "--style-weights", weight, *more]
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, env=_unsettled())
     if done.returncode:
         raise ImpastoError(f"pastiche failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
     return done.stdout.splitlines()
@@ -424,13 +424,17 @@ def _timed(work: Callable[[], Any]) -> float:
 
 def _child(*arguments: Any) -> Any:
     """What a process of its own prints, as JSON. Torch's own step runs in one as torch finds it, ours in a settled one."""
-    environment = {name: value for name, value in os.environ.items() if name not in SETTINGS}
-    environment |= {} if "eager" in arguments else SETTINGS
+    environment = _unsettled() | ({} if "eager" in arguments else SETTINGS)
     command = [sys.executable, "-m", "impasto.bench", *(str(argument) for argument in arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise ImpastoError(f"a measurement failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
     return json.loads(done.stdout)
+
+
+def _unsettled() -> dict[str, str]:
+    """The environment without what machine.settle() puts there: others run as they come."""
+    return {name: value for name, value in os.environ.items() if name not in SETTINGS}
 
 
 if __name__ == "__main__":

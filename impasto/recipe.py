@@ -148,8 +148,8 @@ PRESETS: dict[str, tuple[Callable[[str], dict[str, Any]], dict[str, Any]]] = {
             "detail": 0.6,
             "strokes": 0.8,
             "coarsest": 128,
-            "steps": 20,
-            "fine_steps": 32,
+            "steps": 25,
+            "fine_steps": 40,
         },
     ),
     # github.com/leongatys/PytorchNeuralStyleTransfer: 500 evaluations at 512, 200 at the high resolution.
@@ -221,7 +221,7 @@ def make_recipe(preset: str = "impasto", **knobs: Any) -> Recipe:
 
 
 # Quality -> what the preset's steps at the coarsest and at the finest scale are multiplied by.
-QUALITIES = {"draft": (0.6, 0.125), "standard": (1.0, 1.0), "fine": (1.5, 3.0)}
+QUALITIES = {"draft": (1.0, 0.1), "standard": (1.0, 1.0), "fine": (1.5, 3.0)}
 
 
 def _steps_of(start: dict[str, Any], quality: Any) -> dict[str, int]:

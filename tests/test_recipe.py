@@ -83,7 +83,7 @@ def test_quality_multiplies_the_presets_steps_and_what_is_given_wins():
     work = [sum(steps * side**2 for side, steps in recipe.scales()) for recipe in (draft, standard, fine)]
     assert 4 * work[0] < work[1] and 2 * work[1] < work[2]
     assert make_recipe(quality="draft", steps=33).steps == 33
-    assert make_recipe("gatys", quality="fine").steps == 750 and make_recipe("gatys", quality="draft").fine_steps == 25
+    assert make_recipe("gatys", quality="fine").steps == 750 and make_recipe("gatys", quality="draft").fine_steps == 20
     with pytest.raises(BadRecipe, match="quality"):
         make_recipe(quality="sketch")
 
