@@ -49,7 +49,7 @@ PAIRS = (
     ("cat", "hubble-deep-field"),
     ("cat", "mosaic"),
 )
-OURS = (0.3, 1.0, 3.0)  # times the default beta
+OURS = (0.03, 0.1, 0.3, 1.0, 3.0)  # times the default beta
 KINDS: dict[str, dict[str, Any]] = {
     "draft": {"quality": "draft"},
     "standard": {},
