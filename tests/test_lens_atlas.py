@@ -29,10 +29,8 @@ NET.layers[3].bias[4] = -100.0  # unit 4 of conv2_1 never fires
 NAMES = ["</script><b>0</b>.png", "a\u2028\"'\\${x}.png", *(f"{n:02}.png" for n in range(2, 11))]
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> tuple[Path, Path]:
+def make_page(folder: Path) -> tuple[Path, Path]:
     """A scan of eleven pictures, two with names that would be markup or code, and its page."""
-    folder = tmp_path_factory.mktemp("atlas")
     pictures = folder / "set" / "onerror=alert(1)"
     pictures.mkdir(parents=True)
     colors = torch.rand(11, 1, 3, 1, 1, generator=torch.Generator().manual_seed(0))
@@ -43,6 +41,11 @@ def made(tmp_path_factory) -> tuple[Path, Path]:
     for _ in make_atlas(folder / "scan", NET, folder / "page"):
         pass
     return folder / "scan", folder / "page"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> tuple[Path, Path]:
+    return make_page(tmp_path_factory.mktemp("atlas"))
 
 
 def about(page: Path) -> dict:
