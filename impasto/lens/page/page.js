@@ -19,7 +19,7 @@ const padded = (n, digits) => String(n).padStart(digits, "0");
 const address = (unit) => `#${encodeURIComponent(ATLAS.layers[unit.layer].name)}/${unit.n}`;
 const called = (unit) => `${ATLAS.layers[unit.layer].name}/${unit.n}`;
 
-// Data: a page from disk may not fetch, but it may load scripts.
+// What is told of the units. A page from disk may not fetch it, but may load scripts.
 
 const loaded = new Map(); // layer -> promise of its units
 const waiting = new Map();
