@@ -185,7 +185,7 @@ function neighbours(unit) {
 }
 
 function steps(unit) {
-  const [before, after] = neighbours(unit), nav = make("nav", { class: "steps", "aria-label": "Units" });
+  const [before, after] = neighbours(unit), nav = make("nav", { class: "steps", "aria-label": "Other units" });
   nav.append(make("a", { href: listAddress() }, "↑ back to the list"));
   if (before) nav.append(make("a", { href: address(before), rel: "prev" }, `← ${called(before)}`));
   if (after) nav.append(make("a", { href: address(after), rel: "next" }, `${called(after)} →`));
