@@ -167,6 +167,7 @@ def test_dead_units_and_addresses_that_do_not_exist_are_told(page, made):
 def test_names_that_look_like_markup_are_shown_as_they_are(page, made):
     page.goto(address(made, "#all"))
     page.get_by_role("searchbox").fill("<b>0<")
+    playwright.expect(page.get_by_role("status")).to_contain_text(" of 17 units of all layers")
     page.locator("#list a").first.click()
     playwright.expect(page.locator("tbody bdi", has_text="<b>0<")).to_have_count(1)
     assert page.locator("b").count() == 0

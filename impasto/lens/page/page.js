@@ -364,7 +364,8 @@ async function find(event) {
 
 setUp();
 $("controls").addEventListener("submit", find);
-$("controls").addEventListener("change", () => {
+$("controls").addEventListener("change", (event) => {
+  if (event.target === $("query")) return; // it was heard while typed; a list that changed as one clicks into it would lose the click
   state.shown = []; // the neighbours of a unit are others now
   refresh();
 });
