@@ -7,16 +7,23 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test clean
+.PHONY: demo test browser clean
 
 demo: $(VENV)/installed
 	$(BIN)/impasto demo impasto-demo
 
-test: $(VENV)/installed-dev
+test: $(VENV)/installed-dev browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+# For the page of the atlas. Debian's, where we may install it; without one the tests that need it are skipped and say so.
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
+	|| { echo "installing Chromium, which the page of the atlas is tried in"; \
+	     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends chromium >/dev/null; } \
+	|| echo "Chromium is missing and could not be installed: the page of the atlas will not be tried in a browser"
 
 clean:
 	rm -rf $(VENV) impasto-demo

@@ -138,6 +138,13 @@ def write_picture(path: str | Path, image: Tensor, alpha: Tensor | None = None, 
     write_whole(path, lambda file: file.write(encoded.getbuffer()))
 
 
+def write_small(path: Path, picture: Image.Image) -> None:
+    """Write a picture that is only to be looked at: WebP with loss; what is transparent stays so exactly."""
+    encoded = io.BytesIO()
+    picture.save(encoded, "WEBP", quality=85)
+    write_whole(path, lambda file: file.write(encoded.getbuffer()))
+
+
 def read_record(path: str | Path) -> dict[str, Any]:
     """The JSON that write_picture put into the file. Raises BadImage where there is none; what it says is not to be trusted."""
     try:

@@ -27,6 +27,31 @@ LAYERS = ["conv1_1", "conv1_2", "pool1", "conv2_1", "conv2_1:pre", "pool2", "con
 IMAGE = picture(24, 28).double()
 
 
+def whole_maps(way, unit, y, x, rule, pooling):
+    """The way back of project() over whole maps."""
+    signal = torch.zeros_like(way.a)[None]
+    signal[0, unit, y, x] = way.a[unit, y, x]
+    for n, passed in enumerate(reversed(way.passed)):
+        if isinstance(passed.layer, Pool):
+            signal = unpool(signal, passed.kept, passed.shape, pooling)
+        else:
+            signal = filtered(RULES[rule](signal, passed.kept) if n else signal, passed.layer, passed.shape)
+    return to_pixels(signal, way.net.input)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_what_a_unit_cannot_reach_need_not_be_computed(rule, pooling):
+    """Windows of the maps give what whole maps give, at the edges and in the middle, with pools that share switches."""
+    for net, layer, image in ((overlapping(), "conv3", picture(95, 111).double()), (net64(), "conv3_1", IMAGE)):
+        way = record(net, image, layer)
+        height, width = way.a.shape[-2:]
+        for y, x in ((0, 0), (height - 1, width - 1), (height // 2, width // 3)):
+            unit = int(way.a[:, y, x].argmax())
+            assert way.a[unit, y, x] > 0
+            assert close(project(way, unit, y, x, rule, pooling), whole_maps(way, unit, y, x, rule, pooling))
+
+
 def net64(input: str = "torchvision") -> Net:
     return tiny_net(dtype=torch.float64, input=input)
 

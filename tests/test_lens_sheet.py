@@ -62,7 +62,7 @@ def test_what_the_net_did_not_see_is_hatched_in_both_blocks(atlas):
     for n, patch in enumerate(patches):
         if patch.value <= 0:
             continue
-        left, above, right, below = sheets._place_in_cell(patch)
+        left, above, right, below = sheets.place_in_cell(patch)
         outside = np.ones((CELL, CELL), bool)
         outside[above:below, left:right] = False
         for block in (0, 1):

@@ -9,6 +9,7 @@ _HOME = {
     "controls": "deconv",
     "dream": "dream",
     "layer_statistics": "index",
+    "make_atlas": "atlas",
     "make_setup": "index",
     "merge": "index",
     "project": "deconv",

@@ -342,6 +342,44 @@ def sheet(
 
 
 @lens_app.command
+def atlas(
+    atlas: Path,
+    /,
+    *,
+    output: Output,
+    dreams: Path | None = None,
+    rule: Rule = "deconv",
+    pooling: Pooling = "sum",
+    weights: WeightsFile = None,
+    weights_input: WeightsInput = None,
+    quiet: Quiet = False,
+) -> None:
+    """Make of a scan a page that opens from disk: all its units, with patches, projections and numbers. Prints the page's path.
+
+    The page needs no network and no server. Every unit has an address, as index.html#conv4/137.
+
+    Parameters
+    ----------
+    atlas
+        The folder of a scan; its pictures must still be where they were.
+    output
+        The folder of the page: a new one, or that of an older page, which is replaced.
+    dreams
+        A folder with pictures by lens dream: those of units of this net are shown with their units.
+    rule
+        What is done at a ReLU on the way back.
+    pooling
+        What is done where two pools have one switch.
+    """
+    from impasto.lens.atlas import make_atlas
+    from impasto.lens.index import read_index
+
+    net = _net(read_index(atlas).setup.net, weights, weights_input)
+    _watch(make_atlas(atlas, net, output, rule=rule, pooling=pooling, dreams=dreams), quiet, "drawn")
+    print(output / "index.html")
+
+
+@lens_app.command
 def dream(
     *,
     layer: str,
@@ -454,8 +492,8 @@ def _place(text: str | None) -> tuple[int, int] | None:
     return int(parts[0]), int(parts[1])
 
 
-def _watch(steps: Iterator["Scanned"], quiet: bool) -> None:
-    """Scan to the end: a bar on a terminal, else a line now and then. Pictures that cannot be used are always named."""
+def _watch(steps: Iterator["Scanned"], quiet: bool, done: str = "scanned") -> None:
+    """Go through the pictures to the end: a bar on a terminal, else a line now and then. What cannot be used is always named."""
     console, begun, first, shown, skipped = Console(stderr=True), time.monotonic(), 0, 0.0, 0
     bar = Progress(
         BarColumn(), TextColumn("{task.description}"), console=console, transient=True, disable=quiet or not console.is_terminal
@@ -474,4 +512,4 @@ def _watch(steps: Iterator["Scanned"], quiet: bool) -> None:
                 shown = now
                 say(line)
     if not quiet:
-        say(f"scanned in {timedelta(seconds=round(time.monotonic() - begun))}, {skipped} skipped")
+        say(f"{done} in {timedelta(seconds=round(time.monotonic() - begun))}, {skipped} skipped")

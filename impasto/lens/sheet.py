@@ -93,7 +93,7 @@ def cut_out(net: Net, layer: str, patches: Mapping[int, Sequence[Patch]], rule: 
         way, shown = record(net, bring(picture, places[0][2].view), layer), to_pillow(picture)
         for unit, n, patch in places:
             if patch.value > 0:
-                cells[unit][n] = _cell(patch, shown, project(way, unit, patch.y, patch.x, rule, pooling)[0])
+                cells[unit][n] = cut(patch, shown, project(way, unit, patch.y, patch.x, rule, pooling)[0])
     _say_missing(missing, len(pictures))
     return cells
 
@@ -105,7 +105,8 @@ def _say_missing(missing: Sequence[str], of: int) -> None:
         warnings.warn(f"a place stays empty: {reason}", ImpastoWarning, stacklevel=3)
 
 
-def _cell(patch: Patch, picture: Image.Image, projection: Tensor) -> Cell:
+def cut(patch: Patch, picture: Image.Image, projection: Tensor) -> Cell:
+    """A patch out of its picture, and out of the projection (3, h, w) of its unit there, as large as they are drawn."""
     (x0, y0, x1, y1), size = patch.view.clip(patch.field), _size_in_cell(patch)
     pixels = picture.resize(size, Image.Resampling.LANCZOS, patch.view.in_picture((x0, y0, x1, y1)))
     return Cell(patch, pixels, _resized(projection[:, y0:y1, x0:x1], size))
@@ -117,7 +118,7 @@ def _resized(projection: Tensor, size: tuple[int, int]) -> Array:
     return np.stack([np.asarray(channel) for channel in channels], 2)
 
 
-def _place_in_cell(patch: Patch) -> tuple[int, int, int, int]:
+def place_in_cell(patch: Patch) -> tuple[int, int, int, int]:
     """Where in a cell what the net saw of the field goes."""
     (x0, y0, x1, _), seen = patch.field, patch.view.clip(patch.field)
     left, top, right, bottom = (round(CELL * (at - start) / (x1 - x0)) for at, start in zip(seen, (x0, y0, x0, y0), strict=True))
@@ -125,7 +126,7 @@ def _place_in_cell(patch: Patch) -> tuple[int, int, int, int]:
 
 
 def _size_in_cell(patch: Patch) -> tuple[int, int]:
-    left, top, right, bottom = _place_in_cell(patch)
+    left, top, right, bottom = place_in_cell(patch)
     return right - left, bottom - top
 
 
@@ -140,10 +141,10 @@ def on_grey(signed: Array, largest: float) -> Image.Image:
 def _blocks(cells: Sequence[Cell | None], scale: str, own_filter: Array | None) -> list[Image.Image]:
     """Of one unit: its filter in the first layer, its patches, its projections."""
     signed = [cell.projection for cell in cells if cell]
-    together = _reach(*signed) if signed else 0.0
+    together = reach(*signed) if signed else 0.0
 
     def projected(cell: Cell) -> Image.Image:
-        return on_grey(cell.projection, together if scale == "block" else _reach(cell.projection))
+        return on_grey(cell.projection, together if scale == "block" else reach(cell.projection))
 
     blocks = [_block(cells, lambda cell: cell.pixels), _block(cells, projected)]
     if own_filter is not None:
@@ -152,7 +153,7 @@ def _blocks(cells: Sequence[Cell | None], scale: str, own_filter: Array | None) 
     return blocks
 
 
-def _reach(*signed: Array) -> float:
+def reach(*signed: Array) -> float:
     """What a hundredth of the values exceeds."""
     return float(np.quantile(np.abs(np.concatenate([values.ravel() for values in signed])), 0.99))
 
@@ -164,7 +165,7 @@ def _block(cells: Sequence[Cell | None], picture_of: Callable[[Cell], Image.Imag
         if cell is None:
             block.paste(OUTSIDE, (x, y, x + CELL, y + CELL))
             continue
-        left, top, *_ = _place_in_cell(cell.patch)
+        left, top, *_ = place_in_cell(cell.patch)
         block.paste(_hatched(), (x, y))
         block.paste(picture_of(cell), (x + left, y + top))
     return block
@@ -305,7 +306,7 @@ def _found(way: Record, unit: int, place: tuple[int, int] | None) -> tuple[int, 
 def _drawn(projection: Tensor) -> Image.Image:
     """A projection (1, 3, H, W) as a picture of its size."""
     signed = projection[0].permute(1, 2, 0).float().numpy()
-    return on_grey(signed, _reach(signed[np.abs(signed).max(2) > 0]))
+    return on_grey(signed, reach(signed[np.abs(signed).max(2) > 0]))
 
 
 def _side_by_side(panels: Mapping[str, Image.Image], title: str) -> Image.Image:

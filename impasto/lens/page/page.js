@@ -1,0 +1,375 @@
+"use strict";
+// The page of an atlas. What it shows comes from atlas.js and a script a layer, and enters the page as text, never as markup.
+// Addresses: #conv5 is a layer, #conv5/17 a unit, #all every layer.
+
+const $ = (id) => document.getElementById(id);
+const SHOWN = ATLAS.side * ATLAS.side;
+const FIRST_OCTAVE = -12; // the histogram begins at 2^-12, in half octaves
+
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+const number = (value) => (Math.abs(value) >= 100 ? value.toFixed(0) : String(Number(value.toPrecision(3))));
+const percent = (part, of) => (of ? `${Math.round((100 * part) / of)} %` : "0 %");
+const padded = (n, digits) => String(n).padStart(digits, "0");
+const address = (unit) => `#${encodeURIComponent(ATLAS.layers[unit.layer].name)}/${unit.n}`;
+const called = (unit) => `${ATLAS.layers[unit.layer].name}/${unit.n}`;
+
+// What is told of the units. A page from disk may not fetch it, but may load scripts.
+
+const loaded = new Map(); // layer -> promise of its units
+const waiting = new Map();
+
+function arrived(layer, lines) { // called by the layers' scripts
+  waiting.get(layer)(lines.map((line, n) => ({ ...line, layer, n, patches: line.patches.map(patch) })));
+}
+
+function patch([column, drawn, value, picture, y, x, x0, y0, x1, y1, padding]) {
+  return { column, drawn, value, name: ATLAS.names[picture], y, x, box: [x0, y0, x1, y1], padding };
+}
+
+function load(layer) {
+  if (!loaded.has(layer)) {
+    loaded.set(layer, new Promise((resolve, reject) => {
+      waiting.set(layer, resolve);
+      const script = make("script", { src: `parts/${padded(layer, 2)}.js` });
+      script.onerror = () => reject(new Error(`the file ${script.getAttribute("src")} is missing: make the page again`));
+      document.head.append(script);
+    }));
+  }
+  return loaded.get(layer);
+}
+
+const sprites = new Map(); // file -> promise of its image
+
+function sprite(unit, kind, interior) {
+  const name = `${padded(unit.layer, 2)}-${padded(Math.floor(unit.n / ATLAS.rows), 3)}-${interior ? "interior-" : ""}${kind}.webp`;
+  return image(name);
+}
+
+function image(name) {
+  if (!sprites.has(name)) {
+    sprites.set(name, new Promise((resolve, reject) => {
+      const found = new Image();
+      found.onload = () => resolve(found);
+      found.onerror = () => reject(new Error(`the file parts/${name} is missing: make the page again`));
+      found.src = `parts/${name}`;
+    }));
+  }
+  return sprites.get(name);
+}
+
+// A unit's patches in the ranking that is asked for, the strongest first.
+function ranking(unit, interior) {
+  if (!interior) return unit.patches.filter((it) => it.column < SHOWN);
+  return unit.interior.map((column) => unit.patches.find((it) => it.column === column));
+}
+
+async function draw(canvas, unit, kind, patches, across) {
+  const side = Math.round((canvas.clientWidth || ATLAS.cell * across) * (window.devicePixelRatio || 1));
+  canvas.width = canvas.height = side;
+  const context = canvas.getContext("2d"), cell = side / across, gap = across > 1 ? Math.max(1, Math.round(side / 160)) : 0;
+  context.imageSmoothingQuality = "high";
+  const pictures = await Promise.all(patches.map((it) => it.drawn && sprite(unit, kind, it.column >= SHOWN)));
+  patches.forEach((it, n) => {
+    if (!it.drawn) return;
+    const from = [(it.column % SHOWN) * ATLAS.cell, (unit.n % ATLAS.rows) * ATLAS.cell, ATLAS.cell, ATLAS.cell];
+    const to = [Math.round((n % across) * cell), Math.round(Math.floor(n / across) * cell), Math.round(cell) - gap, Math.round(cell) - gap];
+    context.drawImage(pictures[n], ...from, ...to);
+  });
+}
+
+// The list
+
+const state = { layer: 0, unit: null, shown: [], all: false, focus: null, arriving: false, turn: 0 };
+const interior = () => $("interior").checked;
+
+const ORDERS = {
+  number: () => 0,
+  often: (a, b) => b.fired - a.fired,
+  seldom: (a, b) => a.fired - b.fired,
+  largest: (a, b) => b.largest - a.largest,
+  typical: (a, b) => b.q50 - a.q50,
+  inside: (a, b) => share(a) - share(b),
+};
+const share = (unit) => (unit.fired ? unit.padded / unit.fired : 2); // those that never fire come last
+
+function matches(unit, query) {
+  if (!query) return true;
+  if (/^\d+$/.test(query)) return unit.n === Number(query);
+  if (query.includes("/") && query === called(unit).toLowerCase()) return true;
+  return ranking(unit, interior()).some((it) => it.name.toLowerCase().includes(query));
+}
+
+function asked() {
+  return $("query").value.trim().toLowerCase();
+}
+
+async function chosen() {
+  const layers = state.all ? ATLAS.layers.map((_, n) => n) : [state.layer];
+  const units = (await Promise.all(layers.map(load))).flat();
+  const order = ORDERS[$("order").value];
+  return units.filter((unit) => matches(unit, asked())).sort((a, b) => order(a, b) || a.layer - b.layer || a.n - b.n);
+}
+
+const seen = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    if (isIntersecting) draw(target, target.unit, $("kind").value, ranking(target.unit, interior()), ATLAS.side).catch(problem);
+    else target.width = target.height = 0; // thousands of drawn units would fill the memory
+  }
+}, { rootMargin: "300px" });
+
+function card(unit) {
+  const canvas = make("canvas", { "aria-hidden": "true", width: 0, height: 0 });
+  canvas.unit = unit;
+  const said = unit.fired ? `${number(unit.largest)}, in ${percent(unit.fired, ATLAS.pictures)}` : "never fires";
+  const link = make("a", { href: address(unit), title: unit.fired ? "its largest value, and in how many pictures it fires" : "" });
+  link.append(canvas, make("strong", {}, state.all ? called(unit) : `${unit.n}`), make("span", { class: "said" }, said));
+  return make("li", {}, link);
+}
+
+async function showList() {
+  const turn = ++state.turn, shown = await chosen();
+  if (turn !== state.turn) return; // another list or unit was asked for meanwhile
+  state.shown = shown;
+  seen.disconnect();
+  const list = make("ul", { class: "units" }, ...state.shown.map(card));
+  $("list").replaceChildren(list);
+  list.querySelectorAll("canvas").forEach((canvas) => seen.observe(canvas));
+  $("list").hidden = false;
+  $("unit").hidden = true;
+  $("status").textContent = told(state.shown.length);
+  document.title = `${state.all ? "all layers" : ATLAS.layers[state.layer].name} – ${ATLAS.net}`;
+  const back = state.focus && list.querySelector(`a[href="${CSS.escape(state.focus)}"]`);
+  if (back) back.focus();
+  state.focus = null;
+}
+
+function told(count) {
+  const layer = ATLAS.layers[state.layer], of = state.all ? ATLAS.layers.reduce((sum, it) => sum + it.units, 0) : layer.units;
+  const where = state.all ? "of all layers" : `of ${layer.name}. Each sees ${layer.size} × ${layer.size} pixels of the net’s input`;
+  const found = asked() ? `${count} of ${of} units ${where}` : `${of} units ${where}`;
+  return `${found}. Beside each: its largest value, and in how many pictures it fires.`;
+}
+
+// A unit
+
+async function showUnit() {
+  const turn = ++state.turn, unit = (await load(state.layer))[state.unit.n];
+  const shown = state.shown.includes(unit) ? state.shown : await chosen();
+  if (turn !== state.turn) return;
+  state.shown = shown;
+  const patches = ranking(unit, interior()), heading = make("h2", { tabindex: "-1" }, `${ATLAS.layers[unit.layer].name}, unit ${unit.n}`);
+  $("unit").replaceChildren(steps(unit), heading, inWords(unit), blocks(unit, patches), table(patches), numbers(unit), spread(unit));
+  $("list").hidden = true;
+  $("unit").hidden = false;
+  $("status").textContent = "";
+  document.title = `${called(unit)} – ${ATLAS.net}`;
+  if (state.arriving) {
+    heading.focus({ preventScroll: true });
+    window.scrollTo(0, 0);
+  }
+  state.arriving = false;
+  for (const canvas of $("unit").querySelectorAll(".nine canvas")) {
+    if (canvas.patch) draw(canvas, unit, canvas.kind, [canvas.patch], 1).catch(problem);
+  }
+}
+
+function neighbours(unit) {
+  const at = state.shown.findIndex((it) => it.layer === unit.layer && it.n === unit.n);
+  return at < 0 ? [] : [state.shown[at - 1], state.shown[at + 1]];
+}
+
+function steps(unit) {
+  const [before, after] = neighbours(unit), nav = make("nav", { class: "steps", "aria-label": "Other units" });
+  nav.append(make("a", { href: listAddress() }, "↑ back to the list"));
+  if (before) nav.append(make("a", { href: address(before), rel: "prev" }, `← ${called(before)}`));
+  if (after) nav.append(make("a", { href: address(after), rel: "next" }, `${called(after)} →`));
+  return nav;
+}
+
+const listAddress = () => (state.all ? "#all" : `#${encodeURIComponent(ATLAS.layers[state.layer].name)}`);
+
+function inWords(unit) {
+  if (!unit.fired) return make("p", {}, `Dead: in none of the ${ATLAS.pictures} pictures it has a value above 0. There is nothing to draw.`);
+  return make("p", {}, `In ${unit.fired} of ${ATLAS.pictures} pictures there is a place where it fires.`);
+}
+
+function blocks(unit, patches) {
+  const box = make("div", { class: "blocks" }), ranked = interior() ? "at places that see no padding" : "at all places";
+  if (ATLAS.layers[unit.layer].name.replace(/:pre$/, "") === ATLAS.filters) box.append(filter(unit));
+  if (patches.length) {
+    box.append(nine(unit, "patches", patches, `Its patches, the strongest first, ${ranked}. Hatched: beyond what the net saw.`));
+    box.append(nine(unit, "projections", patches, `What in them it answers to, drawn back onto the pixels (${ATLAS.rule}). Zero is grey; each is scaled by itself.`));
+  } else if (unit.fired) {
+    box.append(make("p", {}, interior() ? "No place of this layer that sees no padding excites it." : "It has no patch."));
+  }
+  box.append(...unit.dreams.map(dream));
+  return box;
+}
+
+function nine(unit, kind, patches, caption) {
+  const list = make("ol", { class: "nine" });
+  patches.forEach((it, n) => {
+    const what = kind === "patches" ? "patch" : "projection";
+    const said = `${what} ${n + 1}: value ${number(it.value)}, ${it.name}${it.padding ? ", sees padding" : ""}${it.drawn ? "" : ", the picture is gone"}`;
+    const canvas = make("canvas", { role: "img", "aria-label": said, title: said, class: it.drawn ? "" : "empty" });
+    [canvas.kind, canvas.patch] = [kind, it];
+    list.append(make("li", {}, canvas));
+  });
+  return make("figure", {}, list, make("figcaption", {}, caption));
+}
+
+function filter(unit) {
+  const canvas = make("canvas", { class: "picture", role: "img", "aria-label": `the filter of unit ${unit.n}` });
+  image("filters.png").then((all) => {
+    canvas.width = canvas.height = 16 * all.width;
+    const context = canvas.getContext("2d");
+    context.imageSmoothingEnabled = false;
+    context.drawImage(all, 0, unit.n * all.width, all.width, all.width, 0, 0, canvas.width, canvas.width);
+  }).catch(problem);
+  return make("figure", {}, canvas, make("figcaption", {}, "Its filter, as it looks for the picture’s own colours. Zero is grey."));
+}
+
+function dream(it) {
+  const what = it.channel ? "A dream of its channel: excited at all places" : "A dream: painted from noise to excite it";
+  const reached = it.reached.map(number).join(", ");
+  const said = it.reached.some((value) => value <= 0) ? "It is not excited: the picture shows nothing." : `It reaches ${reached}, after ${it.steps} steps.`;
+  const drawn = make("img", { class: "picture", src: `parts/${it.file}`, width: it.width, height: it.height, loading: "lazy", alt: `dream: ${said}` });
+  return make("figure", {}, drawn, make("figcaption", {}, `${what}. ${said}`));
+}
+
+function table(patches) {
+  if (!patches.length) return "";
+  const head = ["", "value", "picture", "its box there, in pixels: x, y to x, y", "place in the map: y, x", "padding"];
+  const rows = patches.map((it, n) => {
+    const [x0, y0, x1, y1] = it.box.map((side) => side.toFixed(0));
+    const cells = [make("bdi", {}, it.name), `${x0}, ${y0} to ${x1}, ${y1}`, `${it.y}, ${it.x}`, it.padding ? "sees padding" : ""];
+    const name = make("tr", {}, make("td", { class: "number" }, `${n + 1}`), make("td", { class: "number" }, number(it.value)));
+    name.append(...cells.map((cell) => make("td", {}, cell)));
+    return name;
+  });
+  const header = make("tr", {}, ...head.map((text, n) => make("th", { scope: "col", class: n < 2 ? "number" : "" }, text)));
+  const made = make("table", {}, make("caption", {}, "Where the patches are"), make("thead", {}, header), make("tbody", {}, ...rows));
+  return make("div", { class: "wide", role: "region", tabindex: "0", "aria-label": "Where the patches are" }, make("h3", {}, "Patches"), made);
+}
+
+function numbers(unit) {
+  const n = ATLAS.pictures, rows = [
+    ["largest value", number(unit.largest), `the strongest activation in ${n} pictures`],
+    ["fires in", percent(unit.fired, n), `${unit.fired} of ${n} pictures have a place where its value is above 0`],
+    ["sees padding in", percent(unit.padded, unit.fired), `in ${unit.padded} of these ${unit.fired} it is strongest where it looks beyond the picture’s edge`],
+    ["half", number(unit.q50), "in half of the pictures its largest value is at most this, to 9 %"],
+    ["nine of ten", number(unit.q90), "in nine of ten pictures at most this"],
+    ["99 of 100", number(unit.q99), "in 99 of 100 pictures at most this"],
+  ];
+  if (unit.like) {
+    const [other, cosine] = unit.like;
+    rows.push(["likeness", cosine.toFixed(2), `cosine between its first projection and that of unit ${other} at the same place; near 1, projections here say little about the unit`]);
+  }
+  const list = rows.map(([name, value, said]) => make("div", {}, make("dt", {}, name), make("dd", { class: "number" }, value), make("dd", { class: "said" }, said)));
+  return make("section", {}, make("h3", {}, "In numbers"), make("dl", {}, ...list));
+}
+
+function spread(unit) {
+  const [silent, ...octaves] = unit.bins, first = octaves.findIndex(Boolean), last = octaves.findLastIndex(Boolean);
+  if (first < 0) return "";
+  const bins = octaves.slice(first, last + 1), most = Math.max(silent, ...bins);
+  const edge = (n) => number(2 ** (FIRST_OCTAVE + n / 2));
+  const bars = bins.map((count, n) => bar(count, most, `between ${edge(first + n)} and ${edge(first + n + 1)} in ${count} pictures`));
+  if (silent) bars.unshift(bar(silent, most, `silent in ${silent} pictures`, "silent"));
+  const said = `silent in ${silent} of ${ATLAS.pictures} pictures, in the others between ${edge(first)} and ${edge(last + 1)}`;
+  const ends = make("div", { class: "ends" }, make("span", {}, silent ? `silent, then ${edge(first)}` : edge(first)), make("span", {}, edge(last + 1)));
+  const chart = make("div", { class: "bars", role: "img", "aria-label": said }, ...bars);
+  return make("section", {}, make("h3", {}, "Its largest value in each picture"), chart, ends,
+    make("p", { class: "said" }, "Each bar: in how many pictures; two bars double the value. Left, if grey: pictures in which it is silent."));
+}
+
+function bar(count, most, title, kind = "") {
+  const element = make("span", { title, class: kind });
+  element.style.height = `${(100 * count) / most}%`;
+  return element;
+}
+
+// Where we are
+
+function problem(error) {
+  $("status").replaceChildren(make("span", { class: "problem" }, error.message));
+}
+
+function parsed(hash) {
+  let text = hash.slice(1);
+  try { text = decodeURIComponent(text); } catch { /* not an address of ours: it is looked for as it stands */ }
+  const whole = ATLAS.layers.findIndex((it) => it.name === text);
+  if (whole >= 0 || !text) return { layer: Math.max(0, whole), unit: null };
+  if (text === "all") return { all: true, layer: 0, unit: null };
+  const slash = text.lastIndexOf("/"), layer = ATLAS.layers.findIndex((it) => it.name === text.slice(0, slash)), rest = text.slice(slash + 1);
+  if (layer < 0 || !/^\d{1,9}$/.test(rest) || Number(rest) >= ATLAS.layers[layer].units) return null;
+  return { layer, unit: { layer, n: Number(rest) } };
+}
+
+async function go() {
+  const to = parsed(location.hash);
+  if (!to) {
+    problem(new Error(`There is no unit ${location.hash.slice(1)}. Addresses are like ${ATLAS.layers[0].name}/0.`));
+    $("list").hidden = $("unit").hidden = true;
+    return;
+  }
+  if (state.unit && !to.unit) state.focus = address(state.unit);
+  if (to.unit && state.all && state.shown.length) to.all = true; // one came from the list of all layers, and goes on in it
+  Object.assign(state, { all: Boolean(to.all), layer: to.layer, unit: to.unit, arriving: true });
+  for (const link of $("layers").querySelectorAll("a")) {
+    link.removeAttribute("aria-current");
+    if (link.getAttribute("href") === listAddress()) link.setAttribute("aria-current", "true");
+  }
+  await refresh();
+}
+
+const refresh = () => (state.unit ? showUnit() : showList()).catch(problem);
+
+function setUp() {
+  const skipped = ATLAS.skipped ? `, ${ATLAS.skipped} could not be used` : "";
+  $("net").textContent = `What the units of ${ATLAS.net} look for`;
+  $("about").textContent = `The patches of ${ATLAS.pictures} pictures that excite each unit most, at most ${ATLAS.perImage} of each picture${skipped}.`;
+  const links = ATLAS.layers.map((it) => [it.name, `#${encodeURIComponent(it.name)}`]);
+  if (links.length > 1) links.push(["all layers", "#all"]);
+  $("layers").append(...links.map(([name, href]) => make("li", {}, make("a", { href }, name))));
+  const seenOf = ATLAS.fit === "whole" ? "the whole picture" : "the square in its middle";
+  $("foot").textContent = `Impasto ${ATLAS.version}. The net saw pictures with a shorter side of ${ATLAS.size} pixels, ${seenOf}. `
+    + `Projections by rule ${ATLAS.rule}; where pools share a switch: ${ATLAS.pooling}. Nothing on this page comes from a network.`;
+}
+
+function key(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const typing = event.target.matches("input, select");
+  if (event.key === "Escape" && state.unit) location.hash = listAddress();
+  if (typing) return;
+  if (event.key === "/") { event.preventDefault(); $("query").focus(); }
+  const there = state.unit && { ArrowLeft: 0, ArrowRight: 1 }[event.key];
+  const unit = typeof there === "number" && neighbours(state.unit)[there];
+  if (unit) location.hash = address(unit);
+}
+
+async function find(event) {
+  event.preventDefault();
+  const to = asked().includes("/") && parsed(`#${$("query").value.trim()}`);
+  if (to && to.unit) location.hash = address(to.unit);
+  else if (state.unit) location.hash = listAddress();
+  else if (state.shown.length === 1) location.hash = address(state.shown[0]);
+}
+
+setUp();
+$("controls").addEventListener("submit", find);
+$("controls").addEventListener("change", (event) => {
+  if (event.target === $("query")) return; // it was heard while typed; a list that changed as one clicks into it would lose the click
+  state.shown = []; // the neighbours of a unit are others now
+  refresh();
+});
+$("query").addEventListener("input", () => { if (!state.unit) refresh(); });
+window.addEventListener("hashchange", go);
+document.addEventListener("keydown", key);
+go();

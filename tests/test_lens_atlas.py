@@ -1,0 +1,286 @@
+"""The atlas's page: every unit is there, its cells are its patches, and nothing in it leads to a network."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning
+from impasto.files import sha256
+from impasto.images import read_picture, to_pillow, write_picture
+from impasto.lens.atlas import KINDS, ROWS, SHOWN, histogram, make_atlas, units_of
+from impasto.lens.deconv import project, record
+from impasto.lens.dream import hung
+from impasto.lens.index import EDGES, make_setup, read_index
+from impasto.lens.patches import top
+from impasto.lens.scan import scan
+from impasto.lens.sheet import CELL, cut, on_grey, place_in_cell, reach
+from impasto.lens.view import bring
+from tests.conftest import picture, save, tiny_net
+from tests.test_cli import check_one_line
+
+NET = tiny_net()
+NET.layers[3].bias[4] = -100.0  # unit 4 of conv2_1 never fires
+NAMES = ["</script><b>0</b>.png", "a\u2028\"'\\${x}.png", *(f"{n:02}.png" for n in range(2, 11))]
+
+
+def make_page(folder: Path) -> tuple[Path, Path]:
+    """A scan of eleven pictures, two with names that would be markup or code, and its page."""
+    pictures = folder / "set" / "onerror=alert(1)"
+    pictures.mkdir(parents=True)
+    colors = torch.rand(11, 1, 3, 1, 1, generator=torch.Generator().manual_seed(0))
+    for n, name in enumerate(NAMES):
+        save(pictures / name.replace("/", "\u2215"), 0.5 * picture(32, 44, n) + 0.5 * colors[n])
+    for _ in scan([folder / "set"], NET, make_setup(NET, ["conv1_1", "conv2_1", "conv3_1:pre"], size=32), folder / "scan"):
+        pass
+    for _ in make_atlas(folder / "scan", NET, folder / "page"):
+        pass
+    return folder / "scan", folder / "page"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> tuple[Path, Path]:
+    return make_page(tmp_path_factory.mktemp("atlas"))
+
+
+def about(page: Path) -> dict:
+    return json.loads(re.fullmatch(r"const ATLAS = (\{.*\});\n", (page / "parts/atlas.js").read_text(), re.DOTALL)[1])
+
+
+def layer(page: Path, n: int) -> list[dict]:
+    return json.loads(
+        "[" + re.fullmatch(rf"arrived\({n}, \[\n(.*)\]\);\n", (page / f"parts/{n:02}.js").read_text(), re.DOTALL)[1] + "]"
+    )
+
+
+def test_every_unit_of_every_layer_has_a_line_with_its_numbers(made):
+    scanned, page = made
+    index = read_index(scanned)
+    assert [(it["name"], it["units"]) for it in about(page)["layers"]] == [("conv1_1", 4), ("conv2_1", 6), ("conv3_1:pre", 7)]
+    for n, (name, units) in enumerate(index.layers.items()):
+        lines = layer(page, n)
+        assert [line["fired"] for line in lines] == units.fired.tolist() and [
+            line["padded"] for line in lines
+        ] == units.padded.tolist()
+        assert [line["largest"] for line in lines] == pytest.approx(units.everywhere.value[:, 0].tolist(), rel=1e-4)
+        assert all(sum(line["bins"]) == 11 for line in lines)
+        for unit, line in enumerate(lines):
+            assert said(page, line, range(len(line["patches"])), SHOWN) == found(scanned, name, unit, False)
+            columns = [patch[0] for patch in line["patches"]]
+            assert said(page, line, [columns.index(it) for it in line["interior"]], 99) == found(scanned, name, unit, True)
+
+
+def said(page: Path, line: dict, places, below: int) -> list[tuple]:
+    patches = [line["patches"][n] for n in places]
+    names = about(page)["names"]
+    return [(names[it[3]], *it[4:6], bool(it[10]), pytest.approx(it[6:10], abs=0.06)) for it in patches if it[0] < below]
+
+
+def found(scanned: Path, name: str, unit: int, interior: bool) -> list[tuple]:
+    patches = [it for it in top(scanned, name, unit, interior) if it.value > 0][:SHOWN]
+    return [(it.row.source.name, it.y, it.x, it.touches_padding, list(it.box)) for it in patches]
+
+
+def test_a_cell_of_a_sprite_is_the_patch_that_is_cut_there_and_its_projection(made):
+    """WebP loses a little; where the net saw nothing the cell is transparent."""
+    scanned, page = made
+    index = read_index(scanned)
+    checked = 0
+    for n, name in enumerate(index.layers):
+        for unit, it in enumerate(units_of(scanned, index, name)):
+            for column, patch in it.patches.items():
+                image = read_picture(patch.row.source.path).image
+                way = record(NET, bring(image, patch.view), name)
+                cell = cut(patch, to_pillow(image), project(way, unit, patch.y, patch.x)[0])
+                projection = on_grey(cell.projection, reach(cell.projection))
+                left, above, right, below = place_in_cell(patch)
+                for kind, expected in enumerate((cell.pixels, projection), 2 * (column // SHOWN)):
+                    shown = cell_of(page, n, unit, kind, column % SHOWN)
+                    assert np.abs(shown[above:below, left:right, :3] - np.asarray(expected).astype(float)).mean() < 12
+                    outside = np.ones((CELL, CELL), bool)
+                    outside[above:below, left:right] = False
+                    assert (shown[outside][:, 3] == 0).all() and (shown[~outside][:, 3] == 255).all()
+                    checked += 1
+    assert checked > 200
+
+
+def cell_of(page: Path, n: int, unit: int, kind: int, column: int) -> np.ndarray:
+    """(CELL, CELL, 4)."""
+    sprite = Image.open(page / "parts" / f"{n:02}-{unit // ROWS:03}-{KINDS[kind]}.webp").convert("RGBA")
+    x, y = column * CELL, unit % ROWS * CELL
+    return np.asarray(sprite.crop((x, y, x + CELL, y + CELL))).astype(float)
+
+
+def test_units_go_into_as_many_sprites_as_they_need(made, tmp_path, monkeypatch):
+    """Cells do not depend on how many units a sprite holds."""
+    scanned, page = made
+    monkeypatch.setattr("impasto.lens.atlas.ROWS", 2)
+    for _ in make_atlas(scanned, NET, tmp_path / "page"):
+        pass
+    names = sorted(path.name for path in (tmp_path / "page/parts").glob("01-*-patches.webp"))
+    assert [name for name in names if "interior" not in name] == [f"01-{n:03}-patches.webp" for n in range(3)]
+    part = Image.open(tmp_path / "page/parts/01-001-projections.webp").convert("RGBA")
+    all_of = Image.open(page / "parts/01-000-projections.webp").convert("RGBA").crop((0, 2 * CELL, SHOWN * CELL, 4 * CELL))
+    assert np.abs(np.asarray(part).astype(float) - np.asarray(all_of)).mean() < 3
+
+
+def test_a_dead_unit_is_there_with_nothing_to_draw(made):
+    line = layer(made[1], 1)[4]
+    assert line["fired"] == 0 and line["patches"] == [] == line["interior"] and line["bins"][0] == 11 and line["like"] is None
+    assert all(line["patches"] for n, line in enumerate(layer(made[1], 1)) if n != 4)
+
+
+def test_no_written_file_names_an_address_in_a_network_or_a_folder_of_this_machine(made):
+    written = [path for path in made[1].rglob("*") if path.suffix in {".html", ".js", ".css"}]
+    assert len(written) == 7
+    for path in written:
+        assert not re.search(r"https?:|//[a-z]|wss?:|@import|data:", path.read_text(), re.IGNORECASE)
+        assert str(made[1].parent) not in path.read_text()
+
+
+def test_names_of_pictures_stay_text(made):
+    """Scripts are ASCII and parse as JSON whatever the names are, and the page never makes markup of text."""
+    names = about(made[1])["names"]
+    assert any("</script><b>" in name.replace("\u2215", "/") for name in names) and any("\u2028" in name for name in names)
+    assert (made[1] / "parts/atlas.js").read_bytes().isascii()
+    script, page = (made[1] / "parts/page.js").read_text(), (made[1] / "index.html").read_text()
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\b|new Function", script)
+    assert not re.search(r"\son\w+=|<style|style=|javascript:", page) and "default-src 'none'" in page
+    assert re.findall(r"<script[^>]*>(.*?)</script>", page, re.DOTALL) == ["", ""]
+
+
+def test_what_the_page_names_is_there(made):
+    page = (made[1] / "index.html").read_text()
+    for name in re.findall(r'(?:src|href)="([^"]+)"', page):
+        assert (made[1] / name).is_file()
+    ids = set(re.findall(r'id="([^"]+)"', page))
+    assert set(re.findall(r'\$\("([^"]+)"\)', (made[1] / "parts/page.js").read_text())) <= ids
+
+
+def test_a_run_that_was_stopped_leaves_a_page_that_says_so(made, tmp_path):
+    shutil.copytree(made[1], tmp_path / "page")
+    steps = make_atlas(made[0], NET, tmp_path / "page")
+    next(steps)
+    steps.close()
+    assert "is not finished" in (tmp_path / "page/index.html").read_text() and not list((tmp_path / "page/parts").iterdir())
+    for _ in make_atlas(made[0], NET, tmp_path / "page"):
+        pass
+    one, other = ({path.name: sha256(path) for path in it.rglob("*") if path.is_file()} for it in (made[1], tmp_path / "page"))
+    assert one == other
+
+
+def test_a_folder_with_anything_else_is_left_alone(made, tmp_path):
+    (tmp_path / "index.html").write_text("mine")
+    with pytest.raises(CannotWrite, match="holds something else than an atlas's page"):
+        next(make_atlas(made[0], NET, tmp_path))
+    assert (tmp_path / "index.html").read_text() == "mine"
+    with pytest.raises(CannotWrite, match="holds something else"):
+        next(make_atlas(made[0], NET, made[0]))
+
+
+def test_pictures_that_are_gone_or_changed_are_named_and_their_places_stay_empty(made, tmp_path):
+    (tmp_path / "set").mkdir()
+    for n in range(3):
+        save(tmp_path / "set" / f"{n}.png", picture(32, 32, n))
+    for _ in scan([tmp_path / "set"], NET, make_setup(NET, ["conv1_1"], size=32), tmp_path / "scan"):
+        pass
+    (tmp_path / "set/0.png").unlink()
+    save(tmp_path / "set/1.png", picture(32, 32, 9))
+    reasons = [step.row.skipped for step in make_atlas(tmp_path / "scan", NET, tmp_path / "page") if step.row.skipped]
+    assert (
+        len(reasons) == 2 and any("0.png" in it for it in reasons) and any("1.png" in it and "has changed" in it for it in reasons)
+    )
+    names = about(tmp_path / "page")["names"]
+    for line in layer(tmp_path / "page", 0):
+        assert line["patches"] and all(bool(it[1]) == (names[it[3]] == "2.png") for it in line["patches"])
+    (tmp_path / "set/2.png").unlink()
+    with pytest.raises(BadInput, match="none of the 3 pictures is where it was scanned"):
+        list(make_atlas(tmp_path / "scan", NET, tmp_path / "page"))
+    assert "is not finished" in (tmp_path / "page/index.html").read_text()
+
+
+def test_each_picture_is_read_once(made, tmp_path, monkeypatch):
+    from impasto.lens import atlas
+
+    read, read_again = [], atlas.read_again
+    monkeypatch.setattr(atlas, "read_again", lambda row: read.append(row) or read_again(row))
+    steps = list(make_atlas(made[0], NET, tmp_path / "page"))
+    assert len(read) == len(set(read)) == len(steps) == steps[-1].of and [step.done for step in steps] == list(
+        range(1, len(steps) + 1)
+    )
+
+
+def test_a_histogram_counts_every_picture_in_its_half_octave():
+    bins = np.zeros((1, len(EDGES) + 1), np.int32)
+    values = np.float32([-1, 0, 1e-9, 2**-12, 2**-11.4, 1.0, 1.1, 1e9])
+    np.add.at(bins[0], np.searchsorted(EDGES, values), 1)
+    silent, *octaves = histogram(bins)[0]
+    assert silent == 2 and len(octaves) == 56 and sum(octaves) == 6
+    assert octaves[0] == 2 and octaves[1] == 1 and octaves[23] == 1 and octaves[24] == 1 and octaves[-1] == 1  # 1 is an upper edge
+
+
+def test_the_likeness_is_that_of_another_units_projection(made):
+    """In the first layer a projection is the filter, so their cosine is that of the filters."""
+    from impasto.lens.deconv import filters_of
+
+    filters = filters_of(NET).flatten(1)
+    for unit, line in enumerate(layer(made[1], 0)):
+        other, cosine = line["like"]
+        assert other != unit
+        if not line["patches"][0][10]:  # it sees no padding, which would cut the filter
+            assert cosine == pytest.approx(float(torch.cosine_similarity(filters[unit], filters[other], dim=0)), abs=1e-5)
+
+
+def dream_record(**changes) -> dict:
+    about = {"net": "tiny", "layer": "relu2_1", "channels": [3], "against": [], "everywhere": False, "size": 20, "steps": 7}
+    about |= {"pictures": 2, "seed": 0} | changes
+    return {"dream": about, "weights": {"sha256": make_setup(NET).weights, "input": "torchvision"}}
+
+
+def test_dreams_hang_beside_their_units_and_others_are_named(made, tmp_path):
+    folder, images = tmp_path / "dreams", torch.cat([picture(20, 20, n) for n in (1, 2)])
+    folder.mkdir()
+    write_picture(folder / "a.png", hung(images), record=dream_record())
+    write_picture(folder / "b.png", hung(images), record=dream_record(net="alexnet"))
+    write_picture(folder / "c.png", hung(images), record=dream_record(channels=[3, 4]))
+    write_picture(folder / "d.png", hung(images), record=dream_record(size=10**6))
+    write_picture(folder / "e.png", hung(images), record={"dream": []})
+    (folder / "f.txt").write_text("no picture")
+    with pytest.warns(ImpastoWarning) as warned:
+        list(make_atlas(made[0], NET, tmp_path / "page", dreams=folder))
+    said = "\n".join(str(it.message) for it in warned)
+    assert [line.split()[0] for line in said.splitlines()] == ["b.png", "c.png", "d.png", "e.png", "f.txt"]
+    [dream] = layer(tmp_path / "page", 1)[3]["dreams"]
+    assert dream["steps"] == 7 and len(dream["reached"]) == 2 and not dream["channel"]
+    shown = read_picture(tmp_path / "page/parts" / dream["file"]).image
+    torch.testing.assert_close(shown, hung(images), atol=0.003, rtol=0)
+    assert not any(line["dreams"] for n, line in enumerate(layer(tmp_path / "page", 1)) if n != 3)
+    with pytest.raises(BadInput, match="there is no folder"):
+        list(make_atlas(made[0], NET, tmp_path / "other", dreams=tmp_path / "none"))
+
+
+def test_another_net_or_rule_is_refused_before_anything_is_written(made, tmp_path):
+    with pytest.raises(BadRecipe, match="another weights"):
+        list(make_atlas(made[0], tiny_net(), tmp_path / "page"))
+    with pytest.raises(BadRecipe, match="rule is 'magic'"):
+        list(make_atlas(made[0], NET, tmp_path / "page", rule="magic"))
+    assert not (tmp_path / "page").exists()
+
+
+@pytest.mark.weights
+def test_the_command_prints_the_page_and_names_what_is_gone(impasto, tmp_path):
+    for n in range(3):
+        (tmp_path / "set").mkdir(exist_ok=True)
+        save(tmp_path / "set" / f"{n}.png", picture(70, 64, n))
+    assert impasto("lens", "scan", tmp_path / "set", "-o", tmp_path / "scan", "--size", "64", "--layers", "conv1").returncode == 0
+    (tmp_path / "set/1.png").unlink()
+    done = impasto("lens", "atlas", tmp_path / "scan", "-o", tmp_path / "page", "-q")
+    assert done.returncode == 0 and done.stdout.strip() == str(tmp_path / "page/index.html") and "1.png" in done.stderr
+    assert len(layer(tmp_path / "page", 0)) == 64
+    check_one_line(impasto("lens", "atlas", tmp_path / "nowhere", "-o", tmp_path / "page"), 5, "there is no finished scan")
+    check_one_line(impasto("lens", "atlas", tmp_path / "scan", "-o", tmp_path / "set"), 1, "holds something else")

@@ -1,0 +1,173 @@
+"""The atlas's page in a browser: from disk, in headless Chromium, with nothing asked of any other machine."""
+
+import io
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from impasto.images import read_picture, to_pillow
+from impasto.lens.index import read_index
+from impasto.lens.patches import Patch, top
+from impasto.lens.sheet import CELL, place_in_cell
+from tests.test_lens_atlas import make_page
+
+playwright = pytest.importorskip("playwright.sync_api", reason="the page is not tried in a browser: playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+MISSING = "the page is not tried in a browser: there is no Chromium (Debian: apt-get install chromium)"
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason=MISSING)]
+QUIET = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["playwright.Browser"]:
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> tuple[Path, Path]:
+    return make_page(tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture
+def page(browser, made) -> Iterator["playwright.Page"]:
+    """A window in which every request must be for a file of the page, and nothing may be complained about."""
+    window, asked, wrong = browser.new_page(viewport={"width": 1100, "height": 900}), [], []
+    window.on("request", lambda request: asked.append(request.url))
+    window.on("console", lambda message: wrong.append(message.text))
+    window.on("pageerror", lambda error: wrong.append(str(error)))
+    window.on("dialog", lambda dialog: wrong.append(dialog.message))
+    window.on("requestfailed", lambda request: wrong.append(request.url))
+    yield window
+    window.close()
+    assert asked and all(url.startswith(made[1].as_uri()) for url in asked)
+    assert wrong == []
+
+
+def see(locator, text) -> None:
+    playwright.expect(locator).to_have_text(text)
+
+
+def address(made: tuple[Path, Path], at: str = "") -> str:
+    return f"{(made[1] / 'index.html').as_uri()}{at}"
+
+
+def cards(page) -> list[str]:
+    return page.locator("#list li strong").all_inner_texts()
+
+
+def test_it_opens_from_disk_with_the_first_layer_and_leads_to_the_others(page, made):
+    page.goto(address(made))
+    see(page.get_by_role("heading", level=1), "What the units of tiny look for")
+    playwright.expect(page.locator("#list li")).to_have_count(4)
+    page.get_by_role("link", name="conv2_1", exact=True).click()
+    playwright.expect(page.locator("#list li")).to_have_count(6)
+    assert page.url.endswith("#conv2_1") and "never fires" in page.locator("#list li").nth(4).inner_text()
+    page.get_by_role("link", name="all layers").click()
+    playwright.expect(page.locator("#list li")).to_have_count(17)
+
+
+def test_a_units_address_shows_its_patches_as_they_are_in_the_pictures(page, made):
+    page.goto(address(made, "#conv2_1/2"))
+    see(page.get_by_role("heading", level=2), "conv2_1, unit 2")
+    patches = top(made[0], "conv2_1", 2)
+    drawn = page.locator(".nine").first.locator("canvas")
+    playwright.expect(drawn).to_have_count(9)
+    playwright.expect(page.locator("tbody tr")).to_have_count(9)
+    assert page.locator("tbody bdi").all_inner_texts() == [patch.row.source.name for patch in patches]
+    page.wait_for_load_state("networkidle")
+    for n, patch in enumerate(patches):
+        assert np.abs(shown(drawn.nth(n)) - expected(patch))[seen(patch)].mean() < 16
+
+
+def shown(canvas) -> np.ndarray:
+    """(CELL, CELL, 3): what the screen shows of a canvas."""
+    return np.asarray(Image.open(io.BytesIO(canvas.screenshot())).convert("RGB").resize((CELL, CELL))).astype(float)
+
+
+def expected(patch: Patch) -> np.ndarray:
+    left, above, right, below = place_in_cell(patch)
+    picture = to_pillow(read_picture(patch.row.source.path).image)
+    box = patch.view.in_picture(patch.view.clip(patch.field))
+    cell = np.zeros((CELL, CELL, 3))
+    cell[above:below, left:right] = picture.resize((right - left, below - above), Image.Resampling.LANCZOS, box)
+    return cell
+
+
+def seen(patch: Patch) -> np.ndarray:
+    left, above, right, below = place_in_cell(patch)
+    inside = np.zeros((CELL, CELL), bool)
+    inside[above + 2 : below - 2, left + 2 : right - 2] = True
+    return inside
+
+
+def test_units_are_found_by_number_by_address_and_by_picture(page, made):
+    page.goto(address(made, "#conv2_1"))
+    query = page.get_by_role("searchbox")
+    query.fill("3")
+    playwright.expect(page.locator("#list li")).to_have_count(1)
+    query.press("Enter")
+    see(page.get_by_role("heading", level=2), "conv2_1, unit 3")
+    query.fill("conv3_1:pre/6")
+    query.press("Enter")
+    see(page.get_by_role("heading", level=2), "conv3_1:pre, unit 6")
+    page.goto(address(made, "#conv1_1"))
+    query.fill("07.PNG")
+    has = [unit for unit in range(4) if any("07.png" in patch.row.source.name for patch in top(made[0], "conv1_1", unit))]
+    playwright.expect(page.locator("#list li")).to_have_count(len(has))
+    assert cards(page) == list(map(str, has))
+
+
+def test_units_are_put_in_order_by_activity(page, made):
+    index = read_index(made[0]).layers["conv2_1"]
+    page.goto(address(made, "#conv2_1"))
+    playwright.expect(page.locator("#list li")).to_have_count(6)
+    assert cards(page) == list("012345")
+    for order, key in (("often", -index.fired), ("seldom", index.fired), ("largest", -index.everywhere.value[:, 0])):
+        page.locator("#order").select_option(order)
+        wanted = [str(n) for n in np.argsort(key, kind="stable")]
+        see(page.locator("#list li strong"), wanted)
+
+
+def test_the_keys_go_from_unit_to_unit_and_back(page, made):
+    page.goto(address(made, "#conv2_1/2"))
+    see(page.get_by_role("heading", level=2), "conv2_1, unit 2")
+    page.keyboard.press("ArrowRight")
+    see(page.get_by_role("heading", level=2), "conv2_1, unit 3")
+    page.keyboard.press("ArrowLeft")
+    see(page.get_by_role("heading", level=2), "conv2_1, unit 2")
+    page.keyboard.press("Escape")
+    playwright.expect(page.locator('#list a[href="#conv2_1/2"]')).to_be_focused()
+    page.keyboard.press("/")
+    playwright.expect(page.get_by_role("searchbox")).to_be_focused()
+
+
+def test_the_interior_ranking_is_one_click_away(page, made):
+    page.goto(address(made, "#conv2_1/2"))
+    page.get_by_label("only places that see no padding").check()
+    wanted = [patch.row.source.name for patch in top(made[0], "conv2_1", 2, interior=True)]
+    see(page.locator("tbody bdi"), wanted)
+    playwright.expect(page.get_by_text("sees padding", exact=True)).to_have_count(0)
+
+
+def test_dead_units_and_addresses_that_do_not_exist_are_told(page, made):
+    page.goto(address(made, "#conv2_1/4"))
+    playwright.expect(page.get_by_text("Dead: in none of the 11 pictures")).to_be_visible()
+    for wrong in ("#conv2_1/6", "#conv9/0", "#%E0%A4%A", "#conv2_1/1e1"):
+        page.goto(address(made, wrong))
+        playwright.expect(page.get_by_text("There is no unit")).to_be_visible()
+
+
+def test_names_that_look_like_markup_are_shown_as_they_are(page, made):
+    page.goto(address(made, "#all"))
+    page.get_by_role("searchbox").fill("<b>0<")
+    playwright.expect(page.get_by_role("status")).to_contain_text(" of 17 units of all layers")
+    page.locator("#list a").first.click()
+    playwright.expect(page.locator("tbody bdi", has_text="<b>0<")).to_have_count(1)
+    assert page.locator("b").count() == 0
