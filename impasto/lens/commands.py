@@ -118,7 +118,7 @@ def top(atlas: Path, /, *, layer: str, unit: Whole, interior: Flag = False, json
         print(json_.dumps({"patches": patches}))
         return
     for patch in patches:
-        box = " ".join(f"{side:7.1f}" for side in patch["box"])
+        box = " ".join(f"{side:7.1f}" for side in patch["box"] or ()) or "unknown"
         padding = "sees padding" if patch["touches_padding"] else ""
         print(f"{patch['value']:10.4f}  y {patch['y']:3} x {patch['x']:3}  box {box}  {patch['picture']}  {padding}".rstrip())
 
@@ -146,7 +146,8 @@ def units(atlas: Path, /, *, layer: str | None = None, json: Json = False) -> No
         print(json_.dumps({"pictures": index.pictures, "units" if layer else "layers": rows}))
         return
     for row in rows:
-        print("  ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items()))
+        said = {name: "unknown" if value is None else value for name, value in row.items()}
+        print("  ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in said.items()))
 
 
 @lens_app.command

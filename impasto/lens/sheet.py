@@ -20,14 +20,13 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from impasto.errors import BadImage, BadInput, BadRecipe, ImpastoWarning
-from impasto.geometry import field_of
 from impasto.images import read_picture, to_pillow, write_picture
 from impasto.lens.collection import read_again
-from impasto.lens.deconv import Record, controls, filters_of, project, record
+from impasto.lens.deconv import AnyRecord, controls, filters_of, project, record
 from impasto.lens.index import Array, Index, check_net, choose_units, find_layer, read_index
+from impasto.lens.module import AnyNet, field_in
 from impasto.lens.patches import Patch, by_picture, patches_of
 from impasto.lens.view import bring, view_of
-from impasto.nets import Net
 
 SIDE, CELL, THIN, GAP, BETWEEN, MARGIN = 3, 88, 2, 10, 40, 52  # a block's side in cells; the rest in pixels
 BLOCK = SIDE * CELL + (SIDE - 1) * THIN
@@ -48,7 +47,7 @@ class Cell:
 
 def sheet(
     folder: Path,
-    net: Net,
+    net: AnyNet,
     layer: str,
     units: str = "9",
     *,
@@ -71,8 +70,9 @@ def sheet(
     chosen = choose_units(units, index.setup.layers[layer].units, f"{layer} {seed}")
     patches = patches_of(folder, index, layer, chosen, interior)
     cells = cut_out(net, layer, {unit: found[: SIDE * SIDE] for unit, found in patches.items()}, rule, pooling)
-    filters = filters_of(net).permute(0, 2, 3, 1).float().numpy() if layer.removesuffix(":pre") == net.layers[0].name else None
-    blocks = {unit: _blocks(cells[unit], scale, None if filters is None else filters[unit]) for unit in chosen}
+    filters = filters_of(net, layer)
+    drawn = None if filters is None else filters.permute(0, 2, 3, 1).float().numpy()
+    blocks = {unit: _blocks(cells[unit], scale, None if drawn is None else drawn[unit]) for unit in chosen}
     drawn_by = f", drawn with seed {seed}" if units.strip().isdecimal() else ""
     return _page(blocks, index, layer, drawn_by, _legend(index, interior, rule, pooling, scale))
 
@@ -80,7 +80,9 @@ def sheet(
 # From the index to pixels
 
 
-def cut_out(net: Net, layer: str, patches: Mapping[int, Sequence[Patch]], rule: str, pooling: str) -> dict[int, list[Cell | None]]:
+def cut_out(
+    net: AnyNet, layer: str, patches: Mapping[int, Sequence[Patch]], rule: str, pooling: str
+) -> dict[int, list[Cell | None]]:
     """The cells of each unit, picture by picture: each is read and run once. None where the picture is gone or the unit silent."""
     cells: dict[int, list[Cell | None]] = {unit: [None] * len(found) for unit, found in patches.items()}
     missing, pictures = [], by_picture(patches)
@@ -106,9 +108,14 @@ def _say_missing(missing: Sequence[str], of: int) -> None:
 
 
 def _cell(patch: Patch, picture: Image.Image, projection: Tensor) -> Cell:
-    (x0, y0, x1, y1), size = patch.view.clip(patch.field), _size_in_cell(patch)
-    pixels = picture.resize(size, Image.Resampling.LANCZOS, patch.view.in_picture((x0, y0, x1, y1)))
-    return Cell(patch, pixels, _resized(projection[:, y0:y1, x0:x1], size))
+    x0, y0, x1, y1 = patch.view.clip(patch.frame)
+    return Cell(patch, cut(patch, picture), _resized(projection[:, y0:y1, x0:x1], _size_in_cell(patch)))
+
+
+def cut(patch: Patch, picture: Image.Image) -> Image.Image:
+    """The patch out of its picture, in the size in which it is drawn: what the net saw of it."""
+    box = patch.view.in_picture(patch.view.clip(patch.frame))
+    return picture.resize(_size_in_cell(patch), Image.Resampling.LANCZOS, box)
 
 
 def _resized(projection: Tensor, size: tuple[int, int]) -> Array:
@@ -119,7 +126,7 @@ def _resized(projection: Tensor, size: tuple[int, int]) -> Array:
 
 def _place_in_cell(patch: Patch) -> tuple[int, int, int, int]:
     """Where in a cell what the net saw of the field goes."""
-    (x0, y0, x1, _), seen = patch.field, patch.view.clip(patch.field)
+    (x0, y0, x1, _), seen = patch.frame, patch.view.clip(patch.frame)
     left, top, right, bottom = (round(CELL * (at - start) / (x1 - x0)) for at, start in zip(seen, (x0, y0, x0, y0), strict=True))
     return left, top, max(right, left + 1), max(bottom, top + 1)
 
@@ -259,7 +266,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 def project_picture(
     path: Path,
-    net: Net,
+    net: AnyNet,
     layer: str,
     unit: int,
     place: tuple[int, int] | None = None,
@@ -280,18 +287,19 @@ def project_picture(
     image = bring(picture.image, view)
     way = record(net, image, layer)
     y, x = _found(way, unit, place)
-    field = field_of(net.layers, way.layer)
+    field = field_in(net, way.layer)
     own = project(way, unit, y, x, rule, pooling)
     against = controls(way, image, unit, y, x, seed, rule, pooling)
     about = {"net": net.name, "layer": way.layer, "unit": unit, "value": float(way.a[unit, y, x]), "y": y, "x": x}
-    about |= {"box": list(view.in_picture(field.box(y, x))), "touches_padding": field.touches_padding(y, x, view.seen)}
+    about |= {"box": list(view.in_picture(field.box(y, x))) if field else None}
+    about |= {"touches_padding": field.touches_padding(y, x, view.seen) if field else None}
     about |= {"rule": rule, "pooling": pooling, "controls": [{"name": it.name, "cosine": it.cosine} for it in against]}
     panels = {"what the net saw": to_pillow(image), f"unit {unit}": _drawn(own)}
     panels |= {f"{it.name}, cosine {it.cosine:.2f}": _drawn(it.projection) for it in against}
     return _side_by_side(panels, f"{NAMES.get(net.name, net.name)} {way.layer}, unit {unit}, {rule}"), about
 
 
-def _found(way: Record, unit: int, place: tuple[int, int] | None) -> tuple[int, int]:
+def _found(way: AnyRecord, unit: int, place: tuple[int, int] | None) -> tuple[int, int]:
     """The place asked for, or the unit's strongest; BadRecipe for what lies outside the map."""
     count, height, width = way.a.shape
     if not 0 <= unit < count:
