@@ -56,10 +56,14 @@ def test_what_a_pixel_that_is_no_number_spoils_are_the_places_that_see_it(net, s
         for name, a in maps(net, image, known).items():
             for x in torch.nonzero(a.isnan().any(2).any(1)[0]).flatten().tolist():
                 seen.setdefault((name, x), []).append(column)
+    inside = 0
     for (name, x), columns in seen.items():
         x0, _, x1, _ = known[name].box(0, x)
-        assert (min(columns), max(columns)) == (max(0, x0), min(size, x1) - 1), (name, x)
-    assert {name for name, _ in seen} == set(known)
+        assert x0 <= min(columns) <= max(columns) < x1, (name, x)
+        if x0 >= 0 and x1 <= size:  # at the border a dilated window may have its hole where the picture begins
+            assert (min(columns), max(columns)) == (x0, x1 - 1), (name, x)
+            inside += 1
+    assert {name for name, _ in seen} == set(known) and inside > 3 * len(known)
 
 
 @pytest.mark.parametrize(("net", "size"), [(Residual, 48), (Joined, 24)], ids=["residual", "joined"])

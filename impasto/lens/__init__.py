@@ -6,6 +6,7 @@ from typing import Any
 _HOME = {
     "Objective": "dream",
     "check_layer": "crops",
+    "compare": "comparison",
     "controls": "deconv",
     "dream": "dream",
     "layer_statistics": "index",

@@ -343,6 +343,49 @@ def sheet(
 
 
 @lens_app.command
+def compare(
+    *atlases: Path,
+    layer: str,
+    output: Output,
+    units: str = "4",
+    seed: Whole = 0,
+    interior: Flag = False,
+    json: Json = False,
+) -> None:
+    """Draw the same units of several scans below one another: over the checkpoints of a training, or of two nets.
+
+    Prints the path of the figure. Of each scan it says what its patches have in common with those of the scan before it: of how
+    many the picture is the same, of how many the place too, and the rank correlation of the pictures.
+
+    Parameters
+    ----------
+    atlases
+        The folders of scans, two or more; their pictures must still be where they were.
+    layer
+        The layer, as conv3; or one for each scan, as conv3,conv3_1.
+    output
+        The figure: .png, .webp, .tif or .jpg.
+    units
+        So many units, all, or a list as 3,17 (17, for one).
+    seed
+        Draws the units.
+    interior
+        Show the patches that see no padding.
+    json
+        Print one JSON object about the units in place of the path.
+    """
+    from impasto.images import check_format
+    from impasto.lens.comparison import compare as draw_rows
+    from impasto.lens.sheet import write_figure
+
+    check_format(output)
+    check_writable(output)
+    figure, about = draw_rows(atlases, layer.replace(" ", "").split(","), units, seed, interior)
+    write_figure(output, figure, {"scans": about})
+    print(json_.dumps({"output": str(output), "scans": about}) if json else output)
+
+
+@lens_app.command
 def dream(
     *,
     layer: str,

@@ -7,7 +7,7 @@ is cut off: a few pixels are much stronger than all others, and scaled by the la
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -85,6 +85,16 @@ def cut_out(
 ) -> dict[int, list[Cell | None]]:
     """The cells of each unit, picture by picture: each is read and run once. None where the picture is gone or the unit silent."""
     cells: dict[int, list[Cell | None]] = {unit: [None] * len(found) for unit, found in patches.items()}
+    for picture, places in read_each(patches):
+        way, shown = record(net, bring(picture, places[0][2].view), layer), to_pillow(picture)
+        for unit, n, patch in places:
+            if patch.value > 0:
+                cells[unit][n] = _cell(patch, shown, project(way, unit, patch.y, patch.x, rule, pooling)[0])
+    return cells
+
+
+def read_each(patches: Mapping[int, Sequence[Patch]]) -> Iterator[tuple[Tensor, list[tuple[int, int, Patch]]]]:
+    """(the picture (1, 3, H, W), its patches with unit and rank): each picture once. Those that are gone are named in a warning."""
     missing, pictures = [], by_picture(patches)
     for row, places in pictures.items():
         try:
@@ -92,12 +102,8 @@ def cut_out(
         except BadImage as error:
             missing.append(str(error))
             continue
-        way, shown = record(net, bring(picture, places[0][2].view), layer), to_pillow(picture)
-        for unit, n, patch in places:
-            if patch.value > 0:
-                cells[unit][n] = _cell(patch, shown, project(way, unit, patch.y, patch.x, rule, pooling)[0])
+        yield picture, places
     _say_missing(missing, len(pictures))
-    return cells
 
 
 def _say_missing(missing: Sequence[str], of: int) -> None:
@@ -152,7 +158,10 @@ def _blocks(cells: Sequence[Cell | None], scale: str, own_filter: Array | None) 
     def projected(cell: Cell) -> Image.Image:
         return on_grey(cell.projection, together if scale == "block" else _reach(cell.projection))
 
-    blocks = [_block(cells, lambda cell: cell.pixels), _block(cells, projected)]
+    blocks = [
+        block([(cell.patch, cell.pixels) if cell else None for cell in cells]),
+        block([(cell.patch, projected(cell)) if cell else None for cell in cells]),
+    ]
     if own_filter is not None:
         looks_for = on_grey(own_filter, np.abs(own_filter).max())
         blocks.insert(0, looks_for.resize((BLOCK, BLOCK), Image.Resampling.NEAREST))
@@ -164,17 +173,19 @@ def _reach(*signed: Array) -> float:
     return float(np.quantile(np.abs(np.concatenate([values.ravel() for values in signed])), 0.99))
 
 
-def _block(cells: Sequence[Cell | None], picture_of: Callable[[Cell], Image.Image]) -> Image.Image:
-    block = Image.new("RGB", (BLOCK, BLOCK), PAPER)
+def block(cells: Sequence[tuple[Patch, Image.Image] | None]) -> Image.Image:
+    """Patches, each with what is drawn of it, three in a row."""
+    page = Image.new("RGB", (BLOCK, BLOCK), PAPER)
     for n, cell in enumerate([*cells, *[None] * (SIDE * SIDE - len(cells))]):
         x, y = n % SIDE * (CELL + THIN), n // SIDE * (CELL + THIN)
         if cell is None:
-            block.paste(OUTSIDE, (x, y, x + CELL, y + CELL))
+            page.paste(OUTSIDE, (x, y, x + CELL, y + CELL))
             continue
-        left, top, *_ = _place_in_cell(cell.patch)
-        block.paste(_hatched(), (x, y))
-        block.paste(picture_of(cell), (x + left, y + top))
-    return block
+        patch, drawn = cell
+        left, top, *_ = _place_in_cell(patch)
+        page.paste(_hatched(), (x, y))
+        page.paste(drawn, (x + left, y + top))
+    return page
 
 
 @cache
@@ -193,20 +204,20 @@ def _page(blocks: Mapping[int, Sequence[Image.Image]], index: Index, layer: str,
     title = f"{NAMES.get(index.setup.net, index.setup.net)} {layer}"
     count = index.setup.layers[layer].units
     subtitle = f"{len(blocks)} of {count} units{drawn_by}; {_sides(wide)}"
-    head, foot = _wrapped(subtitle, TEXT, inner), _wrapped(legend, SMALL, inner)
+    head, foot = wrapped(subtitle, TEXT, inner), wrapped(legend, SMALL, inner)
     rows = math.ceil(len(blocks) / columns)
     top = MARGIN + TITLE + 14 + len(head) * (TEXT + 6) + 20
     body = rows * height + (rows - 1) * (BETWEEN - 12)
     page = Image.new("RGB", (inner + 2 * MARGIN, top + body + 22 + len(foot) * (SMALL + 6) + MARGIN), PAPER)
     draw = ImageDraw.Draw(page)
-    draw.text((MARGIN - 2, MARGIN - 6), title, INK, _font(TITLE))
-    _write(draw, MARGIN, MARGIN + TITLE + 14, head, TEXT)
+    draw.text((MARGIN - 2, MARGIN - 6), title, INK, font(TITLE))
+    write_lines(draw, MARGIN, MARGIN + TITLE + 14, head, TEXT)
     for n, (unit, parts) in enumerate(blocks.items()):
         corner = MARGIN + n % columns * (width + BETWEEN), top + n // columns * (height + BETWEEN - 12)
         _caption(draw, corner, width, unit, index, layer)
         for i, part in enumerate(parts):
             page.paste(part, (corner[0] + i * (BLOCK + GAP), corner[1] + 28))
-    _write(draw, MARGIN, top + body + 22, foot, SMALL)
+    write_lines(draw, MARGIN, top + body + 22, foot, SMALL)
     return page
 
 
@@ -216,13 +227,17 @@ def _sides(wide: int) -> str:
 
 def _caption(draw: ImageDraw.ImageDraw, corner: tuple[int, int], width: int, unit: int, index: Index, layer: str) -> None:
     """Above a unit: its number, its largest value, and in how many of the pictures it fires."""
+    draw.text(corner, f"unit {unit}", INK, font(TEXT))
+    draw.text((corner[0] + width, corner[1] + 1), activity(index, layer, unit), FAINT, font(SMALL), anchor="ra")
+
+
+def activity(index: Index, layer: str, unit: int) -> str:
+    """A unit's largest value, and in how many of the pictures it fires."""
     units = index.layers[layer]
     share = int(units.fired[unit]) / max(1, index.pictures)
     largest = float(units.everywhere.value[unit, 0])
     shown = f"{largest:.0f}" if largest >= 100 else f"{largest:.3g}"
-    said = f"largest {shown}, fires in {share:.0%}" if share else "never fires"
-    draw.text(corner, f"unit {unit}", INK, _font(TEXT))
-    draw.text((corner[0] + width, corner[1] + 1), said, FAINT, _font(SMALL), anchor="ra")
+    return f"largest {shown}, fires in {share:.0%}" if share else "never fires"
 
 
 def _legend(index: Index, interior: bool, rule: str, pooling: str, scale: str) -> str:
@@ -238,17 +253,18 @@ def _legend(index: Index, interior: bool, rule: str, pooling: str, scale: str) -
     )
 
 
-def _write(draw: ImageDraw.ImageDraw, x: int, y: int, lines: Sequence[str], size: int) -> None:
+def write_lines(draw: ImageDraw.ImageDraw, x: int, y: int, lines: Sequence[str], size: int) -> None:
+    """Write lines of text below one another."""
     for n, line in enumerate(lines):
-        draw.text((x, y + n * (size + 6)), line, FAINT, _font(size))
+        draw.text((x, y + n * (size + 6)), line, FAINT, font(size))
 
 
-def _wrapped(text: str, size: int, width: int) -> list[str]:
+def wrapped(text: str, size: int, width: int) -> list[str]:
     """The text in lines no wider than so many pixels."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and _font(size).getlength(longer) > width:
+        if lines[-1] and font(size).getlength(longer) > width:
             lines.append(word)
         else:
             lines[-1] = longer
@@ -256,7 +272,7 @@ def _wrapped(text: str, size: int, width: int) -> list[str]:
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Pillow's own, so that a page looks the same everywhere."""
     return ImageFont.load_default(size)
 
@@ -322,10 +338,10 @@ def _side_by_side(panels: Mapping[str, Image.Image], title: str) -> Image.Image:
     inner = len(panels) * width + (len(panels) - 1) * GAP
     page = Image.new("RGB", (inner + 2 * MARGIN, height + 2 * MARGIN + TITLE + 48), PAPER)
     draw = ImageDraw.Draw(page)
-    draw.text((MARGIN - 2, MARGIN - 6), title, INK, _font(TITLE))
+    draw.text((MARGIN - 2, MARGIN - 6), title, INK, font(TITLE))
     for n, (name, panel) in enumerate(panels.items()):
         left = MARGIN + n * (width + GAP)
-        draw.text((left, MARGIN + TITLE + 16), name, FAINT, _font(SMALL))
+        draw.text((left, MARGIN + TITLE + 16), name, FAINT, font(SMALL))
         page.paste(panel, (left, MARGIN + TITLE + 40))
     return page
 
