@@ -190,4 +190,7 @@ def test_the_command_draws_two_nets_and_says_what_they_share(impasto, pictures, 
     assert read_record(out)["lens"] == {"scans": told["scans"]}
     ran = impasto("lens", "compare", own, tmp_path / "tiny", "--layer", "0,conv1_1", "--units", "2", "-o", out)
     assert ran.stdout.strip() == str(out)
+    check_one_line(
+        impasto("lens", "sheet", own, "--layer", "0", "-o", out), 2, "Sequential is a net of your own: this needs the module"
+    )
     check_one_line(impasto("lens", "compare", own, "--layer", "0", "-o", out), 2, "give two scans or more")

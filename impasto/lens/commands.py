@@ -463,9 +463,11 @@ def demo_sheets(folder: Path, quiet: bool) -> Iterator[Path]:
 
 
 def _net(name: str, weights: Path | None = None, weights_input: str | None = None) -> "Net":
-    from impasto.nets import INPUTS, build_net
+    from impasto.nets import INPUTS, NETS, build_net
     from impasto.weights import load_weights
 
+    if name not in NETS:
+        raise BadRecipe(f"{name} is a net of your own: this needs the module itself, from Python (docs/lens.md)")
     if weights_input and weights is None:
         raise BadRecipe("--weights-input says how the pixels of --weights FILE are meant: give that file too")
     loaded = load_weights(name, weights, weights_input)

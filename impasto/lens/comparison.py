@@ -173,8 +173,9 @@ def _page(scans: Sequence[Scan], common: Sequence[dict[int, Common]]) -> Image.I
 def _row(page: Image.Image, top: int, scan: Scan, common: dict[int, Common]) -> None:
     """One scan: its name, and of each unit the captions and the block of patches."""
     draw, cells = ImageDraw.Draw(page), _cells(scan)
-    label = [*wrapped(scan.name, TEXT, LABEL - GAP), f"{scan.index.setup.net} {scan.layer}"]
-    write_lines(draw, MARGIN, top + CAPTION, label, TEXT)
+    write_lines(draw, MARGIN, top + CAPTION, wrapped(scan.name, TEXT, LABEL - GAP), TEXT)
+    said_of = wrapped(f"{scan.index.setup.net} {scan.layer}", SMALL, LABEL - GAP)
+    write_lines(draw, MARGIN, top + CAPTION + BLOCK - len(said_of) * (SMALL + 6), said_of, SMALL)
     for n, unit in enumerate(scan.patches):
         left = MARGIN + LABEL + n * (BLOCK + GAP)
         said = [activity(scan.index, scan.layer, unit)] + ([told(common[unit])] if common else [])
