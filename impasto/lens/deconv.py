@@ -61,7 +61,7 @@ def record(net: AnyNet, image: Tensor, layer: str) -> AnyRecord:
     """Put a picture (1, 3, H, W) through the net up to a layer.
 
     Raises BadRecipe for a layer that the net has not; for a straight net that pools by means or pads with anything but zeros; and
-    for a module with ReLUs or max pools that cannot be reached (scripted or compiled code), or whose layer has no way back.
+    for a module with ReLUs or max pools that cannot be reached (scripted code), or whose layer has no way back.
     """
     return _record_module(net, image, layer) if isinstance(net, ModuleNet) else _record_net(net, image, layer)
 
@@ -98,7 +98,7 @@ def _record_module(net: ModuleNet, image: Tensor, layer: str) -> ModuleRecord:
     with watched(net.module, see), Missed() as missed, Ruled(chosen) as ruled:
         net.module(pixels_of(net, pixels))
     if missed.relus or missed.pools != ruled.pools:
-        raise BadRecipe(f"{net.name} has ReLUs or max pools in scripted or compiled code, where no rule reaches them")
+        raise BadRecipe(f"{net.name} has ReLUs or max pools in scripted code, where no rule reaches them")
     a, start = found[layer]
     if not start.requires_grad:
         raise BadRecipe(f"there is no way back from {layer} of {net.name}: it runs without gradients")
