@@ -43,10 +43,14 @@ def fields(layers: Iterable[Conv | ConvShape | Pool]) -> dict[str, Field]:
     """{layer: its field} along a net or the drawing of one; `conv5:pre` sees what `conv5` sees."""
     found, seen = {}, Field(1, 1, 0)
     for layer in layers:
-        size, stride, padding = window(layer)
-        seen = Field(seen.size + (size - 1) * seen.stride, seen.stride * stride, seen.padding + padding * seen.stride)
+        seen = step(seen, *window(layer))
         found[layer.name] = seen
     return found
+
+
+def step(seen: Field, size: int, stride: int, padding: int) -> Field:
+    """The field behind windows of so many places before them."""
+    return Field(seen.size + (size - 1) * seen.stride, seen.stride * stride, seen.padding + padding * seen.stride)
 
 
 def field_of(layers: Iterable[Conv | ConvShape | Pool], layer: str) -> Field:

@@ -6,19 +6,8 @@ import torch.nn.functional as F
 
 from impasto.errors import BadRecipe
 from impasto.geometry import field_of
-from impasto.lens.deconv import (
-    POOLINGS,
-    RULES,
-    controls,
-    cosine,
-    filtered,
-    filters_of,
-    project,
-    record,
-    shuffled,
-    to_pixels,
-    unpool,
-)
+from impasto.lens.deconv import controls, cosine, filtered, filters_of, project, record, shuffled, to_pixels
+from impasto.lens.rules import POOLINGS, RULES, unpool
 from impasto.nets import INPUTS, NETS, Conv, ConvShape, Net, Pool, assemble, average_pooled, features, preprocess
 from tests.conftest import TINY, picture, tiny_net
 from tests.test_nets import random_weights
@@ -135,7 +124,7 @@ def test_on_an_ordinary_net_the_three_rules_are_three():
 def test_a_unit_of_the_first_layer_draws_its_filter_at_its_field(input):
     net = net64(input)
     way = record(net, IMAGE, "conv1_1")
-    filters = filters_of(net)
+    filters = filters_of(net, "conv1_1")
     for unit, y, x in [(0, 5, 7), (3, 0, 0), (2, 23, 4)]:
         x0, y0, x1, y1 = field_of(net.layers, "conv1_1").box(y, x)
         pasted = torch.zeros(3, 26, 30, dtype=torch.float64)

@@ -73,7 +73,7 @@ def test_what_the_net_did_not_see_is_hatched_in_both_blocks(atlas):
 def test_the_first_layer_has_its_filter_and_nine_projections_like_it(atlas):
     """Smooth enlarging aside, each projection is the filter: their correlation is nearly 1."""
     page = sheet(atlas, NET, "conv1_1", "0,", interior=True)
-    own = filters_of(NET)[0].permute(1, 2, 0).numpy()
+    own = filters_of(NET, "conv1_1")[0].permute(1, 2, 0).numpy()
     expected = on_grey(own, np.abs(own).max()).resize((BLOCK, BLOCK), Image.Resampling.NEAREST)
     top_row = top_of(page)
     shown = np.asarray(page)[top_row : top_row + BLOCK, MARGIN : MARGIN + BLOCK]

@@ -8,7 +8,7 @@ from pathlib import Path
 from impasto.recipe import PRESETS, Recipe, make_recipe
 
 DOCS = Path(__file__).parent.parent / "docs"
-LENS = ("scan", "top", "units", "merge", "check", "project", "sheet", "atlas", "dream")
+LENS = ("scan", "top", "units", "merge", "check", "project", "sheet", "compare", "atlas", "dream")
 COMMANDS = (
     "",
     "transfer",

@@ -21,16 +21,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoWarning
+from impasto.errors import BadImage, BadInput, CannotWrite, ImpastoWarning
 from impasto.files import cannot_write, make_folder, write_whole
 from impasto.images import read_picture, read_record, to_pillow, write_picture, write_small
 from impasto.lens.collection import Row, read_again
-from impasto.lens.deconv import POOLINGS, RULES, cosine, filters_of, project, record
+from impasto.lens.deconv import cosine, filters_of, project, record
 from impasto.lens.dream import Objective, excitement, hung, taken
 from impasto.lens.index import Array, Index, Setup, check_net, read_index, unit_statistics
 from impasto.lens.patches import Patch, patches_of
+from impasto.lens.rules import check_rules
 from impasto.lens.scan import Progress
-from impasto.lens.sheet import CELL, NAMES, SIDE, Cell, cut, on_grey, place_in_cell, reach
+from impasto.lens.sheet import CELL, NAMES, SIDE, Cell, cell_of, on_grey, place_in_cell, reach
 from impasto.lens.view import bring
 from impasto.nets import Net, canonical, features
 
@@ -72,8 +73,7 @@ def make_atlas(
     what `lens dream` painted: those of units of this net are shown. Raises BadInput when no picture is left, BadRecipe for
     another net, CannotWrite where `output` holds anything but an older atlas.
     """
-    if rule not in RULES or pooling not in POOLINGS:
-        raise BadRecipe(f"rule is {rule!r} and pooling {pooling!r}, must be of {', '.join(RULES)} and of {', '.join(POOLINGS)}")
+    check_rules(rule, pooling)
     index = read_index(folder)
     check_net(index.setup, net)
     found = list(_dreams_in(dreams, index.setup)) if dreams else []
@@ -189,7 +189,7 @@ def _draw_layer(
     way, shown = record(net, bring(image, places[0][2].view), layer), to_pillow(image)
     for unit, column, patch in places:
         own = project(way, unit, patch.y, patch.x, rule, pooling, patch.value)
-        cells.put(layer, unit, column, cut(patch, shown, own[0]))
+        cells.put(layer, unit, column, cell_of(patch, shown, own[0]))
         if column == 0 and len(way.a) > 1:
             other = (unit + len(way.a) // 2) % len(way.a)
             its = project(way, other, patch.y, patch.x, rule, pooling, 1.0)
@@ -226,8 +226,9 @@ def _sprite(cells: Array, drawn: Sequence[tuple[int, int, Patch]]) -> Image.Imag
 
 def _write_filters(folder: Path, net: Net) -> None:
     """Those of the first layer, one below the other, each scaled by itself."""
-    filters = filters_of(net).permute(0, 2, 3, 1).float().numpy()
-    drawn = np.concatenate([np.asarray(on_grey(it, np.abs(it).max())) for it in filters])
+    filters = filters_of(net, net.layers[0].name)
+    assert filters is not None  # the first layer reads the pixels
+    drawn = np.concatenate([np.asarray(on_grey(it, np.abs(it).max())) for it in filters.permute(0, 2, 3, 1).float().numpy()])
     write_picture(folder / "filters.png", torch.from_numpy(drawn / np.float32(255)).permute(2, 0, 1)[None])
 
 
@@ -235,7 +236,7 @@ def _about(index: Index, net: Net) -> dict[str, Any]:
     """What the page says of the scan as a whole."""
     setup = index.setup
     about: dict[str, Any] = {"version": version("impasto"), "net": NAMES.get(setup.net, setup.net), "filters": net.layers[0].name}
-    about["layers"] = [{"name": name, "units": it.units, "size": it.field.size} for name, it in setup.layers.items()]
+    about["layers"] = [{"name": name, "units": it.units, "size": it.field and it.field.size} for name, it in setup.layers.items()]
     about |= {"pictures": index.pictures, "skipped": index.rows - index.pictures}
     return about | {"size": setup.size, "fit": setup.fit, "perImage": setup.per_image, "cell": CELL, "rows": ROWS, "side": SIDE}
 
@@ -271,8 +272,8 @@ def _numbers(index: Index, layer: str) -> list[dict[str, Any]]:
 
 def _told(column: int, patch: Patch, rows: Mapping[Row, int], cells: Cells) -> list[Any]:
     """A patch as the page reads it: column, whether it could be drawn, value, picture, y, x, its box, whether it sees padding."""
-    box = [round(side, 1) for side in patch.box]
-    drawn, padding = int(patch.row in cells.read), int(patch.touches_padding)
+    box = [round(side, 1) for side in patch.view.in_picture(patch.frame)]
+    drawn, padding = int(patch.row in cells.read), int(bool(patch.touches_padding))
     return [column, drawn, _short(patch.value), rows[patch.row], patch.y, patch.x, *box, padding]
 
 

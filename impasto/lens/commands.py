@@ -118,7 +118,7 @@ def top(atlas: Path, /, *, layer: str, unit: Whole, interior: Flag = False, json
         print(json_.dumps({"patches": patches}))
         return
     for patch in patches:
-        box = " ".join(f"{side:7.1f}" for side in patch["box"])
+        box = " ".join(f"{side:7.1f}" for side in patch["box"] or ()) or "unknown"
         padding = "sees padding" if patch["touches_padding"] else ""
         print(f"{patch['value']:10.4f}  y {patch['y']:3} x {patch['x']:3}  box {box}  {patch['picture']}  {padding}".rstrip())
 
@@ -146,7 +146,8 @@ def units(atlas: Path, /, *, layer: str | None = None, json: Json = False) -> No
         print(json_.dumps({"pictures": index.pictures, "units" if layer else "layers": rows}))
         return
     for row in rows:
-        print("  ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items()))
+        said = {name: "unknown" if value is None else value for name, value in row.items()}
+        print("  ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in said.items()))
 
 
 @lens_app.command
@@ -380,6 +381,49 @@ def atlas(
 
 
 @lens_app.command
+def compare(
+    *atlases: Path,
+    layer: str,
+    output: Output,
+    units: str = "4",
+    seed: Whole = 0,
+    interior: Flag = False,
+    json: Json = False,
+) -> None:
+    """Draw the same units of several scans below one another: over the checkpoints of a training, or of two nets.
+
+    Prints the path of the figure. Of each scan it says what its patches have in common with those of the scan before it: of how
+    many the picture is the same, of how many the place too, and the rank correlation of the pictures.
+
+    Parameters
+    ----------
+    atlases
+        The folders of scans, two or more; their pictures must still be where they were.
+    layer
+        The layer, as conv3; or one for each scan, as conv3,conv3_1.
+    output
+        The figure: .png, .webp, .tif or .jpg.
+    units
+        So many units, all, or a list as 3,17 (17, for one).
+    seed
+        Draws the units.
+    interior
+        Show the patches that see no padding.
+    json
+        Print one JSON object about the units in place of the path.
+    """
+    from impasto.images import check_format
+    from impasto.lens.comparison import compare as draw_rows
+    from impasto.lens.sheet import write_figure
+
+    check_format(output)
+    check_writable(output)
+    figure, about = draw_rows(atlases, layer.replace(" ", "").split(","), units, seed, interior)
+    write_figure(output, figure, {"scans": about})
+    print(json_.dumps({"output": str(output), "scans": about}) if json else output)
+
+
+@lens_app.command
 def dream(
     *,
     layer: str,
@@ -457,9 +501,11 @@ def demo_sheets(folder: Path, quiet: bool) -> Iterator[Path]:
 
 
 def _net(name: str, weights: Path | None = None, weights_input: str | None = None) -> "Net":
-    from impasto.nets import INPUTS, build_net
+    from impasto.nets import INPUTS, NETS, build_net
     from impasto.weights import load_weights
 
+    if name not in NETS:
+        raise BadRecipe(f"{name} is a net of your own: this needs the module itself, from Python (docs/lens.md)")
     if weights_input and weights is None:
         raise BadRecipe("--weights-input says how the pixels of --weights FILE are meant: give that file too")
     loaded = load_weights(name, weights, weights_input)

@@ -4,14 +4,12 @@ deconv    Zeiler & Fergus 2013 (arXiv:1311.2901, section 2.1): unpool to the swi
 guided    Springenberg et al. 2014 (arXiv:1412.6806): the same, and closed where the ReLU was closed.
 gradient  Simonyan et al. 2013 (arXiv:1312.6034): the derivative of the unit by the pixels.
 
-The three differ in what they do at a ReLU and in nothing else. Where pools overlap, one switch can be that of several windows; the
-paper does not say what then. `sum` is the derivative's way and ours, `overwrite` lets the last window win (as max-unpooling layers
-do), `max` the strongest. Nothing is divided out. The last step is that of the preprocessing, so a projection is in the picture's
-channels, signed, and 0 is nothing.
+The three differ in what they do at a ReLU and in nothing else. The last step is that of the preprocessing, so a projection is in
+the picture's channels, signed, and 0 is nothing. A straight net is walked back here; through a module of branches autograd finds
+the way, with the rules put in the place of every ReLU and max pool.
 """
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,15 +18,9 @@ from torch import Tensor
 from torch.nn.grad import conv2d_input
 
 from impasto.errors import BadRecipe
+from impasto.lens.module import AnyNet, ModuleNet, as_map, name_of, pixels_of, shuffled_module, watched
+from impasto.lens.rules import RULES, Chosen, Missed, Ruled, check_rules, unpool
 from impasto.nets import Conv, Input, Net, Pool, convolve, layer_name, preprocess, rectified, window
-
-# At a ReLU: what comes back, and where the ReLU was open.
-RULES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "deconv": lambda signal, is_open: F.relu(signal),
-    "guided": lambda signal, is_open: F.relu(signal) * is_open,
-    "gradient": lambda signal, is_open: signal * is_open,
-}
-POOLINGS = ("sum", "overwrite", "max")
 
 
 @dataclass(frozen=True)
@@ -50,12 +42,32 @@ class Record:
     a: Tensor
 
 
-@torch.no_grad()
-def record(net: Net, image: Tensor, layer: str) -> Record:
+@dataclass(frozen=True)
+class ModuleRecord:
+    """The same of a module: autograd's graph from the `pixels` to `start` (1, C, h, w), which is `a` or what its own ReLU took."""
+
+    net: ModuleNet
+    layer: str
+    chosen: Chosen
+    pixels: Tensor
+    start: Tensor
+    a: Tensor
+
+
+AnyRecord = Record | ModuleRecord
+
+
+def record(net: AnyNet, image: Tensor, layer: str) -> AnyRecord:
     """Put a picture (1, 3, H, W) through the net up to a layer.
 
-    Raises BadRecipe for a layer that the net has not, and for a net that pools by means or pads with anything but zeros.
+    Raises BadRecipe for a layer that the net has not; for a straight net that pools by means or pads with anything but zeros; and
+    for a module with ReLUs or max pools that cannot be reached (scripted code), or whose layer has no way back.
     """
+    return _record_module(net, image, layer) if isinstance(net, ModuleNet) else _record_net(net, image, layer)
+
+
+@torch.no_grad()
+def _record_net(net: Net, image: Tensor, layer: str) -> Record:
     name = layer_name(net, layer)
     if net.padding != "zeros" or any(isinstance(x, Pool) and x.kind != "max" for x in net.layers):
         raise BadRecipe("projections are defined for nets with max pooling and zeros beyond the edge")
@@ -73,22 +85,49 @@ def record(net: Net, image: Tensor, layer: str) -> Record:
     return Record(net, name, tuple(passed), a[0])
 
 
-@torch.no_grad()
+@torch.enable_grad()
+def _record_module(net: ModuleNet, image: Tensor, layer: str) -> ModuleRecord:
+    chosen, pixels = Chosen(), image.detach().clone().requires_grad_()
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def see(name: str, _: object, a: Tensor) -> None:
+        if name == layer:
+            found[name] = as_map(a).detach().clone(), as_map(ruled.before(a))
+
+    name_of(net, layer)
+    with watched(net.module, see), Missed() as missed, Ruled(chosen) as ruled:
+        net.module(pixels_of(net, pixels))
+    if missed.relus or missed.pools != ruled.pools:
+        raise BadRecipe(f"{net.name} has ReLUs or max pools in scripted code, where no rule reaches them")
+    a, start = found[layer]
+    if not start.requires_grad:
+        raise BadRecipe(f"there is no way back from {layer} of {net.name}: it runs without gradients")
+    return ModuleRecord(net, layer, chosen, pixels, start, a[0])
+
+
 def project(
-    way: Record, unit: int, y: int, x: int, rule: str = "deconv", pooling: str = "sum", start: float | None = None
+    way: AnyRecord, unit: int, y: int, x: int, rule: str = "deconv", pooling: str = "sum", start: float | None = None
 ) -> Tensor:
     """(1, 3, H, W): what the unit at place (y, x) draws onto the pixels, all other activations of the layer set to zero.
 
     It starts at the unit's own value unless `start` is given. Rule gradient with start 1 is the derivative by the pixels.
     Raises BadRecipe for an unknown rule or pooling, and for a unit without a value above 0 to start at.
     """
-    if rule not in RULES or pooling not in POOLINGS:
-        raise BadRecipe(f"rule is {rule!r} and pooling {pooling!r}, must be of {', '.join(RULES)} and of {', '.join(POOLINGS)}")
+    check_rules(rule, pooling)
     value = float(way.a[unit, y, x])
     if start is None and value <= 0:
         raise BadRecipe(f"unit {unit} of {way.layer} is {value:g} at y {y}, x {x}: a silent unit draws nothing")
-    signal = way.a.new_zeros(1, len(way.a), 1, 1)  # what is not zero of a map, a window of it that begins at (y, x)
-    signal[0, unit] = value if start is None else start
+    start = value if start is None else start
+    if isinstance(way, ModuleRecord):
+        return _back_through(way, unit, y, x, start, rule, pooling)
+    return _back(way, unit, y, x, start, rule, pooling)
+
+
+@torch.no_grad()
+def _back(way: Record, unit: int, y: int, x: int, start: float, rule: str, pooling: str) -> Tensor:
+    """A layer at a time: what is not zero of a map, a window of it that begins at (y, x)."""
+    signal = way.a.new_zeros(1, len(way.a), 1, 1)
+    signal[0, unit] = start
     for n, passed in enumerate(reversed(way.passed)):
         if n and isinstance(passed.layer, Conv):  # the first is the unit's own ReLU, which lets pass what it let pass before
             signal = RULES[rule](signal, passed.kept[..., y : y + signal.shape[2], x : x + signal.shape[3]])
@@ -126,19 +165,12 @@ def reached(places: int, layer: Conv | Pool) -> int:
     return (places - 1) * stride + size
 
 
-def unpool(signal: Tensor, switches: Tensor, shape: torch.Size, pooling: str = "sum") -> Tensor:
-    """(B, C, h, w) -> `shape` (B, C, H, W): each value to the place of its window's maximum, zero elsewhere; see POOLINGS."""
-    values, places = signal.flatten(2), switches.flatten(2)
-    ground = signal.new_zeros(*shape[:2], shape[2] * shape[3])
-    if pooling == "overwrite":  # scattering with equal places has no order of its own: first find each place's last window
-        window = torch.arange(places.shape[2]).expand_as(places)
-        last = torch.full_like(ground, -1, dtype=torch.long).scatter_reduce_(2, places, window, "amax")
-        ground = torch.where(last >= 0, values.gather(2, last.clamp(min=0)), ground)
-    elif pooling == "max":
-        ground.scatter_reduce_(2, places, values, "amax", include_self=False)
-    else:
-        ground.scatter_add_(2, places, values)
-    return ground.view(shape)
+def _back_through(way: ModuleRecord, unit: int, y: int, x: int, start: float, rule: str, pooling: str) -> Tensor:
+    """By autograd, whose steps at ReLUs and pools follow the rules."""
+    signal = torch.zeros_like(way.a)[None]
+    signal[0, unit, y, x] = start
+    way.chosen.rule, way.chosen.pooling = rule, pooling
+    return torch.autograd.grad(way.start, way.pixels, signal.to(way.start), retain_graph=True)[0]
 
 
 def filtered(signal: Tensor, layer: Conv, shape: torch.Size) -> Tensor:
@@ -157,9 +189,13 @@ def to_pixels(signal: Tensor, input: Input) -> Tensor:
     return pixels
 
 
-def filters_of(net: Net) -> Tensor:
-    """(C, 3, k, k): the filters of the first convolution as they look for the picture's own colours."""
-    return to_pixels(net.convs[0].weight, net.input)
+def filters_of(net: AnyNet, layer: str) -> Tensor | None:
+    """(C, 3, k, k): the filters of a layer that reads the pixels, as they look for the picture's own colours; None of another."""
+    if isinstance(net, ModuleNet):
+        filters = net.known[layer].filters
+    else:
+        filters = net.convs[0].weight if layer.removesuffix(":pre") == net.layers[0].name else None
+    return None if filters is None else to_pixels(filters, net.input)
 
 
 # How much of it is the unit's?
@@ -175,7 +211,7 @@ class Control:
 
 
 def controls(
-    way: Record, image: Tensor, unit: int, y: int, x: int, seed: int, rule: str = "deconv", pooling: str = "sum"
+    way: AnyRecord, image: Tensor, unit: int, y: int, x: int, seed: int, rule: str = "deconv", pooling: str = "sum"
 ) -> list[Control]:
     """The same switches with another unit, drawn by `seed`; and the same unit of a net with shuffled weights (Adebayo et al. 2018).
 
@@ -188,13 +224,15 @@ def controls(
     return [Control(name, projection, cosine(own, projection)) for name, projection in found.items()]
 
 
-def shuffled(net: Net, seed: int) -> Net:
+def shuffled(net: AnyNet, seed: int) -> AnyNet:
     """The net with the weights of each layer in another order: as large, and meaning nothing."""
     generator = torch.Generator().manual_seed(seed)
 
     def shuffle(x: Tensor) -> Tensor:
         return x.flatten()[torch.randperm(x.numel(), generator=generator)].view_as(x)
 
+    if isinstance(net, ModuleNet):
+        return shuffled_module(net, shuffle)
     layers = (replace(x, weight=shuffle(x.weight), bias=shuffle(x.bias)) if isinstance(x, Conv) else x for x in net.layers)
     return replace(net, layers=tuple(layers))
 

@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 
 from impasto.errors import BadInput, BadRecipe
 from impasto.files import make_folder, sha256, write_whole
-from impasto.geometry import Field, field_of
+from impasto.geometry import Field
 from impasto.lens.collection import Row, row_from_json, row_to_json
+from impasto.lens.module import AnyNet, layers_of, weights_of
 from impasto.lens.view import FITS
-from impasto.nets import Net, canonical, channels, layer_name
+from impasto.nets import canonical
 from impasto.weights import digest
 
 FORMAT = 1
@@ -38,10 +39,10 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Layer:
-    """What the index must know of a layer: how many units, and what a place of it sees."""
+    """What the index must know of a layer: how many units, and what a place of it sees, None if that is unknown."""
 
     units: int
-    field: Field
+    field: Field | None
 
 
 @dataclass(frozen=True)
@@ -94,18 +95,17 @@ class Index:
     rankings: Ranking  # those of all layers one below the other, of which each layer's are views: a picture enters them in one sort
 
 
-def make_setup(net: Net, layers: Sequence[str] = (), k: int = 9, per_image: int = 1, size: int = 224, fit: str = "center") -> Setup:
+def make_setup(
+    net: AnyNet, layers: Sequence[str] = (), k: int = 9, per_image: int = 1, size: int = 224, fit: str = "center"
+) -> Setup:
     """A scan of these layers, all convolutions unless named. Raises BadRecipe for a layer that the net has not."""
     if fit not in FITS:
         raise BadRecipe(f"fit is {fit!r}, must be one of {', '.join(FITS)}")
-    wanted = {layer_name(net, layer) for layer in layers or [conv.name for conv in net.convs]}
-    names = [name for x in net.layers for name in (f"{x.name}:pre", x.name) if name in wanted]
-    weights = {f"{c.name}.{kind}": getattr(c, kind) for c in net.convs for kind in ("weight", "bias")}
-    found = {name: Layer(channels(net, name), field_of(net.layers, name)) for name in names}
-    return Setup(net.name, digest(weights), json.loads(json.dumps(asdict(net.input))), found, k, per_image, size, fit)
+    found = {name: Layer(*it) for name, it in layers_of(net, layers).items()}
+    return Setup(net.name, digest(weights_of(net)), json.loads(json.dumps(asdict(net.input))), found, k, per_image, size, fit)
 
 
-def check_net(setup: Setup, net: Net) -> None:
+def check_net(setup: Setup, net: AnyNet) -> None:
     """Raise BadRecipe unless it was this net, with these weights, that scanned."""
     own = make_setup(net, [next(iter(setup.layers))])
     if changed := [name for name in ("net", "weights", "input") if getattr(own, name) != getattr(setup, name)]:
@@ -135,7 +135,7 @@ def ranked(value: Array, where: Array, k: int) -> tuple[Array, Array]:
 
 def find_layer(index: Index, layer: str) -> str:
     """The layer's one name in the index. Raises BadRecipe, naming those that were scanned."""
-    name = canonical(layer)
+    name = layer if layer in index.layers else canonical(layer)
     if name not in index.layers:
         raise BadRecipe(f"layer {layer!r} was not scanned, these were: {', '.join(index.layers)}")
     return name
@@ -170,20 +170,28 @@ def choose_units(text: str, count: int, seed: str) -> list[int]:
 
 
 def layer_statistics(index: Index) -> list[dict[str, Any]]:
-    """Of each layer: its units, those that never fire, how often the others do, and how often their maximum sees padding."""
+    """Of each layer: its units, those that never fire, how often the others do, and how often their maximum sees padding.
+
+    None where that is unknown.
+    """
     rows = []
     for name, layer in index.layers.items():
         fired, looks = int(layer.fired.sum()), layer.fired.size * index.pictures
         counts = {"layer": name, "units": len(layer.fired), "dead": int((layer.fired == 0).sum())}
-        shares = {"fires": fired / max(1, looks), "sees_padding": int(layer.padded.sum()) / max(1, fired)}
-        rows.append(counts | shares)
+        padded = int(layer.padded.sum()) / max(1, fired) if index.setup.layers[name].field else None
+        rows.append(counts | {"fires": fired / max(1, looks), "sees_padding": padded})
     return rows
 
 
 def unit_statistics(index: Index, name: str) -> list[dict[str, Any]]:
-    """Of each unit of a layer: the share of pictures in which it fires, of these that where its maximum sees padding; quantiles."""
+    """Of each unit of a layer: the share of pictures in which it fires, of these that where its maximum sees padding; quantiles.
+
+    Where the layer's field is unknown, so is what sees padding, and there is no such share.
+    """
     layer = index.layers[name]
-    columns = {"fires": layer.fired / max(1, index.pictures), "sees_padding": layer.padded / np.maximum(1, layer.fired)}
+    columns = {"fires": layer.fired / max(1, index.pictures)}
+    if index.setup.layers[name].field:
+        columns["sees_padding"] = layer.padded / np.maximum(1, layer.fired)
     columns |= {f"q{round(100 * share)}": quantile(index, name, share) for share in (0.5, 0.9, 0.99)}
     columns["largest"] = layer.everywhere.value[:, 0]
     return [{"unit": n} | {key: float(column[n]) for key, column in columns.items()} for n in range(len(layer.fired))]
@@ -217,12 +225,14 @@ def _fill(units: Units, tensors: dict[str, Array], layer: str) -> None:
 
 
 def _setup_to_json(setup: Setup) -> dict[str, Any]:
-    layers = [{"name": name, "units": layer.units, **asdict(layer.field)} for name, layer in setup.layers.items()]
+    layers = [
+        {"name": name, "units": layer.units} | (asdict(layer.field) if layer.field else {}) for name, layer in setup.layers.items()
+    ]
     return asdict(setup) | {"layers": layers}
 
 
 def _setup_from_json(flat: dict[str, Any]) -> Setup:
-    layers = {it.pop("name"): Layer(it.pop("units"), Field(**it)) for it in flat["layers"]}
+    layers = {it.pop("name"): Layer(it.pop("units"), Field(**it) if it else None) for it in flat["layers"]}
     setup = Setup(**(flat | {"layers": layers}))
     if setup.fit not in FITS:
         raise ValueError(f"its fit is {setup.fit!r}")

@@ -17,8 +17,8 @@ from impasto.errors import BadInput
 from impasto.geometry import Box, Field
 from impasto.lens.collection import Row
 from impasto.lens.index import EDGES, Array, Index, Ranking, Setup, Units, check_unit, find_layer, ranked, read_index, rows_at
+from impasto.lens.module import AnyNet, activations
 from impasto.lens.view import View, view_of
-from impasto.nets import Net, walk
 
 Entries = tuple[Array, Array, Array]  # rows of the rankings (n,), with values (n, per_image) and places (n, per_image, 2)
 
@@ -28,41 +28,45 @@ class Patch:
     """Place (y, x) of a unit's map of a picture, with the unit's value there.
 
     `field` is what the place sees in pixels of the net's input, `box` the same in pixels of the original picture; (x0, y0, x1, y1),
-    not clipped, so that both can reach beyond what the net saw: then it `touches_padding`.
+    not clipped, so that both can reach beyond what the net saw: then it `touches_padding`. All three are None where what the place
+    sees is unknown.
     """
 
     value: float
     row: Row
     y: int
     x: int
-    field: Box
-    box: tuple[float, float, float, float]
-    touches_padding: bool
+    field: Box | None
+    box: tuple[float, float, float, float] | None
+    touches_padding: bool | None
     view: View
+
+    @property
+    def frame(self) -> Box:
+        """The square that shows it, in pixels of the net's input: its field; a square around all that the net saw, if unknown."""
+        height, width = self.view.seen
+        side = max(height, width)
+        x0, y0 = (width - side) // 2, (height - side) // 2
+        return self.field or (x0, y0, x0 + side, y0 + side)
 
     def to_json(self) -> dict[str, Any]:
         """As the command line prints it."""
         place = {"value": self.value, "picture": self.row.source.name, "y": self.y, "x": self.x}
-        return place | {"box": list(self.box), "touches_padding": self.touches_padding}
+        return place | {"box": self.box and list(self.box), "touches_padding": self.touches_padding}
 
 
 # Looking at a picture
 
 
 @torch.no_grad()
-def look(index: Index, net: Net, image: Tensor, number: int) -> None:
+def look(index: Index, net: AnyNet, image: Tensor, number: int) -> None:
     """Enter into the index what the picture (1, 3, H, W) excites; `number` is its row, larger than any before.
 
     Raises BadInput for activations that are not finite: the weights are not what they should be.
     """
     entries: list[Entries] = []
-    left = len(index.layers)
-    for name, a in walk(net, image, index.layers):
-        if name in index.layers:
-            entries += _see(index, name, a[0].float().numpy(), (image.shape[-2], image.shape[-1]))
-            left -= 1
-        if not left:
-            break
+    for name, a in activations(net, image, index.layers):
+        entries += _see(index, name, a[0].float().numpy(), (image.shape[-2], image.shape[-1]))
     _enter(index.rankings, entries, number)
     index.pictures += 1
 
@@ -70,12 +74,14 @@ def look(index: Index, net: Net, image: Tensor, number: int) -> None:
 def _see(index: Index, name: str, a: Array, size: tuple[int, int]) -> Iterator[Entries]:
     """Count what a layer (C, h, w) does in a picture; what of it may enter the rankings."""
     units, field = index.layers[name], index.setup.layers[name].field
-    rows, columns = (field.interior(length) for length in size)
+    rows, columns = (field.interior(length) if field else slice(0, 0) for length in size)
+    # Where a field is unknown one patch a picture is all that one can tell apart.
+    reach = (field.size - 1) // (2 * field.stride) if field else max(a.shape[1:])
     value, y, x = strongest(a)
     if not np.isfinite(value).all():
         raise BadInput(f"the activations of {name} are not finite: the weights of {index.setup.net} are damaged")
     inside = (rows.start <= y) & (y < rows.stop) & (columns.start <= x) & (x < columns.stop)
-    _count(units, value, inside)
+    _count(units, value, inside if field else np.ones_like(inside))
     for ranking, first, seen, origin in (
         (units.everywhere, units.first, a, (0, 0)),
         (units.interior, units.first + len(a), a[:, rows, columns], (rows.start, columns.start)),
@@ -83,7 +89,7 @@ def _see(index: Index, name: str, a: Array, size: tuple[int, int]) -> Iterator[E
         # Only units whose maximum can still enter are looked at closer; one that equals the last of the ranking comes after it.
         may_enter = np.flatnonzero(value > ranking.value[:, -1])
         if len(may_enter) and seen.size:
-            values, places = strongest_apart(seen[may_enter], index.setup.per_image, (field.size - 1) // (2 * field.stride))
+            values, places = strongest_apart(seen[may_enter], index.setup.per_image, reach)
             yield may_enter + first, values, places + np.array(origin, np.int32)
 
 
@@ -154,8 +160,11 @@ def _entries(ranking: Ranking, unit: int) -> list[tuple[float, tuple[int, int, i
     return [(value, tuple(place)) for value, place in zip(values, where, strict=True) if place[0] >= 0]
 
 
-def _patch(setup: Setup, field: Field, value: float, row: Row, y: int, x: int) -> Patch:
-    view, seen = view_of((row.height, row.width), setup.size, setup.fit), field.box(y, x)
+def _patch(setup: Setup, field: Field | None, value: float, row: Row, y: int, x: int) -> Patch:
+    view = view_of((row.height, row.width), setup.size, setup.fit)
+    if field is None:
+        return Patch(value, row, y, x, None, None, None, view)
+    seen = field.box(y, x)
     return Patch(value, row, y, x, seen, view.in_picture(seen), field.touches_padding(y, x, view.seen), view)
 
 

@@ -31,9 +31,9 @@ from impasto.lens.index import (
     read_rows,
     write_index,
 )
+from impasto.lens.module import AnyNet, check_size
 from impasto.lens.patches import look
 from impasto.lens.view import bring, view_of
-from impasto.nets import Net, map_size
 
 PARTIAL_INDEX, PARTIAL_MANIFEST = "partial.safetensors", "partial.jsonl"
 CHECKPOINT_SECONDS = 30.0
@@ -48,13 +48,13 @@ class Progress:
     of: int
 
 
-def scan(places: Sequence[Path], net: Net, setup: Setup, folder: Path, resume: bool = False) -> Iterator[Progress]:
+def scan(places: Sequence[Path], net: AnyNet, setup: Setup, folder: Path, resume: bool = False) -> Iterator[Progress]:
     """Look at every picture in `places` (see find_pictures) and write the index into `folder`; yields after each picture.
 
     A picture that cannot be used becomes a row that says why. With `resume` an interrupted scan goes on from its last checkpoint
     and ends with the same bytes. Raises BadInput where there are no pictures, BadRecipe when `folder` holds another scan to resume.
     """
-    check_size(net, setup)
+    check_size(net, setup.layers, setup.size)
     of = sum(1 for _ in find_pictures(places))
     if not of:
         raise BadInput(f"there are no pictures in {', '.join(map(str, places))}")
@@ -68,14 +68,7 @@ def scan(places: Sequence[Path], net: Net, setup: Setup, folder: Path, resume: b
         raise cannot_write(folder, error) from error
 
 
-def check_size(net: Net, setup: Setup) -> None:
-    """Raise BadRecipe for a size at which a layer has no places."""
-    for layer in setup.layers:
-        if min(map_size(net, layer, (setup.size, setup.size))) < 1:
-            raise BadRecipe(f"size is {setup.size}: too small, nothing is left of a picture at {layer}")
-
-
-def _scan(groups: Iterator[list[Source]], net: Net, setup: Setup, folder: Path, of: int, resume: bool) -> Iterator[Progress]:
+def _scan(groups: Iterator[list[Source]], net: AnyNet, setup: Setup, folder: Path, of: int, resume: bool) -> Iterator[Progress]:
     index, length = (resume and _resumed(groups, setup, folder)) or (empty_index(setup), 0)
     with closing(Manifest(folder / PARTIAL_MANIFEST, setup, length)) as manifest:
         _save(folder, index, manifest)
@@ -90,7 +83,7 @@ def _scan(groups: Iterator[list[Source]], net: Net, setup: Setup, folder: Path, 
         _finish(folder, index, manifest)
 
 
-def _looked(index: Index, net: Net, sources: Sequence[Source]) -> Iterator[Row]:
+def _looked(index: Index, net: AnyNet, sources: Sequence[Source]) -> Iterator[Row]:
     """The rows of pictures that share a name, each after the net has seen it."""
     for row, picture in look_at(sources):
         if picture is not None:
@@ -99,7 +92,7 @@ def _looked(index: Index, net: Net, sources: Sequence[Source]) -> Iterator[Row]:
         yield row
 
 
-def _look(index: Index, net: Net, row: Row, picture: Picture) -> Row:
+def _look(index: Index, net: AnyNet, row: Row, picture: Picture) -> Row:
     try:
         view = view_of((row.height, row.width), index.setup.size, index.setup.fit)
         look(index, net, bring(picture.image, view), index.rows)

@@ -7,7 +7,7 @@ is cut off: a few pixels are much stronger than all others, and scaled by the la
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -20,14 +20,13 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from impasto.errors import BadImage, BadInput, BadRecipe, ImpastoWarning
-from impasto.geometry import field_of
 from impasto.images import read_picture, to_pillow, write_picture
 from impasto.lens.collection import read_again
-from impasto.lens.deconv import Record, controls, filters_of, project, record
+from impasto.lens.deconv import AnyRecord, controls, filters_of, project, record
 from impasto.lens.index import Array, Index, check_net, choose_units, find_layer, read_index
+from impasto.lens.module import AnyNet, field_in
 from impasto.lens.patches import Patch, by_picture, patches_of
 from impasto.lens.view import bring, view_of
-from impasto.nets import Net
 
 SIDE, CELL, THIN, GAP, BETWEEN, MARGIN = 3, 88, 2, 10, 40, 52  # a block's side in cells; the rest in pixels
 BLOCK = SIDE * CELL + (SIDE - 1) * THIN
@@ -48,7 +47,7 @@ class Cell:
 
 def sheet(
     folder: Path,
-    net: Net,
+    net: AnyNet,
     layer: str,
     units: str = "9",
     *,
@@ -71,8 +70,9 @@ def sheet(
     chosen = choose_units(units, index.setup.layers[layer].units, f"{layer} {seed}")
     patches = patches_of(folder, index, layer, chosen, interior)
     cells = cut_out(net, layer, {unit: found[: SIDE * SIDE] for unit, found in patches.items()}, rule, pooling)
-    filters = filters_of(net).permute(0, 2, 3, 1).float().numpy() if layer.removesuffix(":pre") == net.layers[0].name else None
-    blocks = {unit: _blocks(cells[unit], scale, None if filters is None else filters[unit]) for unit in chosen}
+    filters = filters_of(net, layer)
+    drawn = None if filters is None else filters.permute(0, 2, 3, 1).float().numpy()
+    blocks = {unit: _blocks(cells[unit], scale, None if drawn is None else drawn[unit]) for unit in chosen}
     drawn_by = f", drawn with seed {seed}" if units.strip().isdecimal() else ""
     return _page(blocks, index, layer, drawn_by, _legend(index, interior, rule, pooling, scale))
 
@@ -80,9 +80,21 @@ def sheet(
 # From the index to pixels
 
 
-def cut_out(net: Net, layer: str, patches: Mapping[int, Sequence[Patch]], rule: str, pooling: str) -> dict[int, list[Cell | None]]:
+def cut_out(
+    net: AnyNet, layer: str, patches: Mapping[int, Sequence[Patch]], rule: str, pooling: str
+) -> dict[int, list[Cell | None]]:
     """The cells of each unit, picture by picture: each is read and run once. None where the picture is gone or the unit silent."""
     cells: dict[int, list[Cell | None]] = {unit: [None] * len(found) for unit, found in patches.items()}
+    for picture, places in read_each(patches):
+        way, shown = record(net, bring(picture, places[0][2].view), layer), to_pillow(picture)
+        for unit, n, patch in places:
+            if patch.value > 0:
+                cells[unit][n] = cell_of(patch, shown, project(way, unit, patch.y, patch.x, rule, pooling)[0])
+    return cells
+
+
+def read_each(patches: Mapping[int, Sequence[Patch]]) -> Iterator[tuple[Tensor, list[tuple[int, int, Patch]]]]:
+    """(the picture (1, 3, H, W), its patches with unit and rank): each picture once. Those that are gone are named in a warning."""
     missing, pictures = [], by_picture(patches)
     for row, places in pictures.items():
         try:
@@ -90,12 +102,8 @@ def cut_out(net: Net, layer: str, patches: Mapping[int, Sequence[Patch]], rule: 
         except BadImage as error:
             missing.append(str(error))
             continue
-        way, shown = record(net, bring(picture, places[0][2].view), layer), to_pillow(picture)
-        for unit, n, patch in places:
-            if patch.value > 0:
-                cells[unit][n] = cut(patch, shown, project(way, unit, patch.y, patch.x, rule, pooling)[0])
+        yield picture, places
     _say_missing(missing, len(pictures))
-    return cells
 
 
 def _say_missing(missing: Sequence[str], of: int) -> None:
@@ -105,11 +113,16 @@ def _say_missing(missing: Sequence[str], of: int) -> None:
         warnings.warn(f"a place stays empty: {reason}", ImpastoWarning, stacklevel=3)
 
 
-def cut(patch: Patch, picture: Image.Image, projection: Tensor) -> Cell:
+def cell_of(patch: Patch, picture: Image.Image, projection: Tensor) -> Cell:
     """A patch out of its picture, and out of the projection (3, h, w) of its unit there, as large as they are drawn."""
-    (x0, y0, x1, y1), size = patch.view.clip(patch.field), _size_in_cell(patch)
-    pixels = picture.resize(size, Image.Resampling.LANCZOS, patch.view.in_picture((x0, y0, x1, y1)))
-    return Cell(patch, pixels, _resized(projection[:, y0:y1, x0:x1], size))
+    x0, y0, x1, y1 = patch.view.clip(patch.frame)
+    return Cell(patch, cut(patch, picture), _resized(projection[:, y0:y1, x0:x1], _size_in_cell(patch)))
+
+
+def cut(patch: Patch, picture: Image.Image) -> Image.Image:
+    """The patch out of its picture, in the size in which it is drawn: what the net saw of it."""
+    box = patch.view.in_picture(patch.view.clip(patch.frame))
+    return picture.resize(_size_in_cell(patch), Image.Resampling.LANCZOS, box)
 
 
 def _resized(projection: Tensor, size: tuple[int, int]) -> Array:
@@ -120,7 +133,7 @@ def _resized(projection: Tensor, size: tuple[int, int]) -> Array:
 
 def place_in_cell(patch: Patch) -> tuple[int, int, int, int]:
     """Where in a cell what the net saw of the field goes."""
-    (x0, y0, x1, _), seen = patch.field, patch.view.clip(patch.field)
+    (x0, y0, x1, _), seen = patch.frame, patch.view.clip(patch.frame)
     left, top, right, bottom = (round(CELL * (at - start) / (x1 - x0)) for at, start in zip(seen, (x0, y0, x0, y0), strict=True))
     return left, top, max(right, left + 1), max(bottom, top + 1)
 
@@ -146,7 +159,10 @@ def _blocks(cells: Sequence[Cell | None], scale: str, own_filter: Array | None) 
     def projected(cell: Cell) -> Image.Image:
         return on_grey(cell.projection, together if scale == "block" else reach(cell.projection))
 
-    blocks = [_block(cells, lambda cell: cell.pixels), _block(cells, projected)]
+    blocks = [
+        block([(cell.patch, cell.pixels) if cell else None for cell in cells]),
+        block([(cell.patch, projected(cell)) if cell else None for cell in cells]),
+    ]
     if own_filter is not None:
         looks_for = on_grey(own_filter, np.abs(own_filter).max())
         blocks.insert(0, looks_for.resize((BLOCK, BLOCK), Image.Resampling.NEAREST))
@@ -158,17 +174,19 @@ def reach(*signed: Array) -> float:
     return float(np.quantile(np.abs(np.concatenate([values.ravel() for values in signed])), 0.99))
 
 
-def _block(cells: Sequence[Cell | None], picture_of: Callable[[Cell], Image.Image]) -> Image.Image:
-    block = Image.new("RGB", (BLOCK, BLOCK), PAPER)
+def block(cells: Sequence[tuple[Patch, Image.Image] | None]) -> Image.Image:
+    """Patches, each with what is drawn of it, three in a row."""
+    page = Image.new("RGB", (BLOCK, BLOCK), PAPER)
     for n, cell in enumerate([*cells, *[None] * (SIDE * SIDE - len(cells))]):
         x, y = n % SIDE * (CELL + THIN), n // SIDE * (CELL + THIN)
         if cell is None:
-            block.paste(OUTSIDE, (x, y, x + CELL, y + CELL))
+            page.paste(OUTSIDE, (x, y, x + CELL, y + CELL))
             continue
-        left, top, *_ = place_in_cell(cell.patch)
-        block.paste(_hatched(), (x, y))
-        block.paste(picture_of(cell), (x + left, y + top))
-    return block
+        patch, drawn = cell
+        left, top, *_ = place_in_cell(patch)
+        page.paste(_hatched(), (x, y))
+        page.paste(drawn, (x + left, y + top))
+    return page
 
 
 @cache
@@ -187,20 +205,20 @@ def _page(blocks: Mapping[int, Sequence[Image.Image]], index: Index, layer: str,
     title = f"{NAMES.get(index.setup.net, index.setup.net)} {layer}"
     count = index.setup.layers[layer].units
     subtitle = f"{len(blocks)} of {count} units{drawn_by}; {_sides(wide)}"
-    head, foot = _wrapped(subtitle, TEXT, inner), _wrapped(legend, SMALL, inner)
+    head, foot = wrapped(subtitle, TEXT, inner), wrapped(legend, SMALL, inner)
     rows = math.ceil(len(blocks) / columns)
     top = MARGIN + TITLE + 14 + len(head) * (TEXT + 6) + 20
     body = rows * height + (rows - 1) * (BETWEEN - 12)
     page = Image.new("RGB", (inner + 2 * MARGIN, top + body + 22 + len(foot) * (SMALL + 6) + MARGIN), PAPER)
     draw = ImageDraw.Draw(page)
-    draw.text((MARGIN - 2, MARGIN - 6), title, INK, _font(TITLE))
-    _write(draw, MARGIN, MARGIN + TITLE + 14, head, TEXT)
+    draw.text((MARGIN - 2, MARGIN - 6), title, INK, font(TITLE))
+    write_lines(draw, MARGIN, MARGIN + TITLE + 14, head, TEXT)
     for n, (unit, parts) in enumerate(blocks.items()):
         corner = MARGIN + n % columns * (width + BETWEEN), top + n // columns * (height + BETWEEN - 12)
         _caption(draw, corner, width, unit, index, layer)
         for i, part in enumerate(parts):
             page.paste(part, (corner[0] + i * (BLOCK + GAP), corner[1] + 28))
-    _write(draw, MARGIN, top + body + 22, foot, SMALL)
+    write_lines(draw, MARGIN, top + body + 22, foot, SMALL)
     return page
 
 
@@ -210,13 +228,17 @@ def _sides(wide: int) -> str:
 
 def _caption(draw: ImageDraw.ImageDraw, corner: tuple[int, int], width: int, unit: int, index: Index, layer: str) -> None:
     """Above a unit: its number, its largest value, and in how many of the pictures it fires."""
+    draw.text(corner, f"unit {unit}", INK, font(TEXT))
+    draw.text((corner[0] + width, corner[1] + 1), activity(index, layer, unit), FAINT, font(SMALL), anchor="ra")
+
+
+def activity(index: Index, layer: str, unit: int) -> str:
+    """A unit's largest value, and in how many of the pictures it fires."""
     units = index.layers[layer]
     share = int(units.fired[unit]) / max(1, index.pictures)
     largest = float(units.everywhere.value[unit, 0])
     shown = f"{largest:.0f}" if largest >= 100 else f"{largest:.3g}"
-    said = f"largest {shown}, fires in {share:.0%}" if share else "never fires"
-    draw.text(corner, f"unit {unit}", INK, _font(TEXT))
-    draw.text((corner[0] + width, corner[1] + 1), said, FAINT, _font(SMALL), anchor="ra")
+    return f"largest {shown}, fires in {share:.0%}" if share else "never fires"
 
 
 def _legend(index: Index, interior: bool, rule: str, pooling: str, scale: str) -> str:
@@ -232,17 +254,18 @@ def _legend(index: Index, interior: bool, rule: str, pooling: str, scale: str) -
     )
 
 
-def _write(draw: ImageDraw.ImageDraw, x: int, y: int, lines: Sequence[str], size: int) -> None:
+def write_lines(draw: ImageDraw.ImageDraw, x: int, y: int, lines: Sequence[str], size: int) -> None:
+    """Write lines of text below one another."""
     for n, line in enumerate(lines):
-        draw.text((x, y + n * (size + 6)), line, FAINT, _font(size))
+        draw.text((x, y + n * (size + 6)), line, FAINT, font(size))
 
 
-def _wrapped(text: str, size: int, width: int) -> list[str]:
+def wrapped(text: str, size: int, width: int) -> list[str]:
     """The text in lines no wider than so many pixels."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and _font(size).getlength(longer) > width:
+        if lines[-1] and font(size).getlength(longer) > width:
             lines.append(word)
         else:
             lines[-1] = longer
@@ -250,7 +273,7 @@ def _wrapped(text: str, size: int, width: int) -> list[str]:
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Pillow's own, so that a page looks the same everywhere."""
     return ImageFont.load_default(size)
 
@@ -260,7 +283,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 def project_picture(
     path: Path,
-    net: Net,
+    net: AnyNet,
     layer: str,
     unit: int,
     place: tuple[int, int] | None = None,
@@ -281,18 +304,19 @@ def project_picture(
     image = bring(picture.image, view)
     way = record(net, image, layer)
     y, x = _found(way, unit, place)
-    field = field_of(net.layers, way.layer)
+    field = field_in(net, way.layer)
     own = project(way, unit, y, x, rule, pooling)
     against = controls(way, image, unit, y, x, seed, rule, pooling)
     about = {"net": net.name, "layer": way.layer, "unit": unit, "value": float(way.a[unit, y, x]), "y": y, "x": x}
-    about |= {"box": list(view.in_picture(field.box(y, x))), "touches_padding": field.touches_padding(y, x, view.seen)}
+    about |= {"box": list(view.in_picture(field.box(y, x))) if field else None}
+    about |= {"touches_padding": field.touches_padding(y, x, view.seen) if field else None}
     about |= {"rule": rule, "pooling": pooling, "controls": [{"name": it.name, "cosine": it.cosine} for it in against]}
     panels = {"what the net saw": to_pillow(image), f"unit {unit}": _drawn(own)}
     panels |= {f"{it.name}, cosine {it.cosine:.2f}": _drawn(it.projection) for it in against}
     return _side_by_side(panels, f"{NAMES.get(net.name, net.name)} {way.layer}, unit {unit}, {rule}"), about
 
 
-def _found(way: Record, unit: int, place: tuple[int, int] | None) -> tuple[int, int]:
+def _found(way: AnyRecord, unit: int, place: tuple[int, int] | None) -> tuple[int, int]:
     """The place asked for, or the unit's strongest; BadRecipe for what lies outside the map."""
     count, height, width = way.a.shape
     if not 0 <= unit < count:
@@ -315,10 +339,10 @@ def _side_by_side(panels: Mapping[str, Image.Image], title: str) -> Image.Image:
     inner = len(panels) * width + (len(panels) - 1) * GAP
     page = Image.new("RGB", (inner + 2 * MARGIN, height + 2 * MARGIN + TITLE + 48), PAPER)
     draw = ImageDraw.Draw(page)
-    draw.text((MARGIN - 2, MARGIN - 6), title, INK, _font(TITLE))
+    draw.text((MARGIN - 2, MARGIN - 6), title, INK, font(TITLE))
     for n, (name, panel) in enumerate(panels.items()):
         left = MARGIN + n * (width + GAP)
-        draw.text((left, MARGIN + TITLE + 16), name, FAINT, _font(SMALL))
+        draw.text((left, MARGIN + TITLE + 16), name, FAINT, font(SMALL))
         page.paste(panel, (left, MARGIN + TITLE + 40))
     return page
 

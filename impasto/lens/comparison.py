@@ -1,0 +1,214 @@
+"""Scans side by side: the same units over the checkpoints of a training (Zeiler & Fergus 2013, figure 4), or in two nets.
+
+A row a scan, a column a unit, and of each row what it has in common with the row above: how many of the pictures in which the unit
+is strongest, how many of the places, and how alike the pictures are ordered. That is Kendall's rank correlation
+of two top-k lists (Fagin, Kumar & Sivakumar 2003, doi:10.1137/S0895480102412856, with p = 1/2): a picture that a list has comes
+before one that it has not, and of two that it has not it says nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations, pairwise, repeat, zip_longest
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+from impasto.errors import BadRecipe
+from impasto.images import to_pillow
+from impasto.lens.index import MANIFEST, Index, choose_units, find_layer, read_index, read_rows
+from impasto.lens.patches import Patch, patches_of
+from impasto.lens.sheet import (
+    BLOCK,
+    GAP,
+    INK,
+    MARGIN,
+    NAMES,
+    PAPER,
+    SIDE,
+    SMALL,
+    TEXT,
+    TITLE,
+    activity,
+    block,
+    cut,
+    font,
+    read_each,
+    wrapped,
+    write_lines,
+)
+
+LABEL, HEAD, CAPTION = 190, 34, 48  # pixels: the column of names, the row of units, what stands above a block
+
+
+@dataclass(frozen=True)
+class Common:
+    """What two lists of patches have in common: so many pictures of those in the longer list, so many places of its patches.
+
+    `order` is their rank correlation: 1 for one list twice, about -1/2 for lists with nothing in common, -1 for one turned round.
+    None where it cannot be told: places of layers with other fields or views, the order of scans of other pictures.
+    """
+
+    pictures: int
+    of_pictures: int
+    places: int | None
+    of_patches: int
+    order: float | None
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One row: an atlas, its index, the layer looked at, and of every unit the patches in which it fires."""
+
+    folder: Path
+    index: Index
+    layer: str
+    patches: dict[int, list[Patch]]
+
+    @property
+    def name(self) -> str:
+        """As it is labelled."""
+        return self.folder.resolve().name
+
+
+def compare(
+    folders: Sequence[Path], layers: Sequence[str], units: str = "4", seed: int = 0, interior: bool = False
+) -> tuple[Image.Image, list[dict[str, Any]]]:
+    """The same units of several atlases, one below the other; and what there is to say of each, for JSON.
+
+    `layers` is one layer for all of them, or one each. `units` as for a sheet, of those that all have. Raises BadRecipe for what
+    does not fit together.
+    """
+    scans = read_scans(folders, layers, units, seed, interior)
+    common = [{unit: in_common(one, other, unit) for unit in one.patches} for one, other in pairwise(scans)]
+    about = [
+        {"atlas": str(scan.folder), "net": scan.index.setup.net, "layer": scan.layer, "unit": unit, "patches": len(patches)}
+        | {"in_common": asdict(above[unit]) if above else None}
+        for scan, above in zip(scans, [None, *common], strict=True)
+        for unit, patches in scan.patches.items()
+    ]
+    return _page(scans, common), about
+
+
+def read_scans(folders: Sequence[Path], layers: Sequence[str], units: str, seed: int, interior: bool) -> list[Scan]:
+    """The rows, with the units that were chosen. Only patches in which a unit fires count: the others are of whatever picture."""
+    if len(folders) < 2 or len(layers) not in (1, len(folders)):
+        raise BadRecipe(
+            f"there are {len(folders)} scans and {len(layers)} layers: give two scans or more, and one layer or one each"
+        )
+    indices = [read_index(folder) for folder in folders]
+    named = [
+        find_layer(index, layer) for index, layer in zip(indices, layers if len(layers) > 1 else repeat(layers[0]), strict=False)
+    ]
+    fewest = min(index.setup.layers[layer].units for index, layer in zip(indices, named, strict=True))
+    chosen = choose_units(units, fewest, f"{named[0]} {seed}")
+    scans = []
+    for folder, index, layer in zip(folders, indices, named, strict=True):
+        found = patches_of(folder, index, layer, chosen, interior)
+        firing = {unit: [patch for patch in patches if patch.value > 0] for unit, patches in found.items()}
+        scans.append(Scan(folder, index, layer, firing))
+    return scans
+
+
+# What they have in common
+
+
+def in_common(one: Scan, other: Scan, unit: int) -> Common:
+    """Of a unit's patches in two scans."""
+    ours, theirs = one.patches[unit], other.patches[unit]
+    keys = [list(dict.fromkeys(patch.row.sha256 for patch in patches)) for patches in (ours, theirs)]
+    places: int | None = None
+    if _see_alike(one, other):
+        places = len({(p.row.sha256, p.y, p.x) for p in ours} & {(p.row.sha256, p.y, p.x) for p in theirs})
+    order = rank_correlation(*keys) if _same_pictures(one.folder, other.folder) else None
+    return Common(len({*keys[0]} & {*keys[1]}), max(map(len, keys)), places, max(len(ours), len(theirs)), order)
+
+
+def _see_alike(one: Scan, other: Scan) -> bool:
+    """Whether a place of the one's layer is a place of the other's."""
+    fields = [scan.index.setup.layers[scan.layer].field for scan in (one, other)]
+    views = {(scan.index.setup.size, scan.index.setup.fit) for scan in (one, other)}
+    return fields[0] == fields[1] is not None and len(views) == 1
+
+
+def _same_pictures(one: Path, other: Path) -> bool:
+    rows = zip_longest(*(read_rows(folder / MANIFEST) for folder in (one, other)))
+    return all(a and b and (a.key, a.skipped is None) == (b.key, b.skipped is None) for a, b in rows)
+
+
+def rank_correlation(one: Sequence[str], other: Sequence[str]) -> float | None:
+    """Kendall's of the first few of two orders of the same things, each the strongest first; None with fewer than two things."""
+    ranks = [{key: n for n, key in enumerate(keys)} for keys in (one, other)]
+    pairs = list(combinations(dict.fromkeys([*one, *other]), 2))
+    agreed = [_sign(ranks[0], *pair) * _sign(ranks[1], *pair) for pair in pairs]
+    return sum(agreed) / len(pairs) if pairs else None
+
+
+def _sign(rank: dict[str, int], one: str, other: str) -> int:
+    """1 where `one` comes first, -1 where `other` does, 0 where the list has neither."""
+    a, b = rank.get(one, len(rank)), rank.get(other, len(rank))
+    return (a < b) - (a > b)
+
+
+# Drawing
+
+
+def _page(scans: Sequence[Scan], common: Sequence[dict[int, Common]]) -> Image.Image:
+    units = list(scans[0].patches)
+    inner = LABEL + len(units) * (BLOCK + GAP) - GAP
+    foot = wrapped(_legend(scans), SMALL, inner)
+    top, height = MARGIN + TITLE + 20, CAPTION + BLOCK + GAP
+    body = HEAD + len(scans) * height
+    page = Image.new("RGB", (inner + 2 * MARGIN, top + body + 12 + len(foot) * (SMALL + 6) + MARGIN), PAPER)
+    draw = ImageDraw.Draw(page)
+    draw.text((MARGIN - 2, MARGIN - 6), _title(scans), INK, font(TITLE))
+    for n, unit in enumerate(units):
+        draw.text((MARGIN + LABEL + n * (BLOCK + GAP), top), f"unit {unit}", INK, font(TEXT))
+    for n, scan in enumerate(scans):
+        _row(page, top + HEAD + n * height, scan, common[n - 1] if n else {})
+    write_lines(draw, MARGIN, top + body + 12, foot, SMALL)
+    return page
+
+
+def _row(page: Image.Image, top: int, scan: Scan, common: dict[int, Common]) -> None:
+    """One scan: its name, and of each unit the captions and the block of patches."""
+    draw, cells = ImageDraw.Draw(page), _cells(scan)
+    write_lines(draw, MARGIN, top + CAPTION, wrapped(scan.name, TEXT, LABEL - GAP), TEXT)
+    said_of = wrapped(f"{scan.index.setup.net} {scan.layer}", SMALL, LABEL - GAP)
+    write_lines(draw, MARGIN, top + CAPTION + BLOCK - len(said_of) * (SMALL + 6), said_of, SMALL)
+    for n, unit in enumerate(scan.patches):
+        left = MARGIN + LABEL + n * (BLOCK + GAP)
+        said = [activity(scan.index, scan.layer, unit)] + ([told(common[unit])] if common else [])
+        write_lines(draw, left, top + 2 + (2 - len(said)) * (SMALL + 6), said, SMALL)
+        page.paste(block(cells[unit]), (left, top + CAPTION))
+
+
+def _cells(scan: Scan) -> dict[int, list[tuple[Patch, Image.Image] | None]]:
+    drawn = {unit: patches[: SIDE * SIDE] for unit, patches in scan.patches.items()}
+    cells: dict[int, list[tuple[Patch, Image.Image] | None]] = {unit: [None] * len(patches) for unit, patches in drawn.items()}
+    for picture, places in read_each(drawn):
+        shown = to_pillow(picture)
+        for unit, n, patch in places:
+            cells[unit][n] = patch, cut(patch, shown)
+    return cells
+
+
+def told(common: Common) -> str:
+    """As it is written above a block."""
+    places = "" if common.places is None else f", {common.places} of {common.of_patches} places"
+    order = "" if common.order is None else f", order {common.order:.2f}"
+    return f"{common.pictures} of {common.of_pictures} pictures{places}{order}"
+
+
+def _title(scans: Sequence[Scan]) -> str:
+    names = dict.fromkeys(f"{NAMES.get(scan.index.setup.net, scan.index.setup.net)} {scan.layer}" for scan in scans)
+    return " and ".join(names)
+
+
+def _legend(scans: Sequence[Scan]) -> str:
+    counts = " and ".join(str(count) for count in dict.fromkeys(scan.index.pictures for scan in scans))
+    return (
+        f"The nine strongest patches of {counts} pictures, in reading order. Hatched: beyond what the net saw; empty: the unit is "
+        "silent. Second line: what the patches have in common with those of the row above: pictures, places in them, and the rank "
+        "correlation of the pictures (1 the same order, about -0.5 nothing in common)."
+    )

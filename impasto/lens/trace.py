@@ -1,0 +1,171 @@
+"""What the layers of any module see: receptive fields followed through one pass, operation by operation.
+
+The pass is seen below autograd, where a net is the same few operations however its code is written. Branches that meet are of one
+field when their strides are equal: the smallest that holds both. Where what a place sees is no box of its own (strides that differ,
+means over the whole map, layers that are flattened, whatever operation is not known here) the field is unknown, and says so.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from impasto.geometry import Field, step
+
+NOTHING = Field(0, 0, 0)  # of weights and other constants: they see no pixel
+Seen = tuple[Tensor, Field | None]  # a tensor that an operation takes, with its field; None is unknown
+Rule = Callable[[list[Seen], Sequence[Any], Tensor], Field | None]
+aten = torch.ops.aten
+
+
+class Sight(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While it lasts it follows, for every tensor that is made, what a place of it sees of the `pixels` (B, C, H, W)."""
+
+    def __init__(self, pixels: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.fields = WeakTensorKeyDictionary()
+        self.fields[pixels] = Field(1, 1, 0)
+        self.written: list[Tensor] = []  # kept, so that no other tensor gets their memory
+
+    def of(self, tensor: Tensor) -> Field | None:
+        """What a place of it sees; NOTHING where it does not depend on the pixels, None where that is unknown."""
+        if tensor in self.fields:
+            field: Field | None = self.fields[tensor]
+            return field
+        return None if any(_share_memory(tensor, other) for other in self.written) else NOTHING
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        taken = [(it, self.of(it)) for it in tree_leaves((args, kwargs)) if isinstance(it, Tensor)]
+        result = func(*args, **(kwargs or {}))
+        seen = [(it, field) for it, field in taken if field != NOTHING]
+        if seen:
+            for made in filter(_is_tensor, tree_leaves(result)):
+                self._enter(made, RULES.get(func.overloadpacket, _unknown)(seen, args, made), func._schema.is_mutable)
+        return result
+
+    def _enter(self, made: Tensor, field: Field | None, written: bool) -> None:
+        """What is written into changes all that shares its memory: unless that sees the same, it is unknown from now on."""
+        if written:
+            self.written.append(made)
+            for other in list(self.fields):
+                if other is not made and self.fields[other] != field and _share_memory(other, made):
+                    self.fields[other] = None
+        self.fields[made] = field
+
+
+def _is_tensor(it: object) -> bool:
+    return isinstance(it, Tensor)
+
+
+def _share_memory(one: Tensor, other: Tensor) -> bool:
+    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+
+
+# Operation by operation
+
+
+def _unknown(seen: list[Seen], args: Sequence[Any], made: Tensor) -> Field | None:
+    return None
+
+
+def _meet(seen: list[Seen], args: Sequence[Any], made: Tensor) -> Field | None:
+    """Maps of one size, place by place: the smallest field that holds theirs."""
+    fields = [field for _, field in seen if field is not None]
+    sizes = {tensor.shape[-2:] for tensor, _ in seen} | {made.shape[-2:]}
+    if len(fields) < len(seen) or len(sizes) > 1 or len({field.stride for field in fields}) > 1:
+        return None
+    before, behind = max(field.padding for field in fields), max(field.size - field.padding for field in fields)
+    return Field(before + behind, fields[0].stride, before)
+
+
+def _joined(seen: list[Seen], args: Sequence[Any], made: Tensor) -> Field | None:
+    return _meet(seen, args, made) if _get(args, 1, 0) in (1, 1 - made.dim()) else None
+
+
+def _convolved(seen: list[Seen], args: Sequence[Any], made: Tensor) -> Field | None:
+    (_, weight, _, stride, padding, dilation, transposed) = args[:7]
+    if transposed or len(seen) > 1 or seen[0][0] is not args[0]:
+        return None
+    return _windows(seen[0], weight.shape[2:], stride, padding, dilation)
+
+
+def _pooled(seen: list[Seen], args: Sequence[Any], made: Tensor) -> Field | None:
+    size = args[1]
+    return _windows(seen[0], size, _get(args, 2, []) or size, _get(args, 3, 0), _get(args, 4, 1))
+
+
+def _averaged(seen: list[Seen], args: Sequence[Any], made: Tensor) -> Field | None:
+    size = args[1]
+    return _windows(seen[0], size, _get(args, 2, []) or size, _get(args, 3, 0), 1)
+
+
+def _normalised(seen: list[Seen], args: Sequence[Any], made: Tensor) -> Field | None:
+    """With stored statistics; with the map's own every place sees all others."""
+    return None if args[5] else _meet(seen, args, made)
+
+
+def _padded(seen: list[Seen], args: Sequence[Any], made: Tensor) -> Field | None:
+    (tensor, field), pad = seen[0], args[1]
+    if field is None or tensor.dim() != 4 or len(pad) != 4 or pad[0] != pad[2] or min(pad) < 0:
+        return None
+    return Field(field.size, field.stride, field.padding + pad[0] * field.stride)
+
+
+def _viewed(seen: list[Seen], args: Sequence[Any], made: Tensor) -> Field | None:
+    """Channels taken apart or put in another order; places stay where they are."""
+    (tensor, field), spatial = seen[0], made.shape[-2:]
+    return field if made.dim() > 2 and tensor.shape[-2:] == spatial else None
+
+
+def _swapped(seen: list[Seen], args: Sequence[Any], made: Tensor) -> Field | None:
+    (tensor, field), axes = seen[0], {axis % made.dim() for axis in args[1:3]}
+    return field if tensor.dim() > 2 and max(axes) < tensor.dim() - 2 else None
+
+
+def _parted(seen: list[Seen], args: Sequence[Any], made: Tensor) -> Field | None:
+    """Of a split: some channels of all places."""
+    return _viewed(seen, args, made) if _get(args, 2, 0) % made.dim() == 1 else None
+
+
+def _sliced(seen: list[Seen], args: Sequence[Any], made: Tensor) -> Field | None:
+    return _viewed(seen, args, made) if _get(args, 1, 0) % made.dim() < 2 else None
+
+
+def _windows(seen: Seen, *window: Any) -> Field | None:
+    """Windows of one size, stride, padding and dilation on both axes of a map."""
+    tensor, field = seen
+    numbers = [set(it) if isinstance(it, list | tuple | torch.Size) else {it} for it in window]
+    if field is None or tensor.dim() != 4 or any(len(it) > 1 for it in numbers):
+        return None
+    size, stride, padding, dilation = (it.pop() for it in numbers)
+    return step(field, (size - 1) * dilation + 1, stride, padding)
+
+
+def _get(args: Sequence[Any], n: int, default: Any) -> Any:
+    return args[n] if len(args) > n else default
+
+
+PLACE_BY_PLACE = (
+    *("relu", "leaky_relu", "elu", "gelu", "silu", "mish", "hardtanh", "hardswish", "hardsigmoid", "sigmoid", "tanh", "softplus"),
+    *("clamp", "clamp_min", "threshold", "abs", "exp", "sqrt", "pow", "neg", "add", "sub", "mul", "div", "maximum", "minimum"),
+    *("clone", "detach", "alias", "copy", "_to_copy"),
+)
+RULES: dict[Any, Rule] = {
+    **{getattr(aten, it): _meet for name in PLACE_BY_PLACE for it in (name, f"{name}_") if hasattr(aten, it)},
+    aten.cat: _joined,
+    aten.convolution: _convolved,
+    aten.max_pool2d_with_indices: _pooled,
+    aten.avg_pool2d: _averaged,
+    aten.native_batch_norm: _normalised,
+    aten._native_batch_norm_legit_no_training: _meet,
+    aten.constant_pad_nd: _padded,
+    aten.view: _viewed,
+    aten._unsafe_view: _viewed,
+    aten.transpose: _swapped,
+    aten.split: _parted,
+    aten.slice: _sliced,
+}
