@@ -19,7 +19,7 @@ from impasto.lens.dream import hung
 from impasto.lens.index import EDGES, make_setup, read_index
 from impasto.lens.patches import top
 from impasto.lens.scan import scan
-from impasto.lens.sheet import CELL, cut, on_grey, place_in_cell, reach
+from impasto.lens.sheet import CELL, cell_of, on_grey, place_in_cell, reach
 from impasto.lens.view import bring
 from tests.conftest import picture, save, tiny_net
 from tests.test_cli import check_one_line
@@ -96,11 +96,11 @@ def test_a_cell_of_a_sprite_is_the_patch_that_is_cut_there_and_its_projection(ma
             for column, patch in it.patches.items():
                 image = read_picture(patch.row.source.path).image
                 way = record(NET, bring(image, patch.view), name)
-                cell = cut(patch, to_pillow(image), project(way, unit, patch.y, patch.x)[0])
+                cell = cell_of(patch, to_pillow(image), project(way, unit, patch.y, patch.x)[0])
                 projection = on_grey(cell.projection, reach(cell.projection))
                 left, above, right, below = place_in_cell(patch)
                 for kind, expected in enumerate((cell.pixels, projection), 2 * (column // SHOWN)):
-                    shown = cell_of(page, n, unit, kind, column % SHOWN)
+                    shown = in_sprite(page, n, unit, kind, column % SHOWN)
                     assert np.abs(shown[above:below, left:right, :3] - np.asarray(expected).astype(float)).mean() < 12
                     outside = np.ones((CELL, CELL), bool)
                     outside[above:below, left:right] = False
@@ -109,7 +109,7 @@ def test_a_cell_of_a_sprite_is_the_patch_that_is_cut_there_and_its_projection(ma
     assert checked > 200
 
 
-def cell_of(page: Path, n: int, unit: int, kind: int, column: int) -> np.ndarray:
+def in_sprite(page: Path, n: int, unit: int, kind: int, column: int) -> np.ndarray:
     """(CELL, CELL, 4)."""
     sprite = Image.open(page / "parts" / f"{n:02}-{unit // ROWS:03}-{KINDS[kind]}.webp").convert("RGBA")
     x, y = column * CELL, unit % ROWS * CELL
@@ -228,7 +228,7 @@ def test_the_likeness_is_that_of_another_units_projection(made):
     """In the first layer a projection is the filter, so their cosine is that of the filters."""
     from impasto.lens.deconv import filters_of
 
-    filters = filters_of(NET).flatten(1)
+    filters = filters_of(NET, NET.layers[0].name).flatten(1)
     for unit, line in enumerate(layer(made[1], 0)):
         other, cosine = line["like"]
         assert other != unit
