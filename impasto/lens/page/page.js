@@ -255,7 +255,7 @@ function table(patches) {
   });
   const header = make("tr", {}, ...head.map((text, n) => make("th", { scope: "col", class: n < 2 ? "number" : "" }, text)));
   const made = make("table", {}, make("caption", {}, "Where the patches are"), make("thead", {}, header), make("tbody", {}, ...rows));
-  return make("div", { class: "wide", role: "region", tabindex: "0", "aria-label": "Where the patches are" }, make("h3", {}, "Patches"), made);
+  return make("div", { class: "wide", role: "region", tabindex: "0", "aria-label": "Where the patches are" }, made);
 }
 
 function numbers(unit) {
@@ -263,9 +263,9 @@ function numbers(unit) {
     ["largest value", number(unit.largest), `the strongest activation in ${n} pictures`],
     ["fires in", percent(unit.fired, n), `${unit.fired} of ${n} pictures have a place where its value is above 0`],
     ["sees padding in", percent(unit.padded, unit.fired), `in ${unit.padded} of these ${unit.fired} it is strongest where it looks beyond the picture’s edge`],
-    ["half", number(unit.q50), "in half of the pictures its largest value is at most this, to 9 %"],
-    ["nine of ten", number(unit.q90), "in nine of ten pictures at most this"],
-    ["99 of 100", number(unit.q99), "in 99 of 100 pictures at most this"],
+    ["half up to", number(unit.q50), "in half of the pictures its largest value is at most this, to 9 %"],
+    ["nine of ten up to", number(unit.q90), "in nine of ten pictures at most this"],
+    ["99 of 100 up to", number(unit.q99), "in 99 of 100 pictures at most this"],
   ];
   if (unit.like) {
     const [other, cosine] = unit.like;
