@@ -57,6 +57,12 @@ def files(tmp_path: Path) -> tuple[Path, Path, Path]:
 
 
 @pytest.fixture
+def no_holes(monkeypatch):
+    """A tiny net's tiles leave no holes in memory that would count."""
+    monkeypatch.setattr("impasto.plan.HOLES", 0.0)
+
+
+@pytest.fixture
 def impasto(capsys, monkeypatch):
     """The command line, in this process, which has torch loaded already."""
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)

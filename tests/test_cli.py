@@ -233,7 +233,21 @@ def test_transparent_and_rotated_pictures_come_out_upright_and_transparent(impas
 @pytest.mark.weights
 def test_an_init_image_is_the_start(impasto, pictures):
     start_ = save(pictures[0].with_name("start.png"), torch.zeros(1, 3, 10, 10))
-    args = ["transfer", *pictures[:2], "-o", pictures[2], *SMALL, "--optimizer", "gd", "--lr", "1e-30", "--detail", "0"]
+    args = [
+        "transfer",
+        *pictures[:2],
+        "-o",
+        pictures[2],
+        *SMALL,
+        "--optimizer",
+        "gd",
+        "--lr",
+        "1e-30",
+        "--detail",
+        "0",
+        "--strokes",
+        "0",
+    ]
     assert impasto(*args, "--init-image", start_).returncode == 0
     assert read_picture(pictures[2]).image.max() == 0
     assert read_record(pictures[2])["inputs"]["start"] == read_picture(start_).sha256

@@ -20,6 +20,7 @@ def test_what_fits_whole_is_not_tiled():
     assert plan(512, 1e12).tiling is None and plan(512, 1e12).history == RECIPE.history
 
 
+@pytest.mark.usefixtures("no_holes")
 def test_less_memory_means_tiles_then_a_shorter_history_then_no():
     whole = plan(1024, 1e12).peak
     tiled = plan(1024, 0.8 * whole)

@@ -79,7 +79,7 @@ def test_steps_fall_evenly_from_coarse_to_fine():
 
 def test_quality_multiplies_the_presets_steps_and_what_is_given_wins():
     draft, standard, fine = (make_recipe(quality=quality) for quality in ("draft", "standard", "fine"))
-    assert standard == make_recipe() and draft.steps < standard.steps < fine.steps
+    assert standard == make_recipe() and draft.fine_steps < standard.fine_steps < fine.fine_steps
     work = [sum(steps * side**2 for side, steps in recipe.scales()) for recipe in (draft, standard, fine)]
     assert 4 * work[0] < work[1] and 2 * work[1] < work[2]
     assert make_recipe(quality="draft", steps=33).steps == 33
