@@ -1,25 +1,25 @@
-"""What the network has learned: each unit's patches and projections (Zeiler & Fergus 2013). Importing it does nothing."""
+"""What the network has learned: each unit's patches and projections (Zeiler & Fergus 2013). Importing it does nothing.
+
+Functions named like their modules are imported from those: `from impasto.lens.scan import scan`, `sheet`, `dream`.
+"""
 
 from importlib import import_module
 from typing import Any
 
 _HOME = {
     "Objective": "dream",
+    "check_field": "crops",
     "check_layer": "crops",
     "compare": "comparison",
     "controls": "deconv",
-    "dream": "dream",
     "layer_statistics": "index",
     "make_atlas": "atlas",
-    "check_field": "crops",
     "make_setup": "index",
     "merge": "index",
     "module_net": "module",
     "project": "deconv",
     "read_index": "index",
     "record": "deconv",
-    "scan": "scan",
-    "sheet": "sheet",
     "top": "patches",
     "unit_statistics": "index",
 }
