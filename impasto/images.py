@@ -141,7 +141,7 @@ def write_picture(path: str | Path, image: Tensor, alpha: Tensor | None = None, 
 def write_small(path: Path, picture: Image.Image) -> None:
     """Write a picture that is only to be looked at: WebP with loss; what is transparent stays so exactly."""
     encoded = io.BytesIO()
-    picture.save(encoded, "WEBP", quality=85)
+    picture.save(encoded, "WEBP", quality=75)
     write_whole(path, lambda file: file.write(encoded.getbuffer()))
 
 
