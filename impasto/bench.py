@@ -64,7 +64,7 @@ MEMORY_CASES = (  # side, bytes allowed or 0 for what is free, steps or 0 for on
     (256, 0.0, 12),
     (512, 0.0, 12),
     (1024, 0.0, 12),
-    (1024, 1.3e9, 12),
+    (1024, 1.5e9, 12),
     (2048, 2.4e9, 40),
     (4096, 3.9e9, 1),
     (8192, 14e9, 0),

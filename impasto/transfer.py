@@ -104,13 +104,7 @@ def stylize(
         if state is not None and state.i >= until:
             continue
         give_back()  # the last scale's maps, whose places suit this one's badly
-        scaled = resize(content, scaled_size(content, side))
-        cost = make_cost(make_targets(scaled, styles, recipe, net, plan.tiling), recipe, net, plan.tiling)
-        if state is None:
-            state = begin(first_image(scaled, recipe, picture), cost)
-        elif state.x.shape != scaled.shape:
-            finer = refined(state.x, scaled, styles, recipe)
-            state = begin(finer, cost, until - steps, state.cut or state.i < until - steps)
+        cost, state = _entered(side, content, styles, recipe, net, plan, picture, state, until - steps)
         for step in descend(cost, state, until, total, optimizer):
             state = step.state
             yield step
@@ -118,6 +112,27 @@ def stylize(
                 break
         if clock.is_up:
             return
+
+
+def _entered(
+    side: int,
+    content: Tensor,
+    styles: Sequence[Tensor],
+    recipe: Recipe,
+    net: Net,
+    plan: Plan,
+    picture: Tensor | None,
+    state: State | None,
+    i: int,
+) -> tuple[Cost, State]:
+    """The cost at a scale, and the state there after i steps. The scaled pictures are let go: large ones count in the peak."""
+    scaled = resize(content, scaled_size(content, side))
+    cost = make_cost(make_targets(scaled, styles, recipe, net, plan.tiling), recipe, net, plan.tiling)
+    if state is None:
+        return cost, begin(first_image(scaled, recipe, picture), cost)
+    if state.x.shape == scaled.shape:
+        return cost, state
+    return cost, begin(refined(state.x, scaled, styles, recipe), cost, i, state.cut or state.i < i)
 
 
 def painted_scales(content: Tensor, recipe: Recipe) -> list[tuple[int, int]]:

@@ -1,5 +1,8 @@
 """The papers' algorithm on a tiny net: what is compared, what is reported, what the size does."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 
@@ -88,6 +91,20 @@ def test_painting_goes_from_coarse_to_fine():
     assert [step.i for step in steps] == list(range(1, 11)) and {step.of for step in steps} == {10}
     assert steps[-1].image.shape == (1, 3, 36, 48)
     assert {step.scale for step in paint(coarsest=48)} == {48}
+
+
+def test_scaled_pictures_are_let_go_while_a_scale_is_painted(monkeypatch, net):
+    made = []
+
+    def remembered(*what):
+        scaled = resize(*what)
+        made.append(weakref.ref(scaled))
+        return scaled
+
+    monkeypatch.setattr(transfer, "resize", remembered)
+    for step in stylize(CONTENT, [STYLE], recipe(detail=0.5, strokes=0.5, optimizer="lbfgs"), net):
+        gc.collect()
+        assert made and not [ref for ref in made if ref() is not None], step.i
 
 
 def test_the_reported_cost_is_that_of_the_picture(net):
