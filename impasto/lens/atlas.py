@@ -25,7 +25,7 @@ from impasto.errors import BadImage, BadInput, CannotWrite, ImpastoWarning
 from impasto.files import cannot_write, make_folder, write_whole
 from impasto.images import read_picture, read_record, to_pillow, write_picture, write_small
 from impasto.lens.collection import Row, read_again
-from impasto.lens.deconv import cosine, filters_of, project, record
+from impasto.lens.deconv import Record, cosine, filters_of, project, records
 from impasto.lens.dream import Objective, excitement, hung, taken
 from impasto.lens.index import Array, Index, Setup, check_net, read_index, unit_statistics
 from impasto.lens.patches import Patch, patches_of
@@ -166,8 +166,9 @@ def _draw(net: Net, units: Mapping[str, Sequence[Unit]], cells: Cells, rule: str
             yield Progress(replace(row, skipped=why), done, len(pictures))
             continue
         cells.read.add(row)
-        for layer, places in layers.items():
-            _draw_layer(net, image, layer, places, cells, rule, pooling)
+        shown, view = to_pillow(image), next(iter(layers.values()))[0][2].view
+        for way in records(net, bring(image, view), layers):
+            _draw_layer(way, shown, layers[way.layer], cells, rule, pooling)
         yield Progress(row, done, len(pictures))
     if why and not cells.read:
         raise BadInput(f"none of the {len(pictures)} pictures is where it was scanned: {why}")
@@ -184,16 +185,15 @@ def _by_picture(units: Mapping[str, Sequence[Unit]]) -> dict[Row, dict[str, list
 
 
 def _draw_layer(
-    net: Net, image: Tensor, layer: str, places: Sequence[tuple[int, int, Patch]], cells: Cells, rule: str, pooling: str
+    way: Record, shown: Image.Image, places: Sequence[tuple[int, int, Patch]], cells: Cells, rule: str, pooling: str
 ) -> None:
-    way, shown = record(net, bring(image, places[0][2].view), layer), to_pillow(image)
     for unit, column, patch in places:
         own = project(way, unit, patch.y, patch.x, rule, pooling, patch.value)
-        cells.put(layer, unit, column, cell_of(patch, shown, own[0]))
+        cells.put(way.layer, unit, column, cell_of(patch, shown, own[0]))
         if column == 0 and len(way.a) > 1:
             other = (unit + len(way.a) // 2) % len(way.a)
             its = project(way, other, patch.y, patch.x, rule, pooling, 1.0)
-            cells.likeness[layer, unit] = other, cosine(own, its)
+            cells.likeness[way.layer, unit] = other, cosine(own, its)
 
 
 # From cells to files

@@ -10,6 +10,7 @@ the way, with the rules put in the place of every ReLU and max pool.
 """
 
 import random
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -63,26 +64,33 @@ def record(net: AnyNet, image: Tensor, layer: str) -> AnyRecord:
     Raises BadRecipe for a layer that the net has not; for a straight net that pools by means or pads with anything but zeros; and
     for a module with ReLUs or max pools that cannot be reached (scripted code), or whose layer has no way back.
     """
-    return _record_module(net, image, layer) if isinstance(net, ModuleNet) else _record_net(net, image, layer)
+    return _record_module(net, image, layer) if isinstance(net, ModuleNet) else next(records(net, image, [layer]))
 
 
 @torch.no_grad()
-def _record_net(net: Net, image: Tensor, layer: str) -> Record:
-    name = layer_name(net, layer)
+def records(net: Net, image: Tensor, layers: Iterable[str]) -> Iterator[Record]:
+    """The picture's way up to each of these layers of a straight net, in the net's order, in one pass; see record."""
+    left = {layer_name(net, layer) for layer in layers}
     if net.padding != "zeros" or any(isinstance(x, Pool) and x.kind != "max" for x in net.layers):
         raise BadRecipe("projections are defined for nets with max pooling and zeros beyond the edge")
     a, passed = preprocess(image, net.input), []
     for x in net.layers:
+        if not left:
+            return
         shape = a.shape
         if isinstance(x, Pool):
             a, kept = F.max_pool2d(a, x.size, x.stride, return_indices=True)  # of equal places the first
         else:
-            a = convolve(a, x, net.padding) if f"{x.name}:pre" == name else rectified(a, x, net.padding)
+            if f"{x.name}:pre" in left:
+                left.remove(f"{x.name}:pre")
+                before = convolve(a, x, net.padding)
+                yield Record(net, f"{x.name}:pre", (*passed, Passed(x, shape, before > 0)), before[0])
+            a = rectified(a, x, net.padding)
             kept = a > 0
         passed.append(Passed(x, shape, kept))
-        if x.name == name.removesuffix(":pre"):
-            break
-    return Record(net, name, tuple(passed), a[0])
+        if x.name in left:
+            left.remove(x.name)
+            yield Record(net, x.name, tuple(passed), a[0])
 
 
 @torch.enable_grad()
