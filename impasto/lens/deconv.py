@@ -74,7 +74,8 @@ def records(net: Net, image: Tensor, layers: Iterable[str]) -> Iterator[Record]:
     left = {layer_name(net, layer) for layer in layers}
     if net.padding != "zeros" or any(isinstance(x, Pool) and x.kind != "max" for x in net.layers):
         raise BadRecipe("projections are defined for nets with max pooling and zeros beyond the edge")
-    a, passed = preprocess(image, net.input), []
+    a = preprocess(image, net.input)
+    passed: list[Passed] = []
     for x in net.layers:
         if not left:
             return
