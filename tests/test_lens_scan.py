@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 import impasto.lens.scan as scanning
-from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning
+from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning, NoRoom
 from impasto.lens.index import INDEX, MANIFEST, make_setup, merge, read_index, read_rows
 from impasto.lens.patches import top
 from impasto.lens.scan import scan
-from tests.conftest import picture, save, tiny_net
+from tests.conftest import picture, room_for, save, tiny_net
 
 LAYERS = ["conv1_2", "conv3_1", "conv3_1:pre"]
 
@@ -128,6 +128,30 @@ def test_a_killed_process_is_resumed_to_the_same_bytes(pictures, tmp_path):
 def resumed(pictures: Path, folder: Path):
     net = tiny_net()
     return scan([pictures], net, make_setup(net, LAYERS, size=32), folder, resume=True)
+
+
+@pytest.mark.parametrize("size", [100, 3000], ids="{} bytes".format)
+def test_a_full_disk_is_said_and_leaves_no_index(pictures, tmp_path, size):
+    """Full at the manifest, and at the index behind it. What was scanned is not lost: there may be room again."""
+    with pytest.raises(NoRoom, match="no room on the disk for"), room_for(size):
+        list(resumed(pictures, tmp_path / "out"))
+    with pytest.raises(BadInput, match="there is no finished scan"):
+        read_index(tmp_path / "out")
+    list(resumed(pictures, tmp_path / "out"))
+    assert bytes_of(tmp_path / "out") == scanned(pictures, tmp_path / "whole")
+
+
+def test_a_merge_into_a_full_disk_leaves_no_index_and_spares_its_parts(pictures, tmp_path):
+    for part in "ab":
+        scanned(pictures / part, tmp_path / part)
+    before = bytes_of(tmp_path / "a")
+    for size in (100, 3000):
+        with pytest.raises(NoRoom, match="no room on the disk for"), room_for(size):
+            merge([tmp_path / "a", tmp_path / "b"], tmp_path / "merged")
+        assert not (tmp_path / "merged" / INDEX).exists()
+    with pytest.raises(BadRecipe, match="is one of the scans that are merged"):
+        merge([tmp_path / "a", tmp_path / "b"], tmp_path / "b" / ".." / "a")
+    assert bytes_of(tmp_path / "a") == before
 
 
 @pytest.mark.parametrize("per_image", [1, 2])

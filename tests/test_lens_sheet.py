@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from impasto.errors import BadInput, BadRecipe, ImpastoWarning
+from impasto.errors import BadInput, BadRecipe, ImpastoWarning, NoRoom
 from impasto.images import read_record
 from impasto.lens import sheet as sheets
 from impasto.lens.deconv import filters_of
@@ -15,7 +15,7 @@ from impasto.lens.index import choose_units, make_setup
 from impasto.lens.patches import top
 from impasto.lens.scan import scan
 from impasto.lens.sheet import BLOCK, CELL, GAP, MARGIN, THIN, on_grey, project_picture, sheet, write_figure
-from tests.conftest import picture, save, tiny_net
+from tests.conftest import picture, room_for, save, tiny_net
 
 NET = tiny_net()
 
@@ -125,6 +125,14 @@ def test_pictures_that_are_gone_are_named_and_leave_their_places_empty(atlas, tm
         save(path, picture(32, 32, 77))
     with pytest.raises(BadInput, match="none of the 9 pictures is where it was scanned"):
         sheet(atlas, NET, "conv1_2", "0,")
+
+
+def test_a_full_disk_is_said_and_leaves_the_old_figure(atlas, tmp_path):
+    figure = sheet(atlas, NET, "conv1_2", "0,")
+    (tmp_path / "sheet.png").write_bytes(b"old")
+    with pytest.raises(NoRoom, match=r"no room on the disk for .*sheet.png"), room_for(1000):
+        sheets.write_figure(tmp_path / "sheet.png", figure, {})
+    assert (tmp_path / "sheet.png").read_bytes() == b"old" and not list(tmp_path.glob(".impasto*"))
 
 
 def test_another_net_draws_no_sheet(atlas):

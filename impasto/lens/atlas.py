@@ -21,13 +21,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from impasto.errors import BadImage, BadInput, CannotWrite, ImpastoWarning
-from impasto.files import cannot_write, make_folder, write_whole
+from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoWarning
+from impasto.files import PART, cannot_write, make_folder, write_whole
 from impasto.images import read_picture, read_record, to_pillow, write_picture, write_small
 from impasto.lens.collection import Row, read_again
 from impasto.lens.deconv import Record, cosine, filters_of, project, records
 from impasto.lens.dream import Objective, excitement, hung, taken
-from impasto.lens.index import Array, Index, Setup, check_net, read_index, unit_statistics
+from impasto.lens.index import Array, Index, Setup, check_net, check_unit, find_layer, read_index, unit_statistics
 from impasto.lens.patches import Patch, patches_of
 from impasto.lens.rules import check_rules
 from impasto.lens.scan import Progress
@@ -305,10 +305,13 @@ def _begin(output: Path) -> None:
     """Make the folder or take over that of an older atlas. Raises CannotWrite where there is anything else in it."""
     page = output / "index.html"
     make_folder(output)
-    if any(output.iterdir()) and not (page.is_file() and MARK in page.read_bytes()):
+    left = [path for path in output.iterdir() if path.match(f".impasto-*{PART}")]
+    if len(left) < sum(1 for _ in output.iterdir()) and not (page.is_file() and MARK in page.read_bytes()):
         raise CannotWrite(f"{output} holds something else than an atlas's page: name a new folder with -o")
     write_whole(page, lambda file: file.write(UNFINISHED))
     try:
+        for path in left:  # by a run that was killed
+            path.unlink()
         if (output / PARTS).exists():
             shutil.rmtree(output / PARTS)
     except OSError as error:
@@ -325,6 +328,31 @@ def _finish(output: Path) -> None:
 
 
 # Dreams
+
+
+def undreamt(index: Index, folder: Path, asked: str) -> list[Objective]:
+    """The units that are asked for, as "conv5/17,conv4" (all of conv4), of which no dream is in the folder.
+
+    Raises BadRecipe for a layer or unit that was not scanned.
+    """
+    make_folder(folder)
+    with warnings.catch_warnings():  # what is no dream is named when the page is made
+        warnings.simplefilter("ignore", ImpastoWarning)
+        dreamt = {it.objective for it in _dreams_in(folder, index.setup)}
+    wanted = dict.fromkeys(Objective(layer, (unit,)) for layer, unit in _addressed(index, asked))
+    return [objective for objective in wanted if objective not in dreamt]
+
+
+def _addressed(index: Index, asked: str) -> Iterator[tuple[str, int]]:
+    for address in filter(None, asked.replace(" ", "").split(",")):
+        name, slash, unit = address.partition("/")
+        layer = find_layer(index, name)
+        if slash and not unit.isdecimal():
+            raise BadRecipe(f"{address!r} is no unit: name units as {layer}/17, or all of a layer as {layer}")
+        numbers = [int(unit)] if slash else range(index.setup.layers[layer].units)
+        for number in numbers:
+            check_unit(index, layer, number)
+            yield layer, number
 
 
 def _dreams_in(folder: Path, setup: Setup) -> Iterator[Dreamt]:
