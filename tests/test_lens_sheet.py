@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from impasto.errors import BadInput, BadRecipe, ImpastoWarning, NoRoom
+from impasto.geometry import field_of
 from impasto.images import read_record
 from impasto.lens import sheet as sheets
 from impasto.lens.deconv import filters_of
@@ -15,6 +16,7 @@ from impasto.lens.index import choose_units, make_setup
 from impasto.lens.patches import top
 from impasto.lens.scan import scan
 from impasto.lens.sheet import BLOCK, CELL, GAP, MARGIN, THIN, on_grey, project_picture, sheet, write_figure
+from impasto.lens.view import view_of
 from tests.conftest import picture, room_for, save, tiny_net
 
 NET = tiny_net()
@@ -169,6 +171,9 @@ def test_one_unit_in_one_picture_at_its_strongest_or_a_given_place(tmp_path):
     assert about["layer"] == "conv2_1" and about["value"] > 0 and figure.width == 2 * MARGIN + 4 * 32 + 3 * GAP
     assert [sorted(control) for control in about["controls"]] == [["cosine", "name"]] * 2
     y, x = about["y"], about["x"]
+    x0, y0, x1, y1 = view_of((40, 48), 32, "center").clip(field_of(NET.layers, "conv2_1").box(y, x))
+    left, upper = MARGIN, MARGIN + sheets.TITLE + 40  # of what the net saw, on the figure
+    assert {figure.getpixel(at) for at in ((left + x0, upper + y0), (left + x1 - 1, upper + y1 - 1))} == {sheets.INK}
     assert project_picture(path, NET, "conv2_1", 1, (y, x), size=32)[1] == about
     with pytest.raises(BadRecipe, match="place is 16,0, the map of conv2_1 has 16 x 16 places"):
         project_picture(path, NET, "conv2_1", 1, (16, 0), size=32)
