@@ -20,7 +20,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-PART = ".part"  # what is being written, hidden; after a kill it stays
+HALF = ".impasto-*.part"  # what is being written, hidden; after a kill it stays
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -66,7 +66,7 @@ def check_writable(path: Path) -> None:
 
 
 def _write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".impasto-", suffix=PART)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".impasto-", suffix=".part")
     try:
         with open(descriptor, "wb") as file:
             write(file)

@@ -358,6 +358,9 @@ def test_the_command_dreams_of_what_has_no_dream_and_goes_on_where_it_was_stoppe
     assert (tmp_path / "dreams/alexnet-conv1-5.png").read_bytes() == first
     assert [n for n, line in enumerate(layer(tmp_path / "page", 0)) if line["dreams"]] == [5, 7]
     check_one_line(impasto(*make[:5], "--dream", "conv1/5"), 2, "--dream needs --dreams FOLDER")
+    check_one_line(impasto(*make[:4], tmp_path / "set", *make[5:], "--dream", "conv1/9"), 1, "holds something else")
+    check_one_line(impasto(*make[:5], "--dreams", tmp_path / "new", "--dream", "conv1/64"), 2, "has the units 0 to 63")
+    assert sorted(it.name for it in tmp_path.iterdir()) == ["dreams", "page", "scan", "set"]
     (tmp_path / "dreams/alexnet-conv1-9.png").write_text("mine")
     check_one_line(impasto(*make, "--dream", "conv1/9"), 1, "is no dream of this unit: move it away")
     assert (tmp_path / "dreams/alexnet-conv1-9.png").read_text() == "mine"

@@ -231,6 +231,19 @@ def test_bad_pictures_are_named_and_skipped(pictures, tmp_path):
     assert not set(skipped) & set(index.rankings.where[..., 0].flatten().tolist())
 
 
+def test_damaged_weights_are_said_with_the_picture_that_showed_them(pictures, tmp_path):
+    net = tiny_net()
+    net.layers[1].weight[0] = float("nan")
+    with pytest.raises(BadInput, match=r"^[abc]/.*: the activations of conv1_2 are not finite: the weights of tiny are damaged"):
+        list(scan([pictures], net, make_setup(net, LAYERS, size=32), tmp_path / "out"))
+
+
+def test_a_set_without_a_picture_that_can_be_used_makes_no_index(pictures, tmp_path):
+    with pytest.raises(BadInput, match="none of the 1 pictures can be used"):
+        scanned(pictures / "a" / "bad.jpg", tmp_path / "out")
+    assert not (tmp_path / "out" / INDEX).exists()
+
+
 def test_the_index_has_no_pixels_in_it_and_its_size_does_not_depend_on_the_set(pictures, tmp_path):
     few, many = scanned(pictures / "a", tmp_path / "few"), scanned(pictures, tmp_path / "many")
     assert abs(len(few[0]) - len(many[0])) < 16

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoWarning
-from impasto.files import PART, cannot_write, make_folder, write_whole
+from impasto.files import HALF, cannot_write, make_folder, write_whole
 from impasto.images import read_picture, read_record, to_pillow, write_picture, write_small
 from impasto.lens.collection import Row, read_again
 from impasto.lens.deconv import Record, cosine, filters_of, project, records
@@ -301,16 +301,21 @@ def _write_script(path: Path, head: str, lines: Sequence[dict[str, Any]], foot: 
 # The folder
 
 
-def _begin(output: Path) -> None:
-    """Make the folder or take over that of an older atlas. Raises CannotWrite where there is anything else in it."""
+def open_folder(output: Path) -> None:
+    """Make the folder, or take over that of an older atlas. Raises CannotWrite where there is anything else in it."""
     page = output / "index.html"
     make_folder(output)
-    left = [path for path in output.iterdir() if path.match(f".impasto-*{PART}")]
-    if len(left) < sum(1 for _ in output.iterdir()) and not (page.is_file() and MARK in page.read_bytes()):
+    others = [path for path in output.iterdir() if not path.match(HALF)]
+    if others and not (page.is_file() and MARK in page.read_bytes()):
         raise CannotWrite(f"{output} holds something else than an atlas's page: name a new folder with -o")
-    write_whole(page, lambda file: file.write(UNFINISHED))
+
+
+def _begin(output: Path) -> None:
+    """From now on the page says that it is not finished, and what an older run left is gone."""
+    open_folder(output)
+    write_whole(output / "index.html", lambda file: file.write(UNFINISHED))
     try:
-        for path in left:  # by a run that was killed
+        for path in output.glob(HALF):
             path.unlink()
         if (output / PARTS).exists():
             shutil.rmtree(output / PARTS)
@@ -335,11 +340,11 @@ def undreamt(index: Index, folder: Path, asked: str) -> list[Objective]:
 
     Raises BadRecipe for a layer or unit that was not scanned.
     """
+    wanted = dict.fromkeys(Objective(layer, (unit,)) for layer, unit in _addressed(index, asked))
     make_folder(folder)
     with warnings.catch_warnings():  # what is no dream is named when the page is made
         warnings.simplefilter("ignore", ImpastoWarning)
         dreamt = {it.objective for it in _dreams_in(folder, index.setup)}
-    wanted = dict.fromkeys(Objective(layer, (unit,)) for layer, unit in _addressed(index, asked))
     return [objective for objective in wanted if objective not in dreamt]
 
 

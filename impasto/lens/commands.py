@@ -380,12 +380,13 @@ def atlas(
     pooling
         What is done where two pools have one switch.
     """
-    from impasto.lens.atlas import make_atlas
+    from impasto.lens.atlas import make_atlas, open_folder
     from impasto.lens.index import read_index
 
     index = read_index(atlas)
     net = _net(index.setup.net, weights, weights_input)
     if dream:
+        open_folder(output)
         _dream_of(index, net, dream, dreams, dream_steps, quiet)
     _watch(make_atlas(atlas, net, output, rule=rule, pooling=pooling, dreams=dreams), quiet, "drawn")
     print(output / "index.html")
