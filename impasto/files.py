@@ -20,6 +20,9 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+HALF = ".impasto-*.part"  # what is being written, hidden; after a kill it stays
+
+
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Call `write(file)` on a temporary file beside `path`, then put it in the place of `path` at once.
 
@@ -40,10 +43,12 @@ def cannot_write(path: Path, error: OSError) -> ImpastoError:
 
 
 def make_folder(path: Path) -> None:
-    """The folder, and those above it, if they are not there. Raises CannotWrite."""
+    """The folder, and those above it, if they are not there. Raises CannotWrite, NoRoom when the disk is full."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if error.errno in FULL:
+            raise cannot_write(path, error) from error
         raise CannotWrite(f"cannot make the folder {path}: {error.strerror}") from error
 
 

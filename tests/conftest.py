@@ -1,6 +1,9 @@
+import resource
 import subprocess
 import sys
 import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ import torch
 from PIL import Image
 
 from impasto.cli import main
+from impasto.lens.module import AnyNet, visit
 from impasto.nets import INPUTS, ConvShape, Net, Pool, assemble
 
 TINY = (
@@ -43,6 +47,24 @@ def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:
 def save(path: Path, image: torch.Tensor) -> Path:
     Image.fromarray((image[0] * 255).round().byte().permute(1, 2, 0).numpy()).save(path)
     return path
+
+
+def maps(net: AnyNet, image: torch.Tensor, layers: Collection[str]) -> dict[str, torch.Tensor]:
+    """{layer: (1, C, h, w)}: the maps as they were when they were made."""
+    found: dict[str, torch.Tensor] = {}
+    visit(net, image, layers, lambda name, a: found.update({name: a.clone()}))
+    return found
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """No file may grow beyond so many bytes: what a full disk looks like to whoever writes one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture

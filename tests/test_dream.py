@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from impasto.canvas import COLOR_AXES, ripples, waves
-from impasto.errors import BadRecipe, CannotWrite
+from impasto.errors import BadRecipe, CannotWrite, NoRoom
 from impasto.geometry import field_of
 from impasto.images import read_picture, read_record, to_pillow
 from impasto.lens import dream as module
@@ -36,10 +36,17 @@ from impasto.lens.dream import (
     told,
     warp,
 )
+from impasto.lens.index import make_setup
 from impasto.losses import gram_matrix
 from impasto.nets import INPUTS, NETS, ConvShape, Net, Pool, assemble, build_net, features, map_size, weight_shapes
-from impasto.weights import Loaded, load_weights
-from tests.conftest import check_one_line, picture, tiny_net
+from impasto.weights import load_weights
+from tests.conftest import check_one_line, picture, room_for, tiny_net
+
+
+def alexnet() -> Net:
+    loaded = load_weights("alexnet")
+    return build_net("alexnet", loaded.tensors, INPUTS[loaded.input])
+
 
 UNIT = Objective("conv2_1", (2,))
 
@@ -152,8 +159,7 @@ def test_diversity_makes_pictures_unlike_and_all_of_them_excited(monkeypatch):
 
 @pytest.mark.weights
 def test_diversity_costs_little_activation(monkeypatch):
-    loaded = load_weights("alexnet")
-    net, objective = build_net("alexnet", loaded.tensors, INPUTS[loaded.input]), Objective("conv5", (40,), (), True)
+    net, objective = alexnet(), Objective("conv5", (40,), (), True)
     differing = alike(net, objective, steps=64, size=96)
     monkeypatch.setattr(module, "DIVERSITY", 0.0)
     free = alike(net, objective, steps=64, size=96)
@@ -308,13 +314,13 @@ def test_pictures_that_were_hung_can_be_taken_down(pictures):
 
 
 @pytest.fixture
-def made(tmp_path, monkeypatch):
+def made(tmp_path):
     """A dream of the tiny net's, on disk."""
-    monkeypatch.setattr(module, "load_weights", lambda *_: Loaded({}, "torchvision", "tiny"))
 
     def make(net: Net | None = None, name: str = "out.png", objective: Objective = UNIT, **options) -> Dream:
-        monkeypatch.setattr(module, "build_net", lambda *_: net or tiny_net())
-        return Dream("tiny", objective, tmp_path / name, **{"size": 24, "steps": 20, "pictures": 1, "seed": 0, **options})
+        return Dream(
+            net or tiny_net(), objective, tmp_path / name, **{"size": 24, "steps": 20, "pictures": 1, "seed": 0, **options}
+        )
 
     return make
 
@@ -353,7 +359,10 @@ def test_the_picture_carries_what_it_is(made):
         "net": "tiny", "layer": "conv2_1", "channels": [2], "against": [1], "everywhere": True,
         "size": 24, "steps": 20, "pictures": 1, "seed": 7,
     }  # fmt: skip
-    assert record["versions"]["torch"] == version("torch") and record["weights"]["sha256"] == "tiny"
+    assert record["versions"]["torch"] == version("torch") and record["weights"] == {
+        "sha256": make_setup(tiny_net()).weights,
+        "input": "torchvision",
+    }
     again = made(name="again.png", seed=7, objective=Objective("conv2_1", (2,), (1,), True))
     *_, _ = again.steps()
     assert again.output.read_bytes() == dreaming.output.read_bytes()
@@ -380,6 +389,14 @@ def test_what_cannot_be_written_is_known_before_the_work(made):
     for name in ("out.gif", "absent/out.png"):
         with pytest.raises(CannotWrite):
             made(name=name)
+
+
+def test_a_full_disk_is_said_and_leaves_the_old_picture(made):
+    dreaming = made()
+    dreaming.output.write_bytes(b"old")
+    with pytest.raises(NoRoom, match=r"no room on the disk for .*out.png"), room_for(500):
+        list(dreaming.steps())
+    assert dreaming.output.read_bytes() == b"old" and not list(dreaming.output.parent.glob(".impasto*"))
 
 
 # The command, and the real net
@@ -428,7 +445,7 @@ def test_ctrl_c_leaves_the_dream_so_far(tmp_path):
 @pytest.mark.parametrize(("layer", "times"), [("conv1", 1.0), ("conv3", 3.0), ("conv5", 6.0)])
 def test_a_dream_excites_its_unit_more_than_any_bundled_picture(tmp_path, layer, times):
     """And no other unit of the layer is excited so far beyond what the bundled pictures do to it."""
-    dreaming = Dream("alexnet", Objective(layer, (17,)), tmp_path / "out.png", size=None, steps=96, pictures=1, seed=0)
+    dreaming = Dream(alexnet(), Objective(layer, (17,)), tmp_path / "out.png", steps=96)
     *_, _ = dreaming.steps()
     report = dreaming.report()
     assert report["activation"]["dream"][0] > times * report["activation"]["picture"] > 0

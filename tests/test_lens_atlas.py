@@ -1,8 +1,12 @@
 """The atlas's page: every unit is there, its cells are its patches, and nothing in it leads to a network."""
 
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +14,18 @@ import pytest
 import torch
 from PIL import Image
 
-from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning
+from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning, NoRoom
 from impasto.files import sha256
 from impasto.images import read_picture, to_pillow, write_picture
-from impasto.lens.atlas import KINDS, ROWS, SHOWN, histogram, make_atlas, units_of
+from impasto.lens.atlas import KINDS, ROWS, SHOWN, histogram, make_atlas, undreamt, units_of
 from impasto.lens.deconv import project, record
-from impasto.lens.dream import hung
+from impasto.lens.dream import Objective, hung
 from impasto.lens.index import EDGES, make_setup, read_index
 from impasto.lens.patches import top
 from impasto.lens.scan import scan
 from impasto.lens.sheet import CELL, cell_of, on_grey, place_in_cell, reach
 from impasto.lens.view import bring
-from tests.conftest import picture, save, tiny_net
+from tests.conftest import picture, room_for, save, tiny_net
 from tests.test_cli import check_one_line
 
 NET = tiny_net()
@@ -168,10 +172,49 @@ def test_a_run_that_was_stopped_leaves_a_page_that_says_so(made, tmp_path):
     next(steps)
     steps.close()
     assert "is not finished" in (tmp_path / "page/index.html").read_text() and not list((tmp_path / "page/parts").iterdir())
-    for _ in make_atlas(made[0], NET, tmp_path / "page"):
-        pass
-    one, other = ({path.name: sha256(path) for path in it.rglob("*") if path.is_file()} for it in (made[1], tmp_path / "page"))
-    assert one == other
+    list(make_atlas(made[0], NET, tmp_path / "page"))
+    assert bytes_of(tmp_path / "page") == bytes_of(made[1])
+
+
+@pytest.mark.parametrize("size", [100, 2000, 20_000], ids="{} bytes".format)
+def test_a_full_disk_is_said_and_leaves_no_page_that_looks_whole(made, tmp_path, size):
+    """Full from the start, at the sprites' cells, and at the scripts with the data."""
+    page = tmp_path / "page"
+    with pytest.raises(NoRoom, match=r"no room on the disk for .*page"), room_for(size):
+        list(make_atlas(made[0], NET, page))
+    assert not (page / "index.html").exists() or "is not finished" in (page / "index.html").read_text()
+    assert not list(page.rglob(".impasto*"))
+    list(make_atlas(made[0], NET, page))
+    assert bytes_of(page) == bytes_of(made[1])
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from impasto.lens.atlas import make_atlas
+from tests.test_lens_atlas import NET
+for step in make_atlas(Path(sys.argv[1]), NET, Path(sys.argv[2])):
+    print(step.done, flush=True)
+    time.sleep(0.05)
+"""
+
+
+def test_a_killed_process_leaves_a_page_that_says_so_and_the_next_makes_it_whole(made, tmp_path):
+    command = [sys.executable, "-c", KILLED, str(made[0]), str(tmp_path / "page")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent)
+    assert process.stdout is not None
+    while process.stdout.readline().strip() != b"5":
+        assert process.poll() is None
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert "is not finished" in (tmp_path / "page/index.html").read_text()
+    (tmp_path / "page/.impasto-killed.part").write_text("what a kill while a file is written leaves")
+    list(make_atlas(made[0], NET, tmp_path / "page"))
+    assert bytes_of(tmp_path / "page") == bytes_of(made[1])
+
+
+def bytes_of(page: Path) -> dict[str, str]:
+    return {str(path.relative_to(page)): sha256(path) for path in page.rglob("*") if path.is_file()}
 
 
 def test_a_folder_with_anything_else_is_left_alone(made, tmp_path):
@@ -264,6 +307,22 @@ def test_dreams_hang_beside_their_units_and_others_are_named(made, tmp_path):
         list(make_atlas(made[0], NET, tmp_path / "other", dreams=tmp_path / "none"))
 
 
+def test_units_that_have_a_dream_are_not_dreamt_again(made, tmp_path):
+    index, folder = read_index(made[0]), tmp_path / "dreams"
+    assert undreamt(index, folder, "conv2_1/3, relu2_1/3,conv3_1:pre/0") == [unit("conv2_1", 3), unit("conv3_1:pre", 0)]
+    assert undreamt(index, folder, "conv1_1") == [unit("conv1_1", n) for n in range(4)] and undreamt(index, folder, "") == []
+    (folder / "notes.txt").write_text("no dream")
+    write_picture(folder / "other.png", hung(torch.cat([picture(20, 20, n) for n in (1, 2)])), record=dream_record())
+    assert undreamt(index, folder, "conv2_1/3,conv2_1/2") == [unit("conv2_1", 2)]
+    for asked, said in (("conv9/1", "was not scanned"), ("conv2_1/6", "has the units 0 to 5"), ("conv2_1/x", "is no unit")):
+        with pytest.raises(BadRecipe, match=said):
+            undreamt(index, folder, asked)
+
+
+def unit(layer: str, n: int) -> Objective:
+    return Objective(layer, (n,))
+
+
 def test_another_net_or_rule_is_refused_before_anything_is_written(made, tmp_path):
     with pytest.raises(BadRecipe, match="another weights"):
         list(make_atlas(made[0], tiny_net(), tmp_path / "page"))
@@ -284,3 +343,24 @@ def test_the_command_prints_the_page_and_names_what_is_gone(impasto, tmp_path):
     assert len(layer(tmp_path / "page", 0)) == 64
     check_one_line(impasto("lens", "atlas", tmp_path / "nowhere", "-o", tmp_path / "page"), 5, "there is no finished scan")
     check_one_line(impasto("lens", "atlas", tmp_path / "scan", "-o", tmp_path / "set"), 1, "holds something else")
+
+
+@pytest.mark.weights
+def test_the_command_dreams_of_what_has_no_dream_and_goes_on_where_it_was_stopped(impasto, tmp_path):
+    (tmp_path / "set").mkdir()
+    save(tmp_path / "set/a.png", picture(64, 64))
+    assert impasto("lens", "scan", tmp_path / "set", "-o", tmp_path / "scan", "--size", "64", "--layers", "conv1").returncode == 0
+    make = ["lens", "atlas", tmp_path / "scan", "-o", tmp_path / "page", "--dreams", tmp_path / "dreams", "--dream-steps", "1"]
+    assert impasto(*make, "--dream", "conv1/5").returncode == 0
+    first = (tmp_path / "dreams/alexnet-conv1-5.png").read_bytes()
+    done = impasto(*make, "--dream", "conv1/5,conv1/7")
+    assert done.returncode == 0 and "dream 1 of 1: alexnet-conv1-7.png" in done.stderr
+    assert (tmp_path / "dreams/alexnet-conv1-5.png").read_bytes() == first
+    assert [n for n, line in enumerate(layer(tmp_path / "page", 0)) if line["dreams"]] == [5, 7]
+    check_one_line(impasto(*make[:5], "--dream", "conv1/5"), 2, "--dream needs --dreams FOLDER")
+    check_one_line(impasto(*make[:4], tmp_path / "set", *make[5:], "--dream", "conv1/9"), 1, "holds something else")
+    check_one_line(impasto(*make[:5], "--dreams", tmp_path / "new", "--dream", "conv1/64"), 2, "has the units 0 to 63")
+    assert sorted(it.name for it in tmp_path.iterdir()) == ["dreams", "page", "scan", "set"]
+    (tmp_path / "dreams/alexnet-conv1-9.png").write_text("mine")
+    check_one_line(impasto(*make, "--dream", "conv1/9"), 1, "is no dream of this unit: move it away")
+    assert (tmp_path / "dreams/alexnet-conv1-9.png").read_text() == "mine"

@@ -1,5 +1,7 @@
 """Projections: the identities that hold exactly in float64, and those that must not hold."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -24,7 +26,7 @@ def whole_maps(way, unit, y, x, rule, pooling):
         if isinstance(passed.layer, Pool):
             signal = unpool(signal, passed.kept, passed.shape, pooling)
         else:
-            signal = filtered(RULES[rule](signal, passed.kept) if n else signal, passed.layer, passed.shape)
+            signal = filtered(RULES[rule](signal, passed.kept) if n else signal, passed.layer, passed.shape, passed.layer.padding)
     return to_pixels(signal, way.net.input)
 
 
@@ -83,7 +85,19 @@ def test_filtering_back_is_the_adjoint_of_the_convolution(shape):
     x = torch.randn(1, 3, 26, 31, generator=generator, dtype=torch.float64)
     there = F.conv2d(x, weight, None, shape.stride, shape.padding)
     y = torch.randn(there.shape, generator=generator, dtype=torch.float64)
-    assert float((there * y).sum()) == pytest.approx(float((x * filtered(y, layer, x.shape)).sum()), rel=1e-12)
+    assert float((there * y).sum()) == pytest.approx(float((x * filtered(y, layer, x.shape, layer.padding)).sum()), rel=1e-12)
+
+
+def test_wide_windows_go_back_by_the_fast_kernel_to_the_same():
+    """In float32, where a 3x3 layer is large enough for it, and small ones beside it."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(40, 32, 3, 3, generator=generator)
+    layer = Conv("c", weight, torch.zeros(40), 1, 1)
+    for side in (5, 30):
+        y = torch.randn(1, 40, side, side, generator=generator)
+        shape = torch.Size((1, 32, side + 2, side + 2))
+        expected = filtered(y.double(), replace(layer, weight=weight.double()), shape, 0)
+        assert (filtered(y, layer, shape, 0) - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
 @pytest.mark.parametrize("input", INPUTS)

@@ -12,12 +12,12 @@ from impasto.errors import BadRecipe
 from impasto.lens.crops import check, check_layer
 from impasto.lens.deconv import controls, cosine, filters_of, project, record
 from impasto.lens.index import empty_index, find_layer, layer_statistics, make_setup, merge, read_index, unit_statistics
-from impasto.lens.module import AnyNet, activations, maps, module_net
+from impasto.lens.module import AnyNet, module_net
 from impasto.lens.patches import look, top
 from impasto.lens.rules import POOLINGS, RULES
 from impasto.lens.scan import scan
 from impasto.lens.sheet import CELL, project_picture, sheet
-from tests.conftest import picture, save
+from tests.conftest import maps, picture, save
 from tests.nets_of_your_own import WAYS, Joined, Residual, sequential, settled, straight
 
 IMAGE = picture(64, 60).double()
@@ -143,9 +143,9 @@ def test_hooks_are_gone_when_the_module_fails():
     assert hooks_of(module) == 0 and module.training
 
 
-def test_maps_are_kept_from_what_is_written_into_them_later():
+def test_a_map_is_shown_before_what_comes_next_writes_into_it():
     own = module_net(sequential(straight(), in_place=True), size=64)
-    found = dict(activations(own, IMAGE, ["conv1", "relu1"]))
+    found = maps(own, IMAGE, ["conv1", "relu1"])
     assert found["conv1"].min() < 0 and torch.equal(found["conv1"].relu(), found["relu1"])
 
 

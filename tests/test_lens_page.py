@@ -73,6 +73,14 @@ def test_it_opens_from_disk_with_the_first_layer_and_leads_to_the_others(page, m
     playwright.expect(page.locator("#list li")).to_have_count(17)
 
 
+def test_what_is_said_of_a_unit_stays_below_it(page, made):
+    """Also where names are long, in the list of all layers."""
+    page.goto(address(made, "#all"))
+    playwright.expect(page.locator("#list li")).to_have_count(17)
+    for card in page.locator("#list li").all():
+        assert card.evaluate("it => it.scrollWidth <= it.clientWidth")
+
+
 def test_a_units_address_shows_its_patches_as_they_are_in_the_pictures(page, made):
     page.goto(address(made, "#conv2_1/2"))
     see(page.get_by_role("heading", level=2), "conv2_1, unit 2")

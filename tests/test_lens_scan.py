@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 import impasto.lens.scan as scanning
-from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning
+from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning, NoRoom
 from impasto.lens.index import INDEX, MANIFEST, make_setup, merge, read_index, read_rows
 from impasto.lens.patches import top
 from impasto.lens.scan import scan
-from tests.conftest import picture, save, tiny_net
+from tests.conftest import picture, room_for, save, tiny_net
 
 LAYERS = ["conv1_2", "conv3_1", "conv3_1:pre"]
 
@@ -130,6 +130,30 @@ def resumed(pictures: Path, folder: Path):
     return scan([pictures], net, make_setup(net, LAYERS, size=32), folder, resume=True)
 
 
+@pytest.mark.parametrize("size", [100, 3000], ids="{} bytes".format)
+def test_a_full_disk_is_said_and_leaves_no_index(pictures, tmp_path, size):
+    """Full at the manifest, and at the index behind it. What was scanned is not lost: there may be room again."""
+    with pytest.raises(NoRoom, match="no room on the disk for"), room_for(size):
+        list(resumed(pictures, tmp_path / "out"))
+    with pytest.raises(BadInput, match="there is no finished scan"):
+        read_index(tmp_path / "out")
+    list(resumed(pictures, tmp_path / "out"))
+    assert bytes_of(tmp_path / "out") == scanned(pictures, tmp_path / "whole")
+
+
+def test_a_merge_into_a_full_disk_leaves_no_index_and_spares_its_parts(pictures, tmp_path):
+    for part in "ab":
+        scanned(pictures / part, tmp_path / part)
+    before = bytes_of(tmp_path / "a")
+    for size in (100, 3000):
+        with pytest.raises(NoRoom, match="no room on the disk for"), room_for(size):
+            merge([tmp_path / "a", tmp_path / "b"], tmp_path / "merged")
+        assert not (tmp_path / "merged" / INDEX).exists()
+    with pytest.raises(BadRecipe, match="is one of the scans that are merged"):
+        merge([tmp_path / "a", tmp_path / "b"], tmp_path / "b" / ".." / "a")
+    assert bytes_of(tmp_path / "a") == before
+
+
 @pytest.mark.parametrize("per_image", [1, 2])
 @pytest.mark.parametrize("order", list(itertools.permutations("abc")), ids="".join)
 def test_scans_of_parts_merge_to_one_scan_in_any_order(pictures, tmp_path, order, per_image):
@@ -205,6 +229,19 @@ def test_bad_pictures_are_named_and_skipped(pictures, tmp_path):
     assert (index.rows, index.pictures) == (13, 11) and steps[-1].done == steps[-1].of == 13
     skipped = [n for n, row in enumerate(read_rows(tmp_path / "out" / MANIFEST)) if row.skipped]
     assert not set(skipped) & set(index.rankings.where[..., 0].flatten().tolist())
+
+
+def test_damaged_weights_are_said_with_the_picture_that_showed_them(pictures, tmp_path):
+    net = tiny_net()
+    net.layers[1].weight[0] = float("nan")
+    with pytest.raises(BadInput, match=r"^[abc]/.*: the activations of conv1_2 are not finite: the weights of tiny are damaged"):
+        list(scan([pictures], net, make_setup(net, LAYERS, size=32), tmp_path / "out"))
+
+
+def test_a_set_without_a_picture_that_can_be_used_makes_no_index(pictures, tmp_path):
+    with pytest.raises(BadInput, match="none of the 1 pictures can be used"):
+        scanned(pictures / "a" / "bad.jpg", tmp_path / "out")
+    assert not (tmp_path / "out" / INDEX).exists()
 
 
 def test_the_index_has_no_pixels_in_it_and_its_size_does_not_depend_on_the_set(pictures, tmp_path):

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from impasto.errors import BadInput, BadRecipe, ImpastoWarning
+from impasto.errors import BadInput, BadRecipe, ImpastoWarning, NoRoom
+from impasto.geometry import field_of
 from impasto.images import read_record
 from impasto.lens import sheet as sheets
 from impasto.lens.deconv import filters_of
@@ -15,7 +16,8 @@ from impasto.lens.index import choose_units, make_setup
 from impasto.lens.patches import top
 from impasto.lens.scan import scan
 from impasto.lens.sheet import BLOCK, CELL, GAP, MARGIN, THIN, on_grey, project_picture, sheet, write_figure
-from tests.conftest import picture, save, tiny_net
+from impasto.lens.view import view_of
+from tests.conftest import picture, room_for, save, tiny_net
 
 NET = tiny_net()
 
@@ -127,6 +129,14 @@ def test_pictures_that_are_gone_are_named_and_leave_their_places_empty(atlas, tm
         sheet(atlas, NET, "conv1_2", "0,")
 
 
+def test_a_full_disk_is_said_and_leaves_the_old_figure(atlas, tmp_path):
+    figure = sheet(atlas, NET, "conv1_2", "0,")
+    (tmp_path / "sheet.png").write_bytes(b"old")
+    with pytest.raises(NoRoom, match=r"no room on the disk for .*sheet.png"), room_for(1000):
+        sheets.write_figure(tmp_path / "sheet.png", figure, {})
+    assert (tmp_path / "sheet.png").read_bytes() == b"old" and not list(tmp_path.glob(".impasto*"))
+
+
 def test_another_net_draws_no_sheet(atlas):
     with pytest.raises(BadRecipe, match="was made with another weights and input"):
         other = tiny_net(input="caffe")
@@ -161,6 +171,9 @@ def test_one_unit_in_one_picture_at_its_strongest_or_a_given_place(tmp_path):
     assert about["layer"] == "conv2_1" and about["value"] > 0 and figure.width == 2 * MARGIN + 4 * 32 + 3 * GAP
     assert [sorted(control) for control in about["controls"]] == [["cosine", "name"]] * 2
     y, x = about["y"], about["x"]
+    x0, y0, x1, y1 = view_of((40, 48), 32, "center").clip(field_of(NET.layers, "conv2_1").box(y, x))
+    left, upper = MARGIN, MARGIN + sheets.TITLE + 40  # of what the net saw, on the figure
+    assert {figure.getpixel(at) for at in ((left + x0, upper + y0), (left + x1 - 1, upper + y1 - 1))} == {sheets.INK}
     assert project_picture(path, NET, "conv2_1", 1, (y, x), size=32)[1] == about
     with pytest.raises(BadRecipe, match="place is 16,0, the map of conv2_1 has 16 x 16 places"):
         project_picture(path, NET, "conv2_1", 1, (16, 0), size=32)

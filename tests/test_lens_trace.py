@@ -8,9 +8,9 @@ from torch import nn
 from impasto.errors import BadRecipe
 from impasto.geometry import Field, field_of
 from impasto.lens.crops import check_field
-from impasto.lens.module import maps, module_net
+from impasto.lens.module import module_net
 from impasto.lens.trace import NOTHING, Sight
-from tests.conftest import picture, tiny_net
+from tests.conftest import maps, picture, tiny_net
 from tests.nets_of_your_own import ALEX, WAYS, Joined, Residual, sequential, settled, straight
 
 UNKNOWN_OF_RESIDUAL = {"mean", "fc"}

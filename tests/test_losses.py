@@ -71,6 +71,11 @@ def test_gram_agrees_with_a_float64_einsum():
     np.testing.assert_allclose(gram_matrix(a.float()).numpy(), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_the_gram_of_a_rectified_map_is_nowhere_negative_and_positive_semidefinite():
+    gram = gram_matrix(activations(1, 6, 4, 5).relu())[0]
+    assert (gram >= 0).all() and torch.linalg.eigvalsh(gram).min() > -1e-9 * gram.trace()
+
+
 def test_gram_forgets_where_things_are():
     a = activations(1, 4, 6, 5)
     shuffled = a.flatten(2)[..., torch.randperm(30)].view_as(a)

@@ -21,13 +21,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from impasto.errors import BadImage, BadInput, CannotWrite, ImpastoWarning
-from impasto.files import cannot_write, make_folder, write_whole
+from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoWarning
+from impasto.files import HALF, cannot_write, make_folder, write_whole
 from impasto.images import read_picture, read_record, to_pillow, write_picture, write_small
 from impasto.lens.collection import Row, read_again
-from impasto.lens.deconv import cosine, filters_of, project, record
+from impasto.lens.deconv import Record, cosine, filters_of, project, records
 from impasto.lens.dream import Objective, excitement, hung, taken
-from impasto.lens.index import Array, Index, Setup, check_net, read_index, unit_statistics
+from impasto.lens.index import Array, Index, Setup, check_net, check_unit, find_layer, read_index, unit_statistics
 from impasto.lens.patches import Patch, patches_of
 from impasto.lens.rules import check_rules
 from impasto.lens.scan import Progress
@@ -166,8 +166,9 @@ def _draw(net: Net, units: Mapping[str, Sequence[Unit]], cells: Cells, rule: str
             yield Progress(replace(row, skipped=why), done, len(pictures))
             continue
         cells.read.add(row)
-        for layer, places in layers.items():
-            _draw_layer(net, image, layer, places, cells, rule, pooling)
+        shown, view = to_pillow(image), next(iter(layers.values()))[0][2].view
+        for way in records(net, bring(image, view), layers):
+            _draw_layer(way, shown, layers[way.layer], cells, rule, pooling)
         yield Progress(row, done, len(pictures))
     if why and not cells.read:
         raise BadInput(f"none of the {len(pictures)} pictures is where it was scanned: {why}")
@@ -184,16 +185,15 @@ def _by_picture(units: Mapping[str, Sequence[Unit]]) -> dict[Row, dict[str, list
 
 
 def _draw_layer(
-    net: Net, image: Tensor, layer: str, places: Sequence[tuple[int, int, Patch]], cells: Cells, rule: str, pooling: str
+    way: Record, shown: Image.Image, places: Sequence[tuple[int, int, Patch]], cells: Cells, rule: str, pooling: str
 ) -> None:
-    way, shown = record(net, bring(image, places[0][2].view), layer), to_pillow(image)
     for unit, column, patch in places:
         own = project(way, unit, patch.y, patch.x, rule, pooling, patch.value)
-        cells.put(layer, unit, column, cell_of(patch, shown, own[0]))
+        cells.put(way.layer, unit, column, cell_of(patch, shown, own[0]))
         if column == 0 and len(way.a) > 1:
             other = (unit + len(way.a) // 2) % len(way.a)
             its = project(way, other, patch.y, patch.x, rule, pooling, 1.0)
-            cells.likeness[layer, unit] = other, cosine(own, its)
+            cells.likeness[way.layer, unit] = other, cosine(own, its)
 
 
 # From cells to files
@@ -301,14 +301,22 @@ def _write_script(path: Path, head: str, lines: Sequence[dict[str, Any]], foot: 
 # The folder
 
 
-def _begin(output: Path) -> None:
-    """Make the folder or take over that of an older atlas. Raises CannotWrite where there is anything else in it."""
+def open_folder(output: Path) -> None:
+    """Make the folder, or take over that of an older atlas. Raises CannotWrite where there is anything else in it."""
     page = output / "index.html"
     make_folder(output)
-    if any(output.iterdir()) and not (page.is_file() and MARK in page.read_bytes()):
+    others = [path for path in output.iterdir() if not path.match(HALF)]
+    if others and not (page.is_file() and MARK in page.read_bytes()):
         raise CannotWrite(f"{output} holds something else than an atlas's page: name a new folder with -o")
-    write_whole(page, lambda file: file.write(UNFINISHED))
+
+
+def _begin(output: Path) -> None:
+    """From now on the page says that it is not finished, and what an older run left is gone."""
+    open_folder(output)
+    write_whole(output / "index.html", lambda file: file.write(UNFINISHED))
     try:
+        for path in output.glob(HALF):
+            path.unlink()
         if (output / PARTS).exists():
             shutil.rmtree(output / PARTS)
     except OSError as error:
@@ -325,6 +333,31 @@ def _finish(output: Path) -> None:
 
 
 # Dreams
+
+
+def undreamt(index: Index, folder: Path, asked: str) -> list[Objective]:
+    """The units that are asked for, as "conv5/17,conv4" (all of conv4), of which no dream is in the folder.
+
+    Raises BadRecipe for a layer or unit that was not scanned.
+    """
+    wanted = dict.fromkeys(Objective(layer, (unit,)) for layer, unit in _addressed(index, asked))
+    make_folder(folder)
+    with warnings.catch_warnings():  # what is no dream is named when the page is made
+        warnings.simplefilter("ignore", ImpastoWarning)
+        dreamt = {it.objective for it in _dreams_in(folder, index.setup)}
+    return [objective for objective in wanted if objective not in dreamt]
+
+
+def _addressed(index: Index, asked: str) -> Iterator[tuple[str, int]]:
+    for address in filter(None, asked.replace(" ", "").split(",")):
+        name, slash, unit = address.partition("/")
+        layer = find_layer(index, name)
+        if slash and not unit.isdecimal():
+            raise BadRecipe(f"{address!r} is no unit: name units as {layer}/17, or all of a layer as {layer}")
+        numbers = [int(unit)] if slash else range(index.setup.layers[layer].units)
+        for number in numbers:
+            check_unit(index, layer, number)
+            yield layer, number
 
 
 def _dreams_in(folder: Path, setup: Setup) -> Iterator[Dreamt]:

@@ -14,11 +14,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from impasto.console import PLAIN_SECONDS, Quiet, Verbose, say, watch
-from impasto.errors import BadRecipe, ImpastoError
+from impasto.errors import BadRecipe, CannotWrite, ImpastoError
 from impasto.files import check_writable
 
 if TYPE_CHECKING:
     from impasto.lens.dream import Objective
+    from impasto.lens.index import Index
     from impasto.lens.scan import Progress as Scanned
     from impasto.nets import Net
 
@@ -349,6 +350,8 @@ def atlas(
     *,
     output: Output,
     dreams: Path | None = None,
+    dream: str = "",
+    dream_steps: Annotated[int, Parameter(validator=Number(gte=1, lte=1_000_000))] = 64,
     rule: Rule = "deconv",
     pooling: Pooling = "sum",
     weights: WeightsFile = None,
@@ -367,15 +370,24 @@ def atlas(
         The folder of the page: a new one, or that of an older page, which is replaced.
     dreams
         A folder with pictures by lens dream: those of units of this net are shown with their units.
+    dream
+        Units to dream of first, as conv5/17,conv5/40, or all of a layer, as conv5. What is in the folder of dreams is not dreamt
+        again, so a run that was stopped goes on.
+    dream_steps
+        Optimiser steps of each new dream: few, for a first look; lens dream takes 256.
     rule
         What is done at a ReLU on the way back.
     pooling
         What is done where two pools have one switch.
     """
-    from impasto.lens.atlas import make_atlas
+    from impasto.lens.atlas import make_atlas, open_folder
     from impasto.lens.index import read_index
 
-    net = _net(read_index(atlas).setup.net, weights, weights_input)
+    index = read_index(atlas)
+    net = _net(index.setup.net, weights, weights_input)
+    if dream:
+        open_folder(output)
+        _dream_of(index, net, dream, dreams, dream_steps, quiet)
     _watch(make_atlas(atlas, net, output, rule=rule, pooling=pooling, dreams=dreams), quiet, "drawn")
     print(output / "index.html")
 
@@ -471,7 +483,9 @@ def dream(
     """
     from impasto.lens.dream import Dream, told
 
-    dreaming = Dream(net, _objective(layer, unit, pair, channel), output, size=size, steps=steps, pictures=diversity, seed=seed)
+    objective = _objective(layer, unit, pair, channel)
+    check_writable(output)
+    dreaming = Dream(_net(net), objective, output, size=size, steps=steps, pictures=diversity, seed=seed)
     try:
         watch(dreaming.steps(), [(dreaming.size, steps)], quiet, "activation")
     except KeyboardInterrupt:
@@ -527,6 +541,26 @@ def _objective(layer: str, unit: int | None, pair: str | None, everywhere: bool)
     if second.startswith("-"):
         return Objective(layer, (int(first),), (int(other),), everywhere)
     return Objective(layer, (int(first), int(other)), (), everywhere)
+
+
+def _dream_of(index: "Index", net: "Net", asked: str, folder: Path | None, steps: int, quiet: bool) -> None:
+    """Dream of the units asked for that are not in the folder yet, a file each."""
+    from impasto.lens.atlas import undreamt
+    from impasto.lens.dream import Dream
+    from impasto.lens.index import check_net
+
+    if folder is None:
+        raise BadRecipe("--dream needs --dreams FOLDER, where dreams are kept")
+    check_net(index.setup, net)
+    left = undreamt(index, folder, asked)
+    for n, objective in enumerate(left, 1):
+        path = folder / f"{net.name}-{objective.layer.replace(':', '-')}-{objective.channels[0]}.png"
+        if path.exists():
+            raise CannotWrite(f"{path} is no dream of this unit: move it away, or name another folder with --dreams")
+        dreaming = Dream(net, objective, path, steps=steps)
+        if not quiet:
+            say(f"dream {n} of {len(left)}: {path.name}")
+        watch(dreaming.steps(), [(dreaming.size, steps)], quiet, "activation")
 
 
 def _place(text: str | None) -> tuple[int, int] | None:

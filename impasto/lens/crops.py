@@ -18,7 +18,7 @@ from impasto.errors import BadRecipe
 from impasto.geometry import Field, field_of
 from impasto.lens.collection import read_again
 from impasto.lens.index import Index, check_net, choose_units
-from impasto.lens.module import AnyNet, activations, field_in
+from impasto.lens.module import AnyNet, field_in, visit
 from impasto.lens.patches import Patch, by_picture, patches_of
 from impasto.lens.view import bring
 from impasto.nets import Conv, Net
@@ -40,7 +40,9 @@ def without_padding(net: Net) -> Net:
 
 def values_at(net: AnyNet, image: Tensor, layer: str, y: int, x: int) -> Tensor:
     """(C,): what the units of a layer are at place (y, x) of their maps of a picture (1, 3, H, W)."""
-    return next(a for _, a in activations(net, image, {layer}))[0, :, y, x]
+    found: list[Tensor] = []
+    visit(net, image, {layer}, lambda _, a: found.append(a[0, :, y, x].clone()))
+    return found[0]
 
 
 def whole(net: AnyNet, image: Tensor, layer: str, unit: int, y: int, x: int) -> float:

@@ -10,6 +10,7 @@ the way, with the rules put in the place of every ReLU and max pool.
 """
 
 import random
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.nn.grad import conv2d_input
 
 from impasto.errors import BadRecipe
+from impasto.kernels import is_winograd, same_convolution
 from impasto.lens.module import AnyNet, ModuleNet, as_map, name_of, pixels_of, shuffled_module, watched
 from impasto.lens.rules import RULES, Chosen, Missed, Ruled, check_rules, unpool
 from impasto.nets import Conv, Input, Net, Pool, convolve, layer_name, preprocess, rectified, window
@@ -63,26 +65,34 @@ def record(net: AnyNet, image: Tensor, layer: str) -> AnyRecord:
     Raises BadRecipe for a layer that the net has not; for a straight net that pools by means or pads with anything but zeros; and
     for a module with ReLUs or max pools that cannot be reached (scripted code), or whose layer has no way back.
     """
-    return _record_module(net, image, layer) if isinstance(net, ModuleNet) else _record_net(net, image, layer)
+    return _record_module(net, image, layer) if isinstance(net, ModuleNet) else next(records(net, image, [layer]))
 
 
 @torch.no_grad()
-def _record_net(net: Net, image: Tensor, layer: str) -> Record:
-    name = layer_name(net, layer)
+def records(net: Net, image: Tensor, layers: Iterable[str]) -> Iterator[Record]:
+    """The picture's way up to each of these layers of a straight net, in the net's order, in one pass; see record."""
+    left = {layer_name(net, layer) for layer in layers}
     if net.padding != "zeros" or any(isinstance(x, Pool) and x.kind != "max" for x in net.layers):
         raise BadRecipe("projections are defined for nets with max pooling and zeros beyond the edge")
-    a, passed = preprocess(image, net.input), []
+    a = preprocess(image, net.input)
+    passed: list[Passed] = []
     for x in net.layers:
+        if not left:
+            return
         shape = a.shape
         if isinstance(x, Pool):
             a, kept = F.max_pool2d(a, x.size, x.stride, return_indices=True)  # of equal places the first
         else:
-            a = convolve(a, x, net.padding) if f"{x.name}:pre" == name else rectified(a, x, net.padding)
+            if f"{x.name}:pre" in left:
+                left.remove(f"{x.name}:pre")
+                before = convolve(a, x, net.padding)
+                yield Record(net, f"{x.name}:pre", (*passed, Passed(x, shape, before > 0)), before[0])
+            a = rectified(a, x, net.padding)
             kept = a > 0
         passed.append(Passed(x, shape, kept))
-        if x.name == name.removesuffix(":pre"):
-            break
-    return Record(net, name, tuple(passed), a[0])
+        if x.name in left:
+            left.remove(x.name)
+            yield Record(net, x.name, tuple(passed), a[0])
 
 
 @torch.enable_grad()
@@ -154,7 +164,7 @@ def back(signal: Tensor, y: int, x: int, passed: Passed, pooling: str) -> tuple[
         places = (places // width - y) * size[1] + places % width - x
         return unpool(signal, places, torch.Size((*passed.shape[:2], *size)), pooling), y, x
     size = reached(signal.shape[2], layer), reached(signal.shape[3], layer)
-    signal = filtered(signal, replace(layer, padding=0), torch.Size((*passed.shape[:2], *size)))
+    signal = filtered(signal, layer, torch.Size((*passed.shape[:2], *size)), padding=0)
     y, x = y * layer.stride - layer.padding, x * layer.stride - layer.padding
     return signal[..., max(0, -y) : height - y, max(0, -x) : width - x], max(0, y), max(0, x)
 
@@ -173,12 +183,18 @@ def _back_through(way: ModuleRecord, unit: int, y: int, x: int, start: float, ru
     return torch.autograd.grad(way.start, way.pixels, signal.to(way.start), retain_graph=True)[0]
 
 
-def filtered(signal: Tensor, layer: Conv, shape: torch.Size) -> Tensor:
-    """(B, out, h, w) -> `shape` (B, in, H, W): through the filters the other way, without bias: the adjoint of the convolution."""
+def filtered(signal: Tensor, layer: Conv, shape: torch.Size, padding: int) -> Tensor:
+    """(B, out, h, w) -> `shape` (B, in, H, W): through the filters the other way, without bias: the adjoint of the convolution.
+
+    `padding` is 0 for a window of a map: what it brings back beyond the map is cut off later.
+    """
     if layer.stride > 1:  # torch has no fast kernel for it: AlexNet's first layer takes 36 ms there, 1 ms as a product
         columns = layer.weight.flatten(1).T @ signal.flatten(2)
-        return F.fold(columns, tuple(shape[-2:]), layer.weight.shape[-1], padding=layer.padding, stride=layer.stride)
-    before: Tensor = conv2d_input(shape, layer.weight, signal, layer.stride, layer.padding)  # type: ignore[no-untyped-call]
+        return F.fold(columns, tuple(shape[-2:]), layer.weight.shape[-1], padding=padding, stride=layer.stride)
+    around = F.pad(signal, (layer.weight.shape[-1] // 2,) * 4)
+    if padding == 0 and is_winograd(around, layer.weight):
+        return same_convolution(around, layer.flipped, None)
+    before: Tensor = conv2d_input(shape, layer.weight, signal, 1, padding)  # type: ignore[no-untyped-call]
     return before
 
 

@@ -25,11 +25,12 @@ from impasto.files import check_writable
 from impasto.geometry import field_of
 from impasto.images import MIN_SIDE, check_format, quantize, read_picture, resize, write_picture
 from impasto.kernels import has_winograd
+from impasto.lens.module import weights_of
 from impasto.losses import gram_matrix
 from impasto.machine import peak_memory_mb
-from impasto.nets import INPUTS, Net, Pool, build_net, channels, features, layer_name, map_size
+from impasto.nets import INPUTS, Net, Pool, channels, features, layer_name, map_size
 from impasto.pictures import CALIBRATION, picture_path
-from impasto.weights import load_weights
+from impasto.weights import digest
 
 CONTRAST, LIMIT = 0.1, 0.6  # of the noise that a dream starts as, and the most that it may reach; see canvas.waves
 LR = 0.05  # the article's
@@ -180,19 +181,19 @@ def warp(image: Tensor, angle: Tensor, zoom: Tensor, shift: Tensor) -> Tensor:
 
 
 class Dream:
-    """A dream on disk, from a net's weights to the file `output`. Everything that can be wrong is raised here, before the work."""
+    """A dream on disk, from a net to the file `output`. Everything that can be wrong is raised here, before the work."""
 
     def __init__(
-        self, net: str, objective: Objective, output: Path, *, size: int | None = None, steps: int, pictures: int, seed: int
+        self, net: Net, objective: Objective, output: Path, *, size: int | None = None, steps: int, pictures: int = 1, seed: int = 0
     ) -> None:
         check_writable(output)
-        loaded = load_weights(net)
-        self.net, self.objective, self.output = build_net(net, loaded.tensors, INPUTS[loaded.input]), objective, output
+        self.net, self.objective, self.output = net, objective, output
         self.size = natural_size(self.net, objective) if size is None else size
         check(self.net, objective, self.size)
         check_format(output, math.ceil(math.sqrt(pictures)) * (self.size + GAP))
         self.options: dict[str, Any] = {"size": self.size, "steps": steps, "pictures": pictures, "seed": seed}
-        self.weights = {"sha256": loaded.digest, "input": loaded.input}
+        input = next(name for name, it in INPUTS.items() if it == net.input)
+        self.weights = {"sha256": digest(weights_of(net)), "input": input}
         self.state: State | None = None
         self.seconds = 0.0
 

@@ -306,8 +306,11 @@ def check_same(setup: Setup, other: Setup, path: Path) -> None:
 def merge(folders: Sequence[Path], output: Path) -> Index:
     """Write into `output` the index that one scan of the pictures of all these scans would have written, byte for byte.
 
-    Raises BadRecipe for scans of different setups, BadInput for a picture that is in two of them: it would be counted twice.
+    Raises BadRecipe for scans of different setups and for an output that is one of them, BadInput for a picture that is in two of
+    them: it would be counted twice.
     """
+    if output.resolve() in {folder.resolve() for folder in folders}:
+        raise BadRecipe(f"{output} is one of the scans that are merged: name another folder with -o")
     indices = [read_index(folder) for folder in folders]
     for folder, index in zip(folders[1:], indices[1:], strict=True):
         check_same(indices[0].setup, index.setup, folder)

@@ -109,21 +109,6 @@ def watched(module: nn.Module, see: Callable[[str, Any, Tensor], None]) -> Itera
             part.training = mode
 
 
-def maps(net: ModuleNet, image: Tensor, wanted: Collection[str]) -> dict[str, Tensor]:
-    """{layer: (1, C, h, w)} of these layers, copied when they were given: what comes next may write into them."""
-    found: dict[str, Tensor] = {}
-
-    def see(layer: str, _: Any, a: Tensor) -> None:
-        if layer in wanted:
-            found[layer] = as_map(a).clone()
-
-    with watched(net.module, see):
-        net.module(pixels_of(net, image))
-    if missing := set(wanted) - set(found):
-        raise BadRecipe(f"{net.name} did not come by {', '.join(sorted(missing))} with this picture")
-    return found
-
-
 def as_map(a: Tensor) -> Tensor:
     """(1, C, h, w), or (1, C) as a map of one place."""
     return a if a.dim() == 4 else a[..., None, None]
@@ -141,18 +126,34 @@ def shuffled_module(net: ModuleNet, shuffle: Callable[[Tensor], Tensor]) -> Modu
 # Of either kind of net
 
 
-def activations(net: AnyNet, image: Tensor, wanted: Collection[str]) -> Iterator[tuple[str, Tensor]]:
-    """(1, 3, H, W) in [0, 1] -> (layer, its map (1, C, h, w)) of these layers, in one pass that goes no further than it must."""
+def visit(net: AnyNet, image: Tensor, wanted: Collection[str], see: Callable[[str, Tensor], None]) -> None:
+    """Put a picture (1, 3, H, W) in [0, 1] through the net and call `see` with each wanted layer's name and map (1, C, h, w).
+
+    One pass, that of a straight net no further than it must go. A map is shown when it is made and not kept: what comes next may
+    write into it. Raises BadRecipe for layers of a module that it did not come by.
+    """
+    left = set(wanted)
     if isinstance(net, ModuleNet):
-        yield from maps(net, image, wanted).items()
+        _visit_module(net, image, left, see)
         return
-    left = len(wanted)
     for name, a in walk(net, image, wanted):
-        if name in wanted:
-            yield name, a
-            left -= 1
+        if name in left:
+            left.remove(name)
+            see(name, a)
         if not left:
             return
+
+
+def _visit_module(net: ModuleNet, image: Tensor, left: set[str], see: Callable[[str, Tensor], None]) -> None:
+    def look(layer: str, _: Any, a: Tensor) -> None:
+        if layer in left:
+            left.remove(layer)
+            see(layer, as_map(a))
+
+    with watched(net.module, look):
+        net.module(pixels_of(net, image))
+    if left:
+        raise BadRecipe(f"{net.name} did not come by {', '.join(sorted(left))} with this picture")
 
 
 def name_of(net: AnyNet, layer: str) -> str:
@@ -191,7 +192,7 @@ def check_size(net: AnyNet, layers: Collection[str], size: int) -> None:
     """Raise BadRecipe for a size at which a layer has no places."""
     if isinstance(net, ModuleNet):
         try:
-            maps(net, torch.zeros(1, 3, size, size), layers)
+            visit(net, torch.zeros(1, 3, size, size), layers, lambda *_: None)
         except RuntimeError as error:
             raise BadRecipe(f"size is {size}, which {net.name} does not take: {error}") from error
         return

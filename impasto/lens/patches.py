@@ -16,8 +16,8 @@ from torch import Tensor
 from impasto.errors import BadInput
 from impasto.geometry import Box, Field
 from impasto.lens.collection import Row
-from impasto.lens.index import EDGES, Array, Index, Ranking, Setup, Units, check_unit, find_layer, ranked, read_index, rows_at
-from impasto.lens.module import AnyNet, activations
+from impasto.lens.index import EDGES, Array, Index, Ranking, Setup, Units, check_unit, find_layer, read_index, rows_at
+from impasto.lens.module import AnyNet, visit
 from impasto.lens.view import View, view_of
 
 Entries = tuple[Array, Array, Array]  # rows of the rankings (n,), with values (n, per_image) and places (n, per_image, 2)
@@ -65,8 +65,8 @@ def look(index: Index, net: AnyNet, image: Tensor, number: int) -> None:
     Raises BadInput for activations that are not finite: the weights are not what they should be.
     """
     entries: list[Entries] = []
-    for name, a in activations(net, image, index.layers):
-        entries += _see(index, name, a[0].float().numpy(), (image.shape[-2], image.shape[-1]))
+    size = image.shape[-2], image.shape[-1]
+    visit(net, image, index.layers, lambda name, a: entries.extend(_see(index, name, a[0].float().numpy(), size)))
     _enter(index.rankings, entries, number)
     index.pictures += 1
 
@@ -102,7 +102,10 @@ def _enter(rankings: Ranking, entries: Sequence[Entries], number: int) -> None:
     where = np.concatenate([np.full((*value.shape, 1), number, np.int32), places], 2)
     where[value == -np.inf] = -1
     value, where = (np.concatenate(both, 1) for both in ((rankings.value[units], value), (rankings.where[units], where)))
-    rankings.value[units], rankings.where[units] = ranked(value, where, rankings.value.shape[1])
+    # By value alone, as equals keep their places: it is the total order, since a picture comes after all before it.
+    order = np.argsort(-value, 1, kind="stable")[:, : rankings.value.shape[1]]
+    rows = np.arange(len(units))[:, None]
+    rankings.value[units], rankings.where[units] = value[rows, order], where[rows, order]
 
 
 def strongest(a: Array) -> tuple[Array, Array, Array]:

@@ -52,7 +52,8 @@ def scan(places: Sequence[Path], net: AnyNet, setup: Setup, folder: Path, resume
     """Look at every picture in `places` (see find_pictures) and write the index into `folder`; yields after each picture.
 
     A picture that cannot be used becomes a row that says why. With `resume` an interrupted scan goes on from its last checkpoint
-    and ends with the same bytes. Raises BadInput where there are no pictures, BadRecipe when `folder` holds another scan to resume.
+    and ends with the same bytes. Raises BadInput where there are no pictures or none can be used, BadRecipe when `folder` holds
+    another scan to resume.
     """
     check_size(net, setup.layers, setup.size)
     of = sum(1 for _ in find_pictures(places))
@@ -80,6 +81,8 @@ def _scan(groups: Iterator[list[Source]], net: AnyNet, setup: Setup, folder: Pat
             if time.monotonic() - saved >= CHECKPOINT_SECONDS:
                 _save(folder, index, manifest)
                 saved = time.monotonic()
+        if not index.pictures:
+            raise BadInput(f"none of the {index.rows} pictures can be used: there is nothing to rank")
         _finish(folder, index, manifest)
 
 

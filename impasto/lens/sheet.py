@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from impasto.errors import BadImage, BadInput, BadRecipe, ImpastoWarning
+from impasto.geometry import Box
 from impasto.images import read_picture, to_pillow, write_picture
 from impasto.lens.collection import read_again
 from impasto.lens.deconv import AnyRecord, controls, filters_of, project, record
@@ -311,7 +312,8 @@ def project_picture(
     about |= {"box": list(view.in_picture(field.box(y, x))) if field else None}
     about |= {"touches_padding": field.touches_padding(y, x, view.seen) if field else None}
     about |= {"rule": rule, "pooling": pooling, "controls": [{"name": it.name, "cosine": it.cosine} for it in against]}
-    panels = {"what the net saw": to_pillow(image), f"unit {unit}": _drawn(own)}
+    seen = _framed(to_pillow(image), view.clip(field.box(y, x)) if field else None)
+    panels = {"in the frame: what it sees" if field else "what the net saw": seen, f"unit {unit}": _drawn(own)}
     panels |= {f"{it.name}, cosine {it.cosine:.2f}": _drawn(it.projection) for it in against}
     return _side_by_side(panels, f"{NAMES.get(net.name, net.name)} {way.layer}, unit {unit}, {rule}"), about
 
@@ -325,6 +327,17 @@ def _found(way: AnyRecord, unit: int, place: tuple[int, int] | None) -> tuple[in
     if not (0 <= y < height and 0 <= x < width):
         raise BadRecipe(f"place is {y},{x}, the map of {way.layer} has {height} x {width} places from 0,0 on")
     return y, x
+
+
+def _framed(picture: Image.Image, box: Box | None) -> Image.Image:
+    """A frame around what a unit sees of the picture, dark and light, so that it shows on any."""
+    if box:
+        x0, y0, x1, y1 = box
+        draw = ImageDraw.Draw(picture)
+        draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline=INK)
+        if min(x1 - x0, y1 - y0) > 2:
+            draw.rectangle((x0 + 1, y0 + 1, x1 - 2, y1 - 2), outline=PAPER)
+    return picture
 
 
 def _drawn(projection: Tensor) -> Image.Image:

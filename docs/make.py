@@ -1,0 +1,177 @@
+"""The pictures of docs/lens.md and docs/dream.md, from the bundled pictures: python -m docs.make [PART...] where docs/ is.
+
+Parts are sheets, controls, evolution, page and dreams; all unless named. The page needs Playwright and Debian's Chromium.
+"""
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from impasto.images import read_picture, resize, to_pillow
+from impasto.lens import make_atlas, make_setup, module_net
+from impasto.lens.comparison import compare
+from impasto.lens.dream import Objective, dream
+from impasto.lens.scan import scan
+from impasto.lens.sheet import project_picture, sheet
+from impasto.nets import INPUTS, Net, build_net, preprocess
+from impasto.pictures import picture_path
+from impasto.weights import load_weights
+from tests.nets_of_your_own import Block
+
+DOCS, PICTURES = Path(__file__).parent, picture_path("cat").parent
+DREAMS = {  # random.seed(0), then random.sample of four of the layer's channels, layer by layer
+    "conv1": (49, 53, 5, 33),
+    "conv2": (130, 124, 103, 77),
+    "conv3": (244, 183, 298, 111),
+    "conv4": (71, 144, 48, 128),
+    "conv5": (75, 158, 50, 37),
+}
+STEPS = (0, 30, 300, 1000)  # of the training that the evolution shows
+
+
+def sheets(folder: Path) -> None:
+    """Nine units of each of AlexNet's layers, six of VGG-19's conv3_1."""
+    atlas = scanned(known("alexnet"), [], folder / "alexnet", 3)
+    for n in range(1, 6):
+        save(sheet(atlas, known("alexnet"), f"conv{n}"), f"lens/alexnet-conv{n}", 1500)
+    atlas = scanned(known("vgg19"), ["conv3_1"], folder / "vgg19", 3)
+    save(sheet(atlas, known("vgg19"), "conv3_1", "6"), "lens/vgg19-conv3_1", 1500)
+
+
+def controls(_: Path) -> None:
+    """A unit of AlexNet's conv5 in the cat."""
+    save(project_picture(picture_path("cat"), known("alexnet"), "conv5", 133)[0], "lens/controls")
+
+
+def evolution(folder: Path) -> None:
+    """A small residual net learns which of the bundled pictures a crop is from, and is scanned on the way."""
+    torch.manual_seed(0)
+    parts = {"stem": nn.Conv2d(3, 16, 7, 2, 3, bias=False), "bn": nn.BatchNorm2d(16), "relu": nn.ReLU(inplace=True)}
+    parts |= {"block1": Block(16, 24, 2), "block2": Block(24, 32, 2), "mean": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten()}
+    images = [shrunk(path) for path in sorted(PICTURES.glob("*.jpg"))]
+    net = nn.Sequential()
+    for name, part in (parts | {"fc": nn.Linear(32, len(images))}).items():
+        net.add_module(name, part)
+    optimizer = torch.optim.Adam(net.parameters(), 3e-3)
+    for step in range(STEPS[-1] + 1):
+        if step in STEPS:
+            own = module_net(net, size=160, name="small residual net")
+            scanned(own, ["block1"], folder / f"step {step}", 3, 160)
+        labels = torch.randint(len(images), (32,))
+        crops = torch.stack([crop(images[label]) for label in labels.tolist()])
+        optimizer.zero_grad()
+        F.cross_entropy(net(preprocess(crops, INPUTS["torchvision"])), labels).backward()
+        optimizer.step()
+    figure, _ = compare([folder / f"step {step}" for step in STEPS], ["block1"], "3")
+    save(figure, "lens/evolution", figure.width * 3 // 4)
+
+
+def shrunk(path: Path) -> Tensor:
+    """(3, H, W), the shorter side 160."""
+    image = read_picture(path).image
+    height, width = (round(side * 160 / min(image.shape[-2:])) for side in image.shape[-2:])
+    return resize(image, (height, width))[0]
+
+
+def crop(image: Tensor) -> Tensor:
+    """40 x 40 pixels from anywhere."""
+    y, x = (int(torch.randint(side - 40, ())) for side in image.shape[-2:])
+    return image[:, y : y + 40, x : x + 40]
+
+
+def page(folder: Path) -> None:
+    """The list of AlexNet's conv5 on the page, and one of its units."""
+    from playwright.sync_api import sync_playwright
+
+    atlas = scanned(known("alexnet"), ["conv1", "conv5"], folder / "two layers", 2)
+    for _ in make_atlas(atlas, known("alexnet"), folder / "page"):
+        pass
+    shots = []
+    with sync_playwright() as started:
+        window = started.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"]).new_page()
+        window.set_viewport_size({"width": 805, "height": 616})
+        for at in ("#conv5", "#conv5/18"):
+            window.goto(f"{(folder / 'page/index.html').as_uri()}{at}")
+            window.wait_for_timeout(2000)
+            window.screenshot(path=folder / "shot.png")
+            shots.append(Image.open(folder / "shot.png").convert("RGB"))
+    save(row(shots, 30, "grey"), "lens/page")
+
+
+def dreams(_: Path) -> None:
+    """Units and channels of AlexNet, channels of VGG-19."""
+    net, rows = known("alexnet"), []
+    for layer, numbers in DREAMS.items():
+        halves = ([dreamt(net, Objective(layer, (n,), (), both), 110) for n in numbers] for both in (False, True))
+        rows.append(row([row(half, 4) for half in halves], 22))
+    save(column(rows, 4), "dream/alexnet")
+    chosen = (("conv3_1", 5), ("conv3_1", 60), ("conv4_1", 17), ("conv4_1", 101), ("conv5_1", 3), ("conv5_1", 77))
+    save(row([dreamt(known("vgg19"), Objective(layer, (n,), (), True), 150, 128) for layer, n in chosen], 4), "dream/vgg19")
+
+
+def dreamt(net: Net, objective: Objective, side: int, steps: int = 256) -> Image.Image:
+    """The dream of a unit in the size of what it sees, of a channel at 160 pixels; shown with this side."""
+    *_, last = dream(net, objective, size=160 if objective.everywhere else None, steps=steps)
+    return to_pillow(last.image).resize((side, side), Image.Resampling.LANCZOS)
+
+
+# What the parts have in common
+
+
+def known(name: str) -> Net:
+    """A net of ours with its weights."""
+    loaded = load_weights(name)
+    return build_net(name, loaded.tensors, INPUTS[loaded.input])
+
+
+def scanned(net: Net, layers: Sequence[str], folder: Path, per_image: int, size: int = 224) -> Path:
+    """A scan of the bundled pictures."""
+    for _ in scan([PICTURES], net, make_setup(net, layers, per_image=per_image, size=size), folder):
+        pass
+    return folder
+
+
+def row(pictures: Sequence[Image.Image], gap: int, ground: str = "white") -> Image.Image:
+    """Pictures of one height beside one another."""
+    whole = Image.new("RGB", (sum(it.width + gap for it in pictures) - gap, pictures[0].height), ground)
+    left = 0
+    for it in pictures:
+        whole.paste(it, (left, 0))
+        left += it.width + gap
+    return whole
+
+
+def column(pictures: Sequence[Image.Image], gap: int) -> Image.Image:
+    """Pictures of one width and height below one another."""
+    whole = Image.new("RGB", (pictures[0].width, len(pictures) * (pictures[0].height + gap) - gap), "white")
+    for n, it in enumerate(pictures):
+        whole.paste(it, (0, n * (it.height + gap)))
+    return whole
+
+
+def save(picture: Image.Image, name: str, width: int | None = None) -> None:
+    """Into docs/, no wider than `width`, small."""
+    if width:
+        picture = picture.resize((width, round(picture.height * width / picture.width)), Image.Resampling.LANCZOS)
+    picture.save(DOCS / f"{name}.webp", quality=72, method=6)
+    print(DOCS / f"{name}.webp", picture.size)
+
+
+PARTS: dict[str, Callable[[Path], None]] = {it.__name__: it for it in (sheets, controls, evolution, page, dreams)}
+
+
+def make(parts: Iterable[str]) -> None:
+    """Make these parts."""
+    for part in parts:
+        with tempfile.TemporaryDirectory() as folder:
+            PARTS[part](Path(folder))
+
+
+if __name__ == "__main__":
+    make(sys.argv[1:] or PARTS)
