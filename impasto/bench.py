@@ -161,9 +161,11 @@ def _step_gflop(side: int) -> float:
 def measure_memory(side: int, budget: float, steps: int) -> None:
     """In a child process: paint a square picture and print what was planned, what it took, and the seconds a step.
 
-    One step at half the size comes first, so that the way to the next scale counts too. 0 steps: one gradient alone.
+    One step at half the size comes first, so that the way to the next scale counts too. 0 steps: one gradient alone, planned for
+    plain descent, which remembers nothing.
     """
-    recipe = make_recipe(size=side, coarsest=side // 2, steps=1, fine_steps=max(steps, 1))
+    optimizer = "lbfgs" if steps else "gd"
+    recipe = make_recipe(size=side, coarsest=side // 2, steps=1, fine_steps=max(steps, 1), optimizer=optimizer)
     net = make_net(recipe)
     content, style = (read_picture(picture_path(name)).image for name in PAIRS[1])
     plans = plan_scales(content, [style], recipe, net, held_memory(net), budget or default_budget())
