@@ -46,7 +46,12 @@ def _option(name: str) -> tuple[str, Any, None]:
     """A field of Recipe as an option that may be left out."""
     field = Recipe.model_fields[name]
     simple: Any = field.annotation if field.annotation in (int, float, str, bool) or "Literal" in str(field.annotation) else str
-    default = {"content_layers": "the preset's", "style_layers": "the preset's", "style_weights": "equal"}.get(name, DEFAULTS[name])
+    default = {
+        "content_layers": "the preset's",
+        "style_layers": "the preset's",
+        "style_weights": "equal",
+        "style_edit": "none",
+    }.get(name, DEFAULTS[name])
     shown = f"{field.description} [{default}]"
     return (
         name,
