@@ -59,6 +59,11 @@ class LayerStyle:
         return self.gram.diagonal()
 
     @property
+    def total(self) -> float:
+        """The sum of the diagonal; 1 for a layer that is silent, so that shares of it are 0."""
+        return float(self.values.sum()) or 1.0
+
+    @property
     def lift(self) -> Tensor:
         """(C,): how many times as large a unit's value is as in photographs; inf or nan where it is 0 there."""
         return self.values / self.reference
@@ -288,7 +293,12 @@ def division(image: Tensor, styles: Sequence[LayerStyle], net: Net) -> dict[str,
         for style in styles:
             maps = found[style.layer][0]
             costs[style.layer][name] = float(gram_cost(style.gram[None], (cross(maps, maps) / maps[0].numel())[None]))
-    return {layer: {name: 1 - cost[name] / cost["wash"] for name in ("tones", "colors")} for layer, cost in costs.items()}
+    return {layer: {name: _left(cost[name], cost["wash"]) for name in ("tones", "colors")} for layer, cost in costs.items()}
+
+
+def _left(cost: float, wash: float) -> float:
+    """Of a picture that is an even wash itself all is left."""
+    return 1 - cost / wash if wash > 0 else 1.0
 
 
 def _tones(image: Tensor) -> Tensor:

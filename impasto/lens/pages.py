@@ -1,0 +1,55 @@
+"""The folder of a page that opens from disk: begun, marked as ours, written, and finished by the page itself.
+
+A browser lets a page from disk load scripts, style sheets and images, but not data: data are small scripts, in ASCII.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from impasto.errors import CannotWrite
+from impasto.files import cannot_write, make_folder, write_whole
+
+PARTS = "parts"
+
+
+def begin(output: Path, made_by: str) -> Path:
+    """Make the folder or take over that of an older page `made_by` the same; where its parts go.
+
+    Until it is finished the page says so. Raises CannotWrite where there is anything else in the folder.
+    """
+    page = output / "index.html"
+    mark = f'<meta name="generator" content="impasto {made_by}">'.encode()
+    make_folder(output)
+    if any(output.iterdir()) and not (page.is_file() and mark in page.read_bytes()):
+        raise CannotWrite(f"{output} holds something else than a page of {made_by}: name a new folder with -o")
+    said = b"<title>Not finished</title><p>This page is not finished: it is being made, or was stopped.</p></html>\n"
+    write_whole(page, lambda file: file.write(b'<!doctype html><html lang="en"><meta charset="utf-8">' + mark + said))
+    try:
+        if (output / PARTS).exists():
+            shutil.rmtree(output / PARTS)
+    except OSError as error:
+        raise cannot_write(output / PARTS, error) from error
+    make_folder(output / PARTS)
+    return output / PARTS
+
+
+def finish(output: Path, names: Mapping[str, str]) -> None:
+    """Write what is not made, {file in lens/page: its name in the folder}; the page itself is last, so what it names is there."""
+    for source, target in names.items():
+        data = (files("impasto.lens") / "page" / source).read_bytes()
+        write_whole(output / target, lambda file, data=data: file.write(data))  # type: ignore[misc]
+
+
+def write_script(path: Path, head: str, lines: Sequence[dict[str, Any]], foot: str) -> None:
+    """Data as a script, in ASCII: a picture's name cannot be read as anything but a name."""
+    text = head + ",\n".join(json.dumps(line, separators=(",", ":"), allow_nan=False) for line in lines) + f"{foot}\n"
+    write_whole(path, lambda file: file.write(text.encode("ascii")))
+
+
+def short(value: float) -> float:
+    """Five digits, as a page has room for."""
+    return float(f"{value:.5g}")
