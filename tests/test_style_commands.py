@@ -78,7 +78,8 @@ def test_wrong_inputs_end_with_one_line_and_their_code(impasto, painting, photo,
     check_one_line(impasto(*read, bad), 5, "is no picture")
     check_one_line(impasto(*read, painting, "--against", tmp_path / "nowhere"), 5, "there is no folder")
     check_one_line(impasto(*read, painting, "--atlas", tmp_path), 5, "no finished scan")
-    check_one_line(impasto(*read[:-5], "--net", "alexnet", "--layers", "conv9", painting), 2, "no layer 'conv9'")
+    nowhere = ["style", "read", "-o", tmp_path / "out", "--net", "alexnet", "--layers", "conv9", "-q"]
+    check_one_line(impasto(*nowhere, painting), 2, "no layer 'conv9'")
     check_one_line(impasto("style", "compare", painting, bad, "--net", "alexnet"), 5, "is no picture")
     check_one_line(impasto("style", "compare", painting, photo, "-o", tmp_path / "a.gif"), 1, "the name must end in")
     transfer = ["transfer", photo, painting, "-o", tmp_path / "x.png", *TRANSFER]

@@ -167,6 +167,6 @@ def _tile(it: Difference, image: Tensor) -> Image.Image:
     top = float(it.places.abs().flatten().sort().values[int(0.99 * (it.places.numel() - 1))]) or 1.0
     signed = torch.nn.functional.interpolate((it.places / top).clamp(-1, 1)[None, None].float(), (height, TILE), mode="nearest")
     grey = 0.25 + 0.7 * resize(image, (height, TILE)).mean(1, keepdim=True)
-    ends = [torch.tensor(color).view(1, 3, 1, 1) / 255 for color in (AWAY, TOWARDS)]
-    tint = torch.where(signed > 0, *ends)
+    away, towards = (torch.tensor(color).view(1, 3, 1, 1) / 255 for color in (AWAY, TOWARDS))
+    tint = torch.where(signed > 0, away, towards)
     return to_pillow(torch.lerp(grey.expand(1, 3, height, TILE), tint, 0.85 * signed.abs().sqrt()))

@@ -168,8 +168,9 @@ def _layer_to_json(style: LayerStyle, left: Mapping[str, float]) -> dict[str, An
     units = [{"unit": n, "value": float(style.values[n]), "lift": lift[n]} for n in by_value(style, len(lift))]
     pairs = {name: [_pair_to_json(style, *pair) for pair in ranking(style, LISTED)] for name, ranking in RANKINGS.items()}
     about = {"layer": style.layer, "places": list(style.maps.shape[1:]), "units": units, "pairs": pairs["value"]}
-    total = float(style.values.sum())
-    directions = [{"share": float(strength) / total, "units": _components(style, n)} for n, strength in enumerate(style.strengths)]
+    directions = [
+        {"share": float(strength) / style.total, "units": _components(style, n)} for n, strength in enumerate(style.strengths)
+    ]
     return about | {"together": pairs["together"], "apart": pairs["apart"], "directions": directions, "left": dict(left)}
 
 
@@ -265,7 +266,7 @@ def _block(patches: Sequence[Patch], pixels: Image.Image) -> Image.Image:
 def _numbers(shown: Shown) -> dict[str, Any]:
     style, field = shown.style, shown.field
     about = {"channels": len(style.maps), "height": style.maps.shape[1], "width": style.maps.shape[2]}
-    about |= {"size": field.size, "stride": field.stride, "padding": field.padding, "trace": float(style.values.sum())}
+    about |= {"size": field.size, "stride": field.stride, "padding": field.padding}
     return about | {"byValue": shown.by_value, "byLift": shown.by_lift, "lists": {name: list(p) for name, p in shown.pairs.items()}}
 
 
