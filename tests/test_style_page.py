@@ -180,12 +180,12 @@ def test_colours_are_called_what_a_person_calls_them():
         assert color_name(torch.tensor(color) / 255) == name
     assert described([flat(30, 45, 85)]) == "dark blue, smooth"
     halves = torch.cat([flat(30, 45, 85), flat(236, 222, 190)], 2)
-    assert described([halves]) == "dark blue on cream, upright lines" and described([]) == "no patch"
+    assert described([halves]) == "dark blue on cream, broad upright lines" and described([]) == "no patch"
 
 
 def test_how_broad_lines_are_is_told():
     y = torch.arange(24.0)[:, None].expand(3, 24, 24)
-    for wavelength, said in ((5, "fine level lines"), (14, ", level lines"), (40, "broad level lines")):
+    for wavelength, said in ((5, "fine level lines"), (11, ", level lines"), (40, "broad level lines")):
         assert said in described([0.5 + 0.4 * torch.sin(2 * torch.pi * y / wavelength)])
 
 

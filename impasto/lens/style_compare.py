@@ -128,16 +128,21 @@ def in_words(about: Mapping[str, Any]) -> list[str]:
 
 def _layer_in_words(layer: Mapping[str, Any]) -> list[str]:
     remains = layer.get("remains")
-    left = "" if remains is None else f"; of the difference that was, {100 * remains:.0f} % remains"
-    lines = [f"  {layer['layer']}: {100 * layer['share']:.0f} % of the style cost{left}"]
+    left = "" if remains is None else f"; of the difference that was, {_percent(remains)} remains"
+    lines = [f"  {layer['layer']}: {_percent(layer['share'])} of the style cost{left}"]
     for unit in layer["units"][:3]:
         much = "too much" if unit["excess"] > 0 else "too little"
-        lines.append(f"    {much} of unit {unit['unit']}, {unit['name']}: {100 * unit['share']:.0f} % of the layer's")
+        lines.append(f"    {much} of unit {unit['unit']}, {unit['name']}: {_percent(unit['share'])} of the layer's")
     pair = next((it for it in layer["pairs"] if it["i"] != it["j"]), None)
     if pair:
         often = "too often" if pair["excess"] > 0 else "too seldom"
-        lines.append(f"    {often} units {pair['i']} and {pair['j']} together: {100 * pair['share']:.1f} % of the layer's")
+        lines.append(f"    {often} units {pair['i']} and {pair['j']} together: {_percent(pair['share'])} of the layer's")
     return lines
+
+
+def _percent(share: float) -> str:
+    """Whole per cent; below ten of them two digits."""
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
 
 
 # The figure
@@ -156,7 +161,7 @@ def figure(found: Sequence[Difference], image: Tensor, name: str, painting: str)
     draw.text((GAP, GAP), said, INK, ImageFont.load_default(17))
     for n, (it, tile) in enumerate(zip(found, tiles, strict=True)):
         x, y = GAP + n % across * width, 2 * LINE + n // across * height
-        draw.text((x, y), f"{it.layer}: {100 * it.weight * it.cost / (total or 1):.0f} % of the style cost", INK, font)
+        draw.text((x, y), f"{it.layer}: {_percent(it.weight * it.cost / (total or 1))} of the style cost", INK, font)
         page.paste(tile, (x, y + LINE))
     return page
 

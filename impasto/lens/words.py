@@ -35,7 +35,7 @@ COLORS = {
 }
 FLAT = 0.04  # contrast, the deviation of lightness over patches, below which they are called smooth
 LINED = 0.25  # coherence of the structure tensor from which lines have a direction
-FINE, BROAD = 0.7, 1.4  # of the wavelength of a patch with one edge through its middle: below and above are told
+FINE, BROAD = 0.5, 0.9  # of the wavelength of a patch with one edge through its middle: below and above are told
 EVEN = 0.24  # deviation of the places, as a share of the side, from which something is all over; 0.29 is evenly spread
 
 

@@ -310,10 +310,11 @@ function frame(context, x, y, width, height, line) {
 function makePanel(it, go) {
   const { layer, a, b, i, j, sums } = it, total = sums[sums.length - 1], n = a.length;
   const values = {}, list = make("dl", { class: "sum" });
-  const rows = [["k", "place k, row by row"], ["i", `a_${i}k, unit ${i} there`], ["j", `a_${j}k, unit ${j} there`], ["product", "their product"], ["sum", "running sum, up to here"], ["total", `G_${i},${j}, the sum over all places`], ["mean", `G/M, over the ${number(n)} places`]];
-  for (const [key, text] of rows) {
+  const rows = [["k", "place k, row by row"], ["i", `unit ${i} there`, "a", `${i},k`], ["j", `unit ${j} there`, "a", `${j},k`], ["product", "their product"], ["sum", "running sum, up to here"], ["total", "the sum over all places", "G", `${i},${j}`], ["mean", `G/M, over the ${number(n)} places`]];
+  for (const [key, text, letter, index] of rows) {
     values[key] = make("dd", { id: `value-${key}` });
-    list.append(make("dt", { class: key === "total" ? "total" : "" }, text), values[key]);
+    const named = letter ? [letter, make("sub", {}, index), `, ${text}`] : [text];
+    list.append(make("dt", { class: key === "total" ? "total" : "" }, ...named), values[key]);
     if (key === "total") values[key].className = "total";
   }
   const equation = make("p", { class: "equation" }), curve = make("canvas", { role: "img", "aria-label": "the running sum over the places" });
