@@ -37,7 +37,7 @@ ENTRY = 3  # evaluations that a new scale takes before its first step: targets o
 WORTHWHILE = 5  # a scale with less time than for so many steps is not begun
 MARGIN = 1.5  # a step may be so much longer than the last
 SAVING_A_PIXEL = 2e-6
-MISSED = 0.1  # of what a style edit asks of a pair
+MISSED, BELOW = 0.1, 0.01  # of what a style edit asks of a pair, and of a target below 0, by its norm: from here on it is told
 
 
 @dataclass(frozen=True)
@@ -210,6 +210,9 @@ def _edited(gram: Tensor, layer: str, recipe: Recipe) -> Tensor:
     target = edited_gram(gram, edit)
     for pair, asked, reached in reach(gram, target, edit):
         said = f"{layer}: the pair {pair} is to be {asked:.3g} times what it is, {reached:.3g} times is what can be reached"
+        warnings.warn(said, ImpastoWarning, stacklevel=2)
+    if (below := float(target.clamp(max=0).norm() / target.norm())) > BELOW:
+        said = f"{layer}: {100 * below:.2g} % of the edited style is below 0, which rectified activations cannot reach"
         warnings.warn(said, ImpastoWarning, stacklevel=2)
     return target
 

@@ -188,5 +188,11 @@ def test_a_pair_out_of_reach_is_told():
         make_targets(picture(40, 48), [picture(44, 48, 1)], recipe, tiny_net())
 
 
+def test_a_direction_that_asks_for_less_than_nothing_is_told():
+    recipe = recipe_with(conv2_1={"directions": [{"gain": 0, "units": {"0": 1, "1": 1, "2": -1, "3": 1}}]})
+    with pytest.warns(UserWarning, match=r"conv2_1: .* % of the edited style is below 0"):
+        make_targets(picture(40, 48), [picture(44, 48, 1)], recipe, tiny_net())
+
+
 def test_pairs_are_named_the_smaller_first():
     assert pair_of(" 20 &3: foam") == (3, 20)
