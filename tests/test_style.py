@@ -206,7 +206,7 @@ def test_grey_pictures_lose_nothing_in_grey_and_soft_ones_nothing_when_soft():
 
 
 def test_a_style_is_read_behind_the_relu_of_layers_that_there_are(net):
-    assert style_layers(net, ["relu1_1", "conv2_1"]) == ["conv1_1", "conv2_1"]
+    assert style_layers(net, ["relu1_1", "conv2_1", "conv1_1"]) == ["conv1_1", "conv2_1"]
     with pytest.raises(BadRecipe, match="behind the ReLU: ask for conv2_1"):
         style_layers(net, ["conv2_1:pre"])
     with pytest.raises(BadRecipe, match="no layer 'conv9'"):

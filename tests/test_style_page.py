@@ -85,7 +85,7 @@ def test_every_file_that_the_page_names_is_there(made):
             ]
             assert all((made / "parts" / name).is_file() for name in names) and (told["nine"] is not None) == (n == 0)
         for pairs in about["lists"].values():
-            assert all((made / f"parts/{n:02}-where-{i}-{j}.webp").is_file() for i, j in pairs)
+            assert all((made / f"parts/{n:02}-{kind}-{i}-{j}.webp").is_file() for i, j in pairs for kind in ("where", "own"))
         assert all((made / f"parts/{n:02}-direction-{k}.webp").is_file() for k in range(len(about["directions"])))
 
 

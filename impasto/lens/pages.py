@@ -16,18 +16,22 @@ from impasto.files import cannot_write, make_folder, write_whole
 PARTS = "parts"
 
 
-def begin(output: Path, made_by: str) -> Path:
-    """Make the folder or take over that of an older page `made_by` the same; where its parts go.
-
-    Until it is finished the page says so. Raises CannotWrite where there is anything else in the folder.
-    """
+def check_free(output: Path, made_by: str) -> None:
+    """Raise CannotWrite for what is no folder, or one that holds anything but an older page `made_by` the same."""
     page = output / "index.html"
-    mark = f'<meta name="generator" content="impasto {made_by}">'.encode()
-    make_folder(output)
-    if any(output.iterdir()) and not (page.is_file() and mark in page.read_bytes()):
+    if output.exists() and not output.is_dir():
+        raise CannotWrite(f"{output} is a file: name a folder with -o")
+    if output.exists() and any(output.iterdir()) and not (page.is_file() and _mark(made_by) in page.read_bytes()):
         raise CannotWrite(f"{output} holds something else than a page of {made_by}: name a new folder with -o")
+
+
+def begin(output: Path, made_by: str) -> Path:
+    """Make the folder or take over that of an older page, see check_free; where its parts go. Until it is finished it says so."""
+    check_free(output, made_by)
+    make_folder(output)
     said = b"<title>Not finished</title><p>This page is not finished: it is being made, or was stopped.</p></html>\n"
-    write_whole(page, lambda file: file.write(b'<!doctype html><html lang="en"><meta charset="utf-8">' + mark + said))
+    head = b'<!doctype html><html lang="en"><meta charset="utf-8">'
+    write_whole(output / "index.html", lambda file: file.write(head + _mark(made_by) + said))
     try:
         if (output / PARTS).exists():
             shutil.rmtree(output / PARTS)
@@ -35,6 +39,10 @@ def begin(output: Path, made_by: str) -> Path:
         raise cannot_write(output / PARTS, error) from error
     make_folder(output / PARTS)
     return output / PARTS
+
+
+def _mark(made_by: str) -> bytes:
+    return f'<meta name="generator" content="impasto {made_by}">'.encode()
 
 
 def finish(output: Path, names: Mapping[str, str]) -> None:

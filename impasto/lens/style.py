@@ -151,7 +151,7 @@ def style_layers(net: Net, asked: Sequence[str] = ()) -> list[str]:
     """The layers asked for under their one name, or the net's five. Raises BadRecipe for one that is not there or not rectified."""
     if unrectified := [layer for layer in asked if layer.endswith(":pre")]:
         raise BadRecipe(f"a style is read behind the ReLU: ask for {unrectified[0].removesuffix(':pre')}")
-    return [layer_name(net, layer) for layer in asked or STYLE_LAYERS[net.name]]
+    return list(dict.fromkeys(layer_name(net, layer) for layer in asked or STYLE_LAYERS[net.name]))
 
 
 def bring_to(image: Tensor, size: int, net: Net, layers: Iterable[str]) -> Tensor:

@@ -58,9 +58,10 @@ def read(
     json
         Print one JSON object in place of the path.
     """
-    from impasto.lens.style_page import EDIT, read_painting, to_json, write_page
+    from impasto.lens.style_page import EDIT, check_page, read_painting, to_json, write_page
 
     built = net_of(net, weights, weights_input, pooling)
+    check_page(output, built, atlas)
     if not quiet:
         say(f"reading {painting} at {size} pixels")
     reading = read_painting(painting, built, [name for name in layers.replace(" ", "").split(",") if name], size, pooling, against)

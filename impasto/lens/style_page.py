@@ -24,7 +24,7 @@ from impasto.geometry import Field, field_of
 from impasto.images import read_picture, resize, to_pillow, write_small
 from impasto.lens.collection import Row, Source
 from impasto.lens.index import Index, check_net, read_index
-from impasto.lens.pages import PARTS, begin, finish, short, write_script
+from impasto.lens.pages import PARTS, begin, check_free, finish, short, write_script
 from impasto.lens.patches import Patch, patches_of, strongest_apart
 from impasto.lens.sheet import NAMES, SIDE, block, cut, read_each
 from impasto.lens.style import (
@@ -53,7 +53,7 @@ SHOWN = SIDE * SIDE
 WIDE = 300  # pixels across of a picture of where something lives
 VEIL = 0.92  # of what is not there, how much of the painting is covered, by
 PALE = 0.93
-EDIT = "style-edit.toml"
+MADE_BY, EDIT = "style read", "style-edit.toml"
 COMPONENTS = 16  # of a direction that are written down
 FIXED = {"page.css": f"{PARTS}/page.css", "style.css": f"{PARTS}/style.css", "style.js": f"{PARTS}/style.js"}
 FIXED |= {"style.html": "index.html"}
@@ -196,8 +196,8 @@ def write_page(output: Path, reading: Reading, atlas: Path | None = None) -> boo
     holds anything else.
     """
     painting = reading.painting
-    index = _index_for(atlas, painting.net)
-    parts, shown = begin(output, "style read"), [Shown(style, painting) for style in reading.styles]
+    index = check_page(output, painting.net, atlas)
+    parts, shown = begin(output, MADE_BY), [Shown(style, painting) for style in reading.styles]
     write_small(parts / "painting.webp", to_pillow(painting.image))
     for n, layer in enumerate(shown):
         found = _write_nines(parts, n, layer, atlas, index) if atlas and index else {}
@@ -216,7 +216,9 @@ def _about(reading: Reading, shown: Sequence[Shown]) -> dict[str, Any]:
     return about | {"layers": layers}
 
 
-def _index_for(atlas: Path | None, net: Net) -> Index | None:
+def check_page(output: Path, net: Net, atlas: Path | None) -> Index | None:
+    """Raise now what write_page would raise after minutes of reading; the atlas's index."""
+    check_free(output, MADE_BY)
     if atlas is None:
         return None
     index = read_index(atlas)
@@ -253,7 +255,10 @@ def _write_layer(parts: Path, n: int, shown: Shown, nines: Mapping[int, str]) ->
         write_script(parts / f"{n:02}-map-{unit}.js", f'mapped({n}, {unit}, "{packed_map}"', [], ");")
     pairs = sorted({pair for found in shown.pairs.values() for pair in found})
     for i, j in pairs:
-        write_small(parts / f"{n:02}-where-{i}-{j}.webp", spotlight(painting.image, place_map(style.maps, i, j)))
+        product = place_map(style.maps, i, j)
+        (patches,) = painting.patches(product[None], shown.field)
+        write_small(parts / f"{n:02}-where-{i}-{j}.webp", spotlight(painting.image, product))
+        write_small(parts / f"{n:02}-own-{i}-{j}.webp", _block(patches, pixels))
     lines = [_numbers(shown), {"units": {unit: _unit(shown, unit, nines) for unit in shown.units}}]
     lines += [{"pairs": {f"{i}&{j}": _pair_to_json(style, i, j) for i, j in pairs}}, {"directions": _directions(parts, n, shown)}]
     write_script(parts / f"{n:02}.js", f"arrived({n}, Object.assign(\n", [*lines, _matrices(style)], "));")

@@ -186,6 +186,8 @@ function nines(n, unit, layer) {
   return files.map(([file, alt]) => picture(file, alt));
 }
 
+const ownOfBoth = (n, i, j) => picture(`${padded(n)}-own-${i}-${j}.webp`, `the painting’s patches where units ${i} and ${j} are both active`);
+
 function units(n, layer, title, said, listed) {
   return section(title, said, listed.map((unit) => {
     const it = layer.units[unit], lift = it.lift === null ? "silent in photographs" : `${number(it.lift)} times as much as in photographs`;
@@ -200,7 +202,7 @@ function pairs(n, layer, title, said, list) {
   return section(title, said, layer.lists[list].map(([i, j]) => {
     const it = layer.pairs[`${i}&${j}`];
     const link = make("a", { href: address(n, i, j) }, where(`${padded(n)}-where-${i}-${j}.webp`, `where units ${i} and ${j} are active together`));
-    link.append(make("div", { class: "nines" }, ...nines(n, i, layer).slice(0, 1), ...nines(n, j, layer).slice(0, 1)));
+    link.append(make("div", { class: "nines" }, ownOfBoth(n, i, j), ...nines(n, i, layer).slice(0, 1), ...nines(n, j, layer).slice(0, 1)));
     link.append(make("strong", {}, `${i} ${layer.units[i].name}`), make("strong", {}, `${j} ${layer.units[j].name}`));
     link.append(make("span", { class: "said" }, `correlation ${it.correlation.toFixed(2)}, by chance up to ±${it.chance.toFixed(2)}; G/M ${number(it.value)}`));
     return make("li", {}, link);
@@ -229,6 +231,7 @@ async function showPair(n, i, j) {
   const heading = make("h2", { tabindex: "-1" }, `${name}: ${both}`);
   const lived = makeLived(layer, maps, i, j), up = make("a", { href: `#${encodeURIComponent(name)}` }, `↑ back to ${name}`);
   const blocks = [...new Set([i, j])].flatMap((unit) => figures(n, unit, layer));
+  if (layer.pairs[`${i}&${j}`]) blocks.unshift(make("figure", {}, ownOfBoth(n, i, j), make("figcaption", {}, "Both: the places of this painting where the product is largest.")));
   $("pair").replaceChildren(make("nav", { class: "steps", "aria-label": "Way back" }, up), heading, inWords(layer, i, j), lived, make("div", { class: "blocks" }, ...blocks));
   present("pair", heading, `${name}/${i === j ? i : `${i}&${j}`} – ${STYLE.painting}`);
 }
