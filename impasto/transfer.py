@@ -77,8 +77,10 @@ def make_net(recipe: Recipe, loaded: Loaded | None = None, place: Place | None =
 
 
 def check_edit(recipe: Recipe, net: Net) -> None:
-    """Raise BadRecipe where the style edit names a unit that its layer has not."""
+    """Raise BadRecipe where the style edit names a unit that its layer has not, or a layer before its ReLU."""
     for layer, edit in recipe.style_edit.items():
+        if layer.endswith(":pre"):
+            raise BadRecipe(f"the style edit changes {layer}: a style is edited behind the ReLU, where nothing is below 0")
         if edit.largest_unit() >= (count := channels(net, layer)):
             raise BadRecipe(f"the style edit changes unit {edit.largest_unit()} of {layer}, which has the units 0 to {count - 1}")
 

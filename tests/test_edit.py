@@ -178,6 +178,9 @@ def test_edits_that_cannot_be_are_refused_by_name(layers, said):
 def test_units_and_paintings_that_there_are_not_are_refused():
     with pytest.raises(BadRecipe, match="unit 6 of conv2_1, which has the units 0 to 5"):
         check_edit(recipe_with(conv2_1={"pairs": {"2&6": 2}}), tiny_net())
+    before = make_recipe(**{**KNOBS, "style_layers": {"conv2_1:pre": 1.0}}, style_edit={"conv2_1:pre": {"gain": 2}})
+    with pytest.raises(BadRecipe, match="edited behind the ReLU"):
+        check_edit(before, tiny_net())
     with pytest.raises(BadRecipe, match="2 paintings in conv1_1, there are 1 style pictures"):
         check_fit(picture(40, 48), [picture(40, 48)], recipe_with(conv1_1={"paintings": [1, 1]}), None)
 

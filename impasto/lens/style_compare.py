@@ -15,7 +15,7 @@ from impasto.geometry import field_of
 from impasto.images import Picture, read_picture, read_record, resize, scaled_size, to_pillow
 from impasto.lens.difference import Difference, differences, style_of, targets_of
 from impasto.lens.style import bring_to
-from impasto.lens.style_page import Painting
+from impasto.lens.style_page import Original
 from impasto.nets import Net, features
 from impasto.recipe import Recipe, checked_recipe, make_recipe
 
@@ -63,7 +63,7 @@ def compare(painting: Path, other: Path, generated: Path | None, recipe: Recipe,
     image = resize(read.image, scaled_size(read.image, round(side * recipe.style_scale)))
     targets = targets_of(image, recipe, net)
     found = {name: differences(targets, picture, recipe, net) for name, picture in pictures.items()}
-    named = _Names(Painting(image, painting.name, read.sha256, net, recipe.pooling))
+    named = _Names(Original(image, painting.name, read.sha256, net, recipe.pooling))
     about: dict[str, Any] = {"net": net.name, "pooling": recipe.pooling, "size": side, "painting": painting.name}
     for name, path in (("other", other), ("generated", generated)):
         if path is not None:
@@ -78,7 +78,7 @@ def compare(painting: Path, other: Path, generated: Path | None, recipe: Recipe,
 class _Names:
     """What units look like in the painting, layer by layer: its maps are kept, a unit is looked at when it is named."""
 
-    def __init__(self, painting: Painting) -> None:
+    def __init__(self, painting: Original) -> None:
         self.painting, self.maps, self.names = painting, dict[str, Tensor](), dict[tuple[str, int], str]()
 
     @torch.no_grad()

@@ -65,8 +65,8 @@ RANKINGS: dict[str, Callable[[LayerStyle, int], list[Pair]]] = {
 
 
 @dataclass(frozen=True)
-class Painting:
-    """A painting as it was read: `image` (1, 3, H, W), what it is called, by which net, and the setting that it was read with."""
+class Original:
+    """The painting that was read: `image` (1, 3, H, W), what it is called, by which net, and how that pools."""
 
     image: Tensor
     name: str
@@ -103,7 +103,7 @@ class Painting:
 class Reading:
     """A painting, read at a longer side of `size`: its layers, what is `left` of each (division), what lifts are over."""
 
-    painting: Painting
+    painting: Original
     styles: list[LayerStyle]
     left: dict[str, dict[str, float]]
     photographs: str
@@ -116,14 +116,14 @@ def read_painting(path: Path, net: Net, layers: Sequence[str], size: int, poolin
     image = bring_to(picture.image, size, net, names)
     styles = list(read_style(image, net, names, reference_values(against, net, names, size)))
     photographs = "the bundled photographs" if against is None else f"the pictures in {against.name}"
-    painting = Painting(image, path.name, picture.sha256, net, pooling)
+    painting = Original(image, path.name, picture.sha256, net, pooling)
     return Reading(painting, styles, division(image, styles, net), photographs, size)
 
 
 class Shown:
     """What is shown of a layer: the units and pairs that are listed, with names and patches."""
 
-    def __init__(self, style: LayerStyle, painting: Painting) -> None:
+    def __init__(self, style: LayerStyle, painting: Original) -> None:
         self.style, self.painting = style, painting
         self.field = field_of(painting.net.layers, style.layer)
         self.by_value, self.by_lift = by_value(style, UNITS), by_lift(style, UNITS)
@@ -322,7 +322,7 @@ def spotlight(image: Tensor, map: Tensor) -> Image.Image:
 # As a file of edits
 
 
-def edit_text(shown: Sequence[Shown], painting: Painting) -> str:
+def edit_text(shown: Sequence[Shown], painting: Original) -> str:
     """A style edit that changes nothing: the units, pairs and directions a person may want to change, named, each with gain 1."""
     return "\n".join([EDIT_HEAD.format(name=painting.name.encode("ascii", "replace").decode()), *map(_layer_edit, shown)])
 
