@@ -22,6 +22,7 @@ from impasto.console import Quiet, Verbose, say, watch
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning
 from impasto.files import check_writable, make_folder, write_whole
 from impasto.lens.commands import demo_sheets, lens_app
+from impasto.lens.style_commands import style_app
 from impasto.machine import settle
 from impasto.recipe import Recipe, checked_recipe, make_recipe
 
@@ -34,6 +35,7 @@ DEMO = (("cat", "hokusai-great-wave"), ("astronaut", "van-gogh-auvers"))
 app = App(name="impasto", version=lambda: version("impasto"), help="Paint a photograph in the manner of a painting.")
 weights_app = App(name="weights", help="The weights of the nets: where they are, and bringing them here.")
 app.command(lens_app)
+app.command(style_app)
 app.command(weights_app)
 
 WeightsName = Literal["vgg19", "vgg16", "alexnet", "lpips"]
@@ -46,7 +48,12 @@ def _option(name: str) -> tuple[str, Any, None]:
     """A field of Recipe as an option that may be left out."""
     field = Recipe.model_fields[name]
     simple: Any = field.annotation if field.annotation in (int, float, str, bool) or "Literal" in str(field.annotation) else str
-    default = {"content_layers": "the preset's", "style_layers": "the preset's", "style_weights": "equal"}.get(name, DEFAULTS[name])
+    default = {
+        "content_layers": "the preset's",
+        "style_layers": "the preset's",
+        "style_weights": "equal",
+        "style_edit": "none",
+    }.get(name, DEFAULTS[name])
     shown = f"{field.description} [{default}]"
     return (
         name,

@@ -13,6 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from impasto.edit import LayerEdit, pair_of
 from impasto.errors import BadInput
 from impasto.kernels import Gram
 
@@ -51,12 +52,13 @@ def content_cost(a_C: Tensor, a_G: Tensor, constant: float | None = None) -> Ten
     return constant * (a_C - a_G).square().sum()
 
 
-def gram_cost(gram_S: Tensor, gram_G: Tensor) -> Tensor:
-    """style_layer_cost with S and G given by their mean_gram (B, C, C)."""
+def gram_cost(gram_S: Tensor, gram_G: Tensor, weights: Tensor | None = None) -> Tensor:
+    """style_layer_cost with S and G given by their mean_gram (B, C, C); `weights` (C, C) say how much each entry matters."""
     n_C = gram_G.shape[-1]
     if gram_S.shape[-1] != n_C:
         raise BadInput(f"a style cost compares as many channels, got {gram_S.shape[-1]} and {n_C}")
-    return (gram_S - gram_G).square().sum() / (4 * n_C**2)
+    squares = (gram_S - gram_G).square()
+    return (squares if weights is None else weights * squares).sum() / (4 * n_C**2)
 
 
 def style_layer_cost(a_S: Tensor, a_G: Tensor) -> Tensor:
@@ -98,3 +100,87 @@ def total_variation(image: Tensor) -> Tensor:
     across = image[..., :, 1:] - image[..., :, :-1]
     down = image[..., 1:, :] - image[..., :-1, :]
     return (across.square().sum() + down.square().sum()) / image.numel()
+
+
+# A style that is changed before it is painted: the target A becomes A'
+
+
+def edited_gram(gram: Tensor, edit: LayerEdit) -> Tensor:
+    """(B, C, C) -> (B, C, C): the target A as the edit wants it, computed in float64.
+
+    First gains, A' = D A D, then directions, A' = T A T^T: both are Gram matrices of changed activations. Then pairs, each entry by
+    itself, which leaves the Gram matrices: what comes out is the nearest_gram to it.
+    """
+    changed = gram.cpu().double()
+    gains = changed.new_full(changed.shape[-1:], edit.gain)
+    for unit, part in edit.units.items():
+        gains[unit] *= part.gain
+    changed = scaled_gram(changed, gains)
+    for direction in edit.directions:
+        changed = stretched_gram(changed, _vector(direction.units, changed), direction.gain)
+    if any(part.gain != 1 for part in edit.pairs.values()):
+        changed = torch.stack([nearest_gram(one) for one in paired_gram(changed, edit)])
+    return changed.to(gram)
+
+
+def scaled_gram(gram: Tensor, gains: Tensor) -> Tensor:
+    """(B, C, C) and (C,) -> D A D with D = diag(gains): the Gram matrix where each unit is so many times as active."""
+    return gains[:, None] * gram * gains
+
+
+def stretched_gram(gram: Tensor, direction: Tensor, gain: float) -> Tensor:
+    """(B, C, C) and (C,) -> T A T^T, T = 1 + (gain - 1) v v^T / v^T v: activations so many times as large along the direction."""
+    v = direction / direction.norm()
+    T = torch.eye(len(v)).to(gram) + (gain - 1) * v[:, None] * v
+    stretched: Tensor = T @ gram @ T.mT
+    return stretched
+
+
+def paired_gram(gram: Tensor, edit: LayerEdit) -> Tensor:
+    """(B, C, C) -> (B, C, C): A with the entries of the edit's pairs times their gains; seldom a Gram matrix any more."""
+    changed = gram.clone()
+    for key, part in edit.pairs.items():
+        i, j = pair_of(key)
+        changed[:, [i, j], [j, i]] *= part.gain
+    return changed
+
+
+def nearest_gram(matrix: Tensor, steps: int = 300, tolerance: float = 1e-7) -> Tensor:
+    """(C, C) -> the symmetric matrix nearest to it, by sum of squares, with no negative eigenvalue and no negative entry.
+
+    The Gram matrix of rectified activations has neither. (Up to 4 channels every such matrix is one; beyond, these are necessary
+    and not sufficient: to tell is NP-hard, Berman & Shaked-Monderer 2003.) Projects on either in turn with Dykstra's corrections
+    (Boyle & Dykstra 1986), until the two differ by `tolerance` of the matrix. float64.
+    """
+    x = (matrix + matrix.mT) / 2
+    left, over = torch.zeros_like(x), torch.zeros_like(x)
+    for _ in range(steps):
+        values, vectors = torch.linalg.eigh(x + left)
+        y = (vectors * values.clamp(min=0)) @ vectors.mT
+        left = x + left - y
+        x = (y + over).clamp(min=0)
+        over = y + over - x
+        if torch.dist(x, y) <= tolerance * y.norm():
+            break
+    return x
+
+
+def entry_weights(edit: LayerEdit, n_C: int) -> Tensor:
+    """(C, C), float64: how much each entry of a layer's Gram matrix matters. Entry (i, j) of units that matter w_i and w_j weighs
+    sqrt(w_i w_j), times the weight of the pair and of the layer."""
+    own = torch.ones(n_C, dtype=torch.float64)
+    for unit, part in edit.units.items():
+        own[unit] = part.weight
+    weights = edit.weight * (own[:, None] * own).sqrt()
+    for key, part in edit.pairs.items():
+        i, j = pair_of(key)
+        weights[[i, j], [j, i]] *= part.weight
+    return weights
+
+
+def _vector(components: Mapping[int, float], like: Tensor) -> Tensor:
+    """{unit: component} -> (C,)."""
+    found = like.new_zeros(like.shape[-1])
+    for unit, component in components.items():
+        found[unit] = component
+    return found

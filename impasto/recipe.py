@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from impasto.edit import StyleEdit
 from impasto.errors import BadRecipe
 
 # Layer -> number of channels n_C of the layers that carry style, and the layer that carries content.
@@ -65,6 +66,7 @@ class Recipe(BaseModel):
     normalize_net: bool = Field(False, description="rescale the net to a mean activation of 1 a channel, as in the 2015 paper")
     content_layers: LayerWeights = Field({}, description="layers of the content cost with weights, as conv4_2=1")
     style_layers: LayerWeights = Field({}, description="layers of the style cost with weights lambda, as conv1_1=0.2,conv2_1=0.2")
+    style_edit: StyleEdit = Field({}, description="a file of changes to the style: gains, weights, directions, layer by layer")
     content_norm: Literal["course", "paper", "mean"] = Field(
         "mean", description="sum of squares times 1/(4 n_H n_W n_C), 1/2 or 1/(n_H n_W n_C)"
     )
@@ -89,6 +91,8 @@ class Recipe(BaseModel):
             raise ValueError("nothing to minimise: the content and the style cost both have weight 0")
         if self.style_weights and not sum(self.style_weights):
             raise ValueError("style_weights are all 0")
+        if unknown := [layer for layer in self.style_edit if layer not in self.style_layers]:
+            raise ValueError(f"style_edit changes {', '.join(unknown)}, the style layers are {', '.join(self.style_layers)}")
         return self
 
     def scales(self) -> list[tuple[int, int]]:

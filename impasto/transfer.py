@@ -20,11 +20,12 @@ from torch import Tensor
 from impasto import canvas
 from impasto.analogy import borrowed_band, finest_band
 from impasto.descent import Cost, Optimizer, State, Step, begin, descend, moved
+from impasto.edit import LayerEdit, pair_of
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
 from impasto.images import MIN_SIDE, quantize, read_picture, resize, scaled_size, to_pillow
-from impasto.losses import content_cost, gram_cost, gram_matrix, total_cost, total_variation
+from impasto.losses import content_cost, edited_gram, entry_weights, gram_cost, gram_matrix, total_cost, total_variation
 from impasto.machine import give_back
-from impasto.nets import INPUTS, Net, Place, build_net, features, layer_name, map_size, normalized, put
+from impasto.nets import INPUTS, Net, Place, build_net, channels, features, layer_name, map_size, normalized, put
 from impasto.pictures import CALIBRATION, picture_path
 from impasto.plan import Plan, make_plan
 from impasto.recipe import Recipe, make_recipe
@@ -36,6 +37,7 @@ ENTRY = 3  # evaluations that a new scale takes before its first step: targets o
 WORTHWHILE = 5  # a scale with less time than for so many steps is not begun
 MARGIN = 1.5  # a step may be so much longer than the last
 SAVING_A_PIXEL = 2e-6
+MISSED, BELOW = 0.1, 0.01  # of what a style edit asks of a pair, and of a target below 0, by its norm: from here on it is told
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ def make_net(recipe: Recipe, loaded: Loaded | None = None, place: Place | None =
     net = build_net(recipe.net, loaded.tensors, INPUTS[loaded.input], recipe.pooling, recipe.padding)
     for layer in (*recipe.content_layers, *recipe.style_layers):
         layer_name(net, layer)
+    check_edit(recipe, net)
     if recipe.preset == "impasto" and loaded.input != SOURCES[recipe.net].input:
         said = f"preset impasto is made for {SOURCES[recipe.net].input} weights of {recipe.net}, these are {loaded.input}"
         warnings.warn(f"{said}: set --content-layers and --style-layers", ImpastoWarning, stacklevel=2)
@@ -71,6 +74,15 @@ def make_net(recipe: Recipe, loaded: Loaded | None = None, place: Place | None =
         calibration = [read_picture(picture_path(name)).image for name in CALIBRATION]
         net = normalized(net, [resize(image, scaled_size(image, CALIBRATION_SIZE)) for image in calibration])
     return net if place is None else put(net, place)
+
+
+def check_edit(recipe: Recipe, net: Net) -> None:
+    """Raise BadRecipe where the style edit names a unit that its layer has not, or a layer before its ReLU."""
+    for layer, edit in recipe.style_edit.items():
+        if layer.endswith(":pre"):
+            raise BadRecipe(f"the style edit changes {layer}: a style is edited behind the ReLU, where nothing is below 0")
+        if edit.largest_unit() >= (count := channels(net, layer)):
+            raise BadRecipe(f"the style edit changes unit {edit.largest_unit()} of {layer}, which has the units 0 to {count - 1}")
 
 
 def stylize(
@@ -175,6 +187,11 @@ def check_fit(content: Tensor, styles: Sequence[Tensor], recipe: Recipe, picture
         raise BadRecipe("there is no style picture")
     if recipe.style_weights and len(recipe.style_weights) != len(styles):
         raise BadRecipe(f"style_weights has {len(recipe.style_weights)} numbers for {len(styles)} style pictures")
+    for layer, edit in recipe.style_edit.items():
+        if edit.paintings and len(edit.paintings) != len(styles):
+            raise BadRecipe(
+                f"the style edit has {len(edit.paintings)} paintings in {layer}, there are {len(styles)} style pictures"
+            )
     if (recipe.init == "picture") != (picture is not None):
         raise BadRecipe("init is picture exactly when there is a picture to start from (--init-image)")
     side = next(iter(painted_scales(content, recipe)), (recipe.size, 0))[0]
@@ -199,7 +216,32 @@ def make_targets(content: Tensor, styles: Sequence[Tensor], recipe: Recipe, net:
     with torch.no_grad():
         grams = [mean_grams(resize(style, scaled_size(style, side)), recipe.style_layers, net, tiling) for style in styles]
         activations = activations_of(content, recipe.content_layers, net, tiling)
-    return Targets(activations, {layer: [gram[layer] for gram in grams] for layer in recipe.style_layers})
+    return Targets(activations, {layer: [_edited(gram[layer], layer, recipe) for gram in grams] for layer in recipe.style_layers})
+
+
+def _edited(gram: Tensor, layer: str, recipe: Recipe) -> Tensor:
+    """The target as the style edit wants it; what rectified activations cannot reach of it is told."""
+    edit = recipe.style_edit.get(layer)
+    if edit is None:
+        return gram
+    target = edited_gram(gram, edit)
+    for pair, asked, reached in reach(gram, target, edit):
+        said = f"{layer}: the pair {pair} is to be {asked:.3g} times what it is, {reached:.3g} times is what can be reached"
+        warnings.warn(said, ImpastoWarning, stacklevel=2)
+    if (below := float(target.clamp(max=0).norm() / target.norm())) > BELOW:
+        said = f"{layer}: {100 * below:.2g} % of the edited style is below 0, which rectified activations cannot reach"
+        warnings.warn(said, ImpastoWarning, stacklevel=2)
+    return target
+
+
+def reach(gram: Tensor, target: Tensor, edit: LayerEdit) -> Iterator[tuple[str, float, float]]:
+    """Of the edit's pairs that miss by a tenth what was asked: the pair, how many times what it was, how many times is reached."""
+    asked = edited_gram(gram, edit.model_copy(update={"pairs": {}}))
+    for pair, part in edit.pairs.items():
+        i, j = pair_of(pair)
+        was, is_, wanted = (float(it[0, i, j]) for it in (gram, target, part.gain * asked))
+        if was and abs(is_ - wanted) > MISSED * wanted:
+            yield pair, wanted / was, is_ / was
 
 
 def mean_grams(image: Tensor, layers: Iterable[str], net: Net, tiling: Tiling | None) -> dict[str, Tensor]:
@@ -234,7 +276,8 @@ def make_cost(targets: Targets, recipe: Recipe, net: Net, tiling: Tiling | None 
     layer's unweighted cost. Several styles count by style_weights, which are made to sum to 1. A tiling changes what it takes, not
     what it is.
     """
-    shares = style_shares(recipe, len(next(iter(targets.grams.values()), [])))
+    shares = {layer: style_shares(recipe, len(grams), layer) for layer, grams in targets.grams.items()}
+    weights = {layer: _weights_in(layer, grams[0], recipe) for layer, grams in targets.grams.items()}
     scale = {"paper": 1.0, "mean": 4.0}[recipe.style_norm]
     sums = {f"style {layer}": Sum(layer, lambda a, _: gram_matrix(a)) for layer in recipe.style_layers}
     sums |= {f"content {layer}": Sum(layer, partial(_square_error, targets.content[layer])) for layer in recipe.content_layers}
@@ -243,7 +286,7 @@ def make_cost(targets: Targets, recipe: Recipe, net: Net, tiling: Tiling | None 
         by_layer = {}
         for layer, grams in targets.grams.items():
             gram = found[f"style {layer}"] / prod(map_size(net, layer, _size(image)))
-            by_layer[layer] = scale * _weighted(shares, [gram_cost(A, gram) for A in grams], image)
+            by_layer[layer] = scale * _weighted(shares[layer], [gram_cost(A, gram, weights[layer]) for A in grams], image)
         contents = [
             _content_constant(targets.content[layer], recipe) * found[f"content {layer}"] for layer in recipe.content_layers
         ]
@@ -262,9 +305,16 @@ def make_cost(targets: Targets, recipe: Recipe, net: Net, tiling: Tiling | None 
     return cost
 
 
-def style_shares(recipe: Recipe, styles: int) -> list[float]:
-    """The weight of each style picture; they sum to 1."""
-    weights = recipe.style_weights or (1.0,) * styles
+def _weights_in(layer: str, gram: Tensor, recipe: Recipe) -> Tensor | None:
+    """What the style edit says the entries of a layer's Gram matrix weigh, None where it says nothing."""
+    edit = recipe.style_edit.get(layer)
+    return None if edit is None else entry_weights(edit, gram.shape[-1]).to(gram)
+
+
+def style_shares(recipe: Recipe, styles: int, layer: str = "") -> list[float]:
+    """The weight of each style picture, in this layer where the style edit says so; they sum to 1."""
+    edit = recipe.style_edit.get(layer)
+    weights = (edit and edit.paintings) or recipe.style_weights or (1.0,) * styles
     return [weight / sum(weights) for weight in weights]
 
 

@@ -219,7 +219,7 @@ def bytes_of(page: Path) -> dict[str, str]:
 
 def test_a_folder_with_anything_else_is_left_alone(made, tmp_path):
     (tmp_path / "index.html").write_text("mine")
-    with pytest.raises(CannotWrite, match="holds something else than an atlas's page"):
+    with pytest.raises(CannotWrite, match="holds something else than a page of lens atlas"):
         next(make_atlas(made[0], NET, tmp_path))
     assert (tmp_path / "index.html").read_text() == "mine"
     with pytest.raises(CannotWrite, match="holds something else"):

@@ -15,6 +15,9 @@ COMMANDS = (
     "demo",
     "lens",
     *(f"lens {it}" for it in LENS),
+    "style",
+    "style read",
+    "style compare",
     "bench",
     "weights list",
     "weights fetch",
@@ -89,9 +92,9 @@ In a TOML file of your own (`--preset mine.toml`) it is a key.
 
 def say(value: object) -> str:
     """A knob's value as a person writes it."""
-    if isinstance(value, dict):
+    if isinstance(value, dict) and value:
         return "{" + ", ".join(f"{k} {v:.4g}" for k, v in value.items()) + "}"
-    return f"{value:.4g}" if isinstance(value, float) else str(value) if value != () else "none"
+    return f"{value:.4g}" if isinstance(value, float) else str(value) if value not in ((), {}) else "none"
 
 
 if __name__ == "__main__":

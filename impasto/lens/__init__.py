@@ -1,4 +1,4 @@
-"""What the network has learned: each unit's patches and projections (Zeiler & Fergus 2013). Importing it does nothing.
+"""What the network has learned: each unit's patches and projections (Zeiler & Fergus 2013), and styles. Importing it does nothing.
 
 Functions named like their modules are imported from those: `from impasto.lens.scan import scan`, `sheet`, `dream`.
 """
@@ -12,13 +12,16 @@ _HOME = {
     "check_layer": "crops",
     "compare": "comparison",
     "controls": "deconv",
+    "differences": "difference",
     "layer_statistics": "index",
     "make_atlas": "atlas",
     "make_setup": "index",
     "merge": "index",
     "module_net": "module",
+    "place_map": "style",
     "project": "deconv",
     "read_index": "index",
+    "read_style": "style",
     "record": "deconv",
     "top": "patches",
     "unit_statistics": "index",

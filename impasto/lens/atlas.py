@@ -5,14 +5,11 @@ and the pictures are sprites, sixteen units each, that are loaded when they come
 the number of layers. Until all is written the page says that it is not finished.
 """
 
-import json
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,13 +18,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoWarning
-from impasto.files import HALF, cannot_write, make_folder, write_whole
+from impasto.errors import BadImage, BadInput, BadRecipe, ImpastoWarning
+from impasto.files import cannot_write, make_folder
 from impasto.images import read_picture, read_record, to_pillow, write_picture, write_small
 from impasto.lens.collection import Row, read_again
 from impasto.lens.deconv import Record, cosine, filters_of, project, records
 from impasto.lens.dream import Objective, excitement, hung, taken
 from impasto.lens.index import Array, Index, Setup, check_net, check_unit, find_layer, read_index, unit_statistics
+from impasto.lens.pages import PARTS, begin, finish, short, write_script
 from impasto.lens.patches import Patch, patches_of
 from impasto.lens.rules import check_rules
 from impasto.lens.scan import Progress
@@ -37,10 +35,8 @@ from impasto.nets import Net, canonical, features
 
 SHOWN, ROWS = SIDE * SIDE, 16  # patches of a unit in one ranking; units in a sprite
 KINDS = ("patches", "projections", "interior-patches", "interior-projections")
-MARK = b'<meta name="generator" content="impasto lens atlas">'
-UNFINISHED = b'<!doctype html><html lang="en"><meta charset="utf-8">' + MARK
-UNFINISHED += b"<title>Not finished</title><p>This atlas is not finished: it is being made, or was stopped.</p></html>\n"
-PARTS = "parts"
+FIXED = {"page.css": f"{PARTS}/page.css", "page.js": f"{PARTS}/page.js", "index.html": "index.html"}
+MADE_BY = "lens atlas"
 MOST_DREAMS = 64  # in one file
 
 
@@ -78,7 +74,7 @@ def make_atlas(
     check_net(index.setup, net)
     found = list(_dreams_in(dreams, index.setup)) if dreams else []
     units = {layer: units_of(folder, index, layer) for layer in index.layers}
-    _begin(output)
+    begin(output, MADE_BY)
     try:
         with tempfile.TemporaryFile(dir=output / PARTS) as file:
             cells = Cells(file, {layer: len(of_layer) for layer, of_layer in units.items()})
@@ -90,7 +86,7 @@ def make_atlas(
     about = _about(index, net) | {"rule": rule, "pooling": pooling}
     _write_data(output / PARTS, index, units, cells, about, _write_dreams(output / PARTS, net, found))
     _write_filters(output / PARTS, net)
-    _finish(output)
+    finish(output, FIXED)
 
 
 def units_of(folder: Path, index: Index, layer: str) -> list[Unit]:
@@ -251,13 +247,13 @@ def _write_data(
 ) -> None:
     """A script that says what the atlas is of, and one for each layer, with a line a unit."""
     rows = {row: n for n, row in enumerate(_by_picture(units))}
-    _write_script(folder / "atlas.js", "const ATLAS = ", [about | {"names": [row.source.name for row in rows]}], ";")
+    write_script(folder / "atlas.js", "const ATLAS = ", [about | {"names": [row.source.name for row in rows]}], ";")
     for n, (layer, of_layer) in enumerate(units.items()):
         lines = _numbers(index, layer)
         for unit, (line, it) in enumerate(zip(lines, of_layer, strict=True)):
             line |= {"interior": it.interior, "like": cells.likeness.get((layer, unit)), "dreams": dreams.get((layer, unit), [])}
             line["patches"] = [_told(column, patch, rows, cells) for column, patch in it.patches.items()]
-        _write_script(folder / f"{n:02}.js", f"arrived({n}, [\n", lines, "]);")
+        write_script(folder / f"{n:02}.js", f"arrived({n}, [\n", lines, "]);")
 
 
 def _numbers(index: Index, layer: str) -> list[dict[str, Any]]:
@@ -265,7 +261,7 @@ def _numbers(index: Index, layer: str) -> list[dict[str, Any]]:
     units = index.layers[layer]
     columns = zip(unit_statistics(index, layer), units.fired.tolist(), units.padded.tolist(), histogram(units.bins), strict=True)
     return [
-        {key: _short(about[key]) for key in ("q50", "q90", "q99", "largest")} | {"fired": fired, "padded": padded, "bins": bins}
+        {key: short(about[key]) for key in ("q50", "q90", "q99", "largest")} | {"fired": fired, "padded": padded, "bins": bins}
         for about, fired, padded, bins in columns
     ]
 
@@ -274,11 +270,7 @@ def _told(column: int, patch: Patch, rows: Mapping[Row, int], cells: Cells) -> l
     """A patch as the page reads it: column, whether it could be drawn, value, picture, y, x, its box, whether it sees padding."""
     box = [round(side, 1) for side in patch.view.in_picture(patch.frame)]
     drawn, padding = int(patch.row in cells.read), int(bool(patch.touches_padding))
-    return [column, drawn, _short(patch.value), rows[patch.row], patch.y, patch.x, *box, padding]
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.5g}")
+    return [column, drawn, short(patch.value), rows[patch.row], patch.y, patch.x, *box, padding]
 
 
 def histogram(bins: Array) -> list[list[int]]:
@@ -290,46 +282,6 @@ def histogram(bins: Array) -> list[list[int]]:
     octaves[:, 0] += bins[:, 1]
     octaves[:, -1] += bins[:, -1]
     return [[silent, *loud] for silent, loud in zip(bins[:, 0].tolist(), octaves.tolist(), strict=True)]
-
-
-def _write_script(path: Path, head: str, lines: Sequence[dict[str, Any]], foot: str) -> None:
-    """Data as a script, in ASCII: a picture's name cannot be read as anything but a name."""
-    text = head + ",\n".join(json.dumps(line, separators=(",", ":"), allow_nan=False) for line in lines) + f"{foot}\n"
-    write_whole(path, lambda file: file.write(text.encode("ascii")))
-
-
-# The folder
-
-
-def open_folder(output: Path) -> None:
-    """Make the folder, or take over that of an older atlas. Raises CannotWrite where there is anything else in it."""
-    page = output / "index.html"
-    make_folder(output)
-    others = [path for path in output.iterdir() if not path.match(HALF)]
-    if others and not (page.is_file() and MARK in page.read_bytes()):
-        raise CannotWrite(f"{output} holds something else than an atlas's page: name a new folder with -o")
-
-
-def _begin(output: Path) -> None:
-    """From now on the page says that it is not finished, and what an older run left is gone."""
-    open_folder(output)
-    write_whole(output / "index.html", lambda file: file.write(UNFINISHED))
-    try:
-        for path in output.glob(HALF):
-            path.unlink()
-        if (output / PARTS).exists():
-            shutil.rmtree(output / PARTS)
-    except OSError as error:
-        raise cannot_write(output / PARTS, error) from error
-    make_folder(output / PARTS)
-
-
-def _finish(output: Path) -> None:
-    """Style sheet and script, then the page itself: it is the last file, so what it names is there."""
-    page = files("impasto.lens") / "page"
-    for source, target in (("page.css", f"{PARTS}/page.css"), ("page.js", f"{PARTS}/page.js"), ("index.html", "index.html")):
-        data = (page / source).read_bytes()
-        write_whole(output / target, lambda file, data=data: file.write(data))  # type: ignore[misc]
 
 
 # Dreams
@@ -398,6 +350,6 @@ def _write_dreams(folder: Path, net: Net, dreams: Sequence[Dreamt]) -> dict[tupl
         reached = excitement(features(net, it.images, [layer])[layer], it.objective).tolist()
         write_picture(folder / f"dream-{n:03}.webp", sheet)
         about = {"file": f"dream-{n:03}.webp", "width": sheet.shape[-1], "height": sheet.shape[-2], "steps": it.steps}
-        about |= {"channel": it.objective.everywhere, "reached": [_short(value) for value in reached]}
+        about |= {"channel": it.objective.everywhere, "reached": [short(value) for value in reached]}
         told.setdefault((layer, it.objective.channels[0]), []).append(about)
     return told

@@ -85,7 +85,7 @@ def scan(
     from impasto.lens.index import make_setup
     from impasto.lens.scan import scan as scan_pictures
 
-    built = _net(net, weights, weights_input)
+    built = net_of(net, weights, weights_input)
     setup = make_setup(built, [name for name in layers.replace(" ", "").split(",") if name], k, per_image, size, fit)
     try:
         _watch(scan_pictures(pictures, built, setup, output, resume), quiet)
@@ -207,7 +207,7 @@ def check(
     from impasto.lens.index import find_layer, read_index
 
     index = read_index(atlas)
-    net, rows, wrong = _net(index.setup.net, weights, weights_input), [], 0
+    net, rows, wrong = net_of(index.setup.net, weights, weights_input), [], 0
     for name in [find_layer(index, layer)] if layer else index.layers:
         found = list(check_layer(atlas, index, net, name, units, seed, interior))
         rows += [{"layer": name, "unit": n, **patch.to_json(), "receipts": list(map(asdict, them))} for n, patch, them in found]
@@ -280,7 +280,7 @@ def project(
 
     check_format(output)
     check_writable(output)
-    built = _net(net, weights, weights_input)
+    built = net_of(net, weights, weights_input)
     figure, about = project_picture(picture, built, layer, unit, _place(place), rule, pooling, seed, size, fit)
     write_figure(output, figure, about)
     for control in about["controls"]:
@@ -336,7 +336,7 @@ def sheet(
 
     check_format(output)
     check_writable(output)
-    net = _net(read_index(atlas).setup.net, weights, weights_input)
+    net = net_of(read_index(atlas).setup.net, weights, weights_input)
     options: dict[str, Any] = {"seed": seed, "interior": interior, "rule": rule, "pooling": pooling, "scale": scale}
     figure = draw_sheet(atlas, net, layer, units, **options)
     write_figure(output, figure, {"layer": layer, "units": units, **options})
@@ -380,13 +380,14 @@ def atlas(
     pooling
         What is done where two pools have one switch.
     """
-    from impasto.lens.atlas import make_atlas, open_folder
+    from impasto.lens.atlas import MADE_BY, make_atlas
     from impasto.lens.index import read_index
+    from impasto.lens.pages import check_free
 
     index = read_index(atlas)
-    net = _net(index.setup.net, weights, weights_input)
+    net = net_of(index.setup.net, weights, weights_input)
     if dream:
-        open_folder(output)
+        check_free(output, MADE_BY)
         _dream_of(index, net, dream, dreams, dream_steps, quiet)
     _watch(make_atlas(atlas, net, output, rule=rule, pooling=pooling, dreams=dreams), quiet, "drawn")
     print(output / "index.html")
@@ -485,7 +486,7 @@ def dream(
 
     objective = _objective(layer, unit, pair, channel)
     check_writable(output)
-    dreaming = Dream(_net(net), objective, output, size=size, steps=steps, pictures=diversity, seed=seed)
+    dreaming = Dream(net_of(net), objective, output, size=size, steps=steps, pictures=diversity, seed=seed)
     try:
         watch(dreaming.steps(), [(dreaming.size, steps)], quiet, "activation")
     except KeyboardInterrupt:
@@ -506,7 +507,7 @@ def demo_sheets(folder: Path, quiet: bool) -> Iterator[Path]:
     from impasto.lens.sheet import write_figure
     from impasto.pictures import picture_path
 
-    net, atlas = _net("alexnet"), folder / "atlas"
+    net, atlas = net_of("alexnet"), folder / "atlas"
     _watch(scan_pictures([picture_path("cat").parent], net, make_setup(net, per_image=3), atlas), quiet)
     for layer in ("conv1", "conv2", "conv3", "conv4", "conv5"):
         output = folder / f"alexnet-{layer}.png"
@@ -514,7 +515,8 @@ def demo_sheets(folder: Path, quiet: bool) -> Iterator[Path]:
         yield output
 
 
-def _net(name: str, weights: Path | None = None, weights_input: str | None = None) -> "Net":
+def net_of(name: str, weights: Path | None = None, weights_input: str | None = None, pooling: str = "max") -> "Net":
+    """The net by its name, with the given weights or its own."""
     from impasto.nets import INPUTS, NETS, build_net
     from impasto.weights import load_weights
 
@@ -523,7 +525,7 @@ def _net(name: str, weights: Path | None = None, weights_input: str | None = Non
     if weights_input and weights is None:
         raise BadRecipe("--weights-input says how the pixels of --weights FILE are meant: give that file too")
     loaded = load_weights(name, weights, weights_input)
-    return build_net(name, loaded.tensors, INPUTS[loaded.input])
+    return build_net(name, loaded.tensors, INPUTS[loaded.input], pooling)
 
 
 def _objective(layer: str, unit: int | None, pair: str | None, everywhere: bool) -> "Objective":

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 CALIBRATION = ("astronaut", "cat", "arcimboldo-spring", "hokusai-great-wave", "renoir-moulin", "van-gogh-auvers")
+PHOTOGRAPHS = ("astronaut", "cat", "hubble-deep-field")
 
 
 def picture_path(name: str) -> Path:

@@ -1,0 +1,131 @@
+"""What is changed of a style before it is painted: gains, directions, pairs and weights, layer by layer, in names a person reads.
+
+A style edit is a TOML file, docs/style.md explains it. Gains change the target, the Gram matrix that the painting is to have;
+weights say how much a part of it matters. losses.edited_gram and losses.entry_weights are the formulas.
+"""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+from impasto.errors import BadRecipe
+
+Gain = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+FROZEN = ConfigDict(frozen=True, extra="forbid")
+
+
+def _gain_alone(value: Any) -> Any:
+    """0.5 -> {"gain": 0.5}; anything else passes."""
+    return {"gain": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+class PartEdit(BaseModel):
+    """Of a unit or a pair: what it is multiplied by, and how much it matters (0: do not care)."""
+
+    model_config = FROZEN
+
+    gain: Gain = 1.0
+    weight: Weight = 1.0
+
+
+class DirectionEdit(BaseModel):
+    """What is multiplied along a direction among the units, given by its largest components {unit: component}."""
+
+    model_config = FROZEN
+
+    gain: Gain = 1.0
+    units: dict[int, float] = Field(min_length=1)
+
+    @field_validator("units", mode="before")
+    @classmethod
+    def _numbered(cls, value: Any) -> Any:
+        return _named(value, _unit)
+
+
+Part = Annotated[PartEdit, BeforeValidator(_gain_alone)]
+
+
+class LayerEdit(BaseModel):
+    """What is changed of a layer: all of it, by a gain or a weight; units; pairs, as "17&203"; directions.
+
+    `paintings` are the shares of the style pictures in this layer, in place of the recipe's style_weights.
+    """
+
+    model_config = FROZEN
+
+    gain: Gain = 1.0
+    weight: Weight = 1.0
+    paintings: tuple[Weight, ...] = ()
+    units: dict[int, Part] = {}
+    pairs: dict[str, Part] = {}
+    directions: tuple[DirectionEdit, ...] = ()
+
+    @field_validator("units", mode="before")
+    @classmethod
+    def _numbered(cls, value: Any) -> Any:
+        return _named(value, _unit)
+
+    @field_validator("pairs", mode="before")
+    @classmethod
+    def _paired(cls, value: Any) -> Any:
+        return _named(value, lambda text: "{}&{}".format(*pair_of(text)))
+
+    @field_validator("paintings")
+    @classmethod
+    def _some(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if value and not sum(value):
+            raise ValueError("the shares of the paintings are all 0")
+        return value
+
+    def largest_unit(self) -> int:
+        """The highest unit's number that it names; -1 for none."""
+        paired = [unit for key in self.pairs for unit in pair_of(key)]
+        along = [unit for direction in self.directions for unit in direction.units]
+        return max([*self.units, *paired, *along], default=-1)
+
+
+def pair_of(text: str) -> tuple[int, int]:
+    """ "17 & 203, waves with foam" -> (17, 203), the smaller first. Raises ValueError."""
+    found = re.match(r"\s*(\d{1,6})\b[^&]*&\s*(\d{1,6})\b", text)
+    if not found or int(found[1]) == int(found[2]):
+        raise ValueError(f"{text!r} must begin with two units, as 17 & 203")
+    first, second = sorted((int(found[1]), int(found[2])))
+    return first, second
+
+
+def _unit(text: str) -> int:
+    """ "17 dark blue, rising" -> 17. Raises ValueError."""
+    found = re.match(r"\s*(\d{1,6})\b", str(text))
+    if not found:
+        raise ValueError(f"{text!r} must begin with the unit's number, as 17")
+    return int(found[1])
+
+
+def _named(value: Any, number: Any) -> Any:
+    """The same dict under the bare numbers; what is no dict passes. Raises ValueError for what is named twice."""
+    if not isinstance(value, dict):
+        return value
+    found: dict[Any, Any] = {}
+    for name, part in value.items():
+        key = number(name)
+        if key in found:
+            raise ValueError(f"{key} is named twice")
+        found[key] = part
+    return found
+
+
+def read_edit(value: Any) -> Any:
+    """The path of a TOML file -> what is in it; anything else passes. Raises BadRecipe."""
+    if not isinstance(value, str | Path):
+        return value
+    try:
+        return tomllib.loads(Path(value).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadRecipe(f"cannot read the style edit {value}: {error}") from error
+
+
+StyleEdit = Annotated[dict[str, LayerEdit], BeforeValidator(read_edit)]

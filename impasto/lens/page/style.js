@@ -1,0 +1,434 @@
+"use strict";
+// The page of a style that was read. What it shows comes from data.js, a script a layer and a script a map, and enters the page as
+// text, never as markup. Addresses: #conv3_1 is a layer, #conv3_1/17 a unit with itself, #conv3_1/17&203 a pair.
+
+const $ = (id) => document.getElementById(id);
+const SECONDS = 10; // that adding up all places takes when played
+
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+const number = (value) => (Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(3))));
+const percent = (share) => (Math.abs(share) < 0.1 ? `${Number((100 * share).toPrecision(2))} %` : `${Math.round(100 * share)} %`);
+const padded = (n) => String(n).padStart(2, "0");
+const address = (n, i, j = i) => `#${encodeURIComponent(STYLE.layers[n].name)}/${i === j ? i : `${i}&${j}`}`;
+
+// What is told of the layers. A page from disk may not fetch it, but may load scripts.
+
+const loaded = new Map(); // file -> promise
+const waiting = new Map();
+
+function load(file, key) {
+  if (!loaded.has(file)) {
+    loaded.set(file, new Promise((resolve, reject) => {
+      waiting.set(key, resolve);
+      const script = make("script", { src: `parts/${file}` });
+      script.onerror = () => reject(new Error(`the file parts/${file} is missing: read the style again`));
+      document.head.append(script);
+    }));
+  }
+  return loaded.get(file);
+}
+
+const arrived = (n, layer) => waiting.get(`${n}`)(layer); // called by the layers' scripts
+const mapped = (n, unit, text) => waiting.get(`${n}/${unit}`)(text); // called by the maps' scripts
+const loadLayer = (n) => load(`${padded(n)}.js`, `${n}`);
+
+async function loadMap(n, unit) {
+  return new Float32Array(await unpacked(await load(`${padded(n)}-map-${unit}.js`, `${n}/${unit}`)));
+}
+
+async function unpacked(text) {
+  const bytes = Uint8Array.from(atob(text), (it) => it.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Response(stream).arrayBuffer();
+}
+
+// Colours of numbers
+
+const RAMP = [[250, 246, 238], [236, 196, 140], [196, 110, 60], [112, 44, 50], [34, 18, 38]]; // from none to much
+const BOTH = [[24, 70, 120], [120, 165, 200], [246, 243, 238], [222, 150, 90], [150, 58, 14]]; // from -1 to 1
+
+function tint(colors, share) {
+  const at = Math.min(1, Math.max(0, share)) * (colors.length - 1), n = Math.min(colors.length - 2, Math.floor(at));
+  return colors[n].map((from, k) => from + (at - n) * (colors[n + 1][k] - from));
+}
+
+function painted(canvas, width, height, colorAt) {
+  [canvas.width, canvas.height] = [width, height];
+  const context = canvas.getContext("2d"), data = context.createImageData(width, height);
+  for (let n = 0; n < width * height; n++) data.data.set([...colorAt(n), 255], 4 * n);
+  context.putImageData(data, 0, 0);
+}
+
+// The opening
+
+function setUp() {
+  $("title").textContent = `What ${STYLE.painting} is made of, to ${STYLE.net.replace("-", "\u2011")}`;
+  $("about").textContent = "To the program a style is a table for each of these layers: how active every unit is in the painting, and how "
+    + "often every two are active in the same place. Where they are makes no difference. Deeper layers see larger pieces of the painting.";
+  Object.assign($("painting"), { src: "parts/painting.webp", alt: `the painting ${STYLE.painting}`, width: STYLE.width, height: STYLE.height });
+  $("division").replaceChildren(divided());
+  $("layers").append(...STYLE.layers.map((it) => make("li", {}, make("a", { href: `#${encodeURIComponent(it.name)}` }, it.name))));
+  $("foot").textContent = `Impasto ${STYLE.version}. Read at ${STYLE.width} × ${STYLE.height} pixels, ${STYLE.pooling} pooling. Lifts are over `
+    + `${STYLE.photographs}. Nothing on this page comes from a network.`;
+}
+
+function divided() {
+  const rows = STYLE.layers.map((it) => make("tr", {}, make("th", { scope: "row" }, it.name), make("td", {}, `${it.size} px`), bar(it.tones), bar(it.colors)));
+  const head = ["layer", "a place sees", "left of the style in grey tones", "left when only soft colours are"].map((text) => make("th", { scope: "col" }, text));
+  const caption = make("caption", {}, "How texture and colour divide over the layers");
+  const table = make("table", {}, caption, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...rows));
+  const said = "Of the style cost between the painting and an even wash of its mean colour. What grey tones lose is colour, what soft colours "
+    + "lose is texture; below 0 they are less like the painting than the wash is.";
+  return make("div", { class: "wide" }, table, make("p", { class: "said" }, said));
+}
+
+function bar(share) {
+  const inner = make("i"), cell = make("td", {}, make("span", { class: "share", "aria-hidden": "true" }, inner), percent(share));
+  inner.style.width = `${100 * Math.max(0, share)}%`;
+  return cell;
+}
+
+// A layer
+
+async function showLayer(n) {
+  const turn = ++state.turn, layer = await loadLayer(n);
+  if (turn !== state.turn) return;
+  const { name } = STYLE.layers[n], heading = make("h2", { tabindex: "-1" }, name);
+  const lead = `${layer.channels} units, each at ${layer.height} × ${layer.width} places; a place sees ${layer.size} × ${layer.size} pixels of the painting.`;
+  $("layer").replaceChildren(
+    heading, make("p", { class: "lead" }, lead), matrix(n, layer),
+    units(n, layer, "Most prevalent units", "The units with most of the layer’s activity, G_ii. Some are loud in every picture: compare the lift.", layer.byValue),
+    units(n, layer, "More than in photographs", `Lift: how many times as much as in ${STYLE.photographs}. What is particular to this painting.`, layer.byLift),
+    pairs(n, layer, "Pairs with the largest entries", "Two units that are active in the same places, both strongly: the largest G_ij.", "value"),
+    pairs(n, layer, "Pairs that occur together", "Where the one is stronger than its mean, so is the other, beyond what chance gives.", "together"),
+    pairs(n, layer, "Pairs that avoid each other", "Where the one is stronger than its mean, the other is weaker, beyond what chance gives.", "apart"),
+    directions(n, layer),
+  );
+  present("layer", heading, `${name} – ${STYLE.painting}`);
+}
+
+function matrix(n, layer) {
+  const canvas = make("canvas", { role: "img", "aria-label": `the Gram matrix of ${STYLE.layers[n].name}, ${layer.channels} units by ${layer.channels}, in groups that occur together` });
+  const readout = make("p", { class: "readout", "aria-live": "off" }), scale = make("div", { class: "scale" });
+  const buttons = [["gram", "Gram matrix"], ["correlation", "Correlation"]].map(([kind, text]) => {
+    const button = make("button", { type: "button" }, text);
+    button.onclick = () => show(kind);
+    return [kind, button];
+  });
+  let bytes = null;
+  async function show(kind) {
+    for (const [it, button] of buttons) button.setAttribute("aria-pressed", String(it === kind));
+    bytes ||= { gram: new Uint8Array(await unpacked(layer.gram)), correlation: new Int8Array(await unpacked(layer.correlation)) };
+    const colors = kind === "gram" ? (at) => tint(RAMP, bytes.gram[at] / 255) : (at) => tint(BOTH, 0.5 + bytes.correlation[at] / 254);
+    painted(canvas, layer.channels, layer.channels, colors);
+    scale.replaceChildren(...legend(kind, layer));
+    readout.textContent = "Point at an entry to read it; click to see where in the painting it comes from.";
+  }
+  const at = (event) => place(event, canvas, layer.channels, layer.channels);
+  canvas.onpointermove = (event) => { readout.textContent = entry(layer, bytes, ...at(event)); };
+  canvas.onclick = (event) => {
+    const [row, column] = at(event), [i, j] = [layer.order[row], layer.order[column]].sort((a, b) => a - b);
+    if (layer.units[i] && layer.units[j]) location.hash = address(n, i, j);
+    else readout.textContent = `${entry(layer, bytes, row, column)} The page keeps the maps of the ${Object.keys(layer.units).length} units that it lists, and ${layer.units[i] ? j : i} is not one of them.`;
+  };
+  show("gram").catch(problem);
+  const said = "Rows and columns are units, in an order that puts those side by side that occur together: blocks are groups. "
+    + "The Gram matrix is drawn by its logarithm; correlation takes away how active each unit is, and leaves whether they come together.";
+  const choice = make("div", { class: "choice", role: "group", "aria-label": "What is drawn" }, ...buttons.map(([, button]) => button));
+  return make("div", { class: "matrix" }, canvas, make("div", {}, choice, scale, make("p", { class: "said" }, said), readout));
+}
+
+function legend(kind, layer) {
+  const strip = make("canvas", { "aria-hidden": "true" });
+  painted(strip, 100, 1, (at) => tint(kind === "gram" ? RAMP : BOTH, at / 99));
+  const ends = kind === "gram" ? [`G/M ${number(layer.least)} or less`, number(layer.largest)] : ["−1, apart", "1, together"];
+  return [make("span", {}, ends[0]), strip, make("span", {}, ends[1])];
+}
+
+function entry(layer, bytes, row, column) {
+  if (!bytes) return "";
+  const at = row * layer.channels + column, [i, j] = [layer.order[row], layer.order[column]];
+  const value = layer.least * (layer.largest / layer.least) ** (bytes.gram[at] / 255), told = [i, j].map((unit) => called(layer, unit));
+  if (i === j) return `Unit ${told[0]} with itself: G/M about ${number(value)}.`;
+  return `Units ${told[0]} and ${told[1]}: G/M about ${number(value)}, correlation about ${(bytes.correlation[at] / 127).toFixed(2)}.`;
+}
+
+const called = (layer, unit) => (layer.units[unit] ? `${unit} (${layer.units[unit].name})` : `${unit}`);
+
+function place(event, canvas, height, width) {
+  const box = canvas.getBoundingClientRect();
+  const at = (value, length) => Math.min(length - 1, Math.max(0, Math.floor(value * length)));
+  return [at((event.clientY - box.top) / box.height, height), at((event.clientX - box.left) / box.width, width)];
+}
+
+function section(title, said, cards) {
+  const none = make("p", {}, "None.");
+  return make("section", {}, make("h3", {}, title), make("p", { class: "said" }, said), cards.length ? make("ul", { class: "cards" }, ...cards) : none);
+}
+
+const picture = (file, alt, kind = "") => make("img", { src: `parts/${file}`, alt, loading: "lazy", class: kind });
+
+function where(file, alt) {
+  const image = picture(file, alt, "where");
+  image.style.aspectRatio = `${STYLE.width} / ${STYLE.height}`;
+  return image;
+}
+
+function nines(n, unit, layer) {
+  const files = [[`${padded(n)}-own-${unit}.webp`, `the painting’s own patches of unit ${unit}`]];
+  if (layer.units[unit].nine) files.push([layer.units[unit].nine, `the nine photographs’ patches that excite unit ${unit} most`]);
+  return files.map(([file, alt]) => picture(file, alt));
+}
+
+const ownOfBoth = (n, i, j) => picture(`${padded(n)}-own-${i}-${j}.webp`, `the painting’s patches where units ${i} and ${j} are both active`);
+
+function units(n, layer, title, said, listed) {
+  return section(title, said, listed.map((unit) => {
+    const it = layer.units[unit], lift = it.lift === null ? "silent in photographs" : `${number(it.lift)} times as much as in photographs`;
+    const link = make("a", { href: address(n, unit) }, where(`${padded(n)}-where-${unit}-${unit}.webp`, `where unit ${unit} is active`));
+    link.append(make("div", { class: "nines" }, ...nines(n, unit, layer)), make("strong", {}, `${unit} ${it.name}`));
+    link.append(make("span", { class: "said" }, `G/M ${number(it.value)}: ${percent(it.share)} of the layer, ${lift}`));
+    return make("li", {}, link);
+  }));
+}
+
+function pairs(n, layer, title, said, list) {
+  return section(title, said, layer.lists[list].map(([i, j]) => {
+    const it = layer.pairs[`${i}&${j}`];
+    const link = make("a", { href: address(n, i, j) }, where(`${padded(n)}-where-${i}-${j}.webp`, `where units ${i} and ${j} are active together`));
+    link.append(make("div", { class: "nines" }, ownOfBoth(n, i, j), ...nines(n, i, layer).slice(0, 1), ...nines(n, j, layer).slice(0, 1)));
+    link.append(make("strong", {}, `${i} ${layer.units[i].name}`), make("strong", {}, `${j} ${layer.units[j].name}`));
+    link.append(make("span", { class: "said" }, `correlation ${it.correlation.toFixed(2)}, by chance up to ±${it.chance.toFixed(2)}; G/M ${number(it.value)}`));
+    return make("li", {}, link);
+  }));
+}
+
+function directions(n, layer) {
+  const said = "Mixtures of units that vary together: the leading eigenvectors of the Gram matrix. The first is what all of the painting has in common.";
+  return section("Style directions", said, layer.directions.map((it, k) => {
+    const card = make("div", { class: "card" }, where(`${padded(n)}-direction-${k}.webp`, `where direction ${k + 1} is strong`));
+    card.append(make("div", { class: "nines" }, picture(`${padded(n)}-direction-${k}-own.webp`, `the painting’s own patches of direction ${k + 1}`)));
+    const parts = it.units.map(([unit, component]) => `${component < 0 ? "−" : "+"}${unit}`).join(" ");
+    card.append(make("strong", {}, `Direction ${k + 1}: ${it.name}`));
+    card.append(make("span", { class: "said" }, `${percent(it.share)} of the layer’s activity; most of all units ${parts}`));
+    return make("li", {}, card);
+  }));
+}
+
+// A pair, place by place
+
+async function showPair(n, i, j) {
+  const turn = ++state.turn, layer = await loadLayer(n);
+  const maps = await Promise.all([loadMap(n, i), loadMap(n, j)]);
+  if (turn !== state.turn) return;
+  const { name } = STYLE.layers[n], both = i === j ? `unit ${i} with itself` : `units ${i} and ${j}`;
+  const heading = make("h2", { tabindex: "-1" }, `${name}: ${both}`);
+  const lived = makeLived(layer, maps, i, j), up = make("a", { href: `#${encodeURIComponent(name)}` }, `↑ back to ${name}`);
+  const blocks = [...new Set([i, j])].flatMap((unit) => figures(n, unit, layer));
+  if (layer.pairs[`${i}&${j}`]) blocks.unshift(make("figure", {}, ownOfBoth(n, i, j), make("figcaption", {}, "Both: the places of this painting where the product is largest.")));
+  $("pair").replaceChildren(make("nav", { class: "steps", "aria-label": "Way back" }, up), heading, inWords(layer, i, j), lived, make("div", { class: "blocks" }, ...blocks));
+  present("pair", heading, `${name}/${i === j ? i : `${i}&${j}`} – ${STYLE.painting}`);
+}
+
+function inWords(layer, i, j) {
+  const names = [i, j].map((unit) => `${unit}, ${layer.units[unit].name}`);
+  if (i === j) return make("p", { class: "lead" }, `Unit ${names[0]}. Its entry of the Gram matrix adds up the square of its activation over all places: how much of its texture the painting has.`);
+  return make("p", { class: "lead" }, `Unit ${names[0]}; unit ${names[1]}. Their entry of the Gram matrix adds up, over all places, the product of their two activations: where one of them is silent nothing is added.`);
+}
+
+function figures(n, unit, layer) {
+  const it = layer.units[unit], own = picture(`${padded(n)}-own-${unit}.webp`, `the painting’s own patches of unit ${unit}`);
+  const found = [make("figure", {}, own, make("figcaption", {}, `Unit ${unit}: the places of this painting where it is strongest. Hatched: beyond the edge.`))];
+  if (it.nine) found.push(make("figure", {}, picture(it.nine, `the patches that excite unit ${unit} most`), make("figcaption", {}, `Unit ${unit}: what it looks for, the patches of the atlas’s pictures that excite it most.`)));
+  return found;
+}
+
+function makeLived(layer, [a, b], i, j) {
+  const sums = new Float64Array(a.length);
+  let sum = 0, largest = 0;
+  for (let k = 0; k < a.length; k++) { sum += a[k] * b[k]; sums[k] = sum; largest = Math.max(largest, a[k] * b[k]); }
+  const it = { layer, a, b, i, j, sums, largest, k: strongest(a, b), smooth: false };
+  const canvas = make("canvas", { tabindex: "0", role: "img", "aria-label": "the painting where the two are active; arrow keys go from place to place" });
+  const panel = makePanel(it, go), image = new Image();
+  const veil = makeVeil(it), draw = () => drawStage(canvas, image, veil, it);
+  function go(k) {
+    it.k = Math.min(a.length - 1, Math.max(0, k));
+    draw();
+    panel.update();
+  }
+  [canvas.width, canvas.height] = [STYLE.width, STYLE.height];
+  image.onload = () => go(it.k);
+  image.src = "parts/painting.webp";
+  const point = (event) => { panel.stop(); const [y, x] = place(event, canvas, layer.height, layer.width); go(y * layer.width + x); };
+  canvas.onpointermove = (event) => { if (event.pointerType === "mouse" || event.buttons) point(event); };
+  canvas.onpointerdown = point;
+  canvas.onkeydown = (event) => {
+    const by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -layer.width, ArrowDown: layer.width }[event.key];
+    if (by) { event.preventDefault(); panel.stop(); go(it.k + by); }
+  };
+  panel.smooth.onchange = () => { it.smooth = panel.smooth.checked; draw(); };
+  return make("div", { class: "lived" }, make("div", { class: "stage" }, canvas, make("p", { class: "said" }, "Point at a place. The square is the place, the frame what it sees. The painting shows where the product is large and is covered where it is small.")), panel.element);
+}
+
+function strongest(a, b) {
+  let best = 0;
+  for (let k = 1; k < a.length; k++) if (a[k] * b[k] > a[best] * b[best]) best = k;
+  return best;
+}
+
+function makeVeil({ layer, a, b }) {
+  const products = Float64Array.from(a, (value, k) => value * b[k]), sorted = products.slice().sort();
+  const top = sorted[Math.floor(0.99 * (sorted.length - 1))] || sorted[sorted.length - 1] || 1, veil = make("canvas");
+  [veil.width, veil.height] = [layer.width, layer.height];
+  const context = veil.getContext("2d"), data = context.createImageData(layer.width, layer.height);
+  products.forEach((value, k) => data.data.set([240, 238, 233, 255 * 0.93 * (1 - Math.sqrt(Math.min(1, value / top)))], 4 * k));
+  context.putImageData(data, 0, 0);
+  return veil;
+}
+
+function drawStage(canvas, image, veil, { layer, k, smooth }) {
+  const context = canvas.getContext("2d"), { width, height } = canvas, [y, x] = [Math.floor(k / layer.width), k % layer.width];
+  const [across, down] = [width / layer.width, height / layer.height];
+  context.clearRect(0, 0, width, height);
+  context.drawImage(image, 0, 0, width, height);
+  context.imageSmoothingEnabled = smooth;
+  context.drawImage(veil, 0, 0, width, height);
+  frame(context, x * across, y * down, Math.max(4, across), Math.max(4, down), 2);
+  frame(context, x * layer.stride - layer.padding, y * layer.stride - layer.padding, layer.size, layer.size, 1);
+}
+
+function frame(context, x, y, width, height, line) {
+  for (const [color, wide] of [["#ffffff", line + 2], ["#9a3412", line]]) {
+    Object.assign(context, { strokeStyle: color, lineWidth: wide });
+    context.strokeRect(x, y, width, height);
+  }
+}
+
+function makePanel(it, go) {
+  const { layer, a, b, i, j, sums } = it, total = sums[sums.length - 1], n = a.length;
+  const values = {}, list = make("dl", { class: "sum" });
+  const rows = [["k", "place k, row by row"], ["i", `unit ${i} there`, "a", `${i},k`], ["j", `unit ${j} there`, "a", `${j},k`], ["product", "their product"], ["sum", "running sum, up to here"], ["total", "the sum over all places", "G", `${i},${j}`], ["mean", `G/M, over the ${number(n)} places`]];
+  for (const [key, text, letter, index] of rows) {
+    values[key] = make("dd", { id: `value-${key}` });
+    const named = letter ? [letter, make("sub", {}, index), `, ${text}`] : [text];
+    list.append(make("dt", { class: key === "total" ? "total" : "" }, ...named), values[key]);
+    if (key === "total") values[key].className = "total";
+  }
+  const equation = make("p", { class: "equation" }), curve = make("canvas", { role: "img", "aria-label": "the running sum over the places" });
+  const slider = make("input", { type: "range", min: "0", max: String(n - 1), "aria-label": "place k" });
+  const button = make("button", { type: "button" }, "Add up"), smooth = make("input", { type: "checkbox" });
+  let playing = null;
+  const exact = (value) => (Math.abs(value) >= 100 ? value.toLocaleString("en", { maximumFractionDigits: Math.abs(value) >= 1e5 ? 0 : 1 }) : String(Number(value.toPrecision(5))));
+  function stop() { playing = null; button.textContent = "Add up"; }
+  function play() {
+    if (playing) return stop();
+    const run = {}, from = it.k >= n - 1 ? 0 : it.k, begun = performance.now();
+    [playing, button.textContent] = [run, "Stop"];
+    const tick = (now) => {
+      if (playing !== run || !curve.isConnected) return;
+      const k = Math.min(n - 1, from + Math.floor((n * (now - begun)) / 1000 / SECONDS));
+      go(k);
+      if (k < n - 1) requestAnimationFrame(tick); else stop();
+    };
+    requestAnimationFrame(tick);
+    return null;
+  }
+  function update() {
+    const { k } = it, product = a[k] * b[k];
+    values.k.textContent = `${(k + 1).toLocaleString("en")} of ${n.toLocaleString("en")} (row ${Math.floor(k / layer.width) + 1}, column ${(k % layer.width) + 1})`;
+    values.i.textContent = exact(a[k]);
+    values.j.textContent = exact(b[k]);
+    values.product.textContent = exact(product);
+    values.sum.textContent = `${exact(sums[k])}${total ? ` (${percent(sums[k] / total)})` : ""}`;
+    values.total.textContent = exact(total);
+    values.mean.textContent = exact(total / n);
+    equation.textContent = `(${exact(a[k])}, ${exact(b[k])}): ${exact(a[k])} × ${exact(b[k])} = ${exact(product)}`;
+    slider.value = String(k);
+    drawCurve(curve, sums, k);
+  }
+  button.onclick = play;
+  slider.oninput = () => { stop(); go(Number(slider.value)); };
+  const tools = make("div", { class: "tools" }, button, make("label", {}, smooth, " smooth, for the eye"));
+  const said = make("p", { class: "said" }, "The running sum over the places, as one reads: steep where the painting is full of it, level where there is none.");
+  return { element: make("div", { class: "panel" }, equation, list, curve, slider, tools, said), update, stop, smooth };
+}
+
+function drawCurve(canvas, sums, k) {
+  const ratio = window.devicePixelRatio || 1, [width, height] = [Math.round((canvas.clientWidth || 400) * ratio), Math.round((canvas.clientHeight || 112) * ratio)];
+  const colors = getComputedStyle(document.documentElement), total = sums[sums.length - 1] || 1, context = canvas.getContext("2d");
+  [canvas.width, canvas.height] = [width, height];
+  const x = (at) => ((at + 1) / sums.length) * width, y = (at) => height - 3 - (sums[at] / total) * (height - 6);
+  const path = (last) => {
+    context.beginPath();
+    context.moveTo(0, height - 3);
+    for (let px = 0; px <= width; px++) {
+      const at = Math.min(last, Math.floor((px / width) * (sums.length - 1)));
+      context.lineTo(Math.min(px, x(last)), y(at));
+    }
+  };
+  path(k);
+  context.lineTo(x(k), height);
+  context.lineTo(0, height);
+  context.fillStyle = colors.getPropertyValue("--ground");
+  context.fill();
+  path(sums.length - 1);
+  Object.assign(context, { strokeStyle: colors.getPropertyValue("--bar"), lineWidth: 2 * ratio });
+  context.stroke();
+  context.fillStyle = colors.getPropertyValue("--mark");
+  context.beginPath();
+  context.arc(x(k), y(k), 4 * ratio, 0, 7);
+  context.fill();
+}
+
+// Where we are
+
+const state = { turn: 0 };
+
+function problem(error) {
+  $("status").replaceChildren(make("span", { class: "problem" }, error.message));
+}
+
+function present(id, heading, title) {
+  for (const it of ["layer", "pair"]) $(it).hidden = it !== id;
+  document.title = title;
+  if (state.moved) {
+    heading.scrollIntoView();
+    heading.focus({ preventScroll: true });
+  }
+  state.moved = true;
+}
+
+function parsed(hash) {
+  let text = hash.slice(1);
+  try { text = decodeURIComponent(text); } catch { /* not an address of ours: it is looked for as it stands */ }
+  const slash = text.lastIndexOf("/"), name = slash < 0 ? text : text.slice(0, slash), n = text ? STYLE.layers.findIndex((it) => it.name === name) : 0;
+  if (n < 0) return null;
+  if (slash < 0) return { n };
+  const found = /^(\d{1,6})(?:&(\d{1,6}))?$/.exec(text.slice(slash + 1));
+  return found && { n, i: Number(found[1]), j: Number(found[2] ?? found[1]) };
+}
+
+async function go() {
+  $("status").textContent = "";
+  const to = parsed(location.hash), layer = to && (await loadLayer(to.n));
+  if (!to || (to.i !== undefined && !(layer.units[to.i] && layer.units[to.j]))) {
+    state.turn++;
+    $("layer").hidden = $("pair").hidden = true;
+    throw new Error(`There is nothing to show of ${location.hash.slice(1)}. Addresses are like ${STYLE.layers[0].name}/17&203, of units that are listed.`);
+  }
+  for (const link of $("layers").querySelectorAll("a")) {
+    link.removeAttribute("aria-current");
+    if (link.getAttribute("href") === `#${encodeURIComponent(STYLE.layers[to.n].name)}`) link.setAttribute("aria-current", "true");
+  }
+  await (to.i === undefined ? showLayer(to.n) : showPair(to.n, to.i, to.j));
+}
+
+setUp();
+window.addEventListener("hashchange", () => go().catch(problem));
+go().catch(problem);

@@ -1,0 +1,177 @@
+"""Two styles compared: where a picture differs from a painting, by layer, unit, pair and place, in numbers, words, a figure."""
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from impasto.errors import BadImage, ImpastoWarning
+from impasto.geometry import field_of
+from impasto.images import Picture, read_picture, read_record, resize, scaled_size, to_pillow
+from impasto.lens.difference import Difference, differences, style_of, targets_of
+from impasto.lens.style import bring_to
+from impasto.lens.style_page import Original
+from impasto.nets import Net, features
+from impasto.recipe import Recipe, checked_recipe, make_recipe
+
+LISTED = 8  # units and pairs of a layer
+TILE, GAP, LINE = 300, 12, 22  # of the figure, in pixels
+AWAY, TOWARDS, PAPER, INK = (176, 70, 18), (24, 90, 150), (255, 255, 255), (34, 34, 34)
+
+
+def recipe_for(generated: Path | None, net: str, size: int) -> Recipe:
+    """The recipe that a picture was painted by; the default one of this net and size where it carries none."""
+    try:
+        record = {} if generated is None else read_record(generated)
+    except BadImage:
+        record = {}
+    recipe = record.get("recipe")
+    return checked_recipe(recipe) if isinstance(recipe, dict) else make_recipe(net=net, size=size)
+
+
+def check_painted_from(generated: Path, painting: Picture) -> None:
+    """Warn where a picture by Impasto was painted from another painting, or from more than this one."""
+    try:
+        styles = read_record(generated).get("inputs", {}).get("styles", [])
+    except BadImage:
+        return
+    if styles != [painting.sha256]:
+        said = "was painted from other paintings than this one" if painting.sha256 not in styles else "was painted from others too"
+        warnings.warn(
+            f"{generated.name} {said}: what is compared is its style and that of this one alone", ImpastoWarning, stacklevel=2
+        )
+
+
+def compare(painting: Path, other: Path, generated: Path | None, recipe: Recipe, net: Net) -> tuple[dict[str, Any], Image.Image]:
+    """What is to be told of how `other`, and `generated` where there is one, differ from a painting; and the figure.
+
+    The painting is as large as the recipe makes it, `other` has the recipe's size, `generated` its own: its J_style is
+    what transfer reports of it.
+    """
+    read = read_picture(painting)
+    pictures = {"other": bring_to(read_picture(other).image, recipe.size, net, recipe.style_layers)}
+    side = recipe.size
+    if generated is not None:
+        check_painted_from(generated, read)
+        pictures["generated"] = read_picture(generated, keep_hidden=True).image
+        side = max(pictures["generated"].shape[-2:])
+    image = resize(read.image, scaled_size(read.image, round(side * recipe.style_scale)))
+    targets = targets_of(image, recipe, net)
+    found = {name: differences(targets, picture, recipe, net) for name, picture in pictures.items()}
+    named = _Names(Original(image, painting.name, read.sha256, net, recipe.pooling))
+    about: dict[str, Any] = {"net": net.name, "pooling": recipe.pooling, "size": side, "painting": painting.name}
+    for name, path in (("other", other), ("generated", generated)):
+        if path is not None:
+            about[name] = {"picture": path.name, "style": style_of(found[name]), "layers": _layers(found[name], named)}
+    if generated is not None:
+        for layer, ours, theirs in zip(about["generated"]["layers"], found["generated"], found["other"], strict=True):
+            layer["remains"] = ours.cost / theirs.cost if theirs.cost else None
+    last = "generated" if generated is not None else "other"
+    return about, figure(found[last], pictures[last], about[last]["picture"], painting.name)
+
+
+class _Names:
+    """What units look like in the painting, layer by layer: its maps are kept, a unit is looked at when it is named."""
+
+    def __init__(self, painting: Original) -> None:
+        self.painting, self.maps, self.names = painting, dict[str, Tensor](), dict[tuple[str, int], str]()
+
+    @torch.no_grad()
+    def of(self, layer: str, unit: int) -> str:
+        if layer not in self.maps:
+            self.maps[layer] = features(self.painting.net, self.painting.image, [layer])[layer][0]
+        if (layer, unit) not in self.names:
+            own, field = self.maps[layer][[unit]], field_of(self.painting.net.layers, layer)
+            (patches,) = self.painting.patches(own, field)
+            self.names[layer, unit] = self.painting.described(patches, own[0].square())
+        return self.names[layer, unit]
+
+
+def _layers(found: Sequence[Difference], names: _Names) -> list[dict[str, Any]]:
+    total = style_of(found)
+    return [_layer(it, it.weight * it.cost / total if total else 0.0, names) for it in found]
+
+
+def _layer(it: Difference, share: float, names: _Names) -> dict[str, Any]:
+    """A layer's cost and weight, the share of J_style that they make, and the budget: what is listed and the rest sum to it."""
+    largest = it.units.argsort(descending=True)[:LISTED].tolist()
+    units = [_part(it, {"unit": n, "name": names.of(it.layer, n)}, float(it.units[n]), n, n) for n in largest]
+    upper = torch.triu(2 * it.pairs, 1) + it.pairs.diagonal().diag()
+    best = upper.flatten().argsort(descending=True)[:LISTED].tolist()
+    places = [(n // len(upper), n % len(upper)) for n in best]
+    pairs = [_part(it, {"i": i, "j": j}, float(upper[i, j]), i, j) for i, j in places]
+    signed = {"towards": float(it.places.clamp(max=0).sum()), "away": float(it.places.clamp(min=0).sum())}
+    about = {"layer": it.layer, "cost": it.cost, "weight": it.weight, "share": share, "units": units, "pairs": pairs}
+    rest = {"units_rest": it.cost - sum(u["cost"] for u in units), "pairs_rest": it.cost - sum(p["cost"] for p in pairs)}
+    return about | rest | {"places": signed}
+
+
+def _part(it: Difference, about: dict[str, Any], cost: float, i: int, j: int) -> dict[str, Any]:
+    return about | {"cost": cost, "share": cost / it.cost if it.cost else 0.0, "excess": float(it.excess[i, j])}
+
+
+def in_words(about: Mapping[str, Any]) -> list[str]:
+    """The lines that the command prints."""
+    lines = []
+    for name in ("other", "generated"):
+        if name in about:
+            told = about[name]
+            lines += [f"{told['picture']} against {about['painting']}: style cost {told['style']:.4g}"]
+            lines += [line for layer in told["layers"] for line in _layer_in_words(layer)]
+    return lines
+
+
+def _layer_in_words(layer: Mapping[str, Any]) -> list[str]:
+    remains = layer.get("remains")
+    left = "" if remains is None else f"; of the difference that was, {_percent(remains)} remains"
+    lines = [f"  {layer['layer']}: {_percent(layer['share'])} of the style cost{left}"]
+    for unit in layer["units"][:3]:
+        much = "too much" if unit["excess"] > 0 else "too little"
+        lines.append(f"    {much} of unit {unit['unit']}, {unit['name']}: {_percent(unit['share'])} of the layer's")
+    pair = next((it for it in layer["pairs"] if it["i"] != it["j"]), None)
+    if pair:
+        often = "too often" if pair["excess"] > 0 else "too seldom"
+        lines.append(f"    {often} units {pair['i']} and {pair['j']} together: {_percent(pair['share'])} of the layer's")
+    return lines
+
+
+def _percent(share: float) -> str:
+    """Whole per cent; below ten of them two digits."""
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
+
+
+# The figure
+
+
+def figure(found: Sequence[Difference], image: Tensor, name: str, painting: str) -> Image.Image:
+    """The signed map of each layer over the picture: orange where a place leads away from the painting, blue where towards it."""
+    total = style_of(found)
+    tiles = [_tile(it, image) for it in found]
+    across = min(3, len(tiles))
+    down = math.ceil(len(tiles) / across)
+    width, height = tiles[0].width + GAP, tiles[0].height + LINE + GAP
+    page = Image.new("RGB", (across * width + GAP, down * height + 2 * LINE + GAP), PAPER)
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(15)
+    said = f"{name}: orange leads away from {painting}, blue towards it"
+    draw.text((GAP, GAP), said, INK, ImageFont.load_default(17))
+    for n, (it, tile) in enumerate(zip(found, tiles, strict=True)):
+        x, y = GAP + n % across * width, 2 * LINE + n // across * height
+        draw.text((x, y), f"{it.layer}: {_percent(it.weight * it.cost / (total or 1))} of the style cost", INK, font)
+        page.paste(tile, (x, y + LINE))
+    return page
+
+
+def _tile(it: Difference, image: Tensor) -> Image.Image:
+    """Grey, tinted by the map at the layer's own resolution; a hundredth of the places is beyond the ends of the scale."""
+    height = max(1, round(TILE * image.shape[-2] / image.shape[-1]))
+    top = float(it.places.abs().flatten().sort().values[int(0.99 * (it.places.numel() - 1))]) or 1.0
+    signed = torch.nn.functional.interpolate((it.places / top).clamp(-1, 1)[None, None].float(), (height, TILE), mode="nearest")
+    grey = 0.25 + 0.7 * resize(image, (height, TILE)).mean(1, keepdim=True)
+    away, towards = (torch.tensor(color).view(1, 3, 1, 1) / 255 for color in (AWAY, TOWARDS))
+    tint = torch.where(signed > 0, away, towards)
+    return to_pillow(torch.lerp(grey.expand(1, 3, height, TILE), tint, 0.85 * signed.abs().sqrt()))

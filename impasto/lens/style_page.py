@@ -1,0 +1,370 @@
+"""A style shown: as a page that opens from disk, as one JSON object, and as a file of edits to start from.
+
+The page has the maps of all units that it lists, as float32: at every place it shows the two activations and their product, and
+adds the products up to G_ij.
+"""
+
+import base64
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from impasto.errors import BadRecipe
+from impasto.files import write_whole
+from impasto.geometry import Field, field_of
+from impasto.images import read_picture, resize, to_pillow, write_small
+from impasto.lens.collection import Row, Source
+from impasto.lens.index import Index, check_net, read_index
+from impasto.lens.pages import PARTS, begin, check_free, finish, short, write_script
+from impasto.lens.patches import Patch, patches_of, strongest_apart
+from impasto.lens.sheet import NAMES, SIDE, block, cut, read_each
+from impasto.lens.style import (
+    LayerStyle,
+    Pair,
+    bring_to,
+    by_lift,
+    by_value,
+    clustered,
+    direction_map,
+    division,
+    pairs_apart,
+    pairs_by_value,
+    pairs_together,
+    place_map,
+    read_style,
+    reference_values,
+    style_layers,
+)
+from impasto.lens.view import View
+from impasto.lens.words import described, whereabouts
+from impasto.nets import Net
+
+UNITS, PAIRS, LISTED = 8, 8, 50  # shown on the page of either list; listed in JSON
+SHOWN = SIDE * SIDE
+WIDE = 300  # pixels across of a picture of where something lives
+VEIL = 0.92  # of what is not there, how much of the painting is covered, by
+PALE = 0.93
+MADE_BY, EDIT = "style read", "style-edit.toml"
+COMPONENTS = 16  # of a direction that are written down
+FIXED = {"page.css": f"{PARTS}/page.css", "style.css": f"{PARTS}/style.css", "style.js": f"{PARTS}/style.js"}
+FIXED |= {"style.html": "index.html"}
+RANKINGS: dict[str, Callable[[LayerStyle, int], list[Pair]]] = {
+    "value": pairs_by_value,
+    "together": pairs_together,
+    "apart": pairs_apart,
+}
+
+
+@dataclass(frozen=True)
+class Original:
+    """The painting that was read: `image` (1, 3, H, W), what it is called, by which net, and how that pools."""
+
+    image: Tensor
+    name: str
+    sha256: str
+    net: Net
+    pooling: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.image.shape[-2], self.image.shape[-1]
+
+    def patches(self, maps: Tensor, field: Field) -> list[list[Patch]]:
+        """Of maps (N, h, w), of units or others, the painting's own patches: the strongest, apart by half a field, at most nine."""
+        values, places = strongest_apart(maps.float().numpy(), SHOWN, (field.size - 1) // (2 * field.stride))
+        row, view = Row(Source(self.name, self.name), self.sha256, *self.size), View(self.size, self.size, (0, 0), self.size)
+
+        def patch(value: float, y: int, x: int) -> Patch:
+            box = field.box(y, x)
+            return Patch(value, row, y, x, box, box, field.touches_padding(y, x, self.size), view)
+
+        return [
+            [patch(value, *place) for value, place in zip(ours.tolist(), there.tolist(), strict=True) if value > 0]
+            for ours, there in zip(values, places, strict=True)
+        ]
+
+    def described(self, patches: Iterable[Patch], where: Tensor) -> str:
+        """What patches of the painting look like, in words, and where most of a map (h, w) is."""
+        boxes = [patch.view.clip(patch.frame) for patch in patches]
+        return f"{described([self.image[0, :, y0:y1, x0:x1] for x0, y0, x1, y1 in boxes])}, {whereabouts(where)}"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A painting, read at a longer side of `size`: its layers, what is `left` of each (division), what lifts are over."""
+
+    painting: Original
+    styles: list[LayerStyle]
+    left: dict[str, dict[str, float]]
+    photographs: str
+    size: int
+
+
+def read_painting(path: Path, net: Net, layers: Sequence[str], size: int, pooling: str, against: Path | None = None) -> Reading:
+    """Read the style of a picture file. Raises BadImage, BadInput where there are no photographs, BadRecipe for unknown layers."""
+    names, picture = style_layers(net, layers), read_picture(path)
+    image = bring_to(picture.image, size, net, names)
+    styles = list(read_style(image, net, names, reference_values(against, net, names, size)))
+    photographs = "the bundled photographs" if against is None else f"the pictures in {against.name}"
+    painting = Original(image, path.name, picture.sha256, net, pooling)
+    return Reading(painting, styles, division(image, styles, net), photographs, size)
+
+
+class Shown:
+    """What is shown of a layer: the units and pairs that are listed, with names and patches."""
+
+    def __init__(self, style: LayerStyle, painting: Original) -> None:
+        self.style, self.painting = style, painting
+        self.field = field_of(painting.net.layers, style.layer)
+        self.by_value, self.by_lift = by_value(style, UNITS), by_lift(style, UNITS)
+        self.pairs = {name: ranking(style, PAIRS) for name, ranking in RANKINGS.items()}
+        paired = {unit for pairs in self.pairs.values() for pair in pairs for unit in pair}
+        self.units = sorted({*self.by_value, *self.by_lift, *paired})
+
+    @cached_property
+    def own(self) -> dict[int, list[Patch]]:
+        """The painting's own patches of each unit."""
+        return dict(zip(self.units, self.painting.patches(self.style.maps[self.units], self.field), strict=True))
+
+    @cached_property
+    def names(self) -> dict[int, str]:
+        """What each unit's patches look like."""
+        return {
+            unit: self.painting.described(patches, place_map(self.style.maps, unit, unit)) for unit, patches in self.own.items()
+        }
+
+    def share(self, unit: int) -> float:
+        """Of the diagonal's sum."""
+        return float(self.style.values[unit]) / self.style.total
+
+    def lift(self, unit: int) -> float | None:
+        """How many times as large as in photographs; None where it is silent there."""
+        lift = float(self.style.lift[unit])
+        return short(lift) if np.isfinite(lift) else None
+
+
+# As one object
+
+
+def to_json(reading: Reading) -> dict[str, Any]:
+    """All units of each layer and the first of each ranking of pairs; values are G_ij / (n_H n_W), the largest first."""
+    painting = reading.painting
+    about = {"painting": painting.name, "net": painting.net.name, "pooling": painting.pooling, "size": reading.size}
+    return about | {"layers": [_layer_to_json(style, reading.left[style.layer]) for style in reading.styles]}
+
+
+def _layer_to_json(style: LayerStyle, left: Mapping[str, float]) -> dict[str, Any]:
+    lift = [value if np.isfinite(value) else None for value in style.lift.tolist()]
+    units = [{"unit": n, "value": float(style.values[n]), "lift": lift[n]} for n in by_value(style, len(lift))]
+    pairs = {name: [_pair_to_json(style, *pair) for pair in ranking(style, LISTED)] for name, ranking in RANKINGS.items()}
+    about = {"layer": style.layer, "places": list(style.maps.shape[1:]), "units": units, "pairs": pairs["value"]}
+    directions = [
+        {"share": float(strength) / style.total, "units": _components(style, n)} for n, strength in enumerate(style.strengths)
+    ]
+    return about | {"together": pairs["together"], "apart": pairs["apart"], "directions": directions, "left": dict(left)}
+
+
+def _pair_to_json(style: LayerStyle, i: int, j: int) -> dict[str, Any]:
+    numbers = {"value": style.gram, "correlation": style.correlation, "chance": style.chance}
+    return {"i": i, "j": j} | {name: float(matrix[i, j]) for name, matrix in numbers.items()}
+
+
+def _components(style: LayerStyle, n: int, count: int = COMPONENTS) -> list[dict[str, Any]]:
+    """The largest of a direction."""
+    direction = style.directions[:, n]
+    largest = direction.abs().argsort(descending=True)[:count].tolist()
+    return [{"unit": unit, "component": float(direction[unit])} for unit in largest]
+
+
+# As a page
+
+
+def write_page(output: Path, reading: Reading, atlas: Path | None = None) -> bool:
+    """Write `output`/index.html and what it needs, and an edit to start from, unless there is one: whether it was written.
+
+    `atlas` is a scan whose patches show what units look for. Raises BadRecipe for one by another net, CannotWrite where the folder
+    holds anything else.
+    """
+    painting = reading.painting
+    index = check_page(output, painting.net, atlas)
+    parts, shown = begin(output, MADE_BY), [Shown(style, painting) for style in reading.styles]
+    write_small(parts / "painting.webp", to_pillow(painting.image))
+    for n, layer in enumerate(shown):
+        found = _write_nines(parts, n, layer, atlas, index) if atlas and index else {}
+        _write_layer(parts, n, layer, found)
+    write_script(parts / "data.js", "const STYLE = ", [_about(reading, shown)], ";")
+    finish(output, FIXED)
+    return write_edit(output / EDIT, edit_text(shown, painting))
+
+
+def _about(reading: Reading, shown: Sequence[Shown]) -> dict[str, Any]:
+    """What the page says of the painting as a whole."""
+    painting = reading.painting
+    about = {"painting": painting.name, "height": painting.size[0], "width": painting.size[1], "photographs": reading.photographs}
+    about |= {"net": NAMES.get(painting.net.name, painting.net.name), "pooling": painting.pooling, "version": version("impasto")}
+    layers = [{"name": it.style.layer, "size": it.field.size, **reading.left[it.style.layer]} for it in shown]
+    return about | {"layers": layers}
+
+
+def check_page(output: Path, net: Net, atlas: Path | None) -> Index | None:
+    """Raise now what write_page would raise after minutes of reading; the atlas's index."""
+    check_free(output, MADE_BY)
+    if atlas is None:
+        return None
+    index = read_index(atlas)
+    if index.setup.net != net.name:
+        raise BadRecipe(f"{atlas} is a scan by {index.setup.net}, the style is read by {net.name}: give --net {index.setup.net}")
+    check_net(index.setup, net)
+    return index
+
+
+def _write_nines(parts: Path, n: int, shown: Shown, folder: Path, index: Index) -> dict[int, str]:
+    """The patches of the scan that excite each unit most: {unit: its file}; none where the layer was not scanned."""
+    layer = shown.style.layer
+    if layer not in index.layers:
+        return {}
+    patches = {
+        unit: [it for it in found[:SHOWN] if it.value > 0] for unit, found in patches_of(folder, index, layer, shown.units).items()
+    }
+    cells: dict[int, list[tuple[Patch, Image.Image] | None]] = {unit: [None] * len(found) for unit, found in patches.items()}
+    for picture, places in read_each(patches):
+        pixels = to_pillow(picture)
+        for unit, rank, patch in places:
+            cells[unit][rank] = patch, cut(patch, pixels)
+    for unit, found in cells.items():
+        write_small(parts / f"{n:02}-nine-{unit}.webp", block(found))
+    return {unit: f"{n:02}-nine-{unit}.webp" for unit in cells}
+
+
+def _write_layer(parts: Path, n: int, shown: Shown, nines: Mapping[int, str]) -> None:
+    style, painting, pixels = shown.style, shown.painting, to_pillow(shown.painting.image)
+    for unit in shown.units:
+        write_small(parts / f"{n:02}-own-{unit}.webp", _block(shown.own[unit], pixels))
+        write_small(parts / f"{n:02}-where-{unit}-{unit}.webp", spotlight(painting.image, place_map(style.maps, unit, unit)))
+        packed_map = packed(style.maps[unit].numpy().astype("<f4"))
+        write_script(parts / f"{n:02}-map-{unit}.js", f'mapped({n}, {unit}, "{packed_map}"', [], ");")
+    pairs = sorted({pair for found in shown.pairs.values() for pair in found})
+    for i, j in pairs:
+        product = place_map(style.maps, i, j)
+        (patches,) = painting.patches(product[None], shown.field)
+        write_small(parts / f"{n:02}-where-{i}-{j}.webp", spotlight(painting.image, product))
+        write_small(parts / f"{n:02}-own-{i}-{j}.webp", _block(patches, pixels))
+    lines = [_numbers(shown), {"units": {unit: _unit(shown, unit, nines) for unit in shown.units}}]
+    lines += [{"pairs": {f"{i}&{j}": _pair_to_json(style, i, j) for i, j in pairs}}, {"directions": _directions(parts, n, shown)}]
+    write_script(parts / f"{n:02}.js", f"arrived({n}, Object.assign(\n", [*lines, _matrices(style)], "));")
+
+
+def _block(patches: Sequence[Patch], pixels: Image.Image) -> Image.Image:
+    return block([(patch, cut(patch, pixels)) for patch in patches])
+
+
+def _numbers(shown: Shown) -> dict[str, Any]:
+    style, field = shown.style, shown.field
+    about = {"channels": len(style.maps), "height": style.maps.shape[1], "width": style.maps.shape[2]}
+    about |= {"size": field.size, "stride": field.stride, "padding": field.padding}
+    return about | {"byValue": shown.by_value, "byLift": shown.by_lift, "lists": {name: list(p) for name, p in shown.pairs.items()}}
+
+
+def _unit(shown: Shown, unit: int, nines: Mapping[int, str]) -> dict[str, Any]:
+    found = {"name": shown.names[unit], "value": float(shown.style.values[unit]), "share": short(shown.share(unit))}
+    return found | {"lift": shown.lift(unit), "patches": len(shown.own[unit]), "nine": nines.get(unit)}
+
+
+def _directions(parts: Path, n: int, shown: Shown) -> list[dict[str, Any]]:
+    """Each leading direction with where it lives, and what the painting looks like there."""
+    style, painting, found = shown.style, shown.painting, []
+    maps = torch.stack([direction_map(style.maps, direction) for direction in style.directions.mT])
+    for k, patches in enumerate(painting.patches(maps, shown.field)):
+        write_small(parts / f"{n:02}-direction-{k}.webp", spotlight(painting.image, maps[k]))
+        write_small(parts / f"{n:02}-direction-{k}-own.webp", _block(patches, to_pillow(painting.image)))
+        about = {"name": painting.described(patches, maps[k]), "share": short(float(style.strengths[k]) / style.total)}
+        found.append(about | {"units": [[it["unit"], short(it["component"])] for it in _components(style, k, 6)]})
+    return found
+
+
+def _matrices(style: LayerStyle) -> dict[str, Any]:
+    """Both matrices in the order of the clustering, a byte an entry: G / M by its logarithm, correlations from -1 to 1."""
+    order = clustered(style.correlation)
+    gram, correlated = style.gram[order][:, order], style.correlation[order][:, order]
+    largest = float(gram.max()) or 1.0
+    positive = gram[gram > 0].sort().values
+    least = max(float(positive[len(positive) // 50]), 1e-6 * largest) if len(positive) else largest
+    shade = ((gram.clamp(min=least) / least).log() / max(np.log(largest / least), 1e-9) * 255).round()
+    found = {"order": order, "least": short(least), "largest": short(largest), "gram": packed(shade.numpy().astype(np.uint8))}
+    return found | {"correlation": packed((correlated * 127).round().numpy().astype(np.int8))}
+
+
+def packed(values: np.ndarray[Any, Any]) -> str:
+    """The bytes of an array, deflated, in base64."""
+    return base64.b64encode(zlib.compress(values.tobytes(), 9)).decode("ascii")
+
+
+def spotlight(image: Tensor, map: Tensor) -> Image.Image:
+    """(1, 3, H, W) and (h, w), nothing below 0 -> the painting where the map is, pale where it is not, WIDE pixels across."""
+    height = max(1, round(WIDE * image.shape[-2] / image.shape[-1]))
+    top = float(torch.quantile(map.double().flatten()[:: max(1, map.numel() // 10**6)], 0.99)) or float(map.max()) or 1.0
+    lit = resize((map[None, None] / top).clamp(0, 1).float(), (height, WIDE)).sqrt()
+    small = resize(image, (height, WIDE))
+    grey = VEIL * PALE + (1 - VEIL) * small.mean(1, keepdim=True)
+    return to_pillow(lit * small + (1 - lit) * grey)
+
+
+# As a file of edits
+
+
+def edit_text(shown: Sequence[Shown], painting: Original) -> str:
+    """A style edit that changes nothing: the units, pairs and directions a person may want to change, named, each with gain 1."""
+    return "\n".join([EDIT_HEAD.format(name=painting.name.encode("ascii", "replace").decode()), *map(_layer_edit, shown)])
+
+
+EDIT_HEAD = """# Changes to the style of {name}. As it stands it changes nothing: put other numbers.
+#
+#   impasto transfer PHOTOGRAPH PAINTING --style-edit THIS-FILE
+#
+# A gain says how many times as active something is to be in the picture: 2 more of it, 0.5 less, 0 none.
+# A weight says how much it matters that it comes out so: 0 do not care. As {{ gain = 2, weight = 0.5 }}.
+# A number alone is a gain. Names count up to the first number; the rest is for you. Lines can go.
+# With two paintings, paintings = [1, 0] in a layer takes that layer from the first alone.
+"""
+
+
+def _layer_edit(shown: Shown) -> str:
+    name, style = shown.style.layer, shown.style
+    lines = [
+        f"[{name}]  # sees {shown.field.size} x {shown.field.size} pixels",
+        "gain = 1.0",
+        "weight = 1.0",
+        "",
+        f"[{name}.units]",
+    ]
+    for unit in dict.fromkeys([*shown.by_value[:6], *shown.by_lift[:6]]):
+        lift = shown.lift(unit)
+        said = f"{100 * shown.share(unit):.1f} % of the layer" + ("" if lift is None else f", {lift:.2g} times as in photographs")
+        lines.append(f'"{unit} {shown.names[unit]}" = 1.0  # {said}')
+    lines += ["", f"[{name}.pairs]"]
+    for i, j in dict.fromkeys([*shown.pairs["together"][:3], *shown.pairs["apart"][:3]]):
+        said = f"correlation {float(style.correlation[i, j]):.2f}, chance {float(style.chance[i, j]):.2f}"
+        lines.append(f'"{i} & {j} {shown.names[i]}; {shown.names[j]}" = 1.0  # {said}')
+    for n, strength in enumerate(style.strengths.tolist()):
+        said = f"style direction {n + 1}, {100 * strength / style.total:.0f} % of the layer"
+        components = ", ".join(f"{it['unit']} = {it['component']:.4f}" for it in _components(style, n))
+        lines += ["", f"[[{name}.directions]]  # {said}", "gain = 1.0", f"units = {{ {components} }}"]
+    return "\n".join([*lines, ""])
+
+
+def write_edit(path: Path, text: str) -> bool:
+    """Write the file, unless there is one: it may have been changed by hand. Whether it was written."""
+    if path.exists():
+        return False
+    write_whole(path, lambda file: file.write(text.encode("ascii")))
+    return True

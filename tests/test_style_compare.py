@@ -1,0 +1,88 @@
+"""Two styles compared: what remains sums to the cost that transfer reports, by its recipe, and too little is told from too much."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from impasto.errors import ImpastoWarning
+from impasto.images import read_picture, to_pillow, write_picture
+from impasto.lens.style_compare import compare, in_words, recipe_for
+from impasto.recipe import make_recipe
+from impasto.transfer import costs_of
+from tests.conftest import picture, save, tiny_net
+
+KNOBS = {"content_layers": {"conv2_1": 1.0}, "style_layers": {"conv1_1": 0.3, "conv2_1": 2.0}, "size": 48, "style_scale": 1.25}
+EDIT = {"conv2_1": {"gain": 1.5, "units": {"2": {"weight": 0.0}, "0": 2}}}
+
+
+@pytest.fixture
+def pictures(tmp_path) -> tuple[Path, Path, Path]:
+    """A painting, a photograph, and what was painted of it."""
+    return tuple(save(tmp_path / f"{name}.png", picture(*size)) for name, size in SIZES.items())
+
+
+SIZES = {"painting": (50, 60, 1), "photo": (36, 48, 2), "painted": (36, 48, 3)}
+
+
+@pytest.mark.parametrize("norm", ["mean", "paper"])
+@pytest.mark.parametrize("edit", [{}, EDIT], ids=["plain", "edited"])
+def test_the_budget_sums_to_the_cost_that_transfer_reports(pictures, norm, edit):
+    painting, photo, painted = pictures
+    recipe, net = make_recipe(**KNOBS, style_norm=norm, style_edit=edit), tiny_net()
+    about, _ = compare(painting, photo, painted, recipe, net)
+    image, content, style = (read_picture(path).image for path in (painted, photo, painting))
+    costs = costs_of(image, content, [style], recipe, net)
+    assert about["generated"]["style"] == pytest.approx(costs["style"], rel=1e-5)
+    total = 0.0
+    for layer in about["generated"]["layers"]:
+        for parts, rest in (("units", "units_rest"), ("pairs", "pairs_rest")):
+            assert sum(it["cost"] for it in layer[parts]) + layer[rest] == pytest.approx(layer["cost"], rel=1e-12)
+        assert layer["places"]["towards"] + layer["places"]["away"] == pytest.approx(layer["cost"], rel=1e-9)
+        assert layer["places"]["towards"] <= 0 <= layer["places"]["away"]
+        total += layer["weight"] * layer["cost"]
+    assert total == pytest.approx(about["generated"]["style"], rel=1e-12)
+    assert sum(layer["share"] for layer in about["generated"]["layers"]) == pytest.approx(1)
+
+
+def test_a_painting_does_not_differ_from_itself(pictures):
+    recipe = make_recipe(**{**KNOBS, "style_scale": 1.0})
+    about, figure = compare(pictures[0], pictures[0], None, recipe, tiny_net())
+    assert about["other"]["style"] == 0 and figure.width > 300 and "generated" not in about
+
+
+def test_what_is_too_little_and_too_much_is_said(pictures, tmp_path):
+    dark = tmp_path / "dark.png"
+    to_pillow(0.3 * picture(50, 60, 1)).save(dark)
+    recipe = make_recipe(**{**KNOBS, "style_scale": 1.0})
+    net = tiny_net()
+    about, _ = compare(pictures[0], dark, None, recipe, net)
+    grams = {it["layer"]: it for it in about["other"]["layers"]}
+    assert all(pair["cost"] >= 0 for layer in grams.values() for pair in layer["pairs"])
+    said = "\n".join(in_words(about))
+    assert "dark.png against painting.png: style cost" in said and "conv1_1" in said
+    for unit in grams["conv1_1"]["units"][:3]:
+        assert ("too much" if unit["excess"] > 0 else "too little") + f" of unit {unit['unit']}" in said
+
+
+def test_the_recipe_is_that_of_the_picture_where_it_carries_one(tmp_path):
+    recipe, file = make_recipe(size=64, seed=7), tmp_path / "painted.png"
+    write_picture(file, picture(40, 64), record={"recipe": recipe.model_dump(mode="json")})
+    assert recipe_for(file, "alexnet", 100) == recipe
+    assert recipe_for(save(tmp_path / "plain.png", picture(40, 64)), "alexnet", 100) == make_recipe(net="alexnet", size=100)
+
+
+def test_a_picture_painted_from_another_painting_is_told(pictures, tmp_path):
+    painting, photo, _ = pictures
+    file = tmp_path / "other.png"
+    for styles, said in ((["0"], "from other paintings"), ([read_picture(painting).sha256, "0"], "from others too")):
+        write_picture(file, picture(36, 48), record={"inputs": {"styles": styles}})
+        with pytest.warns(ImpastoWarning, match=said):
+            compare(painting, photo, file, make_recipe(**KNOBS), tiny_net())
+
+
+def test_the_figure_is_orange_where_places_lead_away(pictures):
+    _, figure = compare(pictures[0], pictures[1], pictures[2], make_recipe(**KNOBS), tiny_net())
+    pixels = np.asarray(figure).astype(float)
+    leaning = pixels[..., 0] - pixels[..., 2]
+    assert (leaning > 40).any() and (leaning < -40).any()
