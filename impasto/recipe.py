@@ -245,7 +245,7 @@ PRESETS: dict[str, tuple[Callable[[str], dict[str, Any]], dict[str, Any]]] = {
             "falloff": 0.5,
             "size": 256,
             "coarsest": 16384,
-            "steps": 150,
+            "steps": 100,
         },
     ),
 }
