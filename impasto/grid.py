@@ -22,6 +22,8 @@ from impasto.lens.sheet import GAP, INK, MARGIN, OUTSIDE, PAPER, SMALL, TEXT, fo
 from impasto.painting import Painting
 from impasto.recipe import STYLE_LAYERS, Recipe, make_recipe
 
+ONE_SCALE = 16384  # for coarsest: as large as any picture
+FROM_NOISE = {"draft": 50, "standard": 100, "fine": 200}  # steps at one scale
 DRAFT = {"quality": "draft", "size": 256}
 SHOWN, LABEL, LINE = 256, 128, SMALL + 6  # longer side of a picture on the sheet, of one in a label; a line of text
 
@@ -150,21 +152,21 @@ def reconstructions(content: Path, style: Path, knobs: Mapping[str, Any]) -> Gri
     """Figure 1 of the paper: the content of each layer alone, and the style up to it, each from noise at one scale."""
     title = "What each layer knows: content and style reconstructed (Gatys, Ecker & Bethge 2015, figure 1)"
     rows = (Label("the content of this layer", content), Label("the style up to this layer", style))
-    layers = _style_layers(knobs)
+    layers, steps = _style_layers(knobs), _steps(knobs)
     cells = {}
     for n, layer in enumerate(layers, 1):
-        cells[1, n] = make_cell({"preset": "inversion", "content": content, "content_layers": layer, **knobs})
-        texture = {"preset": "texture", "content": style, "style_layers": f"..{layer}", "coarsest": 16384, "steps": 150}
+        cells[1, n] = make_cell({"preset": "inversion", "content": content, "content_layers": layer, "steps": steps, **knobs})
+        texture = {"preset": "texture", "content": style, "style_layers": f"..{layer}", "coarsest": ONE_SCALE, "steps": steps}
         cells[2, n] = make_cell({**texture, **knobs})
     return Grid(title, rows, tuple(map(Label, layers)), cells)
 
 
 def style_layers(content: Path, style: Path, knobs: Mapping[str, Any]) -> Grid:
-    """Figure 3 of the paper: style layers up to each one, against alpha / beta, from noise."""
+    """Figure 3 of the paper: style layers up to each one, against alpha / beta, from noise at one scale."""
     title = "Style up to a layer against alpha/beta (Gatys, Ecker & Bethge 2015, figure 3)"
     rows = [(Label(f"up to {layer}"), {"style_layers": f"..{layer}"}) for layer in _style_layers(knobs)]
-    base = {"content": content, "styles": (style,), "init": "noise", **knobs}
-    return crossed(title, rows, axis(["ratio", *RATIOS]), base)
+    alone = {"init": "noise", "coarsest": ONE_SCALE, "steps": _steps(knobs), "detail": 0.0, "strokes": 0.0}
+    return crossed(title, rows, axis(["ratio", *RATIOS]), {"content": content, "styles": (style,), **alone, **knobs})
 
 
 def content_layers(content: Path, style: Path, knobs: Mapping[str, Any]) -> Grid:
@@ -186,6 +188,10 @@ def make_figure(name: str, pictures: Sequence[Path], knobs: Mapping[str, Any]) -
         raise BadRecipe(f"the figure {name} shows a content and a style picture, got {len(pictures)} pictures")
     content, style = pictures
     return FIGURES[name](content, style, knobs)
+
+
+def _steps(knobs: Mapping[str, Any]) -> int:
+    return FROM_NOISE.get(str(knobs.get("quality")), FROM_NOISE["standard"])
 
 
 def _style_layers(knobs: Mapping[str, Any]) -> list[str]:

@@ -227,10 +227,10 @@ PRESETS: dict[str, tuple[Callable[[str], dict[str, Any]], dict[str, Any]]] = {
     ),
     # The course's style cost of one layer alone.
     "single-layer": (_third_layer, {"style_norm": "paper"}),
-    # Style and no content (arXiv:1505.07376).
+    # Style and no content (arXiv:1505.07376). At 128 px there are so few places that they would come back in their order.
     "texture": (
         _style_alone,
-        {"alpha": 0.0, "init": "noise", "pooling": "avg", "falloff": 0.5, "coarsest": 128, "steps": 60, "fine_steps": 60},
+        {"alpha": 0.0, "init": "noise", "pooling": "avg", "falloff": 0.5, "coarsest": 256, "steps": 100, "fine_steps": 60},
     ),
     # Content and no style (arXiv:1412.0035), at one scale: a coarser one would tell what the layer does not.
     "inversion": (

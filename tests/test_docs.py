@@ -71,7 +71,9 @@ def test_how_it_works_works(capsys):
     """Its Python blocks one after the other; a block of text behind one is what it prints."""
     torch.manual_seed(0)
     names: dict[str, object] = {}
-    for block, printed in re.findall(r"```python\n(.*?)```(?:\n\n```\n(.*?)```)?", (DOCS / "how-it-works.md").read_text(), re.DOTALL):
+    for block, printed in re.findall(
+        r"```python\n(.*?)```(?:\n\n```\n(.*?)```)?", (DOCS / "how-it-works.md").read_text(), re.DOTALL
+    ):
         exec(compile(block, "how-it-works.md", "exec"), names)
         assert capsys.readouterr().out == printed
 
