@@ -234,6 +234,7 @@ def grid(
     cells: Path | None = None,
     resume: Annotated[bool, Parameter(negative=())] = False,
     max_memory: str | None = None,
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     json: Annotated[bool, Parameter(negative=())] = False,
     quiet: Quiet = False,
     knobs: Annotated[Knobs | None, Parameter(name="*", group=KNOBS)] = None,  # type: ignore[valid-type]
@@ -264,6 +265,8 @@ def grid(
         Continue the painting that was interrupted.
     max_memory
         The most memory that the process may hold (800MB, 2.5GB).
+    device
+        Where to compute.
     json
         Print one JSON object with the recipe and the file of each cell instead of the path.
     """
@@ -274,11 +277,11 @@ def grid(
         raise BadRecipe("--figure has its own rows and columns: give either")
     made = make_figure(figure, pictures, given) if figure else make_grid(pictures, rows or [], columns or [], given)
     if paint:
-        cell, way = cell_at(made, paint), Way(resume=resume, max_memory=max_memory, json=json, quiet=quiet)
+        cell, way = cell_at(made, paint), Way(resume=resume, max_memory=max_memory, device=device, json=json, quiet=quiet)
         _carry_out(cell.content, cell.styles, output, cell.recipe, way)
         return
     sheet = Sheet(made, output, cells)
-    _paint_sheet(sheet, quiet, resume, None if max_memory is None else _bytes(max_memory))
+    _paint_sheet(sheet, quiet, resume, device, None if max_memory is None else _bytes(max_memory))
     print(json_.dumps(sheet.report()) if json else output)
     sheet.check()
 
@@ -532,12 +535,13 @@ def _carry_out(content: Path, styles: tuple[Path, ...], output: Path, recipe: Re
     print(json_.dumps(painting.report()) if way.json else output)
 
 
-def _paint_sheet(sheet: "Sheet", quiet: bool, resume: bool, max_memory: float | None) -> None:
+def _paint_sheet(sheet: "Sheet", quiet: bool, resume: bool, device: str, max_memory: float | None) -> None:
     """The cells that are not there yet, one after the other, then the sheet; on Ctrl-C with what there is."""
+    from impasto.nets import choose_place
 
-    def work(place: tuple[int, int], painting: "Painting") -> None:
+    def work(spot: tuple[int, int], painting: "Painting") -> None:
         if not quiet:
-            say(f"{sheet.name_of(place)} ({len(sheet.found) + 1} of {len(sheet.grid.cells)})")
+            say(f"{sheet.name_of(spot)} ({len(sheet.found) + 1} of {len(sheet.grid.cells)})")
         try:
             watch(painting.steps(resume=resume), painting.scales, quiet)
         except KeyboardInterrupt:
@@ -545,7 +549,7 @@ def _paint_sheet(sheet: "Sheet", quiet: bool, resume: bool, max_memory: float | 
             raise
 
     try:
-        sheet.paint(work, max_memory)
+        sheet.paint(work, place=choose_place(device, "auto"), max_memory=max_memory)
     except KeyboardInterrupt:
         sheet.write()
         say(f"stopped: {sheet.output} is the sheet so far, --resume goes on from there")

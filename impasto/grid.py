@@ -27,7 +27,7 @@ FROM_NOISE = {"draft": 50, "standard": 100, "fine": 200}  # steps at one scale
 DRAFT = {"quality": "draft", "size": 256}
 SHOWN, LABEL, LINE = 256, 128, SMALL + 6  # longer side of a picture on the sheet, of one in a label; a line of text
 
-Place = tuple[int, int]  # row and column, from 1
+Spot = tuple[int, int]  # row and column, from 1
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Grid:
     title: str
     rows: tuple[Label, ...]
     columns: tuple[Label, ...]
-    cells: dict[Place, Cell]
+    cells: dict[Spot, Cell]
 
 
 Axis = list[tuple[Label, dict[str, Any]]]  # of each row or column what is changed; "content", "styles" and "ratio" are no knobs
@@ -97,8 +97,8 @@ def axis(words: Sequence[str]) -> Axis:
 
 def crossed(title: str, rows: Axis, columns: Axis, base: Mapping[str, Any]) -> Grid:
     """Every row with every column."""
-    places = [(r, c) for r in range(1, len(rows) + 1) for c in range(1, len(columns) + 1)]
-    cells = {(r, c): make_cell({**base, **rows[r - 1][1], **columns[c - 1][1]}) for r, c in places}
+    spots = [(r, c) for r in range(1, len(rows) + 1) for c in range(1, len(columns) + 1)]
+    cells = {(r, c): make_cell({**base, **rows[r - 1][1], **columns[c - 1][1]}) for r, c in spots}
     return Grid(title, tuple(label for label, _ in rows), tuple(label for label, _ in columns), cells)
 
 
@@ -138,11 +138,11 @@ def _ratio(value: str) -> Fraction:
 def cell_at(grid: Grid, text: str) -> Cell:
     """The cell at "row,column". Raises BadRecipe."""
     row, _, column = text.replace(" ", "").partition(",")
-    place = (int(row), int(column)) if row.isdecimal() and column.isdecimal() else (0, 0)
-    if place not in grid.cells:
+    spot = (int(row), int(column)) if row.isdecimal() and column.isdecimal() else (0, 0)
+    if spot not in grid.cells:
         size = f"{len(grid.rows)} rows and {len(grid.columns)} columns"
         raise BadRecipe(f"the cell is {text!r}, must be a row and a column as 1,1; there are {size}")
-    return grid.cells[place]
+    return grid.cells[spot]
 
 
 # The papers' figures
@@ -210,23 +210,26 @@ class Sheet:
         self.grid, self.output = grid, output
         self.folder = folder or output.with_name(f"{output.stem}-cells")
         make_folder(self.folder)
-        self.found: dict[Place, Path | ImpastoError] = {}
+        self.found: dict[Spot, Path | ImpastoError] = {}
 
-    def name_of(self, place: Place) -> str:
+    def name_of(self, spot: Spot) -> str:
         """A cell in words: its row and its column."""
-        labels = (self.grid.rows[place[0] - 1].text, self.grid.columns[place[1] - 1].text)
+        labels = (self.grid.rows[spot[0] - 1].text, self.grid.columns[spot[1] - 1].text)
         return ", ".join(text for text in labels if text)
 
-    def paint(self, work: Callable[[Place, Painting], None], max_memory: float | None = None) -> None:
-        """Have `work` go through the steps of each painting that is not there yet. One that fails does not end the others."""
-        for place, cell in self.grid.cells.items():
+    def paint(self, work: Callable[[Spot, Painting], None], **how: Any) -> None:
+        """Have `work` go through the steps of each painting that is not there yet; `how` are options of Painting.
+
+        One that fails does not end the others.
+        """
+        for spot, cell in self.grid.cells.items():
             try:
                 path = self.folder / f"{name_of(cell)}.png"
                 if not is_painted(path):
-                    work(place, Painting(cell.content, cell.styles, path, cell.recipe, max_memory=max_memory))
-                self.found[place] = path
+                    work(spot, Painting(cell.content, cell.styles, path, cell.recipe, **how))
+                self.found[spot] = path
             except ImpastoError as error:
-                self.found[place] = error
+                self.found[spot] = error
 
     def write(self) -> None:
         """The sheet, with what there is of it so far. Raises the first error where no cell could be painted."""
@@ -238,7 +241,7 @@ class Sheet:
 
     def check(self) -> None:
         """Raise SomeFailed where a cell could not be painted."""
-        failed = [(place, found) for place, found in self.found.items() if isinstance(found, ImpastoError)]
+        failed = [(spot, found) for spot, found in self.found.items() if isinstance(found, ImpastoError)]
         if failed:
             (row, column), error = failed[0]
             raise SomeFailed(f"{len(failed)} of {len(self.grid.cells)} cells failed, row {row}, column {column} first: {error}")
@@ -278,9 +281,9 @@ def is_painted(path: Path) -> bool:
 # Drawing it
 
 
-def draw(grid: Grid, found: Mapping[Place, Path | ImpastoError]) -> Image.Image:
+def draw(grid: Grid, found: Mapping[Spot, Path | ImpastoError]) -> Image.Image:
     """The sheet: title, labels, paintings; why one is missing stands in its place."""
-    shown = {place: _small(it, SHOWN) for place, it in found.items() if isinstance(it, Path)}
+    shown = {spot: _small(it, SHOWN) for spot, it in found.items() if isinstance(it, Path)}
     width, height = (max((picture.size[n] for picture in shown.values()), default=SHOWN) for n in (0, 1))
     rows, columns = [_label(it, LABEL) for it in grid.rows], [_label(it, width) for it in grid.columns]
     left = MARGIN + max(label.width for label in rows) + (GAP if any(it.text for it in grid.rows) else 0)

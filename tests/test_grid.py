@@ -210,7 +210,7 @@ def test_a_bad_cell_does_not_lose_the_others(files):
     sheet = painted(make_grid(files[:1], ["styles", bad, files[1]], [], KNOBS), files[2])
     assert isinstance(sheet.found[1, 1], BadImage) and isinstance(sheet.found[2, 1], Path)
     assert [cell["error"] is None for cell in sheet.report()["cells"]] == [False, True]
-    with pytest.raises(ImpastoError, match="1 of 2 cells failed, row 1, column 1 first: .*no picture") as error:
+    with pytest.raises(ImpastoError, match=r"1 of 2 cells failed, row 1, column 1 first: .*no picture") as error:
         sheet.check()
     assert error.value.exit_code == 3
 
