@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from impasto.errors import BadImage, BadRecipe, ImpastoError, SomeFailed
+from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, SomeFailed
 from impasto.files import check_writable, make_folder, sha256
 from impasto.images import check_format, read_picture, read_record, to_pillow, write_picture
 from impasto.lens.sheet import GAP, INK, MARGIN, OUTSIDE, PAPER, SMALL, TEXT, font, wrapped, write_lines
@@ -71,10 +71,11 @@ def make_grid(pictures: Sequence[Path], rows: Sequence[str], columns: Sequence[s
     """
     if not rows and not columns:
         raise BadRecipe("there is nothing to compare: give --rows beta 5 15 50, --columns, or --figure")
+    names = [words[0].replace("-", "_") for words in (rows, columns) if words]
+    if len(set(names)) < len(names):
+        raise BadRecipe(f"{names[0]} is on both axes: give two different ones")
     down, across = axis(rows), axis(columns)
-    base = {**_inputs(pictures, {words[0] for words in (rows, columns) if words}), **knobs}
-    title = " against ".join(words[0].replace("-", "_") for words in (rows, columns) if words)
-    return crossed(title, down, across, base)
+    return crossed(" against ".join(names), down, across, {**_inputs(pictures, names), **knobs})
 
 
 def axis(words: Sequence[str]) -> Axis:
@@ -84,15 +85,33 @@ def axis(words: Sequence[str]) -> Axis:
     name, values = words[0].replace("-", "_"), words[1:]
     if not values:
         raise BadRecipe(f"{words[0]} has no values: give some, as {words[0]} 1 2 3")
-    if name in ("contents", "styles"):
-        paths = [Path(value) for value in values]
-        key = "content" if name == "contents" else name
-        return [(Label(path.stem, path), {key: path if key == "content" else (path,)}) for path in paths]
-    if name == "ratio":
-        return [(Label(f"alpha/beta = {value}"), {name: _ratio(value)}) for value in values]
+    if name in NO_KNOBS:
+        return [NO_KNOBS[name](value) for value in values]
     if name not in Recipe.model_fields:
-        raise BadRecipe(f"there is no {words[0]}, there are contents, styles, ratio, {', '.join(Recipe.model_fields)}")
+        raise BadRecipe(f"there is no {words[0]}, there are {', '.join((*NO_KNOBS, *Recipe.model_fields))}")
     return [(Label(f"{name} = {value}"), {name: value}) for value in values]
+
+
+def _content(value: str) -> tuple[Label, dict[str, Any]]:
+    return Label(Path(value).stem, Path(value)), {"content": Path(value)}
+
+
+def _style(value: str) -> tuple[Label, dict[str, Any]]:
+    return Label(Path(value).stem, Path(value)), {"styles": (Path(value),)}
+
+
+def _ratio(value: str) -> tuple[Label, dict[str, Any]]:
+    """Of 1/15, 0.07 or 1e-3."""
+    try:
+        ratio = Fraction(value)
+    except (ValueError, ZeroDivisionError):
+        ratio = Fraction(0)
+    if ratio <= 0:
+        raise BadRecipe(f"ratio is {value!r}, must be a number above 0, as 1/15 or 1e-3")
+    return Label(f"alpha/beta = {value}"), {"ratio": float(ratio)}
+
+
+NO_KNOBS: dict[str, Callable[[str], tuple[Label, dict[str, Any]]]] = {"contents": _content, "styles": _style, "ratio": _ratio}
 
 
 def crossed(title: str, rows: Axis, columns: Axis, base: Mapping[str, Any]) -> Grid:
@@ -109,30 +128,19 @@ def make_cell(knobs: dict[str, Any]) -> Cell:
         raise BadRecipe("there is no content picture")
     recipe = make_recipe(**knobs)
     if ratio is not None:
-        recipe = make_recipe(**{**knobs, "beta": recipe.alpha / float(ratio)})
+        recipe = make_recipe(**{**knobs, "beta": recipe.alpha / ratio})
     if not styles and recipe.has_style and not recipe.has_content:
         styles = (content,)  # a texture
     return Cell(content, styles or (), recipe)
 
 
-def _inputs(pictures: Sequence[Path], axes: set[str]) -> dict[str, Any]:
+def _inputs(pictures: Sequence[Path], axes: Sequence[str]) -> dict[str, Any]:
     """The pictures that all cells share."""
     given = list(pictures)
     content = {} if "contents" in axes or not given else {"content": given.pop(0)}
     if "styles" in axes and given:
         raise BadRecipe(f"styles are given twice, {given[0]} and as an axis")
     return {**content, "styles": tuple(given)}
-
-
-def _ratio(value: str) -> Fraction:
-    """1/15, 0.07 or 1e-3."""
-    try:
-        ratio = Fraction(value)
-    except (ValueError, ZeroDivisionError):
-        ratio = Fraction(0)
-    if ratio <= 0:
-        raise BadRecipe(f"ratio is {value!r}, must be a number above 0, as 1/15 or 1e-3")
-    return ratio
 
 
 def cell_at(grid: Grid, text: str) -> Cell:
@@ -178,7 +186,7 @@ def content_layers(content: Path, style: Path, knobs: Mapping[str, Any]) -> Grid
     return crossed(title, axis(()), columns, base)
 
 
-RATIOS = ("1/150", "1/50", "1/15", "1/5")
+RATIOS = ("1/100", "1/20", "1/4", "1")
 FIGURES = {"reconstructions": reconstructions, "style-layers": style_layers, "content-layers": content_layers}
 
 
@@ -207,6 +215,8 @@ class Sheet:
     def __init__(self, grid: Grid, output: Path, folder: Path | None = None) -> None:
         check_format(output)
         check_writable(output)
+        if any(output.resolve() == path.resolve() for cell in grid.cells.values() for path in (cell.content, *cell.styles)):
+            raise CannotWrite(f"{output} is one of the pictures to paint from: name another file with -o")
         self.grid, self.output = grid, output
         self.folder = folder or output.with_name(f"{output.stem}-cells")
         make_folder(self.folder)
@@ -286,6 +296,7 @@ def draw(grid: Grid, found: Mapping[Spot, Path | ImpastoError]) -> Image.Image:
     shown = {spot: _small(it, SHOWN) for spot, it in found.items() if isinstance(it, Path)}
     width, height = (max((picture.size[n] for picture in shown.values()), default=SHOWN) for n in (0, 1))
     rows, columns = [_label(it, LABEL) for it in grid.rows], [_label(it, width) for it in grid.columns]
+    height = max(height, *(label.height for label in rows))
     left = MARGIN + max(label.width for label in rows) + (GAP if any(it.text for it in grid.rows) else 0)
     inner = left - MARGIN + len(columns) * (width + GAP) - GAP
     head = wrapped(grid.title, TEXT, inner)

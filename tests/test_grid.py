@@ -91,6 +91,11 @@ def test_any_knob_is_an_axis_layers_and_presets_among_them(files):
     assert grid.cells[1, 1].recipe.style_layers.keys() == {"conv1_1"} and grid.cells[1, 1].recipe.preset == "gatys"
 
 
+def test_one_knob_is_on_one_axis(files):
+    with pytest.raises(BadRecipe, match="on both axes"):
+        make_grid(files[:2], ["style-scale", "1"], ["style_scale", "2"], {})
+
+
 def test_a_texture_needs_one_picture_and_an_inversion_no_style(files):
     grid = make_grid(files[:1], ["preset", "texture", "inversion"], [], {})
     assert [cell.styles for cell in grid.cells.values()] == [(files[0],), ()]
@@ -168,7 +173,9 @@ def test_a_cell_is_painted_once(files, passes):
     painted(betas(files, "5", "15"), files[2])
     assert two > 0 and passes[0] == two, "the second sheet looks at nothing"
     painted(betas(files, "15", "5", "50"), files[2])
-    assert passes[0] == 1.5 * two, "one cell is new"
+    three = passes[0]
+    painted(betas(files, "50"), files[2].with_name("alone.png"))
+    assert passes[0] - three == three - two, "of the third sheet one cell is new"
 
 
 def test_another_picture_or_knob_is_another_painting(files):
@@ -323,6 +330,12 @@ def test_wrong_words_are_one_line_and_exit_2(impasto, files, args, code, said):
 def test_a_sheet_that_cannot_be_written_is_exit_1(impasto, files):
     for output in (files[2].parent / "absent" / "out.png", files[2].with_suffix(".gif")):
         check_one_line(impasto("grid", *files[:2], "-o", output, "--rows", "beta", 1), 1, "cannot write")
+
+
+def test_a_sheet_spares_the_pictures_it_is_painted_from(impasto, files):
+    before = files[1].read_bytes()
+    check_one_line(impasto("grid", files[0], "-o", files[1], "--rows", "styles", files[1]), 1, "one of the pictures to paint from")
+    assert files[1].read_bytes() == before
 
 
 def test_no_picture_at_all_is_exit_5(impasto, files):
