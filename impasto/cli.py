@@ -148,16 +148,29 @@ def transfer(
 class Way:
     """How it is painted: what does not change the picture."""
 
-    weights: Annotated[Path | None, Parameter(help="Weights of the net from this file.")] = None
+    weights: Annotated[
+        Path | None, Parameter(help="Weights of the net from this file (.safetensors, or .pth of tensors only).")
+    ] = None
     weights_input: Annotated[
-        Literal["caffe", "torchvision"] | None, Parameter(help="How the weights of that file want their pixels.")
+        Literal["caffe", "torchvision"] | None,
+        Parameter(help="How the weights of that file want their pixels, where it does not tell."),
     ] = None
     resume: Annotated[bool, Parameter(negative=(), help="Continue from the checkpoint beside the output, if there is one.")] = False
-    time_budget: Annotated[timedelta | None, Parameter(help="Have the best picture so far saved in this time (90s, 10m).")] = None
+    time_budget: Annotated[
+        timedelta | None, Parameter(help="Have the best picture so far saved in this time (90s, 10m, 1h30m).")
+    ] = None
     save_every: Annotated[int, Parameter(validator=Number(gte=0), help="Save the picture on its way every so many steps.")] = 0
-    max_memory: Annotated[str | None, Parameter(help="The most memory that the process may hold (800MB, 2.5GB).")] = None
+    max_memory: Annotated[
+        str | None,
+        Parameter(help="The most memory that the process may hold (800MB, 2.5GB); unless given, what is free less a margin."),
+    ] = None
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], Parameter(help="Where to compute.")] = "auto"
-    precision: Annotated[Literal["auto", "float32", "tf32", "bf16"], Parameter(help="Of the convolutions.")] = "auto"
+    precision: Annotated[
+        Literal["auto", "float32", "tf32", "bf16"],
+        Parameter(
+            help="Of the convolutions; costs are float32 everywhere. tf32 and bf16 are for GPUs and processors that have them."
+        ),
+    ] = "auto"
     json: Annotated[bool, Parameter(negative=(), help="Print one JSON object about the picture instead of its path.")] = False
     quiet: Quiet = False
     verbose: Verbose = False
