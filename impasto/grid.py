@@ -170,23 +170,26 @@ def reconstructions(content: Path, style: Path, knobs: Mapping[str, Any]) -> Gri
 
 
 def style_layers(content: Path, style: Path, knobs: Mapping[str, Any]) -> Grid:
-    """Figure 3 of the paper: style layers up to each one, against alpha / beta, from noise at one scale."""
+    """Figure 3 of the paper: style layers up to each one, against alpha / beta."""
     title = "Style up to a layer against alpha/beta (Gatys, Ecker & Bethge 2015, figure 3)"
     rows = [(Label(f"up to {layer}"), {"style_layers": f"..{layer}"}) for layer in _style_layers(knobs)]
-    alone = {"init": "noise", "coarsest": ONE_SCALE, "steps": _steps(knobs), "detail": 0.0, "strokes": 0.0}
-    return crossed(title, rows, axis(["ratio", *RATIOS]), {"content": content, "styles": (style,), **alone, **knobs})
+    return crossed(title, rows, axis(["ratio", "1/100", "1/20", "1/4", "1"]), _from_noise(content, style, knobs))
 
 
 def content_layers(content: Path, style: Path, knobs: Mapping[str, Any]) -> Grid:
-    """One style, the content layer moved from the shallowest to the deepest; each as a share of its own activations."""
-    title = "The content layer, from shallow to deep"
-    layers = [layer.replace("_1", "_2") for layer in _style_layers(knobs)]
-    columns = [(Label(layer), {"content_layers": layer}) for layer in layers]
-    base = {"content": content, "styles": (style,), "content_norm": "relative", **knobs}
-    return crossed(title, axis(()), columns, base)
+    """The content layer moved from the shallowest to the deepest, each as a share of its own activations, against alpha / beta."""
+    title = "The content layer, from shallow to deep, against alpha/beta"
+    columns = [(Label(it), {"content_layers": it}) for it in (layer.replace("_1", "_2") for layer in _style_layers(knobs))]
+    base = {**_from_noise(content, style, knobs), "content_norm": "relative"}
+    return crossed(title, axis(["ratio", "1/4", "1"]), columns, base)
 
 
-RATIOS = ("1/100", "1/20", "1/4", "1")
+def _from_noise(content: Path, style: Path, knobs: Mapping[str, Any]) -> dict[str, Any]:
+    """At one scale and without borrowed detail, so that all there is comes from the costs."""
+    alone = {"init": "noise", "coarsest": ONE_SCALE, "steps": _steps(knobs), "detail": 0.0, "strokes": 0.0}
+    return {"content": content, "styles": (style,), **alone, **knobs}
+
+
 FIGURES = {"reconstructions": reconstructions, "style-layers": style_layers, "content-layers": content_layers}
 
 

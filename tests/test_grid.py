@@ -144,6 +144,13 @@ def test_figure_3_is_layers_against_the_ratio_from_noise(files):
     assert ratios == sorted(ratios) and all(cell.recipe.init == "noise" for cell in cells.values())
 
 
+def test_the_content_layer_moves_and_the_rest_stays(files):
+    cells = make_figure("content-layers", files[:2], {"content_norm": "mean"}).cells
+    assert [list(cells[2, column].recipe.content_layers) for column in (1, 5)] == [["conv1_2"], ["conv5_2"]]
+    assert {cell.recipe.content_norm for cell in cells.values()} == {"relative"}
+    assert len({str(cells[1, column].recipe.style_layers) for column in range(1, 6)}) == 1
+
+
 def test_a_figure_takes_two_pictures(files):
     with pytest.raises(BadRecipe, match="got 1 pictures"):
         make_figure("style-layers", files[:1], {})
