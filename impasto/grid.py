@@ -6,10 +6,12 @@ not painted again, whichever sheet it was painted for. Gatys, Ecker & Bethge 201
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.metadata import version
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -298,22 +300,27 @@ def draw(grid: Grid, found: Mapping[Spot, Path | ImpastoError]) -> Image.Image:
     """The sheet: title, labels, paintings; why one is missing stands in its place."""
     shown = {spot: _small(it, SHOWN) for spot, it in found.items() if isinstance(it, Path)}
     width, height = (max((picture.size[n] for picture in shown.values()), default=SHOWN) for n in (0, 1))
-    rows, columns = [_label(it, LABEL) for it in grid.rows], [_label(it, width) for it in grid.columns]
-    height = max(height, *(label.height for label in rows))
-    left = MARGIN + max(label.width for label in rows) + (GAP if any(it.text for it in grid.rows) else 0)
-    inner = left - MARGIN + len(columns) * (width + GAP) - GAP
-    head = wrapped(grid.title, TEXT, inner)
-    top = MARGIN + len(head) * (TEXT + 6) + GAP + max(label.height for label in columns) + GAP // 2
-    page = Image.new("RGB", (inner + 2 * MARGIN, top + len(rows) * (height + GAP) - GAP + MARGIN), PAPER)
+    table = {(0, n): _label(label, width) for n, label in enumerate(grid.columns, 1)}
+    table |= {(n, 0): _label(label, LABEL) for n, label in enumerate(grid.rows, 1)}
+    table |= {spot: shown.get(spot) or _missing(found.get(spot), (width, height)) for spot in grid.cells}
+    body = _laid_out(table)
+    head = wrapped(grid.title, TEXT, body.width)
+    top = MARGIN + len(head) * (TEXT + 6) + GAP
+    page = Image.new("RGB", (body.width + 2 * MARGIN, top + body.height + MARGIN), PAPER)
     write_lines(ImageDraw.Draw(page), MARGIN, MARGIN - 6, head, TEXT)
-    for n, label in enumerate(rows):
-        page.paste(label, (MARGIN, top + n * (height + GAP) + (height - label.height) // 2))
-    for n, label in enumerate(columns):
-        page.paste(label, (left + n * (width + GAP) + (width - label.width) // 2, top - GAP // 2 - label.height))
-    for row, column in grid.cells:
-        corner = left + (column - 1) * (width + GAP), top + (row - 1) * (height + GAP)
-        it = shown.get((row, column)) or _missing(found.get((row, column)), (width, height))
-        page.paste(it, (corner[0] + (width - it.width) // 2, corner[1] + (height - it.height) // 2))
+    page.paste(body, (MARGIN, top))
+    return page
+
+
+def _laid_out(table: Mapping[Spot, Image.Image]) -> Image.Image:
+    """Pictures in rows and columns, each as high and as wide as its largest, every picture in the middle of its place."""
+    heights, widths = Counter[int](), Counter[int]()
+    for (row, column), it in table.items():
+        heights[row], widths[column] = max(heights[row], it.height), max(widths[column], it.width)
+    tops, lefts = ([0, *accumulate(sizes[n] + GAP for n in range(len(sizes)))] for sizes in (heights, widths))
+    page = Image.new("RGB", (lefts[-1] - GAP, tops[-1] - GAP), PAPER)
+    for (row, column), it in table.items():
+        page.paste(it, (lefts[column] + (widths[column] - it.width) // 2, tops[row] + (heights[row] - it.height) // 2))
     return page
 
 
