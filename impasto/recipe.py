@@ -274,9 +274,10 @@ def layers_between(weights: dict[str, float], named: str) -> dict[str, float]:
     """
     layers = list(weights)
     first, last = (side.strip() for side in named.split("..", 1))
-    if not {first, last} <= {"", *layers}:
+    known = {first, last} <= {"", *layers}
+    kept = layers[layers.index(first) if first else 0 : layers.index(last) + 1 if last else None] if known else []
+    if not kept:
         raise BadRecipe(f"style_layers is {named!r}, must go from one of {', '.join(layers)} to another: conv1_1..conv3_1")
-    kept = layers[layers.index(first) if first else 0 : layers.index(last) + 1 if last else None]
     return {layer: weights[layer] * len(layers) / len(kept) for layer in kept}
 
 

@@ -114,6 +114,7 @@ def test_texts_of_the_command_line_are_understood():
         ({"preset": "monet"}, "preset is 'monet', must be one of impasto, gatys"),
         ({"preset": 3}, "preset is 3"),
         ({"style_layers": "..conv9_1"}, "style_layers is '..conv9_1', must go from one of conv1_1, .* to another"),
+        ({"style_layers": "conv3_1..conv1_1"}, "style_layers is 'conv3_1..conv1_1', must go from one"),
         ({"preset": "inversion", "style_layers": "..conv1_1"}, "style_layers is '..conv1_1'"),
         ({"net": ["vgg19"]}, "net is \\['vgg19'\\]"),
         ({"preset": "absent.toml"}, "cannot read the recipe absent.toml"),
