@@ -230,7 +230,7 @@ def test_a_bad_cell_does_not_lose_the_others(files):
 
 
 def test_where_all_fail_the_first_says_why(files):
-    sheet = Sheet(make_grid(["absent.jpg", files[1]], ["beta", "5", "15"], [], KNOBS), files[2])
+    sheet = Sheet(make_grid([Path("absent.jpg"), files[1]], ["beta", "5", "15"], [], KNOBS), files[2])
     sheet.paint(go)
     with pytest.raises(BadImage, match=r"absent\.jpg"):
         sheet.write()
