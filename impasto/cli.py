@@ -9,7 +9,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, make_dataclass
+from dataclasses import asdict, dataclass, make_dataclass, replace
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +27,7 @@ from impasto.machine import settle
 from impasto.recipe import Recipe, checked_recipe, make_recipe
 
 if TYPE_CHECKING:
+    from impasto.grid import Sheet
     from impasto.painting import Painting
 
 BEGUN = time.monotonic()
@@ -147,6 +148,162 @@ def transfer(
     seconds = _seconds_left(time_budget)
     _paint(painting, quiet, resume=resume, seconds=seconds, save_every=save_every)
     print(json_.dumps(painting.report()) if json else output)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Way:
+    """How it is painted: what does not change the picture."""
+
+    weights: Annotated[
+        Path | None, Parameter(help="Weights of the net from this file (.safetensors, or .pth of tensors only).")
+    ] = None
+    weights_input: Annotated[
+        Literal["caffe", "torchvision"] | None,
+        Parameter(help="How the weights of that file want their pixels, where it does not tell."),
+    ] = None
+    resume: Annotated[bool, Parameter(negative=(), help="Continue from the checkpoint beside the output, if there is one.")] = False
+    time_budget: Annotated[
+        timedelta | None, Parameter(help="Have the best picture so far saved in this time (90s, 10m, 1h30m).")
+    ] = None
+    save_every: Annotated[int, Parameter(validator=Number(gte=0), help="Save the picture on its way every so many steps.")] = 0
+    max_memory: Annotated[
+        str | None,
+        Parameter(help="The most memory that the process may hold (800MB, 2.5GB); unless given, what is free less a margin."),
+    ] = None
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], Parameter(help="Where to compute.")] = "auto"
+    precision: Annotated[
+        Literal["auto", "float32", "tf32", "bf16"],
+        Parameter(
+            help="Of the convolutions; costs are float32 everywhere. tf32 and bf16 are for GPUs and processors that have them."
+        ),
+    ] = "auto"
+    json: Annotated[bool, Parameter(negative=(), help="Print one JSON object about the picture instead of its path.")] = False
+    quiet: Quiet = False
+    verbose: Verbose = False
+
+
+@app.command
+def texture(
+    painting: Path,
+    /,
+    *,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    layers: str | None = None,
+    like: Path | None = None,
+    way: Way | None = None,
+    knobs: Annotated[Knobs | None, Parameter(name="*", group=KNOBS)] = None,  # type: ignore[valid-type]
+) -> None:
+    """Paint what a PAINTING is painted like and nothing that it shows: its style alone, from noise (preset texture).
+
+    Prints the path of the picture. Ctrl-C saves the picture so far and a checkpoint; the same command with --resume goes on.
+
+    Parameters
+    ----------
+    painting
+        The painting.
+    output
+        The file to write: .png, .webp, .tif (lossless) or .jpg. Named after the painting unless given.
+    layers
+        The layers of the style, as conv1_1..conv3_1 (with the preset's weights) or conv2_1=1,conv3_1=0.5; all five unless given.
+    like
+        Take the recipe of this picture by Impasto.
+    """
+    recipe = _recipe(_with("style_layers", layers, knobs), like, preset="texture")
+    _carry_out(painting, (painting,), output or _ours(f"{painting.stem}-texture.png"), recipe, way or Way())
+
+
+@app.command
+def invert(
+    picture: Path,
+    /,
+    *,
+    layer: str | None = None,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    like: Path | None = None,
+    way: Way | None = None,
+    knobs: Annotated[Knobs | None, Parameter(name="*", group=KNOBS)] = None,  # type: ignore[valid-type]
+) -> None:
+    """Paint, from noise, a picture that a layer cannot tell from PICTURE: what the layer knows of it (preset inversion).
+
+    Prints the path of the picture. Ctrl-C saves the picture so far and a checkpoint; the same command with --resume goes on.
+
+    Parameters
+    ----------
+    picture
+        The picture.
+    layer
+        The layer, as conv3_1 (behind its ReLU), conv3_1:pre (before it) or pool3; conv4_2 (in alexnet conv4) unless given.
+    output
+        The file to write: .png, .webp, .tif (lossless) or .jpg. Named after the picture unless given.
+    like
+        Take the recipe of this picture by Impasto.
+    """
+    recipe = _recipe(_with("content_layers", layer, knobs), like, preset="inversion")
+    _carry_out(picture, (), output or _ours(f"{picture.stem}-inverted.png"), recipe, way or Way())
+
+
+@app.command
+def grid(
+    *pictures: Path,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    rows: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
+    columns: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
+    figure: Literal["reconstructions", "style-layers", "content-layers"] | None = None,
+    paint: str | None = None,
+    cells: Path | None = None,
+    resume: Annotated[bool, Parameter(negative=())] = False,
+    max_memory: str | None = None,
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    json: Annotated[bool, Parameter(negative=())] = False,
+    quiet: Quiet = False,
+    knobs: Annotated[Knobs | None, Parameter(name="*", group=KNOBS)] = None,  # type: ignore[valid-type]
+) -> None:
+    """Paint one or two knobs against each other on one sheet, small and quickly: --rows beta 5 15 50 --columns style-scale 0.5 1 2.
+
+    Prints the path of the sheet. Each painting lies in a folder beside it with its recipe inside; what has been painted is not
+    painted again. Ctrl-C leaves the sheet so far; the same command with --resume goes on. In brackets are a painting's defaults;
+    those of a grid are draft and 256.
+
+    Parameters
+    ----------
+    pictures
+        The photograph, then one painting or more; before --rows and --columns, which take all words up to the next option.
+    output
+        The file of the sheet, or with --paint of the painting: .png, .webp, .tif (lossless) or .jpg.
+    rows
+        A knob and its values; or ratio (alpha/beta) and its values, contents and photographs, styles and paintings.
+    columns
+        Likewise.
+    figure
+        In place of rows and columns a figure of the papers (docs/papers.md), of a photograph and a painting.
+    paint
+        Paint one cell alone, as 2,3 (row, column), fine and in the preset's size unless --quality and --size say otherwise.
+    cells
+        The folder of the paintings; named after the sheet unless given.
+    resume
+        Continue the painting that was interrupted.
+    max_memory
+        The most memory that the process may hold (800MB, 2.5GB).
+    device
+        Where to compute.
+    json
+        Print one JSON object with the recipe and the file of each cell instead of the path.
+    """
+    from impasto.grid import DRAFT, Sheet, cell_at, make_figure, make_grid
+
+    given = {**({"quality": "fine"} if paint else DRAFT), **_given(knobs)}
+    if figure and (rows or columns):
+        raise BadRecipe("--figure has its own rows and columns: give either")
+    made = make_figure(figure, pictures, given) if figure else make_grid(pictures, rows or [], columns or [], given)
+    if paint:
+        cell, way = cell_at(made, paint), Way(resume=resume, max_memory=max_memory, device=device, json=json, quiet=quiet)
+        _carry_out(cell.content, cell.styles, output, cell.recipe, way)
+        return
+    sheet = Sheet(made, output, cells)
+    _paint_sheet(sheet, quiet, resume, device, None if max_memory is None else _bytes(max_memory))
+    print(json_.dumps(sheet.report()) if json else output)
+    sheet.check()
 
 
 @app.command
@@ -311,12 +468,17 @@ def _end(error: Exception) -> NoReturn:
     sys.exit(4)
 
 
-def _recipe(knobs: Any, like: Path | None = None, init_image: Path | None = None) -> Recipe:
-    given = {} if knobs is None else {name: value for name, value in asdict(knobs).items() if value is not None}
+def _given(knobs: Any) -> dict[str, Any]:
+    """The knobs that were given."""
+    return {} if knobs is None else {name: value for name, value in asdict(knobs).items() if value is not None}
+
+
+def _recipe(knobs: Any, like: Path | None = None, init_image: Path | None = None, preset: str = "impasto") -> Recipe:
+    given = _given(knobs)
     if init_image is not None:
         given.setdefault("init", "picture")
     if like is None:
-        return make_recipe(**given)
+        return make_recipe(**{"preset": preset, **given})
     if both := {"preset", "quality"} & set(given):
         raise BadRecipe(f"--like brings a recipe and --{both.pop()} another: give one of the two")
     from impasto.painting import recipe_of
@@ -324,11 +486,26 @@ def _recipe(knobs: Any, like: Path | None = None, init_image: Path | None = None
     return checked_recipe({**recipe_of(like).model_dump(), **given})
 
 
+def _with(name: str, value: str | None, knobs: Any) -> Any:
+    """The knobs with one that has a shorter option too."""
+    if value is None:
+        return knobs
+    knobs = knobs or Knobs()
+    if getattr(knobs, name) is not None:
+        raise BadRecipe(f"{name} is given twice: {value!r} and {getattr(knobs, name)!r}")
+    return replace(knobs, **{name: value})
+
+
 def _named_after(content: Path, styles: tuple[Path, ...]) -> Path:
-    """photo-painting.png; a name that nobody typed replaces nothing but a painting of ours."""
+    """photo-painting.png."""
+    return _ours(f"{content.stem}-{styles[0].stem if styles else 'painted'}.png")
+
+
+def _ours(name: str) -> Path:
+    """A name that nobody typed replaces nothing but a painting of ours."""
     from impasto.images import read_record
 
-    output = Path(f"{content.stem}-{styles[0].stem if styles else 'painted'}.png")
+    output = Path(name)
     try:
         if output.exists():
             read_record(output)
@@ -360,6 +537,44 @@ def _weights(text: str) -> list[float]:
     if not weights or not all(0 < weight < float("inf") for weight in weights):
         raise BadRecipe(f"--peer-weights is {text!r}, must be numbers above 0, as 1,0.1")
     return weights
+
+
+def _carry_out(content: Path, styles: tuple[Path, ...], output: Path, recipe: Recipe, way: Way) -> None:
+    """One painting, from files to the line that is printed."""
+    from impasto.nets import choose_place
+    from impasto.painting import Painting
+
+    if way.weights_input and way.weights is None:
+        raise BadRecipe("--weights-input says how the pixels of --weights FILE are meant: give that file too")
+    if way.verbose:
+        say(json_.dumps(recipe.model_dump(), indent=1))
+    place, memory = choose_place(way.device, way.precision), None if way.max_memory is None else _bytes(way.max_memory)
+    given: dict[str, Any] = {"weights": way.weights, "weights_input": way.weights_input, "place": place, "max_memory": memory}
+    painting = Painting(content, styles, output, recipe, **given)
+    _paint(painting, way.quiet, resume=way.resume, seconds=_seconds_left(way.time_budget), save_every=way.save_every)
+    print(json_.dumps(painting.report()) if way.json else output)
+
+
+def _paint_sheet(sheet: "Sheet", quiet: bool, resume: bool, device: str, max_memory: float | None) -> None:
+    """The cells that are not there yet, one after the other, then the sheet; on Ctrl-C with what there is."""
+    from impasto.nets import choose_place
+
+    def work(spot: tuple[int, int], painting: "Painting") -> None:
+        if not quiet:
+            say(f"{sheet.name_of(spot)} ({len(sheet.found) + 1} of {len(sheet.grid.cells)})")
+        try:
+            watch(painting.steps(resume=resume), painting.scales, quiet)
+        except KeyboardInterrupt:
+            painting.set_aside()
+            raise
+
+    try:
+        sheet.paint(work, place=choose_place(device, "auto"), max_memory=max_memory)
+    except KeyboardInterrupt:
+        sheet.write()
+        say(f"stopped: {sheet.output} is the sheet so far, --resume goes on from there")
+        raise
+    sheet.write()
 
 
 def _paint(painting: "Painting", quiet: bool, **options: Any) -> None:

@@ -2,6 +2,7 @@
 
     ImpastoError            1   something failed
     ├── BadRecipe           2   a knob out of bounds, a preset that does not exist
+    ├── SomeFailed          3   some of several jobs failed, the others are done
     ├── NoRoom              4   out of memory or disk
     ├── BadInput            5   what we were given cannot be used
     │   ├── BadImage            ... a picture
@@ -23,6 +24,12 @@ class BadRecipe(ImpastoError):
     """A knob is unknown or out of bounds."""
 
     exit_code = 2
+
+
+class SomeFailed(ImpastoError):
+    """Some of several jobs failed; the others are done."""
+
+    exit_code = 3
 
 
 class NoRoom(ImpastoError):

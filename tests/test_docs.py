@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from impasto.cli import app
 from impasto.recipe import PRESETS, Recipe
@@ -56,6 +57,25 @@ def test_python_examples_use_what_exists():
                 assert {name.strip() for name in names.split(",")} <= set(impasto.__all__), names
             for names in re.findall(r"from impasto\.lens import (.+)", block):
                 assert {name.strip() for name in names.split(",")} <= set(impasto.lens.__all__), names
+
+
+def test_every_line_that_is_quoted_stands_in_its_file():
+    quoted = re.findall(r"\[\w+\.py\]\(\.\./(impasto/\w+\.py)\): `([^`]+)`", (DOCS / "how-it-works.md").read_text())
+    assert len(quoted) == 5
+    for path, line in quoted:
+        assert line in (ROOT / path).read_text(), line
+
+
+@pytest.mark.weights
+def test_how_it_works_works(capsys):
+    """Its Python blocks one after the other; a block of text behind one is what it prints."""
+    torch.manual_seed(0)
+    names: dict[str, object] = {}
+    for block, printed in re.findall(
+        r"```python\n(.*?)```(?:\n\n```\n(.*?)```)?", (DOCS / "how-it-works.md").read_text(), re.DOTALL
+    ):
+        exec(compile(block, "how-it-works.md", "exec"), names)
+        assert capsys.readouterr().out == printed
 
 
 def test_the_pictures_stay_small():

@@ -347,3 +347,28 @@ def test_a_resume_under_another_limit_says_that_it_keeps_the_plan(files):
     with pytest.warns(ImpastoWarning, match="as the checkpoint was begun, with the finest scale whole"):
         list(again.steps(resume=True))
     assert again.plans[0].tiling is None
+
+
+def test_a_texture_is_opaque_and_an_inversion_as_transparent_as_its_picture(files):
+    photo = Image.open(files[0]).convert("RGBA")
+    photo.putalpha(128)
+    photo.save(files[0])
+    for preset, mode in (("texture", "RGB"), ("inversion", "RGBA")):
+        layers = {"texture": {"style_layers": "conv1_1"}, "inversion": {"content_layers": "conv1_1"}}[preset]
+        painting = Painting(files[0], [files[1]], files[2], make_recipe(preset, size=32, coarsest=32, steps=2, **layers))
+        finish(painting)
+        assert Image.open(files[2]).mode == mode
+
+
+@pytest.mark.parametrize("at", [3, 6])
+def test_textures_and_inversions_resume_to_the_same_bytes(files, at):
+    for preset, styles, layers in (("texture", [files[0]], "style_layers"), ("inversion", [], "content_layers")):
+        recipe = make_recipe(preset, size=40, coarsest=24, steps=5, fine_steps=4, **{layers: "conv2_1"})
+        whole = finish(Painting(files[0], styles, files[2].with_name("whole.png"), recipe))
+        killed = Painting(files[0], styles, files[2], recipe)
+        for step in killed.steps():
+            if step.i == at:
+                break
+        assert [step.i for step in Painting(files[0], styles, files[2], recipe).steps(resume=True)] == list(range(at + 1, 10))
+        assert files[2].read_bytes() == whole
+        files[2].unlink()

@@ -9,7 +9,7 @@ from impasto.judge import judge_net, lpips, style_distance
 from impasto.nets import features
 from impasto.pictures import CALIBRATION, picture_path
 from impasto.recipe import make_recipe
-from impasto.transfer import CALIBRATION_SIZE, finished, make_net, paint, stylize
+from impasto.transfer import CALIBRATION_SIZE, finished, first_image, make_net, paint, stylize
 from impasto.weights import load_weights
 
 pytestmark = pytest.mark.weights
@@ -80,3 +80,15 @@ def test_the_one_liner_paints_pillow_images_and_paths():
     cat.putalpha(128)
     out = paint(cat, [picture_path("renoir-moulin")], net="alexnet", size=80, coarsest=80, steps=3)
     assert out.size == (80, 53) and out.mode == "RGBA" and set(out.getchannel("A").tobytes()) == {128}
+
+
+def test_the_deeper_the_layer_the_less_of_the_pixels_comes_back():
+    """And in both cases more than the noise knew."""
+    cat, lost = resize(bundled("cat"), (32, 48)), {}
+    for layer in ("conv1_1", "conv5_1"):
+        recipe = make_recipe("inversion", size=48, content_layers=layer, steps=30)
+        *_, last = stylize(cat, [], recipe, make_net(recipe))
+        lost[layer] = float((last.image - cat).square().mean())
+    assert lost["conv1_1"] < 0.2 * lost["conv5_1"]
+    assert lost["conv5_1"] < float((first_image(cat, recipe) - cat).square().mean())
+    assert lost["conv1_1"] < 0.002

@@ -113,6 +113,9 @@ def test_texts_of_the_command_line_are_understood():
         ({"style_weights": "0,0"}, "all 0"),
         ({"preset": "monet"}, "preset is 'monet', must be one of impasto, gatys"),
         ({"preset": 3}, "preset is 3"),
+        ({"style_layers": "..conv9_1"}, "style_layers is '..conv9_1', must go from one of conv1_1, .* to another"),
+        ({"style_layers": "conv3_1..conv1_1"}, "style_layers is 'conv3_1..conv1_1', must go from one"),
+        ({"preset": "inversion", "style_layers": "..conv1_1"}, "style_layers is '..conv1_1'"),
         ({"net": ["vgg19"]}, "net is \\['vgg19'\\]"),
         ({"preset": "absent.toml"}, "cannot read the recipe absent.toml"),
     ],
@@ -135,3 +138,22 @@ def test_a_toml_file_is_a_preset_of_ones_own(tmp_path):
     own.write_text('preset = "course"\nsize = 300\nstyle_layers = { conv2_1 = 0.5 }\n')
     recipe = make_recipe(str(own), seed=7)
     assert (recipe.preset, recipe.size, recipe.alpha, recipe.seed, recipe.style_layers) == ("course", 300, 10, 7, {"conv2_1": 0.5})
+
+
+def test_layers_up_to_one_have_the_presets_weights_and_fewer_count_for_more():
+    """1/n of n layers, as in the paper."""
+    assert make_recipe("course", style_layers="conv1_1..conv3_1").style_layers == pytest.approx(
+        {"conv1_1": 1 / 3, "conv2_1": 1 / 3, "conv3_1": 1 / 3}
+    )
+    whole = make_recipe().style_layers
+    assert make_recipe(style_layers="..").style_layers == make_recipe(style_layers="conv1_1..conv5_1").style_layers == whole
+    assert make_recipe(style_layers="conv4_1..").style_layers["conv5_1"] == pytest.approx(2.5 * whole["conv5_1"])
+    assert list(make_recipe(net="alexnet", style_layers="..conv2").style_layers) == ["conv1", "conv2"]
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_a_texture_has_no_content_and_an_inversion_no_style(net):
+    texture, inversion = (make_recipe(preset, net=net) for preset in ("texture", "inversion"))
+    assert (texture.has_style, texture.has_content) == (True, False) and texture.content_layers == {}
+    assert (inversion.has_style, inversion.has_content) == (False, True) and inversion.style_layers == {}
+    assert texture.init == inversion.init == "noise" and len(inversion.scales()) == 1

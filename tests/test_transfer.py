@@ -230,3 +230,37 @@ def test_every_preset_lowers_its_cost(preset, net):
     r = make_recipe(preset, **LAYERS, size=32, coarsest=32, steps=10, normalize_net=False, **lr)
     steps = list(stylize(CONTENT, [STYLE], r, net))
     assert steps[-1].costs["total"] < steps[0].costs["total"]
+
+
+def test_relative_is_the_share_of_the_layers_own_squares(net):
+    """Mahendran & Vedaldi 2015: a silent map costs 1, in any layer of any net; against sums in float64."""
+    r = recipe("inversion")
+    cost = make_cost(make_targets(CONTENT, [], r, net), r, net)
+    image = picture(24, 32, 7)
+    a_C, a_G = (features(net, x, ["conv2_1"])["conv2_1"].double() for x in (CONTENT, image))
+    assert float(cost(image)["content"]) == pytest.approx(float((a_C - a_G).square().sum() / a_C.square().sum()), rel=1e-5)
+    silent = transfer._content_constant(a_C, r) * content_cost(a_C, torch.zeros_like(a_C), 1.0)
+    assert float(silent) == pytest.approx(1)
+    assert cost(CONTENT)["content"] == 0
+
+
+def test_an_inversion_comes_back_and_asks_for_no_style(net):
+    r = make_recipe("inversion", size=32, content_layers="conv1_1", steps=60, tv=0.0)
+    step = list(stylize(CONTENT, [], r, net))[-1]
+    assert step.costs["content"] < 0.02 and step.costs["style"] == 0
+    assert (step.image - CONTENT).abs().mean() < 0.5 * (first_image(CONTENT, r) - CONTENT).abs().mean()
+    assert costs_of(step.image, CONTENT, [], r, net) == pytest.approx(step.costs, rel=1e-5)
+
+
+def test_a_texture_knows_of_the_content_nothing_but_its_shape(net):
+    r = make_recipe("texture", size=48, coarsest=24, steps=5, fine_steps=3, style_layers="conv1_1=1,conv2_1=1")
+    one, other = (list(stylize(content, [STYLE], r, net))[-1] for content in (CONTENT, picture(24, 32, 8)))
+    assert torch.equal(one.image, other.image) and one.costs["content"] == 0
+
+
+def test_where_the_style_counts_there_is_one(net):
+    check_fit(CONTENT, [], recipe("inversion"), None)
+    with pytest.raises(BadRecipe, match="no style picture"):
+        check_fit(CONTENT, [], recipe(), None)
+    strokes = make_recipe("inversion", size=48, coarsest=24, steps=2, fine_steps=1, strokes=0.5, content_layers="conv1_1")
+    assert len(list(stylize(CONTENT, [], strokes, net))) == 3

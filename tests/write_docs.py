@@ -12,6 +12,9 @@ LENS = ("scan", "top", "units", "merge", "check", "project", "sheet", "compare",
 COMMANDS = (
     "",
     "transfer",
+    "texture",
+    "invert",
+    "grid",
     "demo",
     "lens",
     *(f"lens {it}" for it in LENS),
@@ -50,6 +53,7 @@ EXIT_CODES = """## Exit codes
 | 0 | painted |
 | 1 | failed: the output cannot be written, weights cannot be had |
 | 2 | usage: an unknown option, a knob out of bounds |
+| 3 | some of several jobs failed, the others are done: cells of a grid |
 | 4 | out of memory or disk |
 | 5 | bad input: a picture or a weights file that cannot be used |
 | 130 | Ctrl-C: the picture so far is saved, and of a painting a checkpoint |
