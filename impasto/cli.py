@@ -68,88 +68,6 @@ Knobs.__module__ = __name__
 KNOBS = Group("Knobs", help="What makes the picture. A preset sets them, what is given here wins. In brackets: the default's.")
 
 
-@app.command
-def transfer(
-    content: Path,
-    /,
-    *styles: Path,
-    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
-    like: Path | None = None,
-    init_image: Path | None = None,
-    weights: Path | None = None,
-    weights_input: Literal["caffe", "torchvision"] | None = None,
-    resume: Annotated[bool, Parameter(negative=())] = False,
-    time_budget: timedelta | None = None,
-    save_every: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
-    max_memory: str | None = None,
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
-    precision: Literal["auto", "float32", "tf32", "bf16"] = "auto",
-    json: Annotated[bool, Parameter(negative=())] = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    knobs: Annotated[Knobs | None, Parameter(name="*", group=KNOBS)] = None,  # type: ignore[valid-type]
-) -> None:
-    """Paint the photograph CONTENT in the manner of the paintings STYLES.
-
-    Prints the path of the painting. Ctrl-C saves the picture so far and a checkpoint; the same command with --resume goes on.
-
-    Parameters
-    ----------
-    content
-        The photograph.
-    styles
-        One painting or more.
-    output
-        The file to write: .png, .webp, .tif (lossless) or .jpg. Named after the two pictures unless given.
-    like
-        Take the recipe of this painting by Impasto.
-    init_image
-        The picture that G starts as.
-    weights
-        Weights of the net from this file (.safetensors, or .pth of tensors only).
-    weights_input
-        How the weights of that file want their pixels, where it does not tell.
-    resume
-        Continue from the checkpoint beside the output, if there is one.
-    time_budget
-        Have the best picture so far saved in this time (90s, 10m, 1h30m).
-    save_every
-        Save the picture on its way every so many steps.
-    max_memory
-        The most memory that the process may hold (800MB, 2.5GB); unless given, what is free less a margin.
-    device
-        Where to compute.
-    precision
-        Of the convolutions; costs are float32 everywhere. tf32 and bf16 are for GPUs and processors that have them.
-    json
-        Print one JSON object about the painting instead of its path.
-    """
-    from impasto.painting import Painting
-
-    recipe = _recipe(knobs, like, init_image)
-    output = output or _named_after(content, styles)
-    if weights_input and weights is None:
-        raise BadRecipe("--weights-input says how the pixels of --weights FILE are meant: give that file too")
-    if verbose:
-        say(json_.dumps(recipe.model_dump(), indent=1))
-    from impasto.nets import choose_place
-
-    painting = Painting(
-        content,
-        styles,
-        output,
-        recipe,
-        start=init_image,
-        weights=weights,
-        weights_input=weights_input,
-        place=choose_place(device, precision),
-        max_memory=None if max_memory is None else _bytes(max_memory),
-    )
-    seconds = _seconds_left(time_budget)
-    _paint(painting, quiet, resume=resume, seconds=seconds, save_every=save_every)
-    print(json_.dumps(painting.report()) if json else output)
-
-
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Way:
@@ -181,6 +99,38 @@ class Way:
     json: Annotated[bool, Parameter(negative=(), help="Print one JSON object about the picture instead of its path.")] = False
     quiet: Quiet = False
     verbose: Verbose = False
+
+
+@app.command
+def transfer(
+    content: Path,
+    /,
+    *styles: Path,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    like: Path | None = None,
+    init_image: Path | None = None,
+    way: Way | None = None,
+    knobs: Annotated[Knobs | None, Parameter(name="*", group=KNOBS)] = None,  # type: ignore[valid-type]
+) -> None:
+    """Paint the photograph CONTENT in the manner of the paintings STYLES.
+
+    Prints the path of the painting. Ctrl-C saves the picture so far and a checkpoint; the same command with --resume goes on.
+
+    Parameters
+    ----------
+    content
+        The photograph.
+    styles
+        One painting or more.
+    output
+        The file to write: .png, .webp, .tif (lossless) or .jpg. Named after the two pictures unless given.
+    like
+        Take the recipe of this painting by Impasto.
+    init_image
+        The picture that G starts as.
+    """
+    recipe = _recipe(knobs, like, init_image)
+    _carry_out(content, styles, output or _named_after(content, styles), recipe, way or Way(), init_image)
 
 
 @app.command
@@ -539,7 +489,7 @@ def _weights(text: str) -> list[float]:
     return weights
 
 
-def _carry_out(content: Path, styles: tuple[Path, ...], output: Path, recipe: Recipe, way: Way) -> None:
+def _carry_out(content: Path, styles: tuple[Path, ...], output: Path, recipe: Recipe, way: Way, start: Path | None = None) -> None:
     """One painting, from files to the line that is printed."""
     from impasto.nets import choose_place
     from impasto.painting import Painting
@@ -550,7 +500,7 @@ def _carry_out(content: Path, styles: tuple[Path, ...], output: Path, recipe: Re
         say(json_.dumps(recipe.model_dump(), indent=1))
     place, memory = choose_place(way.device, way.precision), None if way.max_memory is None else _bytes(way.max_memory)
     given: dict[str, Any] = {"weights": way.weights, "weights_input": way.weights_input, "place": place, "max_memory": memory}
-    painting = Painting(content, styles, output, recipe, **given)
+    painting = Painting(content, styles, output, recipe, start=start, **given)
     _paint(painting, way.quiet, resume=way.resume, seconds=_seconds_left(way.time_budget), save_every=way.save_every)
     print(json_.dumps(painting.report()) if way.json else output)
 
