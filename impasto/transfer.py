@@ -278,7 +278,7 @@ def make_cost(targets: Targets, recipe: Recipe, net: Net, tiling: Tiling | None 
     what it is.
     """
     shares = {layer: style_shares(recipe, len(grams), layer) for layer, grams in targets.grams.items()}
-    weights = {layer: _weights_in(layer, grams[0], recipe) for layer, grams in targets.grams.items()}
+    weights = {layer: _weights_in(layer, recipe, net) for layer in targets.grams}
     scale = {"paper": 1.0, "mean": 4.0}[recipe.style_norm]
     sums = {f"style {layer}": Sum(layer, lambda a, _: gram_matrix(a)) for layer in recipe.style_layers}
     sums |= {f"content {layer}": Sum(layer, partial(_square_error, targets.content[layer])) for layer in recipe.content_layers}
@@ -306,10 +306,10 @@ def make_cost(targets: Targets, recipe: Recipe, net: Net, tiling: Tiling | None 
     return cost
 
 
-def _weights_in(layer: str, gram: Tensor, recipe: Recipe) -> Tensor | None:
+def _weights_in(layer: str, recipe: Recipe, net: Net) -> Tensor | None:
     """What the style edit says the entries of a layer's Gram matrix weigh, None where it says nothing."""
     edit = recipe.style_edit.get(layer)
-    return None if edit is None else entry_weights(edit, gram.shape[-1]).to(gram)
+    return None if edit is None else entry_weights(edit, channels(net, layer)).to(net.convs[0].weight)
 
 
 def style_shares(recipe: Recipe, styles: int, layer: str = "") -> list[float]:
