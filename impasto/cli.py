@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 from cyclopts import App, Group, Parameter
 from cyclopts.validators import Number
 
-from impasto.console import Quiet, Verbose, say, watch
+from impasto.console import Flag, Quiet, Verbose, WeightsFile, WeightsInput, say, watch
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning
 from impasto.files import check_writable, make_folder, write_whole
 from impasto.lens.commands import demo_sheets, lens_app
@@ -68,18 +68,18 @@ Knobs.__module__ = __name__
 KNOBS = Group("Knobs", help="What makes the picture. A preset sets them, what is given here wins. In brackets: the default's.")
 
 
+Given = Annotated[Knobs | None, Parameter(name="*", group=KNOBS)]  # type: ignore[valid-type]
+Painted = Annotated[Path | None, Parameter(name=["--output", "-o"])]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Way:
     """How it is painted: what does not change the picture."""
 
-    weights: Annotated[
-        Path | None, Parameter(help="Weights of the net from this file (.safetensors, or .pth of tensors only).")
-    ] = None
-    weights_input: Annotated[
-        Literal["caffe", "torchvision"] | None,
-        Parameter(help="How the weights of that file want their pixels, where it does not tell."),
-    ] = None
+    weights: WeightsFile = None
+    weights_input: WeightsInput = None
     resume: Annotated[bool, Parameter(negative=(), help="Continue from the checkpoint beside the output, if there is one.")] = False
     time_budget: Annotated[
         timedelta | None, Parameter(help="Have the best picture so far saved in this time (90s, 10m, 1h30m).")
@@ -89,7 +89,7 @@ class Way:
         str | None,
         Parameter(help="The most memory that the process may hold (800MB, 2.5GB); unless given, what is free less a margin."),
     ] = None
-    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], Parameter(help="Where to compute.")] = "auto"
+    device: Annotated[Device, Parameter(help="Where to compute.")] = "auto"
     precision: Annotated[
         Literal["auto", "float32", "tf32", "bf16"],
         Parameter(
@@ -106,11 +106,11 @@ def transfer(
     content: Path,
     /,
     *styles: Path,
-    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    output: Painted = None,
     like: Path | None = None,
     init_image: Path | None = None,
     way: Way | None = None,
-    knobs: Annotated[Knobs | None, Parameter(name="*", group=KNOBS)] = None,  # type: ignore[valid-type]
+    knobs: Given = None,
 ) -> None:
     """Paint the photograph CONTENT in the manner of the paintings STYLES.
 
@@ -138,11 +138,11 @@ def texture(
     painting: Path,
     /,
     *,
-    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    output: Painted = None,
     layers: str | None = None,
     like: Path | None = None,
     way: Way | None = None,
-    knobs: Annotated[Knobs | None, Parameter(name="*", group=KNOBS)] = None,  # type: ignore[valid-type]
+    knobs: Given = None,
 ) -> None:
     """Paint what a PAINTING is painted like and nothing that it shows: its style alone, from noise (preset texture).
 
@@ -169,10 +169,10 @@ def invert(
     /,
     *,
     layer: str | None = None,
-    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    output: Painted = None,
     like: Path | None = None,
     way: Way | None = None,
-    knobs: Annotated[Knobs | None, Parameter(name="*", group=KNOBS)] = None,  # type: ignore[valid-type]
+    knobs: Given = None,
 ) -> None:
     """Paint, from noise, a picture that a layer cannot tell from PICTURE: what the layer knows of it (preset inversion).
 
@@ -202,12 +202,12 @@ def grid(
     figure: Literal["reconstructions", "style-layers", "content-layers"] | None = None,
     paint: str | None = None,
     cells: Path | None = None,
-    resume: Annotated[bool, Parameter(negative=())] = False,
+    resume: Flag = False,
     max_memory: str | None = None,
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
-    json: Annotated[bool, Parameter(negative=())] = False,
+    device: Device = "auto",
+    json: Flag = False,
     quiet: Quiet = False,
-    knobs: Annotated[Knobs | None, Parameter(name="*", group=KNOBS)] = None,  # type: ignore[valid-type]
+    knobs: Given = None,
 ) -> None:
     """Paint one or two knobs against each other on one sheet, small and quickly: --rows beta 5 15 50 --columns style-scale 0.5 1 2.
 
@@ -251,7 +251,7 @@ def grid(
         _carry_out(cell.content, cell.styles, output, cell.recipe, way)
         return
     sheet = Sheet(made, output, cells)
-    _paint_sheet(sheet, quiet, resume, device, None if max_memory is None else _bytes(max_memory))
+    _paint_sheet(sheet, quiet, resume, device, _bytes(max_memory))
     print(json_.dumps(sheet.report()) if json else output)
     sheet.check()
 
@@ -262,7 +262,7 @@ def demo(
     /,
     *,
     quiet: Quiet = False,
-    knobs: Annotated[Knobs | None, Parameter(name="*", group=KNOBS)] = None,  # type: ignore[valid-type]
+    knobs: Given = None,
 ) -> None:
     """Paint the bundled pictures into FOLDER, and draw what AlexNet's units look for in them, a sheet a layer.
 
@@ -294,8 +294,8 @@ def bench(
     size: Annotated[int, Parameter(validator=Number(gte=64))] = 256,
     pairs: Annotated[int, Parameter(validator=Number(gte=1, lte=6))] = 6,
     peer_weights: str = "1,0.1,0.01",
-    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
-    json: Annotated[bool, Parameter(negative=())] = False,
+    output: Painted = None,
+    json: Flag = False,
 ) -> None:
     """Measure this machine: the step against torch's own, memory against what was planned, a scan, pictures against a peer's.
 
@@ -470,8 +470,10 @@ def _seconds_left(budget: timedelta | None) -> float | None:
     return None if budget is None else budget.total_seconds() - (time.monotonic() - BEGUN)
 
 
-def _bytes(size: str) -> float:
-    """800MB, 2.5 GB -> bytes."""
+def _bytes(size: str | None) -> float | None:
+    """800MB, 2.5 GB -> bytes; None stays."""
+    if size is None:
+        return None
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?)B?\s*", size, re.IGNORECASE)
     if not found or not float(found[1]):
         raise BadRecipe(f"--max-memory is {size!r}, must be a size like 800MB or 2.5GB")
@@ -498,7 +500,7 @@ def _carry_out(content: Path, styles: tuple[Path, ...], output: Path, recipe: Re
         raise BadRecipe("--weights-input says how the pixels of --weights FILE are meant: give that file too")
     if way.verbose:
         say(json_.dumps(recipe.model_dump(), indent=1))
-    place, memory = choose_place(way.device, way.precision), None if way.max_memory is None else _bytes(way.max_memory)
+    place, memory = choose_place(way.device, way.precision), _bytes(way.max_memory)
     given: dict[str, Any] = {"weights": way.weights, "weights_input": way.weights_input, "place": place, "max_memory": memory}
     painting = Painting(content, styles, output, recipe, start=start, **given)
     _paint(painting, way.quiet, resume=way.resume, seconds=_seconds_left(way.time_budget), save_every=way.save_every)

@@ -1,11 +1,12 @@
-"""What the commands say while they work: on stderr, so that stdout carries the result and nothing else."""
+"""What the commands share: options of one form, and what is said during the work, on stderr, so that stdout carries the result."""
 
 import contextlib
 import sys
 import time
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -16,8 +17,14 @@ if TYPE_CHECKING:
 
 PLAIN_SECONDS = 10.0
 Scales = list[tuple[int, int]]
+Flag = Annotated[bool, Parameter(negative=())]
 Quiet = Annotated[bool, Parameter(name=["--quiet", "-q"], negative=(), help="no progress")]
 Verbose = Annotated[bool, Parameter(name=["--verbose", "-v"], negative=(), help="show the recipe, and where an error arose")]
+WeightsFile = Annotated[Path | None, Parameter(help="Weights of the net from this file (.safetensors, or .pth of tensors only).")]
+WeightsInput = Annotated[
+    Literal["caffe", "torchvision"] | None,
+    Parameter(help="How the weights of that file want their pixels, where it does not tell."),
+]
 
 
 def watch(steps: Iterator["Step"], scales: Scales, quiet: bool, shown: str = "total") -> None:

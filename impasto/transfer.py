@@ -117,7 +117,14 @@ def stylize(
         if state is not None and state.i >= until:
             continue
         give_back()  # the last scale's maps, whose places suit this one's badly
-        cost, state = _entered(side, content, styles, recipe, net, plan, picture, state, until - steps)
+        scaled = resize(content, scaled_size(content, side))
+        cost = make_cost(make_targets(scaled, styles, recipe, net, plan.tiling), recipe, net, plan.tiling)
+        if state is None:
+            state = begin(first_image(scaled, recipe, picture), cost)
+        elif state.x.shape != scaled.shape:
+            i = until - steps
+            state = begin(refined(state.x, scaled, styles, recipe), cost, i, state.cut or state.i < i)
+        del scaled  # a large one would count in the peak
         for step in descend(cost, state, until, total, optimizer):
             state = step.state
             yield step
@@ -125,27 +132,6 @@ def stylize(
                 break
         if clock.is_up:
             return
-
-
-def _entered(
-    side: int,
-    content: Tensor,
-    styles: Sequence[Tensor],
-    recipe: Recipe,
-    net: Net,
-    plan: Plan,
-    picture: Tensor | None,
-    state: State | None,
-    i: int,
-) -> tuple[Cost, State]:
-    """The cost at a scale, and the state there after i steps. The scaled pictures are let go: large ones count in the peak."""
-    scaled = resize(content, scaled_size(content, side))
-    cost = make_cost(make_targets(scaled, styles, recipe, net, plan.tiling), recipe, net, plan.tiling)
-    if state is None:
-        return cost, begin(first_image(scaled, recipe, picture), cost)
-    if state.x.shape == scaled.shape:
-        return cost, state
-    return cost, begin(refined(state.x, scaled, styles, recipe), cost, i, state.cut or state.i < i)
 
 
 def painted_scales(content: Tensor, recipe: Recipe) -> list[tuple[int, int]]:
@@ -279,6 +265,7 @@ def make_cost(targets: Targets, recipe: Recipe, net: Net, tiling: Tiling | None 
     """
     shares = {layer: style_shares(recipe, len(grams), layer) for layer, grams in targets.grams.items()}
     weights = {layer: _weights_in(layer, recipe, net) for layer in targets.grams}
+    constants = {layer: _content_constant(targets.content[layer], recipe) for layer in recipe.content_layers}
     scale = {"paper": 1.0, "mean": 4.0}[recipe.style_norm]
     sums = {f"style {layer}": Sum(layer, lambda a, _: gram_matrix(a)) for layer in recipe.style_layers}
     sums |= {f"content {layer}": Sum(layer, partial(_square_error, targets.content[layer])) for layer in recipe.content_layers}
@@ -288,9 +275,7 @@ def make_cost(targets: Targets, recipe: Recipe, net: Net, tiling: Tiling | None 
         for layer, grams in targets.grams.items():
             gram = found[f"style {layer}"] / prod(map_size(net, layer, _size(image)))
             by_layer[layer] = scale * _weighted(shares[layer], [gram_cost(A, gram, weights[layer]) for A in grams], image)
-        contents = [
-            _content_constant(targets.content[layer], recipe) * found[f"content {layer}"] for layer in recipe.content_layers
-        ]
+        contents = [constant * found[f"content {layer}"] for layer, constant in constants.items()]
         J_content = _weighted(recipe.content_layers.values(), contents, image)
         J_style = _weighted(recipe.style_layers.values(), list(by_layer.values()), image)
         total = total_cost(J_content, J_style, recipe.alpha, recipe.beta)

@@ -1,4 +1,6 @@
+import os
 import resource
+import signal
 import subprocess
 import sys
 import warnings
@@ -103,3 +105,14 @@ def check_one_line(result: subprocess.CompletedProcess, code: int, said: str) ->
     assert result.returncode == code, result.stderr
     assert said in result.stderr and "Traceback" not in result.stderr and not result.stdout
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def kill_at(line: bytes, script: str, *arguments: Path) -> None:
+    """Run a script in a process of its own and kill -9 it when it has printed this line."""
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent)
+    assert process.stdout is not None
+    while process.stdout.readline().strip() != line:
+        assert process.poll() is None
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()

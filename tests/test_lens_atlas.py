@@ -1,12 +1,8 @@
 """The atlas's page: every unit is there, its cells are its patches, and nothing in it leads to a network."""
 
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +21,7 @@ from impasto.lens.patches import top
 from impasto.lens.scan import scan
 from impasto.lens.sheet import CELL, cell_of, on_grey, place_in_cell, reach
 from impasto.lens.view import bring
-from tests.conftest import picture, room_for, save, tiny_net
+from tests.conftest import kill_at, picture, room_for, save, tiny_net
 from tests.test_cli import check_one_line
 
 NET = tiny_net()
@@ -200,13 +196,7 @@ for step in make_atlas(Path(sys.argv[1]), NET, Path(sys.argv[2])):
 
 
 def test_a_killed_process_leaves_a_page_that_says_so_and_the_next_makes_it_whole(made, tmp_path):
-    command = [sys.executable, "-c", KILLED, str(made[0]), str(tmp_path / "page")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent)
-    assert process.stdout is not None
-    while process.stdout.readline().strip() != b"5":
-        assert process.poll() is None
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    kill_at(b"5", KILLED, made[0], tmp_path / "page")
     assert "is not finished" in (tmp_path / "page/index.html").read_text()
     (tmp_path / "page/.impasto-killed.part").write_text("what a kill while a file is written leaves")
     list(make_atlas(made[0], NET, tmp_path / "page"))

@@ -1,11 +1,7 @@
 """Scans on disk: stopped anywhere and resumed, or merged in any order, they give the bytes of one scan."""
 
 import itertools
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +11,7 @@ from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning, NoR
 from impasto.lens.index import INDEX, MANIFEST, make_setup, merge, read_index, read_rows
 from impasto.lens.patches import top
 from impasto.lens.scan import scan
-from tests.conftest import picture, room_for, save, tiny_net
+from tests.conftest import kill_at, picture, room_for, save, tiny_net
 
 LAYERS = ["conv1_2", "conv3_1", "conv3_1:pre"]
 
@@ -113,13 +109,7 @@ for step in scanning.scan([Path(sys.argv[1])], net, setup, Path(sys.argv[2])):
 
 def test_a_killed_process_is_resumed_to_the_same_bytes(pictures, tmp_path):
     whole = scanned(pictures, tmp_path / "whole")
-    command = [sys.executable, "-c", KILLED, str(pictures), str(tmp_path / "cut")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent)
-    assert process.stdout is not None
-    while process.stdout.readline().strip() != b"5":
-        assert process.poll() is None
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    kill_at(b"5", KILLED, pictures, tmp_path / "cut")
     assert not (tmp_path / "cut" / INDEX).exists() and (tmp_path / "cut" / scanning.PARTIAL_INDEX).exists()
     done = [step.done for step in resumed(pictures, tmp_path / "cut")]
     assert done[0] > 1 and bytes_of(tmp_path / "cut") == whole

@@ -13,7 +13,7 @@ from cyclopts.validators import Number
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from impasto.console import PLAIN_SECONDS, Quiet, Verbose, say, watch
+from impasto.console import PLAIN_SECONDS, Flag, Quiet, Verbose, WeightsFile, WeightsInput, say, watch
 from impasto.errors import BadRecipe, CannotWrite, ImpastoError
 from impasto.files import check_writable
 
@@ -26,19 +26,12 @@ if TYPE_CHECKING:
 lens_app = App(name="lens", help="What the units of a net look for: patches, projections, sheets.")
 
 Output = Annotated[Path, Parameter(name=["--output", "-o"])]
-Json = Annotated[bool, Parameter(negative=())]
-Flag = Annotated[bool, Parameter(negative=())]
 Whole = Annotated[int, Parameter(validator=Number(gte=0))]
 Count = Annotated[int, Parameter(validator=Number(gte=1))]
 NetName = Literal["alexnet", "vgg16", "vgg19"]
 Rule = Literal["deconv", "guided", "gradient"]
 Pooling = Literal["sum", "overwrite", "max"]
 Fit = Literal["center", "whole"]
-WeightsFile = Annotated[Path | None, Parameter(help="Weights of the net from this file (.safetensors, or .pth of tensors only).")]
-WeightsInput = Annotated[
-    Literal["caffe", "torchvision"] | None,
-    Parameter(help="How the weights of that file want their pixels, where it does not tell."),
-]
 
 
 @lens_app.command
@@ -96,7 +89,7 @@ def scan(
 
 
 @lens_app.command
-def top(atlas: Path, /, *, layer: str, unit: Whole, interior: Flag = False, json: Json = False) -> None:
+def top(atlas: Path, /, *, layer: str, unit: Whole, interior: Flag = False, json: Flag = False) -> None:
     """Print a unit's patches, the strongest first: value, picture, place in the layer's map, box in the original picture's pixels.
 
     Parameters
@@ -125,7 +118,7 @@ def top(atlas: Path, /, *, layer: str, unit: Whole, interior: Flag = False, json
 
 
 @lens_app.command
-def units(atlas: Path, /, *, layer: str | None = None, json: Json = False) -> None:
+def units(atlas: Path, /, *, layer: str | None = None, json: Flag = False) -> None:
     """Print what is known of layers or, with --layer, of a layer's units: how often they fire, how strongly, where.
 
     A unit fires in a picture where its largest value is above 0; one that never does is dead on these pictures.
@@ -181,7 +174,7 @@ def check(
     interior: Flag = False,
     weights: WeightsFile = None,
     weights_input: WeightsInput = None,
-    json: Json = False,
+    json: Flag = False,
 ) -> None:
     """Cut patches out of their pictures, run them through the net again and print how far their values are from the scan's.
 
@@ -241,7 +234,7 @@ def project(
     fit: Fit = "center",
     weights: WeightsFile = None,
     weights_input: WeightsInput = None,
-    json: Json = False,
+    json: Flag = False,
 ) -> None:
     """Draw what in PICTURE a unit answers to, beside two controls that do not know the unit. Prints the path of the figure.
 
@@ -401,7 +394,7 @@ def compare(
     units: str = "4",
     seed: Whole = 0,
     interior: Flag = False,
-    json: Json = False,
+    json: Flag = False,
 ) -> None:
     """Draw the same units of several scans below one another: over the checkpoints of a training, or of two nets.
 

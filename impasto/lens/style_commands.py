@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from impasto.console import Quiet, say
-from impasto.lens.commands import Json, NetName, Output, WeightsFile, WeightsInput, net_of
+from impasto.console import Flag, Quiet, WeightsFile, WeightsInput, say
+from impasto.lens.commands import NetName, Output, net_of
 
 style_app = App(name="style", help="What a style is made of: units, pairs and places; where two styles differ.")
 
@@ -30,7 +30,7 @@ def read(
     pooling: PoolingName = "max",
     weights: WeightsFile = None,
     weights_input: WeightsInput = None,
-    json: Json = False,
+    json: Flag = False,
     quiet: Quiet = False,
 ) -> None:
     """Take the style of PAINTING apart: what it is made of, layer by layer, and where that is. Prints the page's path.
@@ -82,7 +82,7 @@ def compare_styles(
     size: Size = 512,
     weights: WeightsFile = None,
     weights_input: WeightsInput = None,
-    json: Json = False,
+    json: Flag = False,
 ) -> None:
     """Where the style of OTHER differs from that of PAINTING, by layer, unit and pair; of a generated picture, what remains of it.
 
