@@ -11,7 +11,7 @@ import os
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
-from itertools import count, islice, repeat
+from itertools import accumulate, count, islice, repeat
 from pathlib import Path
 from typing import IO, Any
 
@@ -69,11 +69,11 @@ class Ranking:
 
 @dataclass
 class Units:
-    """What is known of the units of a layer.
+    """What is known of the units of a layer, or of all.
 
     `everywhere` ranks all places, `interior` those that see no padding. Of C units: in how many pictures each `fired` (its maximum
     is above 0), in how many of these it was strongest where it sees padding (`padded`), and how often its maximum in a picture
-    fell into each bin of EDGES, `bins` (C, len(EDGES) + 1). `first` is the row of unit 0 in the index's rankings.
+    fell into each bin of EDGES, `bins` (C, len(EDGES) + 1). `first` is the row of unit 0 among all units.
     """
 
     first: int
@@ -91,8 +91,9 @@ class Index:
     setup: Setup
     rows: int
     pictures: int
-    layers: dict[str, Units]
-    rankings: Ranking  # those of all layers one below the other, of which each layer's are views: a picture enters them in one sort
+    units: Units  # of all layers, one below the other
+    layers: dict[str, Units]  # views of them
+    rankings: Ranking  # of `units`, interior below everywhere, which are views: a picture enters both in one sort
 
 
 def make_setup(
@@ -114,17 +115,25 @@ def check_net(setup: Setup, net: AnyNet) -> None:
 
 def empty_index(setup: Setup) -> Index:
     """Before the first picture."""
-    count = 2 * sum(layer.units for layer in setup.layers.values())
-    rankings = Ranking(np.full((count, setup.k), -np.inf, np.float32), np.full((count, setup.k, 3), -1, np.int32))
-    layers: dict[str, Units] = {}
-    first = 0
-    for name, layer in setup.layers.items():
-        parts = [slice(first, first + layer.units), slice(first + layer.units, first + 2 * layer.units)]
-        everywhere, interior = (Ranking(rankings.value[part], rankings.where[part]) for part in parts)
-        counts = (np.zeros((layer.units, *shape), np.int32) for shape in ((), (), (len(EDGES) + 1,)))
-        layers[name] = Units(first, everywhere, interior, *counts)
-        first += 2 * layer.units
-    return Index(setup, 0, 0, layers, rankings)
+    count = sum(layer.units for layer in setup.layers.values())
+    rankings = Ranking(np.full((2 * count, setup.k), -np.inf, np.float32), np.full((2 * count, setup.k, 3), -1, np.int32))
+    counts = (np.zeros((count, *shape), np.int32) for shape in ((), (), (len(EDGES) + 1,)))
+    units = Units(0, _part(rankings, 0, count), _part(rankings, count, count), *counts)
+    firsts = accumulate((layer.units for layer in setup.layers.values()), initial=0)
+    parts = zip(setup.layers.items(), firsts, strict=False)
+    layers = {name: _units_at(units, first, layer.units) for (name, layer), first in parts}
+    return Index(setup, 0, 0, units, layers, rankings)
+
+
+def _part(ranking: Ranking, first: int, count: int) -> Ranking:
+    """A view of some rows."""
+    return Ranking(*(array[first : first + count] for array in (ranking.value, ranking.where)))
+
+
+def _units_at(units: Units, first: int, count: int) -> Units:
+    """A view of some of them."""
+    counts = (array[first : first + count] for array in (units.fired, units.padded, units.bins))
+    return Units(first, _part(units.everywhere, first, count), _part(units.interior, first, count), *counts)
 
 
 def ranked(value: Array, where: Array, k: int) -> tuple[Array, Array]:
@@ -319,9 +328,8 @@ def merge(folders: Sequence[Path], output: Path) -> Index:
     merged = empty_index(indices[0].setup)
     merged.rows, merged.pictures = sum(index.rows for index in indices), sum(index.pictures for index in indices)
     _merge_rankings(merged.rankings, [index.rankings for index in indices], numbers)
-    for layer, units in merged.layers.items():
-        for name in ("fired", "padded", "bins"):
-            getattr(units, name)[...] = sum(getattr(index.layers[layer], name) for index in indices)
+    for name in ("fired", "padded", "bins"):
+        getattr(merged.units, name)[...] = sum(getattr(index.units, name) for index in indices)
     write_index(output / INDEX, merged, sha256(output / MANIFEST), (output / MANIFEST).stat().st_size)
     return merged
 

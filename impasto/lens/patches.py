@@ -4,8 +4,9 @@ One forward pass a picture, all layers in it; nothing of a picture is kept but w
 default, as everyone draws the figure (the paper does not say); `per_image` allows more that lie apart.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,42 +65,66 @@ def look(index: Index, net: AnyNet, image: Tensor, number: int) -> None:
 
     Raises BadInput for activations that are not finite: the weights are not what they should be.
     """
+    peaks: dict[str, tuple[Array, ...]] = {}
     entries: list[Entries] = []
     size = image.shape[-2], image.shape[-1]
-    visit(net, image, index.layers, lambda name, a: entries.extend(_see(index, name, a[0].float().numpy(), size)))
+
+    def see(name: str, a: Tensor) -> None:
+        peaks[name], found = _see(index, name, a[0].float().numpy(), size)
+        entries.extend(found)
+
+    visit(net, image, index.layers, see)
+    value, y, x, inside = (np.concatenate(column) for column in zip(*(peaks[name] for name in index.layers), strict=True))
+    if not np.isfinite(value).all():
+        name = next(name for name in index.layers if not np.isfinite(peaks[name][0]).all())
+        raise BadInput(f"the activations of {name} are not finite: the weights of {index.setup.net} are damaged")
+    if index.setup.per_image == 1:
+        may_enter = _may_enter(index.units.everywhere, value)
+        entries.append((may_enter, value[may_enter, None], np.stack([y[may_enter, None], x[may_enter, None]], 2)))
+    _count(index.units, value, inside)
     _enter(index.rankings, entries, number)
     index.pictures += 1
 
 
-def _see(index: Index, name: str, a: Array, size: tuple[int, int]) -> Iterator[Entries]:
-    """Count what a layer (C, h, w) does in a picture; what of it may enter the rankings."""
-    units, field = index.layers[name], index.setup.layers[name].field
-    rows, columns = (field.interior(length) if field else slice(0, 0) for length in size)
+def _see(index: Index, name: str, a: Array, size: tuple[int, int]) -> tuple[tuple[Array, ...], list[Entries]]:
+    """Of a layer (C, h, w): of each unit the strongest value, its y, x and whether it saw no padding there; what the map must tell.
+
+    That is what may enter the rankings, but for the strongest place of all.
+    """
+    units, field, count = index.layers[name], index.setup.layers[name].field, index.setup.per_image
+    rows, columns = _interior(field, size)
     # Where a field is unknown one patch a picture is all that one can tell apart.
     reach = (field.size - 1) // (2 * field.stride) if field else max(a.shape[1:])
     value, y, x = strongest(a)
-    if not np.isfinite(value).all():
-        raise BadInput(f"the activations of {name} are not finite: the weights of {index.setup.net} are damaged")
-    inside = (rows.start <= y) & (y < rows.stop) & (columns.start <= x) & (x < columns.stop)
-    _count(units, value, inside if field else np.ones_like(inside))
-    for ranking, first, seen, origin in (
-        (units.everywhere, units.first, a, (0, 0)),
-        (units.interior, units.first + len(a), a[:, rows, columns], (rows.start, columns.start)),
-    ):
-        # Only units whose maximum can still enter are looked at closer; one that equals the last of the ranking comes after it.
-        may_enter = np.flatnonzero(value > ranking.value[:, -1])
-        if len(may_enter) and seen.size:
-            values, places = strongest_apart(seen[may_enter], index.setup.per_image, reach)
-            yield may_enter + first, values, places + np.array(origin, np.int32)
+    inside = (rows.start <= y) & (y < rows.stop) & (columns.start <= x) & (x < columns.stop) if field else np.ones(len(a), bool)
+    found = []
+    if count > 1:
+        may_enter = _may_enter(units.everywhere, value)
+        found.append((may_enter + units.first, *strongest_apart(a[may_enter], count, reach)))
+    if rows.stop > rows.start and columns.stop > columns.start:
+        may_enter = _may_enter(units.interior, value)
+        values, places = strongest_apart(a[may_enter, rows, columns], count, reach)
+        origin = np.array([rows.start, columns.start], np.int32)
+        found.append((may_enter + units.first + len(index.units.fired), values, places + origin))
+    return (value, y, x, inside), found
+
+
+@cache
+def _interior(field: Field | None, size: tuple[int, int]) -> tuple[slice, slice]:
+    rows, columns = (field.interior(length) if field else slice(0, 0) for length in size)
+    return rows, columns
+
+
+def _may_enter(ranking: Ranking, value: Array) -> Array:
+    """The units whose maximum can still enter; one that equals the last of the ranking comes after it."""
+    return np.flatnonzero(value > ranking.value[:, -1])
 
 
 def _enter(rankings: Ranking, entries: Sequence[Entries], number: int) -> None:
-    if not entries:
-        return
     units, value, places = (np.concatenate(column) for column in zip(*entries, strict=True))
     enters = value[:, 0] > rankings.value[units, -1]
     units, value, places = units[enters], value[enters], places[enters]
-    where = np.concatenate([np.full((*value.shape, 1), number, np.int32), places], 2)
+    where = np.concatenate([np.full((*value.shape, 1), number, np.int32), places], 2, dtype=np.int32)
     where[value == -np.inf] = -1
     value, where = (np.concatenate(both, 1) for both in ((rankings.value[units], value), (rankings.where[units], where)))
     # By value alone, as equals keep their places: it is the total order, since a picture comes after all before it.
@@ -110,7 +135,7 @@ def _enter(rankings: Ranking, entries: Sequence[Entries], number: int) -> None:
 
 def strongest(a: Array) -> tuple[Array, Array, Array]:
     """(C, h, w) -> value, y, x (C,): the strongest place of each map, of equal ones the first."""
-    flat = a.reshape(len(a), -1)
+    flat = a.reshape(len(a), a.shape[1] * a.shape[2])
     place = flat.argmax(1)
     value: Array = flat[np.arange(len(a)), place] + 0.0  # -0 becomes 0, which it equals, so that bytes repeat
     return value, place // a.shape[2], place % a.shape[2]
