@@ -21,9 +21,10 @@ from impasto.images import check_format, read_picture, read_record, resize, writ
 from impasto.kernels import has_winograd
 from impasto.machine import peak_memory_mb
 from impasto.nets import Place
+from impasto.objective import costs_of
 from impasto.plan import Plan, default_budget, held_memory, read_plan, written
 from impasto.recipe import Recipe, checked_recipe
-from impasto.transfer import check_fit, costs_of, finished, make_net, painted_scales, plan_scales, stylize
+from impasto.transfer import check_fit, finished, make_net, painted_scales, plan_scales, stylize
 from impasto.weights import load_weights
 
 CHECKPOINT_SECONDS = 5.0
