@@ -90,47 +90,48 @@ def gaussian_cost(mean_S: Tensor, covariance_S: Tensor, mean_G: Tensor, covarian
 
 @dataclass(frozen=True)
 class Sorted:
-    """Distributions over the places, one a row: `values` (N, K), rising, with `weights` (N, K) that sum to 1 or None.
-
-    `at` (N or 1, K) is the share of weight up to the middle of each.
-    """
+    """Distributions over the places, one a row: `values` (N, K), rising, with `weights` (N or 1, K) that sum to 1 in each row."""
 
     values: Tensor
-    weights: Tensor | None
-    at: Tensor
+    weights: Tensor
+
+    @property
+    def ends(self) -> Tensor:
+        """(N or 1, K + 1), float64: the share of weight up to each value, from 0."""
+        return F.pad(self.weights.double().cumsum(1), (1, 0))
 
 
 def sort_places(x: Tensor, p: Tensor | None = None) -> Sorted:
     """(N, K) and (K,) -> the rows' distributions; all places count alike unless `p` says."""
     values, order = x.sort(1)
-    if p is None:
-        return Sorted(values, None, ((torch.arange(x.shape[1]).to(x) + 0.5) / x.shape[1])[None])
-    weights = p[order]
-    return Sorted(values, weights, (weights.double().cumsum(1) - weights / 2).to(x))
+    return Sorted(values, x.new_full((1, x.shape[1]), 1 / x.shape[1]) if p is None else p[order])
 
 
-def quantiles(of: Sorted, at: Tensor) -> Tensor:
-    """Shares of weight (N or 1, K) -> (N, K): the values there, linear in between, level beyond the first and the last."""
-    rows = max(len(of.at), len(at))
-    known, wanted = (shares.expand(rows, -1).contiguous() for shares in (of.at, at))
-    last = known.shape[1] - 1
-    above = torch.searchsorted(known, wanted).clamp(min(1, last), last)
-    below = (above - 1).clamp(min=0)
-    low, high = known.gather(1, below), known.gather(1, above)
-    share = ((wanted - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
-    below, above = (index.expand(len(of.values), -1) for index in (below, above))
-    return torch.lerp(of.values.gather(1, below), of.values.gather(1, above), share)
+def means_between(of: Sorted, ends: Tensor) -> Tensor:
+    """Shares of weight (N or 1, K + 1), rising -> (N, K): the means of the values between them, as the weights count."""
+    rows = max(len(of.values), len(ends))
+    known, sums = of.ends, F.pad((of.weights * of.values).double().cumsum(1), (1, 0))
+    known, wanted = (shares.expand(rows if len(known) > 1 else len(ends), -1).contiguous() for shares in (known, ends))
+    above = torch.searchsorted(known, wanted).clamp(1, known.shape[1] - 1)
+    low, high = known.gather(1, above - 1), known.gather(1, above)
+    share = ((wanted - low) / (high - low).clamp(min=1e-300)).clamp(0, 1)
+    above, share = above.expand(rows, -1), share.expand(rows, -1)
+    integral = torch.lerp(sums.gather(1, above - 1), sums.gather(1, above), share)
+    return (integral.diff(dim=1) / wanted.diff(dim=1).clamp(min=1e-300)).to(of.values)
 
 
 def transport_cost(target: Sorted, x: Tensor, p: Tensor | None = None) -> Tensor:
     """Distributions of N numbers a place, and x (N, K) -> 1/N sum of their squared 2-Wasserstein distances, in one dimension each.
 
     Along random directions this is the sliced Wasserstein distance (Heitz et al. 2021, arXiv:2006.07229), along the channels
-    themselves a histogram cost (Risser, Wilmot & Barnes 2017, arXiv:1701.08893).
+    themselves a histogram cost (Risser, Wilmot & Barnes 2017, arXiv:1701.08893). Exact for any weights: each place is compared
+    with the mean of the target's values that it is moved to, and what those spread around it is added.
     """
     own = sort_places(x, p)
-    squares = (own.values - quantiles(target, own.at)).square()
-    return (squares.mean(1) if own.weights is None else (own.weights * squares).sum(1)).mean()
+    with torch.no_grad():
+        wanted = means_between(target, own.ends)
+        spread = (target.weights * target.values.square()).sum(1) - (own.weights * wanted.square()).sum(1)
+    return ((own.weights * (own.values - wanted).square()).sum(1) + spread).mean()
 
 
 def directions(n_C: int, seed: int) -> Tensor:

@@ -21,11 +21,13 @@ from impasto.descent import Optimizer, State, Step, begin, descend, moved
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
 from impasto.images import MIN_SIDE, quantize, read_picture, resize, scaled_size, to_pillow
 from impasto.machine import give_back
+from impasto.masks import NO_MASKS, Masks, read_masks
 from impasto.nets import INPUTS, Net, Place, build_net, channels, layer_name, normalized, put
-from impasto.objective import make_cost, make_targets, size_of, style_shares, style_side
+from impasto.objective import make_cost
 from impasto.pictures import CALIBRATION, picture_path
 from impasto.plan import Plan, make_plan
 from impasto.recipe import Recipe, make_recipe
+from impasto.targets import make_targets, parts_of, size_of, style_side
 from impasto.weights import SOURCES, Loaded, load_weights
 
 CALIBRATION_SIZE = 256
@@ -82,14 +84,17 @@ def stylize(
     resume: State | None = None,
     seconds: float | None = None,
     plans: Sequence[Plan] | None = None,
+    masks: Masks | None = None,
 ) -> Iterator[Step]:
     """Steps from the start to the finished painting. Pictures are (1, 3, H, W) in [0, 1] of any size.
 
     `picture` is what G starts as with init="picture"; `resume` the state of an earlier Step; `seconds` how long it may take, of
-    which each scale gets its share; `plans` how each of painted_scales is computed (plan_scales), whole unless given.
+    which each scale gets its share; `plans` how each of painted_scales is computed (plan_scales), whole unless given; `masks`
+    those of the recipe's regions, read unless given.
     Raises BadImage for pictures too small to paint, BadRecipe for knobs that do not fit them.
     """
     check_fit(content, styles, recipe, picture)
+    masks = read_masks(recipe, content, styles) if masks is None else masks
     scales = painted_scales(content, recipe)
     clock = _Clock(scales, seconds)
     device = net.convs[0].weight.device
@@ -104,12 +109,12 @@ def stylize(
             continue
         give_back()  # the last scale's maps, whose places suit this one's badly
         scaled = resize(content, scaled_size(content, side))
-        cost = make_cost(make_targets(scaled, styles, recipe, net, plan.tiling), recipe, net, plan.tiling)
+        cost = make_cost(make_targets(scaled, styles, recipe, net, plan.tiling, masks), recipe, net, plan.tiling)
         if state is None:
             state = begin(first_image(scaled, recipe, picture), cost)
         elif state.x.shape != scaled.shape:
             i = until - steps
-            state = begin(refined(state.x, scaled, styles, recipe), cost, i, state.cut or state.i < i)
+            state = begin(refined(state.x, scaled, styles, recipe, masks), cost, i, state.cut or state.i < i)
         del scaled  # a large one would count in the peak
         for step in descend(cost, state, until, total, optimizer):
             state = step.state
@@ -127,7 +132,7 @@ def painted_scales(content: Tensor, recipe: Recipe) -> list[tuple[int, int]]:
     return [(fitting[0][0], scales[0][1]), *fitting[1:]] if fitting else []
 
 
-def refined(x: Tensor, content: Tensor, styles: Sequence[Tensor], recipe: Recipe) -> Tensor:
+def refined(x: Tensor, content: Tensor, styles: Sequence[Tensor], recipe: Recipe, masks: Masks = NO_MASKS) -> Tensor:
     """The picture so far at the size of the content picture, with detail that the coarser scale could not hold.
 
     So much of the content's finest band as `detail` says, and of the paintings', where they look like the picture, as `strokes`
@@ -138,9 +143,13 @@ def refined(x: Tensor, content: Tensor, styles: Sequence[Tensor], recipe: Recipe
         larger = larger + recipe.detail * finest_band(content, size_of(x))
     if recipe.strokes and styles:
         sides = [style_side(max(image.shape[-2:]), recipe) for image in (content, x)]
-        shown = [style for style, share in zip(styles, style_shares(recipe, len(styles)), strict=True) if share]
-        scaled = [(resize(style, scaled_size(style, sides[0])), scaled_size(style, sides[1])) for style in shown]
-        larger = larger + recipe.strokes * borrowed_band(x, size_of(content), scaled)
+        scaled = [(resize(style, scaled_size(style, sides[0])), scaled_size(style, sides[1])) for style in styles]
+        for part in parts_of(content, len(styles), recipe, masks):
+            its = zip(part.paintings, part.shares(recipe), strict=True)
+            shown = [scaled[n] for (n, _), share in its if share and part.style_weight]
+            if shown:
+                band = borrowed_band(x, size_of(content), shown)
+                larger = larger + recipe.strokes * min(part.style_weight, 1) * (band if part.where is None else part.where * band)
     return larger
 
 
@@ -158,6 +167,9 @@ def check_fit(content: Tensor, styles: Sequence[Tensor], recipe: Recipe, picture
     """Raise what would go wrong later: sides too short to paint, as many style weights as styles, a start that is missing."""
     if recipe.has_style and not styles:
         raise BadRecipe("there is no style picture")
+    for name, region in recipe.regions.items():
+        if region.style and region.style > len(styles):
+            raise BadRecipe(f"the region {name} is to be painted like style picture {region.style}, there are {len(styles)}")
     if recipe.style_weights and len(recipe.style_weights) != len(styles):
         raise BadRecipe(f"style_weights has {len(recipe.style_weights)} numbers for {len(styles)} style pictures")
     for layer, edit in recipe.style_edit.items():

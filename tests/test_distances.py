@@ -19,7 +19,6 @@ from impasto.distances import (
     moments_cost,
     patches_cost,
     patches_of,
-    quantiles,
     root,
     self_similarity,
     self_similarity_cost,
@@ -167,14 +166,34 @@ def test_transport_between_many_places_comes_near_the_wasserstein_distance():
 
 
 def test_weights_are_copies_of_places():
-    """A place that weighs three times as much is three places: the same quantile function away from the steps."""
-    values = activations(1, 500, seed=4)
-    p = torch.ones(500, dtype=torch.float64)
-    p[:100] = 3
-    copies = torch.cat([values, values[:, :100], values[:, :100]], 1)
-    at = torch.linspace(0.05, 0.95, 50, dtype=torch.float64)[None]
-    found, expected = (quantiles(it, at) for it in (sort_places(values, p / p.sum()), sort_places(copies)))
-    torch.testing.assert_close(found, expected, rtol=0, atol=0.05)
+    """A place that weighs three times as much is three places, to the last digit."""
+    x, y = activations(2, 50, seed=4), activations(2, 41, seed=5)
+    p = torch.ones(50, dtype=torch.float64)
+    p[:10] = 3
+    copies = torch.cat([x, x[:, :10], x[:, :10]], 1)
+    torch.testing.assert_close(transport_cost(sort_places(y), x, p / p.sum()), transport_cost(sort_places(y), copies))
+    torch.testing.assert_close(transport_cost(sort_places(x, p / p.sum()), y), transport_cost(sort_places(copies), y))
+
+
+def test_transport_between_any_two_is_the_integral_between_quantiles():
+    """The squares between two quantile functions, summed over fine shares."""
+    x, y, p = activations(1, 30, seed=1), activations(1, 17, seed=2), shares(17)
+    at = (np.arange(200_000) + 0.5) / 200_000
+    quantiles = []
+    for values, weights in ((x[0].numpy(), np.full(30, 1 / 30)), (y[0].numpy(), p.numpy())):
+        order = np.argsort(values)
+        quantiles.append(values[order][np.searchsorted(weights[order].cumsum(), at).clip(max=len(values) - 1)])
+    expected = ((quantiles[0] - quantiles[1]) ** 2).mean()
+    assert float(transport_cost(sort_places(x), y, p)) == pytest.approx(expected, rel=1e-3)
+
+
+def test_ties_make_no_jump():
+    """Rectified maps are full of zeros: which of them comes first must not matter."""
+    x = torch.zeros(1, 40, dtype=torch.float64)
+    x[:, ::3] = activations(1, 14, seed=3).abs()
+    p, target = shares(40), sort_places(activations(1, 25, seed=6).abs())
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(transport_cost(target, x[:, order], p[order]), transport_cost(target, x, p))
 
 
 def test_places_without_weight_do_not_count():

@@ -12,8 +12,9 @@ from impasto.errors import BadImage, BadRecipe
 from impasto.images import resize
 from impasto.losses import content_cost, style_cost, style_layer_cost, total_variation
 from impasto.nets import features
-from impasto.objective import costs_of, make_cost, make_targets
+from impasto.objective import costs_of, make_cost
 from impasto.recipe import PRESETS, Recipe, make_recipe
+from impasto.targets import make_targets
 from impasto.transfer import check_fit, finished, first_image, stylize
 from tests.conftest import picture, tiny_net
 
@@ -73,7 +74,7 @@ def test_several_styles_count_by_their_weights(net):
 
 def test_style_scale_scales_the_style_picture(net):
     r = recipe(style_scale=0.5)
-    gram = make_targets(CONTENT, [STYLE], r, net).grams["conv1_1"][0]
+    gram = make_targets(CONTENT, [STYLE], r, net).styles[0]["conv1_1"][0]["gram"]
     a = features(net, resize(STYLE, (16, 12)), ["conv1_1"])["conv1_1"].flatten(2)
     torch.testing.assert_close(gram, a @ a.mT / (16 * 12))
 
