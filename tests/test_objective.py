@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from impasto.costs import HOW, layers_of, unit
+from impasto.costs import HOW, kept_memory, unit, wants_of
 from impasto.errors import BadRecipe
 from impasto.masks import Masks, place_weights
 from impasto.nets import features
@@ -190,10 +190,17 @@ def test_what_costs_cannot_be_is_said():
 
 
 def test_patches_are_those_of_coarse_layers_and_cross_needs_a_layer_before():
-    stride = {"conv1_1": 1, "conv3_1": 4, "conv5_1": 16}
-    assert layers_of("patches", list(stride), stride.__getitem__) == ["conv3_1", "conv5_1"]
-    assert layers_of("cross", list(stride), stride.__getitem__) == ["conv3_1", "conv5_1"]
-    assert layers_of("gram", list(stride), stride.__getitem__) == list(stride)
+    layers = {"conv3_1": 1.0, "conv1_1": 1.0, "conv2_1:pre": 1.0}
+    recipe = make_recipe(style_layers=layers, style_costs="gram,patches,cross,sliced=0")
+    wanted = {"conv1_1": ["gram"], "conv2_1:pre": ["gram", "cross"], "conv3_1": ["gram", "patches", "cross"]}
+    assert wants_of(recipe, tiny_net()) == wanted and list(wants_of(recipe, tiny_net())) == list(wanted)
+
+
+def test_costs_of_whole_maps_keep_memory_that_is_planned():
+    layers = {"conv1_1": 1.0, "conv3_1": 1.0}
+    kept = {cost: kept_memory(make_recipe(style_layers=layers, style_costs=cost), tiny_net(), (48, 64)) for cost in STYLE_COSTS}
+    assert kept["gram"] == kept["w2"] == 0
+    assert kept["sliced"] == 32 * (4 * 48 * 64 + 7 * 12 * 16) and kept["patches"] == 120 * 7 * 12 * 16
 
 
 def test_a_net_that_was_not_measured_has_no_units():
