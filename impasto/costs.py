@@ -146,7 +146,10 @@ def similarity(a: Tensor) -> Tensor:
 
 
 def wants_of(recipe: Recipe, net: Net) -> dict[str, list[str]]:
-    """{style layer, from the shallowest: the costs that read it}: patches where places are COARSE, cross where there is one before."""
+    """{style layer, from the shallowest: the costs that read it}.
+
+    Patches are read where places are COARSE, cross where there is a layer before.
+    """
     names = [x.name for x in net.layers]
     layers = sorted(recipe.style_layers, key=lambda layer: names.index(layer_name(net, layer).removesuffix(":pre")))
 

@@ -94,7 +94,7 @@ def test_a_guided_style_cost_is_the_sum_over_regions_spelled_out():
             p = place_weights(mask.double(), a_G.shape[1:]).numpy()
             G, A = np.einsum("hw,ihw,jhw->ij", p, a_G, a_G), np.einsum("ihw,jhw->ij", a, a) / a[0].size
             expected += counts * float(mask.mean()) * ((G - A) ** 2).sum() / (4 * n**2)
-        assert float(costs[f"style {layer}"]) == pytest.approx(expected, rel=1e-6)
+        assert costs[f"style {layer}"].item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_content_counts_where_its_weight_says():
@@ -103,7 +103,7 @@ def test_content_counts_where_its_weight_says():
     costs, _ = value_and_gradient(recipe, None, halves(), (STYLE, OTHER), net)
     a_C, a_G = (features(net, x.double(), ["conv2_1"])["conv2_1"] for x in (CONTENT, IMAGE))
     weights = torch.nn.functional.adaptive_avg_pool2d((0.5 * soft_half() + 3 * (1 - soft_half())).double(), a_C.shape[-2:])
-    assert float(costs["content"]) == pytest.approx(float((weights * (a_C - a_G).square()).mean()), rel=1e-6)
+    assert costs["content"].item() == pytest.approx(float((weights * (a_C - a_G).square()).mean()), rel=1e-6)
 
 
 def test_a_region_without_style_does_not_feel_the_painting():
