@@ -139,7 +139,7 @@ def _style_targets(
     wants = wants_of(recipe, net)
     where = None if mask is None else resize(mask, size).to(style)
     sums = style_sums(wants, net, size, [where])
-    readings = readings_of(add_up(net, style, sums, tiling), wants, net, size, where, 0) if sums else {}
+    readings = readings_of(add_up(net, style, sums, tiling) if sums else {}, wants, net, size, where, 0)
     targets = {layer: {cost: HOW[cost].target(it) for cost in wants[layer]} for layer, it in readings.items()}
     for layer, by_cost in targets.items():
         if "gram" in by_cost:

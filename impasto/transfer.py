@@ -17,6 +17,7 @@ from torch import Tensor
 
 from impasto import canvas
 from impasto.analogy import borrowed_band, finest_band
+from impasto.costs import wants_of
 from impasto.descent import Optimizer, State, Step, begin, descend, moved
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
 from impasto.images import MIN_SIDE, quantize, read_picture, resize, scaled_size, to_pillow
@@ -56,6 +57,9 @@ def make_net(recipe: Recipe, loaded: Loaded | None = None, place: Place | None =
     for layer in (*recipe.content_layers, *recipe.style_layers):
         layer_name(net, layer)
     check_edit(recipe, net)
+    read = {cost for costs in wants_of(recipe, net).values() for cost in costs}
+    if recipe.has_style and (unread := [cost for cost, weight in recipe.style_costs.items() if weight and cost not in read]):
+        raise BadRecipe(f"the style cost {', '.join(unread)} reads none of the style layers {', '.join(recipe.style_layers)}")
     if recipe.preset == "impasto" and loaded.input != SOURCES[recipe.net].input:
         said = f"preset impasto is made for {SOURCES[recipe.net].input} weights of {recipe.net}, these are {loaded.input}"
         warnings.warn(f"{said}: set --content-layers and --style-layers", ImpastoWarning, stacklevel=2)

@@ -12,7 +12,7 @@ from impasto.objective import costs_of, make_cost
 from impasto.recipe import CONTENT_COSTS, STYLE_COSTS, make_recipe
 from impasto.targets import make_targets
 from impasto.tiles import Tiling
-from impasto.transfer import stylize
+from impasto.transfer import make_net, stylize
 from tests.conftest import picture, tiny_net
 
 LAYERS = {"style_layers": {"conv1_1": 0.5, "conv2_1": 2.0, "conv3_1": 1.0}, "content_layers": {"conv2_1": 1.0}}
@@ -194,6 +194,12 @@ def test_patches_are_those_of_coarse_layers_and_cross_needs_a_layer_before():
     recipe = make_recipe(style_layers=layers, style_costs="gram,patches,cross,sliced=0")
     wanted = {"conv1_1": ["gram"], "conv2_1:pre": ["gram", "cross"], "conv3_1": ["gram", "patches", "cross"]}
     assert wants_of(recipe, tiny_net()) == wanted and list(wants_of(recipe, tiny_net())) == list(wanted)
+
+
+@pytest.mark.weights
+def test_a_cost_that_reads_no_layer_is_said_before_the_work():
+    with pytest.raises(BadRecipe, match="style cost patches reads none of the style layers conv1_1"):
+        make_net(make_recipe(style_costs="gram,patches", style_layers="conv1_1"))
 
 
 def test_costs_of_whole_maps_keep_memory_that_is_planned():
