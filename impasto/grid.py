@@ -21,6 +21,7 @@ from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, SomeF
 from impasto.files import check_writable, make_folder, sha256
 from impasto.images import check_format, read_picture, read_record, to_pillow, write_picture
 from impasto.lens.sheet import GAP, INK, MARGIN, OUTSIDE, PAPER, SMALL, TEXT, font, wrapped, write_lines
+from impasto.nets import NETS, name_among
 from impasto.painting import Painting
 from impasto.recipe import STYLE_LAYERS, Recipe, make_recipe
 
@@ -131,6 +132,8 @@ def make_cell(knobs: dict[str, Any]) -> Cell:
     recipe = make_recipe(**knobs)
     if ratio is not None:
         recipe = make_recipe(**{**knobs, "beta": recipe.alpha / ratio})
+    for layer in (*recipe.content_layers, *recipe.style_layers):
+        name_among(NETS[recipe.net], layer, recipe.net)
     if not styles and recipe.has_style and not recipe.has_content:
         styles = (content,)  # a texture
     return Cell(content, styles or (), recipe)

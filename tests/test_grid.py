@@ -111,13 +111,15 @@ def test_a_texture_needs_one_picture_and_an_inversion_no_style(files):
         (["ratio", "0"], 2, "ratio is '0'"),
         (["ratio", "x/3"], 2, "ratio is 'x/3'"),
         (["style_layers", "..conv9_1"], 2, "must go from one of conv1_1"),
+        (["content_layers", "conv1_1", "conv9"], 2, "vgg19 has no layer 'conv9'"),
+        (["net", "alexnet", "vgg16"], 2, "alexnet has no layer 'conv4_2'"),
         (["styles", "a.jpg"], 2, "styles are given twice"),
         (["beta", "1"], 0, "no content picture"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_painted(files, rows, pictures, said):
     with pytest.raises(BadRecipe, match=said):
-        make_grid(files[:pictures], rows, [], {})
+        make_grid(files[:pictures], rows, [], {"content_layers": "conv4_2"} if rows[:1] == ["net"] else {})
 
 
 @pytest.mark.parametrize("net", ["vgg19", "vgg16", "alexnet"])
