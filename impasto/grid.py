@@ -357,7 +357,9 @@ def _picture(label: Label) -> Image.Image | None:
 
 
 def _missing(why: object, size: tuple[int, int]) -> Image.Image:
-    """An empty cell, and what there is to say of it."""
-    drawn = Image.new("RGB", size, OUTSIDE)
-    write_lines(ImageDraw.Draw(drawn), GAP, GAP, wrapped(str(why or "not painted yet"), SMALL, size[0] - 2 * GAP), SMALL)
+    """An empty cell, and what there is to say of it, which makes it larger than the others where they are small."""
+    lines = wrapped(str(why or "not painted yet"), SMALL, max(size[0], LABEL) - 2 * GAP)
+    wide = max(size[0], *(round(font(SMALL).getlength(line)) + 2 * GAP for line in lines))
+    drawn = Image.new("RGB", (wide, max(size[1], len(lines) * LINE + 2 * GAP)), OUTSIDE)
+    write_lines(ImageDraw.Draw(drawn), GAP, GAP, lines, SMALL)
     return drawn

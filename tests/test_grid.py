@@ -4,6 +4,7 @@ import json
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -261,6 +262,14 @@ def test_the_sheet_carries_its_recipes_and_no_path(files):
     record = read_record(files[2])["grid"]
     assert record["rows"] == ["beta = 5", "beta = 15"] and [cell["recipe"]["beta"] for cell in record["cells"]] == [5, 15]
     assert str(files[0].parent) not in json.dumps(record)
+
+
+@pytest.mark.parametrize("why", ["a-very-long-name-of-a-picture.jpg is damaged: image file is truncated", None])
+def test_why_a_small_cell_is_missing_is_not_cut_off(why):
+    drawn = np.asarray(module._missing(why, (32, 24)).convert("L")).astype(int)
+    edge = np.concatenate([drawn[:3].ravel(), drawn[-3:].ravel(), drawn[:, :3].ravel(), drawn[:, -3:].ravel()])
+    assert np.ptp(edge) == 0 < np.ptp(drawn)
+    assert module._missing(why, (300, 200)).size == (300, 200)
 
 
 def test_labels_show_pictures_and_stay_on_the_page(files):
