@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from impasto.edit import StyleEdit
+from impasto.edit import StyleEdit, fields_at
 from impasto.errors import BadRecipe
 from impasto.regions import FILE, MaskName, Region, Regions, is_made
 
@@ -396,8 +396,20 @@ def checked_recipe(knobs: dict[str, Any]) -> Recipe:
         first = error.errors()[0]
         name, reason = ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
-            raise BadRecipe(f"there is no knob {name!r}, the knobs are {', '.join(Recipe.model_fields)}") from error
+            raise BadRecipe(_unknown(first["loc"])) from error
+        if first["type"] == "missing":
+            raise BadRecipe(f"{name} is missing") from error
+        if first["type"] in ("model_type", "dict_type"):
+            reason = "must be a table"
         raise BadRecipe(f"{name} is {first['input']!r}: {reason}" if name else reason) from error
+
+
+def _unknown(loc: tuple[str | int, ...]) -> str:
+    """That there is no such knob, or no such thing at its place of a style edit; and what there is."""
+    *place, name = loc
+    if not place:
+        return f"there is no knob {name!r}, the knobs are {', '.join(Recipe.model_fields)}"
+    return f"there is no {name!r} in {'.'.join(map(str, place))}, there may be {', '.join(fields_at(place[1:]))}"
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -178,9 +178,8 @@ def check_fit(content: Tensor, styles: Sequence[Tensor], recipe: Recipe, picture
         raise BadRecipe(f"style_weights has {len(recipe.style_weights)} numbers for {len(styles)} style pictures")
     for layer, edit in recipe.style_edit.items():
         if edit.paintings and len(edit.paintings) != len(styles):
-            raise BadRecipe(
-                f"the style edit has {len(edit.paintings)} paintings in {layer}, there are {len(styles)} style pictures"
-            )
+            counted = f"{len(edit.paintings)} paintings in {layer}, the style pictures are {len(styles)}"
+            raise BadRecipe(f"the style edit has shares of {counted}")
     if (recipe.init == "picture") != (picture is not None):
         raise BadRecipe("init is picture exactly when there is a picture to start from (--init-image)")
     side = next(iter(painted_scales(content, recipe)), (recipe.size, 0))[0]
