@@ -184,7 +184,8 @@ def moments(image: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tenso
 
 def cholesky_map(source: Tensor, target: Tensor) -> Tensor:
     """A = L_T L_S^-1 with covariances L L^T: it keeps red's direction, which the order of the channels decides."""
-    return torch.linalg.solve_triangular(_lower(source, EPSILON), _lower(target), upper=False, left=False)
+    A: Tensor = torch.linalg.solve_triangular(_lower(source, EPSILON), _lower(target), upper=False, left=False)
+    return A
 
 
 def pca_map(source: Tensor, target: Tensor) -> Tensor:
@@ -228,13 +229,13 @@ def match_histogram(image: Tensor, to: Tensor, weights: Tensor | None = None, to
 
 def _ranked(channel: Tensor, other: Tensor, w: Tensor, to_w: Tensor) -> Tensor:
     """(H, W) with the values of `other`, any shape: the rank of a value is the middle of the share of weight that has it."""
-    _, inverse, ranks = _ranks(channel, w)
-    values, _, to_ranks = _ranks(other, to_w)
+    _, inverse, ranks = _ranks(channel.flatten(), w)
+    values, _, to_ranks = _ranks(other.flatten()[to_w > 0], to_w[to_w > 0])
     return torch.from_numpy(np.interp(ranks, to_ranks, values)[inverse].astype(np.float32)).view(channel.shape)
 
 
 def _ranks(channel: Tensor, w: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    values, inverse = np.unique(channel.flatten().double().numpy(), return_inverse=True)
+    values, inverse = np.unique(channel.double().numpy(), return_inverse=True)
     share = np.bincount(inverse, w.numpy(), len(values))
     return values, inverse, share.cumsum() - share / 2
 
@@ -284,11 +285,19 @@ def compared_with(
     return seen(content, recipe), [grey(light, recipe.color_space) for light in lights]
 
 
+def paints_light(recipe: Recipe) -> bool:
+    """Whether only light is painted: grey pictures are compared with a grey G, and colour comes in at the end."""
+    return recipe.color == "luminance" and recipe.color_when == "before"
+
+
 def seen(image: Tensor, recipe: Recipe) -> Tensor:
-    """What of a picture is compared: its light alone where only light is painted, else all of it."""
-    if recipe.color == "luminance" and recipe.color_when == "before":
-        return grey(luminance(image, recipe.color_space), recipe.color_space)
-    return image
+    """What of a picture is compared: its light where only light is painted, else all of it."""
+    return grey(luminance(image, recipe.color_space), recipe.color_space) if paints_light(recipe) else image
+
+
+def cost_of_light(cost: Callable[[Tensor], dict[str, Tensor]], image: Tensor) -> dict[str, Tensor]:
+    """The cost of G while only light is painted: of the mean of its channels, so that a grey start stays grey."""
+    return cost(_channel_mean(image))
 
 
 def recolored(image: Tensor, content: Tensor, recipe: Recipe, alpha: Tensor | None = None) -> Tensor:
@@ -302,8 +311,13 @@ def recolored(image: Tensor, content: Tensor, recipe: Recipe, alpha: Tensor | No
     content, alpha = resize(content, size), None if alpha is None else resize(alpha, size)
     if recipe.color == "luminance":
         matched = recipe.match_light and recipe.color_when == "after"
+        image = _channel_mean(image) if paints_light(recipe) else image
         return keep_color(image, content, recipe.color_space, matched=matched, weights=alpha)
     return match_color(image, content, recipe.color, alpha if recipe.has_content else None, alpha)
+
+
+def _channel_mean(image: Tensor) -> Tensor:
+    return image.mean(1, keepdim=True).expand_as(image)
 
 
 def _mixed(matrix: Tensor | Sequence[Sequence[float]], image: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from impasto import canvas
 from impasto.analogy import borrowed_band, finest_band
-from impasto.color import compared_with, recolored, seen
+from impasto.color import compared_with, cost_of_light, paints_light, recolored, seen
 from impasto.descent import Cost, Optimizer, State, Step, begin, descend, moved
 from impasto.edit import LayerEdit, pair_of
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
@@ -134,6 +134,8 @@ def stylize(
         give_back()  # the last scale's maps, whose places suit this one's badly
         scaled = resize(content, scaled_size(content, side))
         cost = make_cost(make_targets(scaled, styles, recipe, net, plan.tiling), recipe, net, plan.tiling)
+        if paints_light(recipe):
+            cost = partial(cost_of_light, cost)
         if state is None:
             state = begin(first_image(scaled, recipe, picture), cost)
         elif state.x.shape != scaled.shape:
