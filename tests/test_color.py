@@ -29,10 +29,11 @@ from impasto.color import (
 )
 from impasto.descent import Step
 from impasto.errors import BadRecipe
-from impasto.images import quantize, resize
+from impasto.images import quantize, read_picture, resize, to_pillow
 from impasto.recipe import Recipe, make_recipe
-from impasto.transfer import costs_of, finished, stylize
+from impasto.transfer import costs_of, finished, paint, stylize
 from tests.conftest import picture, tiny_net
+from tests.test_hires import p3
 
 LAYERS = {"style_layers": {"conv1_1": 0.5, "conv2_1": 2.0}, "content_layers": {"conv2_1": 1.0}}
 CONTENT, STYLE = picture(24, 32), picture(40, 30, 1)
@@ -244,7 +245,7 @@ def test_the_cholesky_map_is_the_textbooks():
 
 def test_the_histogram_is_the_others_sorted_values():
     """With as many places, all of them different, the value of rank r is the other's of rank r."""
-    image, to = torch.rand(1, 3, 30, 40), torch.rand(1, 3, 24, 50)
+    image, to = (torch.stack([torch.randperm(1200) / 1200 for _ in range(3)]).view(1, 3, *size) for size in ((30, 40), (24, 50)))
     expected = torch.empty(1, 3, 1200)
     expected.scatter_(2, image.flatten(2).argsort(2), to.flatten(2).sort(2).values)
     assert torch.equal(match_color(image, to, "histogram").flatten(2), expected)
@@ -408,6 +409,24 @@ def test_a_texture_can_be_matched_and_has_no_photograph_for_its_chroma():
     *_, last = stylize(STYLE, [STYLE], r, tiny_net(), alphas=[alpha, alpha])
     found = moments(recolored(last.image, STYLE, r, alpha))
     torch.testing.assert_close(found[0], moments(resize(STYLE, (40, 30)), alpha)[0], atol=0.02, rtol=0)
+
+
+def test_paint_has_the_knobs_and_keeps_a_profile(monkeypatch):
+    """As painted and recoloured by hand; the Pillow image carries the photograph's profile when asked to."""
+    monkeypatch.setattr("impasto.transfer.make_net", lambda _: tiny_net())
+    photo, style = to_pillow(CONTENT), to_pillow(STYLE)
+    photo.putalpha(200)
+    photo.info["icc_profile"] = p3()
+    knobs = {**LAYERS, "size": 32, "coarsest": 32, "steps": 3, "color": "luminance", "color_when": "after"}
+    with_profile = paint(photo, [style], "course", keep_profile=True, **knobs)
+    plain = paint(photo, [style], "course", **knobs)
+    read = read_picture(photo)
+    *_, last = stylize(read.image, [quantize(STYLE)], make_recipe("course", **knobs), tiny_net())
+    expected = to_pillow(finished(last.image, read.image, make_recipe("course", **knobs)), read.alpha)
+    assert np.array_equal(plain, expected) and plain.mode == "RGBA" and "icc_profile" not in plain.info
+    assert with_profile.info["icc_profile"] == p3() and not np.array_equal(with_profile, plain)
+    off = 255 * (read_picture(with_profile).image - read_picture(plain).image).abs().flatten()
+    assert off.quantile(0.99) < 2.5 and off.mean() < 0.5, "near black 8 bits of another gamut are coarser"
 
 
 def test_an_unknown_rule_is_one_line():
