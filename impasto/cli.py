@@ -54,6 +54,10 @@ def _option(name: str) -> tuple[str, Any, None]:
         "style_layers": "the preset's",
         "style_weights": "equal",
         "style_edit": "none",
+        "style_costs": "gram",
+        "content_costs": "features",
+        "regions": "none",
+        "protect": "none",
     }.get(name, DEFAULTS[name])
     shown = f"{field.description} [{default}]"
     return (

@@ -278,7 +278,7 @@ class Sheet:
 def name_of(cell: Cell) -> str:
     """A name that no other painting has, by recipe, pictures and version. Raises BadImage for a picture that is not there."""
     try:
-        inputs = [sha256(path) for path in (cell.content, *cell.styles)]
+        inputs = [sha256(path) for path in (cell.content, *cell.styles, *cell.recipe.mask_files())]
     except OSError as error:
         raise BadImage(f"cannot read {error.filename}: {error.strerror}") from error
     key = {"recipe": cell.recipe.model_dump(mode="json"), "inputs": inputs, "impasto": version("impasto")}

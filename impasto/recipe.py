@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from impasto.edit import StyleEdit
 from impasto.errors import BadRecipe
+from impasto.regions import FILE, MaskName, Region, Regions, is_made
 
 # Layer -> number of channels n_C of the layers that carry style, and the layer that carries content.
 STYLE_LAYERS = {
@@ -20,6 +21,8 @@ STYLE_LAYERS = {
     "vgg16": {"conv1_1": 64, "conv2_1": 128, "conv3_1": 256, "conv4_1": 512, "conv5_1": 512},
     "alexnet": {"conv1": 64, "conv2": 192, "conv3": 384, "conv4": 256, "conv5": 256},
 }
+STYLE_COSTS = ("gram", "covariance", "moments", "w2", "sliced", "histogram", "patches", "cross")
+CONTENT_COSTS = ("features", "laplacian", "self-similarity")
 CONTENT_LAYER = {"vgg19": "conv4_2", "vgg16": "conv4_2", "alexnet": "conv4"}
 
 
@@ -36,6 +39,8 @@ def parse_numbers(value: Any) -> Any:
     return [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+PROTECTED = "protected"  # the name of the region that --protect makes
+SPARED: dict[str, Any] = {"style_weight": 0.1, "content_weight": 4.0}
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 LayerWeights = Annotated[dict[str, Weight], BeforeValidator(parse_weights)]
 Numbers = Annotated[tuple[Weight, ...], BeforeValidator(parse_numbers)]
@@ -70,6 +75,14 @@ class Recipe(BaseModel):
         description="layers of the style cost with weights lambda, as conv1_1=0.2,conv2_1=0.2; ..conv3_1: the preset's up to it",
     )
     style_edit: StyleEdit = Field({}, description="a file of changes to the style: gains, weights, directions, layer by layer")
+    style_costs: LayerWeights = Field(
+        {"gram": 1.0}, description=f"what is compared of the style layers, with weights, as gram=1,w2=0.5: {', '.join(STYLE_COSTS)}"
+    )
+    content_costs: LayerWeights = Field(
+        {"features": 1.0}, description=f"what is compared of the photograph, with weights: {', '.join(CONTENT_COSTS)}"
+    )
+    regions: Regions = Field({}, description="a file of regions: parts of the photograph, each with its mask, painting, weights")
+    protect: MaskName = Field("", description="a mask, white where the photograph is to stay recognisable, as a face")
     content_norm: Literal["course", "paper", "mean", "relative"] = Field(
         "mean", description="sum of squares times 1/(4 n_H n_W n_C), 1/2, 1/(n_H n_W n_C) or 1/sum a_C^2"
     )
@@ -114,9 +127,29 @@ class Recipe(BaseModel):
             raise ValueError("style_weights are all 0")
         if self.color == "luminance" and not self.has_content:
             raise ValueError("color is luminance, and without a content cost there is no photograph to take colours from")
+        for name, known in (("style_costs", STYLE_COSTS), ("content_costs", CONTENT_COSTS)):
+            costs = getattr(self, name)
+            if unknown := [cost for cost in costs if cost not in known]:
+                raise ValueError(f"{name} has {', '.join(unknown)}, there are {', '.join(known)}")
+            if not sum(costs.values()):
+                raise ValueError(f"{name} are all 0")
+        if self.style_edit and not self.style_costs.get("gram"):
+            raise ValueError("style_edit changes the Gram matrix, which is not among the style_costs")
+        if PROTECTED in self.regions:
+            raise ValueError(f"a region cannot be called {PROTECTED}, as --protect is")
         if unknown := [layer for layer in self.style_edit if layer not in self.style_layers]:
             raise ValueError(f"style_edit changes {', '.join(unknown)}, the style layers are {', '.join(self.style_layers)}")
         return self
+
+    def all_regions(self) -> dict[str, Region]:
+        """The regions, with what is to be protected as one of them."""
+        spared = {PROTECTED: Region(mask=self.protect, **SPARED)} if self.protect else {}
+        return {**self.regions, **spared}
+
+    def mask_files(self) -> list[Path]:
+        """The masks that are files."""
+        named = [mask for region in self.all_regions().values() for mask in (region.mask, region.style_mask)]
+        return [Path(mask) for mask in named if mask and mask != FILE and not is_made(mask)]
 
     def scales(self) -> list[tuple[int, int]]:
         """(longer side, steps) of each scale, coarse to fine; sides grow by one factor of at most 2, from the coarsest up."""

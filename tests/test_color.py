@@ -30,8 +30,9 @@ from impasto.color import (
 from impasto.descent import Step
 from impasto.errors import BadRecipe
 from impasto.images import quantize, read_picture, resize, to_pillow
+from impasto.objective import costs_of
 from impasto.recipe import Recipe, make_recipe
-from impasto.transfer import costs_of, finished, paint, stylize
+from impasto.transfer import finished, paint, stylize
 from tests.conftest import picture, tiny_net
 from tests.test_hires import p3
 

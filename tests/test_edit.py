@@ -8,9 +8,11 @@ import torch
 from impasto.edit import LayerEdit, pair_of, read_edit
 from impasto.errors import BadRecipe
 from impasto.losses import edited_gram, entry_weights, gram_cost, mean_gram, nearest_gram, scaled_gram, stretched_gram
+from impasto.objective import costs_of, make_cost
 from impasto.recipe import checked_recipe, make_recipe
+from impasto.targets import make_targets
 from impasto.tiles import Tiling
-from impasto.transfer import check_edit, check_fit, costs_of, make_cost, make_targets
+from impasto.transfer import check_edit, check_fit
 from tests.conftest import picture, tiny_net
 
 KNOBS = {"content_layers": {"conv2_1": 1.0}, "style_layers": {"conv1_1": 0.5, "conv2_1": 0.5}, "size": 48}
