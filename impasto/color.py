@@ -196,7 +196,7 @@ def pca_map(source: Tensor, target: Tensor) -> Tensor:
 def monge_map(source: Tensor, target: Tensor) -> Tensor:
     """A = S_S^-1/2 (S_S^1/2 S_T S_S^1/2)^1/2 S_S^-1/2: of all linear matches the one that moves colours least.
 
-    Pitie & Kokaram 2007, "The linear Monge-Kantorovitch linear colour mapping for example-based colour transfer".
+    Pitié & Kokaram 2007, "The linear Monge-Kantorovitch linear colour mapping for example-based colour transfer".
     """
     root, inverse = _power(source, 0.5, EPSILON), _power(source, -0.5, EPSILON)
     return inverse @ _power(root @ target @ root, 0.5) @ inverse
