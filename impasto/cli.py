@@ -202,6 +202,32 @@ def invert(
 
 
 @app.command
+def mask(picture: Path, how: str, /, *, output: Annotated[Path, Parameter(name=["--output", "-o"])], feather: float = 0.01) -> None:
+    """Write a mask made from PICTURE, to look at, to paint in, and to give a region: white where it is.
+
+    Prints the path of the mask.
+
+    Parameters
+    ----------
+    picture
+        The picture.
+    how
+        light or dark; or "k-means 1 of 3", the darkest of three parts by colour.
+    output
+        The file to write: .png, .webp, .tif or .jpg.
+    feather
+        Width of the soft edge over the longer side.
+    """
+    from impasto.images import check_format, read_picture, write_picture
+    from impasto.masks import make_mask
+
+    check_format(output)
+    check_writable(output)
+    write_picture(output, make_mask(how, read_picture(picture).image, feather).expand(1, 3, -1, -1))
+    print(output)
+
+
+@app.command
 def grid(
     *pictures: Path,
     output: Annotated[Path, Parameter(name=["--output", "-o"])],

@@ -6,10 +6,11 @@ as for another.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from math import prod
 from typing import Any
 
 from torch import Tensor
@@ -27,12 +28,14 @@ from impasto.distances import (
     sort_places,
     transport_cost,
 )
+from impasto.geometry import field_of
 from impasto.losses import gram_cost
-from impasto.nets import Conv, Net, layer_name
-from impasto.recipe import CONTENT_COSTS, STYLE_COSTS
+from impasto.nets import Conv, Net, channels, layer_name, map_size
+from impasto.recipe import CONTENT_COSTS, STYLE_COSTS, Recipe
 
 PATCHES = 2048  # of a painting that are searched at most
 PLACES = 1024  # between which similarities are compared at most
+KEPT = {"sliced": 32, "histogram": 32, "patches": 120, "cross": 8}  # bytes an activation, of costs that read whole maps (measured)
 COARSE = 4  # pixels a place: patches of finer layers are too many to search
 
 
@@ -142,8 +145,27 @@ def similarity(a: Tensor) -> Tensor:
     return self_similarity(a[0, :, step // 2 :: step, step // 2 :: step].flatten(1))
 
 
-def layers_of(cost: str, layers: Sequence[str], stride: Callable[[str], int]) -> list[str]:
-    """The style layers that a cost reads: patches where places are COARSE, cross where there is one before."""
-    if cost == "patches":
-        return [layer for layer in layers if stride(layer) >= COARSE]
-    return list(layers)[1:] if cost == "cross" else list(layers)
+def wants_of(recipe: Recipe, net: Net) -> dict[str, list[str]]:
+    """{style layer, from the shallowest: the costs that read it}.
+
+    Patches are read where places are COARSE, cross where there is a layer before.
+    """
+    names = [x.name for x in net.layers]
+    layers = sorted(recipe.style_layers, key=lambda layer: names.index(layer_name(net, layer).removesuffix(":pre")))
+
+    def reads(cost: str, n: int) -> bool:
+        return (cost != "patches" or field_of(net.layers, layer_name(net, layers[n])).stride >= COARSE) and (
+            cost != "cross" or n > 0
+        )
+
+    chosen = [cost for cost, weight in recipe.style_costs.items() if weight]
+    return {layer: [cost for cost in chosen if reads(cost, n)] for n, layer in enumerate(layers)}
+
+
+def kept_memory(recipe: Recipe, net: Net, size: tuple[int, int]) -> float:
+    """Bytes that costs of whole maps keep beside the maps until the way back, for a picture of this size (H, W)."""
+    return sum(
+        KEPT.get(cost, 0) * channels(net, layer) * prod(map_size(net, layer, size))
+        for layer, costs in wants_of(recipe, net).items()
+        for cost in costs
+    )

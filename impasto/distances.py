@@ -213,5 +213,8 @@ def self_similarity(a: Tensor) -> Tensor:
 
 
 def self_similarity_cost(of_C: Tensor, of_G: Tensor) -> Tensor:
-    """(K, K) twice -> 1/K of the sum of |difference|: Kolkin, Salavon & Shakhnarovich 2019 (arXiv:1904.12785, eq. 7)."""
-    return (of_C - of_G).abs().sum() / len(of_G)
+    """(K, K) twice -> the sum of squared differences, after Kolkin, Salavon & Shakhnarovich 2019 (arXiv:1904.12785, eq. 7).
+
+    They take absolute values; those have a kink at the photograph itself, where L-BFGS would stay.
+    """
+    return (of_C - of_G).square().sum()

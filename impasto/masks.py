@@ -61,16 +61,16 @@ def _rest(recipe: Recipe, found: Mapping[str, Tensor], content: Tensor) -> dict[
 
 
 def _mask(name: str, mask: str, picture: Tensor, feather: float, hashes: dict[str, str]) -> Tensor:
-    size = picture.shape[-2], picture.shape[-1]
-    if is_made(mask):
-        made = resize(made_mask(mask, picture), size)
-    elif mask == FILE:
+    if mask == FILE:
         raise BadRecipe(f"the region {name} had a mask from a file: give the file of regions again")
+    if is_made(mask):
+        found = make_mask(mask, picture, feather)
     else:
-        made, hashes[name] = read_mask(Path(mask), size)
-    if float(made.mean()) < FAINT:
+        read, hashes[name] = read_mask(Path(mask), (picture.shape[-2], picture.shape[-1]))
+        found = soften(read, feather)
+    if float(found.mean()) < FAINT:
         raise BadImage(f"the mask of the region {name} is black all over: there is nothing to paint")
-    return soften(made, feather)
+    return found
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> tuple[Tensor, str]:
@@ -89,6 +89,13 @@ def read_mask(path: Path, size: tuple[int, int]) -> tuple[Tensor, str]:
 def luminance(image: Tensor) -> Tensor:
     """(1, 3, H, W) -> (1, 1, H, W): Y."""
     return (image * torch.tensor(LUMINANCE).to(image).view(1, 3, 1, 1)).sum(1, keepdim=True)
+
+
+def make_mask(how: str, picture: Tensor, feather: float) -> Tensor:
+    """A mask of the picture's size made from it, with soft edges; made_mask says how. Raises BadRecipe."""
+    if not is_made(how) or how == "rest":
+        raise BadRecipe(f"the mask is {how!r}, must be light, dark or one part by colour, as k-means 1 of 3")
+    return soften(resize(made_mask(how, picture), (picture.shape[-2], picture.shape[-1])), feather)
 
 
 def made_mask(how: str, image: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from impasto.color import compared_with, seen
-from impasto.costs import HOW, similarity, unit
+from impasto.costs import HOW, similarity, unit, wants_of
 from impasto.descent import Cost
 from impasto.distances import laplacian_cost, self_similarity_cost
 from impasto.images import resize
@@ -15,7 +15,7 @@ from impasto.losses import content_cost, entry_weights, total_cost, total_variat
 from impasto.masks import NO_MASKS, Masks, place_weights
 from impasto.nets import Net, channels, map_size
 from impasto.recipe import Recipe
-from impasto.targets import Targets, make_targets, readings_of, size_of, style_sums, wants_of
+from impasto.targets import Targets, make_targets, readings_of, size_of, style_sums
 from impasto.tiles import Sum, Tiling, tiled_cost
 
 SILENT = 1e-12  # sum of squares of a map that is taken for silent

@@ -5,13 +5,13 @@ are made from its fields.
 """
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from impasto.edit import StyleEdit
+from impasto.edit import StyleEdit, fields_at
 from impasto.errors import BadRecipe
 from impasto.regions import FILE, MaskName, Region, Regions, is_made
 
@@ -40,7 +40,7 @@ def parse_numbers(value: Any) -> Any:
 
 
 PROTECTED = "protected"  # the name of the region that --protect makes
-SPARED: dict[str, Any] = {"style_weight": 0.1, "content_weight": 4.0}
+SPARED: dict[str, Any] = {"style_weight": 0.03, "content_weight": 6.0}  # by eye: still brushed, in its own colours
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 LayerWeights = Annotated[dict[str, Weight], BeforeValidator(parse_weights)]
 Numbers = Annotated[tuple[Weight, ...], BeforeValidator(parse_numbers)]
@@ -196,6 +196,22 @@ def _third_layer(net: str) -> dict[str, Any]:
     return {"content_layers": {CONTENT_LAYER[net]: 1.0}, "style_layers": {list(STYLE_LAYERS[net])[2]: 1.0}}
 
 
+def _neural_style(net: str) -> dict[str, Any]:
+    """5 for content, 100 / n_C^2 for style, in mean squares of G / M."""
+    return {"content_layers": {CONTENT_LAYER[net]: 5.0}, "style_layers": {k: 1e2 / n_C**2 for k, n_C in STYLE_LAYERS[net].items()}}
+
+
+def _by_shares(content: float, shares: Sequence[float]) -> Callable[[str], dict[str, Any]]:
+    """Layers that cost so much between two pictures as a rule: another program's weights, through what they weigh there."""
+
+    def layers(net: str) -> dict[str, Any]:
+        typical = TYPICAL[net]
+        style = {layer: share / typical[layer] for layer, share in zip(STYLE_LAYERS[net], shares, strict=True) if share}
+        return {"content_layers": {CONTENT_LAYER[net]: content / typical["content"]}, "style_layers": style}
+
+    return layers
+
+
 def _style_alone(net: str) -> dict[str, Any]:
     """The style layers of the default."""
     return {**_typical_layers(net), "content_layers": {}}
@@ -274,6 +290,48 @@ PRESETS: dict[str, tuple[Callable[[str], dict[str, Any]], dict[str, Any]]] = {
     ),
     # The course's style cost of one layer alone.
     "single-layer": (_third_layer, {"style_norm": "paper"}),
+    # github.com/jcjohnson/neural-style at 512 x 384, where the sum in its total variation is 1.9e7 times our mean.
+    "neural-style": (
+        _neural_style,
+        {"tv": 1.9e7, "init": "noise", "noise_width": 0.01, "coarsest": 16384, "steps": 1000, "history": 100},
+    ),
+    # github.com/crowsonkb/style-transfer-pytorch: W2 in 256:64:16:4:1, content 0.015, Adam 0.02, scales from 128.
+    "crowsonkb": (
+        _by_shares(0.21, (0.105, 0.31, 0.43, 0.28, 0.034)),
+        {
+            "style_costs": {"w2": 1.0},
+            "padding": "replicate",
+            "optimizer": "adam",
+            "lr": 0.02,
+            "coarsest": 128,
+            "steps": 1000,
+            "fine_steps": 500,
+        },
+    ),
+    # github.com/bgalerne/scaling_painting_style_transfer (Galerne et al. 2023): the authors' Gram cost, with means and deviations.
+    "spst": (
+        _authors_layers,
+        {"style_costs": {"gram": 1.0, "moments": 5.0}, "coarsest": 512, "steps": 600, "fine_steps": 200, "history": 100},
+    ),
+    # After Kolkin, Salavon & Shakhnarovich 2019 (arXiv:1904.12785): relations of places for content, distributions for style.
+    "strotss": (
+        _by_shares(1.0, SHARES),
+        {
+            "beta": 1.0,
+            "content_costs": {"self-similarity": 1.0},
+            "style_costs": {"sliced": 1.0, "covariance": 1.0},
+            "pooling": "avg",
+            "falloff": 1.0,
+            "coarsest": 64,
+            "steps": 60,
+            "fine_steps": 60,
+        },
+    ),
+    # After Li & Wand 2016 (arXiv:1601.04589): pieces of the painting, in two layers, coarse to fine.
+    "mrf": (
+        _by_shares(1.0, (0, 0, 0.5, 0.5, 0)),
+        {"beta": 5.0, "style_costs": {"patches": 1.0}, "falloff": 0.5, "coarsest": 96, "steps": 60, "fine_steps": 60},
+    ),
     # Style and no content (arXiv:1505.07376). At 128 px there are so few places that they would come back in their order.
     "texture": (
         _style_alone,
@@ -348,8 +406,20 @@ def checked_recipe(knobs: dict[str, Any]) -> Recipe:
         first = error.errors()[0]
         name, reason = ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
-            raise BadRecipe(f"there is no knob {name!r}, the knobs are {', '.join(Recipe.model_fields)}") from error
+            raise BadRecipe(_unknown(first["loc"])) from error
+        if first["type"] == "missing":
+            raise BadRecipe(f"{name} is missing") from error
+        if first["type"] in ("model_type", "dict_type"):
+            reason = "must be a table"
         raise BadRecipe(f"{name} is {first['input']!r}: {reason}" if name else reason) from error
+
+
+def _unknown(loc: tuple[str | int, ...]) -> str:
+    """That there is no such knob, or no such thing at its place of a style edit; and what there is."""
+    *place, name = loc
+    if not place:
+        return f"there is no knob {name!r}, the knobs are {', '.join(Recipe.model_fields)}"
+    return f"there is no {name!r} in {'.'.join(map(str, place))}, there may be {', '.join(fields_at(place[1:]))}"
 
 
 def read_toml(path: Path) -> dict[str, Any]:

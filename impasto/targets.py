@@ -13,15 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from impasto.costs import HOW, Reading, layers_of
+from impasto.costs import HOW, Reading, wants_of
 from impasto.distances import weighted_gram
 from impasto.edit import LayerEdit, pair_of
 from impasto.errors import ImpastoWarning
-from impasto.geometry import field_of
 from impasto.images import resize, scaled_size
 from impasto.losses import edited_gram, gram_matrix
 from impasto.masks import FAINT, NO_MASKS, Masks, place_weights, shares
-from impasto.nets import Net, features, layer_name, map_size
+from impasto.nets import Net, features, map_size
 from impasto.recipe import Recipe
 from impasto.tiles import Sum, Tiling, add_up
 
@@ -140,28 +139,12 @@ def _style_targets(
     wants = wants_of(recipe, net)
     where = None if mask is None else resize(mask, size).to(style)
     sums = style_sums(wants, net, size, [where])
-    readings = readings_of(add_up(net, style, sums, tiling), wants, net, size, where, 0) if sums else {}
+    readings = readings_of(add_up(net, style, sums, tiling) if sums else {}, wants, net, size, where, 0)
     targets = {layer: {cost: HOW[cost].target(it) for cost in wants[layer]} for layer, it in readings.items()}
     for layer, by_cost in targets.items():
         if "gram" in by_cost:
             by_cost["gram"] = _edited(by_cost["gram"], layer, recipe)
     return targets
-
-
-def wants_of(recipe: Recipe, net: Net) -> dict[str, list[str]]:
-    """{style layer: the costs that read it}."""
-    layers = sorted(recipe.style_layers, key=lambda layer: _depth(net, layer))
-
-    def stride(layer: str) -> int:
-        return field_of(net.layers, layer_name(net, layer)).stride
-
-    read = {cost: layers_of(cost, layers, stride) for cost, weight in recipe.style_costs.items() if weight}
-    return {layer: [cost for cost, its in read.items() if layer in its] for layer in layers}
-
-
-def _depth(net: Net, layer: str) -> int:
-    names = [x.name for x in net.layers]
-    return names.index(layer_name(net, layer).removesuffix(":pre"))
 
 
 def style_sums(wants: dict[str, list[str]], net: Net, size: tuple[int, int], wheres: Sequence[Tensor | None]) -> dict[str, Sum]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from impasto import canvas
 from impasto.analogy import borrowed_band, finest_band
 from impasto.color import compared_with, cost_of_light, paints_light, recolored, seen
+from impasto.costs import wants_of
 from impasto.descent import Optimizer, State, Step, begin, descend, moved
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
 from impasto.images import MIN_SIDE, in_profile, quantize, read_picture, resize, scaled_size, to_pillow, usable_profile
@@ -68,6 +69,9 @@ def make_net(recipe: Recipe, loaded: Loaded | None = None, place: Place | None =
     for layer in (*recipe.content_layers, *recipe.style_layers):
         layer_name(net, layer)
     check_edit(recipe, net)
+    read = {cost for costs in wants_of(recipe, net).values() for cost in costs}
+    if recipe.has_style and (unread := [cost for cost, weight in recipe.style_costs.items() if weight and cost not in read]):
+        raise BadRecipe(f"the style cost {', '.join(unread)} reads none of the style layers {', '.join(recipe.style_layers)}")
     if recipe.preset == "impasto" and loaded.input != SOURCES[recipe.net].input:
         said = f"preset impasto is made for {SOURCES[recipe.net].input} weights of {recipe.net}, these are {loaded.input}"
         warnings.warn(f"{said}: set --content-layers and --style-layers", ImpastoWarning, stacklevel=2)
@@ -192,9 +196,8 @@ def check_fit(content: Tensor, styles: Sequence[Tensor], recipe: Recipe, picture
         raise BadRecipe(f"style_weights has {len(recipe.style_weights)} numbers for {len(styles)} style pictures")
     for layer, edit in recipe.style_edit.items():
         if edit.paintings and len(edit.paintings) != len(styles):
-            raise BadRecipe(
-                f"the style edit has {len(edit.paintings)} paintings in {layer}, there are {len(styles)} style pictures"
-            )
+            counted = f"{len(edit.paintings)} paintings in {layer}, the style pictures are {len(styles)}"
+            raise BadRecipe(f"the style edit has shares of {counted}")
     if (recipe.init == "picture") != (picture is not None):
         raise BadRecipe("init is picture exactly when there is a picture to start from (--init-image)")
     side = next(iter(painted_scales(content, recipe)), (recipe.size, 0))[0]

@@ -6,7 +6,19 @@ import torch
 from PIL import Image
 
 from impasto.errors import BadImage, BadRecipe
-from impasto.masks import FAINT, color_parts, luminance, made_mask, place_weights, read_mask, read_masks, shares, soften, threshold
+from impasto.masks import (
+    FAINT,
+    color_parts,
+    luminance,
+    made_mask,
+    make_mask,
+    place_weights,
+    read_mask,
+    read_masks,
+    shares,
+    soften,
+    threshold,
+)
 from impasto.recipe import PROTECTED, checked_recipe, make_recipe
 from tests.conftest import picture
 
@@ -63,6 +75,14 @@ def test_clusters_are_the_planted_colours_the_darkest_first():
     assert torch.equal(made_mask("k-means 3 of 3", image), (planted == 0).expand(1, 1, 5, 8).float())
     order = [float(luminance(image)[0, 0][found == n].mean()) for n in range(3)]
     assert order == sorted(order)
+
+
+def test_a_made_mask_has_the_pictures_size_and_soft_edges():
+    mask = make_mask("light", picture(400, 300), 0.02)
+    assert mask.shape == (1, 1, 400, 300) and 0 < float(((mask > 0.1) & (mask < 0.9)).float().mean()) < 0.5
+    for wrong in ("rest", "sky.png"):
+        with pytest.raises(BadRecipe, match="must be light, dark or one part by colour"):
+            make_mask(wrong, CONTENT, 0)
 
 
 @pytest.mark.parametrize("mask", ["k-means 0 of 3", "k-means 4 of 3", "k-means 1 of 1", "k-means 1 of 99"])

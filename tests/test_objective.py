@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from impasto.costs import HOW, layers_of, unit
+from impasto.costs import HOW, kept_memory, unit, wants_of
 from impasto.errors import BadRecipe
 from impasto.masks import Masks, place_weights
 from impasto.nets import features
@@ -12,7 +12,7 @@ from impasto.objective import costs_of, make_cost
 from impasto.recipe import CONTENT_COSTS, STYLE_COSTS, make_recipe
 from impasto.targets import make_targets
 from impasto.tiles import Tiling
-from impasto.transfer import stylize
+from impasto.transfer import make_net, stylize
 from tests.conftest import picture, tiny_net
 
 LAYERS = {"style_layers": {"conv1_1": 0.5, "conv2_1": 2.0, "conv3_1": 1.0}, "content_layers": {"conv2_1": 1.0}}
@@ -94,7 +94,7 @@ def test_a_guided_style_cost_is_the_sum_over_regions_spelled_out():
             p = place_weights(mask.double(), a_G.shape[1:]).numpy()
             G, A = np.einsum("hw,ihw,jhw->ij", p, a_G, a_G), np.einsum("ihw,jhw->ij", a, a) / a[0].size
             expected += counts * float(mask.mean()) * ((G - A) ** 2).sum() / (4 * n**2)
-        assert float(costs[f"style {layer}"]) == pytest.approx(expected, rel=1e-6)
+        assert costs[f"style {layer}"].item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_content_counts_where_its_weight_says():
@@ -103,7 +103,7 @@ def test_content_counts_where_its_weight_says():
     costs, _ = value_and_gradient(recipe, None, halves(), (STYLE, OTHER), net)
     a_C, a_G = (features(net, x.double(), ["conv2_1"])["conv2_1"] for x in (CONTENT, IMAGE))
     weights = torch.nn.functional.adaptive_avg_pool2d((0.5 * soft_half() + 3 * (1 - soft_half())).double(), a_C.shape[-2:])
-    assert float(costs["content"]) == pytest.approx(float((weights * (a_C - a_G).square()).mean()), rel=1e-6)
+    assert costs["content"].item() == pytest.approx(float((weights * (a_C - a_G).square()).mean()), rel=1e-6)
 
 
 def test_a_region_without_style_does_not_feel_the_painting():
@@ -190,10 +190,23 @@ def test_what_costs_cannot_be_is_said():
 
 
 def test_patches_are_those_of_coarse_layers_and_cross_needs_a_layer_before():
-    stride = {"conv1_1": 1, "conv3_1": 4, "conv5_1": 16}
-    assert layers_of("patches", list(stride), stride.__getitem__) == ["conv3_1", "conv5_1"]
-    assert layers_of("cross", list(stride), stride.__getitem__) == ["conv3_1", "conv5_1"]
-    assert layers_of("gram", list(stride), stride.__getitem__) == list(stride)
+    layers = {"conv3_1": 1.0, "conv1_1": 1.0, "conv2_1:pre": 1.0}
+    recipe = make_recipe(style_layers=layers, style_costs="gram,patches,cross,sliced=0")
+    wanted = {"conv1_1": ["gram"], "conv2_1:pre": ["gram", "cross"], "conv3_1": ["gram", "patches", "cross"]}
+    assert wants_of(recipe, tiny_net()) == wanted and list(wants_of(recipe, tiny_net())) == list(wanted)
+
+
+@pytest.mark.weights
+def test_a_cost_that_reads_no_layer_is_said_before_the_work():
+    with pytest.raises(BadRecipe, match="style cost patches reads none of the style layers conv1_1"):
+        make_net(make_recipe(style_costs="gram,patches", style_layers="conv1_1"))
+
+
+def test_costs_of_whole_maps_keep_memory_that_is_planned():
+    layers = {"conv1_1": 1.0, "conv3_1": 1.0}
+    kept = {cost: kept_memory(make_recipe(style_layers=layers, style_costs=cost), tiny_net(), (48, 64)) for cost in STYLE_COSTS}
+    assert kept["gram"] == kept["w2"] == 0
+    assert kept["sliced"] == 32 * (4 * 48 * 64 + 7 * 12 * 16) and kept["patches"] == 120 * 7 * 12 * 16
 
 
 def test_a_net_that_was_not_measured_has_no_units():

@@ -229,7 +229,8 @@ def test_without_a_budget_the_clock_never_ends():
 def test_every_preset_lowers_its_cost(preset, net):
     """With its own optimiser and norms, on layers that the tiny net has."""
     lr = {"lr": 0.02} if make_recipe(preset).optimizer == "gd" else {}  # a tiny net's gradients are tiny
-    r = make_recipe(preset, **LAYERS, size=32, coarsest=32, steps=10, normalize_net=False, **lr)
+    layers = {**LAYERS, "style_layers": {"conv1_1": 0.5, "conv3_1": 2.0}}
+    r = make_recipe(preset, **layers, size=32, coarsest=32, steps=10, normalize_net=False, **lr)
     steps = list(stylize(CONTENT, [STYLE], r, net))
     assert steps[-1].costs["total"] < steps[0].costs["total"]
 
