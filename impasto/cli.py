@@ -100,6 +100,10 @@ class Way:
             help="Of the convolutions; costs are float32 everywhere. tf32 and bf16 are for GPUs and processors that have them."
         ),
     ] = "auto"
+    bits: Annotated[Literal[8, 16], Parameter(help="Of a channel in the file; 16 for .png and .tif, with the extra hires.")] = 8
+    keep_profile: Annotated[
+        bool, Parameter(negative=(), help="Write the picture in the photograph's colour profile; otherwise it is sRGB.")
+    ] = False
     json: Annotated[bool, Parameter(negative=(), help="Print one JSON object about the picture instead of its path.")] = False
     quiet: Quiet = False
     verbose: Verbose = False
@@ -532,6 +536,7 @@ def _carry_out(content: Path, styles: tuple[Path, ...], output: Path, recipe: Re
         say(json_.dumps(recipe.model_dump(), indent=1))
     place, memory = choose_place(way.device, way.precision), _bytes(way.max_memory)
     given: dict[str, Any] = {"weights": way.weights, "weights_input": way.weights_input, "place": place, "max_memory": memory}
+    given |= {"bits": way.bits, "keep_profile": way.keep_profile}
     painting = Painting(content, styles, output, recipe, start=start, **given)
     _paint(painting, way.quiet, resume=way.resume, seconds=_seconds_left(way.time_budget), save_every=way.save_every)
     print(json_.dumps(painting.report()) if way.json else output)

@@ -2,6 +2,7 @@
 
     ImpastoError            1   something failed
     ├── BadRecipe           2   a knob out of bounds, a preset that does not exist
+    ├── MissingExtra        2   an optional library is not installed
     ├── SomeFailed          3   some of several jobs failed, the others are done
     ├── NoRoom              4   out of memory or disk
     ├── BadInput            5   what we were given cannot be used
@@ -22,6 +23,12 @@ class ImpastoError(Exception):
 
 class BadRecipe(ImpastoError):
     """A knob is unknown or out of bounds."""
+
+    exit_code = 2
+
+
+class MissingExtra(ImpastoError):
+    """A library that only some need is not installed; the message says how to."""
 
     exit_code = 2
 

@@ -1,7 +1,7 @@
 """File <-> picture: the only module that knows image files.
 
 A picture is a tensor (1, 3, H, W), float32, sRGB in [0, 1]. What a camera or an editor wrote is honoured: EXIF rotation, ICC
-profile, alpha, 16-bit grey. Nothing but the formats in FORMATS is decoded, and nothing larger than MAX_PIXELS.
+profile, alpha, 16 bits (colours by hires.py). Nothing but the formats in FORMATS is decoded, and nothing larger than MAX_PIXELS.
 """
 
 import hashlib
@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
-from impasto.errors import BadImage, CannotWrite, ImpastoWarning
+from impasto import hires
+from impasto.errors import BadImage, CannotWrite, ImpastoWarning, MissingExtra
 from impasto.files import write_whole
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
@@ -36,15 +37,20 @@ KEEPS_ALPHA = {".png", ".webp", ".tif", ".tiff"}
 RECORD = "impasto"  # the PNG text keyword, and the first word of the EXIF comment
 MAX_WEBP_SIDE = 16383
 MAX_RECORD = 1_000_000
+IHDR_END = 33  # of a PNG: signature, then the chunk that comes first
 
 
 @dataclass(frozen=True)
 class Picture:
-    """`image` (1, 3, H, W), `alpha` (1, 1, H, W) or None, and the SHA-256 of the file (of the pixels, where there is no file)."""
+    """`image` (1, 3, H, W), `alpha` (1, 1, H, W) or None, and the SHA-256 of the file (of the pixels, where there is no file).
+
+    `profile` is the ICC profile that the file carries; `image` is in sRGB whatever it says.
+    """
 
     image: Tensor
     alpha: Tensor | None
     sha256: str
+    profile: bytes | None = None
 
 
 def read_picture(source: str | Path | Image.Image, keep_hidden: bool = False) -> Picture:
@@ -54,6 +60,7 @@ def read_picture(source: str | Path | Image.Image, keep_hidden: bool = False) ->
     Raises BadImage for what is no picture, is damaged, or has more than MAX_PIXELS.
     """
     if isinstance(source, Image.Image):
+        _check_pixels(source)
         return _decode(source, hashlib.sha256(source.tobytes()).hexdigest(), keep_hidden)
     return decode(read_bytes(Path(source)), source, keep_hidden)
 
@@ -74,7 +81,8 @@ def decode(data: bytes, name: str | Path, keep_hidden: bool = False) -> Picture:
         raise BadImage(f"{name} is empty")
     try:
         with _open(io.BytesIO(data)) as opened:
-            return _decode(opened, hashlib.sha256(data).hexdigest(), keep_hidden)
+            _check_pixels(opened)
+            return _decode(opened, hashlib.sha256(data).hexdigest(), keep_hidden, _16_bit_colors(opened, data, name))
     except MemoryError:
         raise
     except BadImage as error:
@@ -102,9 +110,10 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(np.stack([np.asarray(channel) for channel in channels])).unsqueeze(0).clamp_(0, 1).to(image)
 
 
-def quantize(image: Tensor) -> Tensor:
-    """To the 256 levels that a file holds."""
-    return (image * 255).round() / 255
+def quantize(image: Tensor, bits: int = 8) -> Tensor:
+    """To the 256 levels that a file holds, or those of 16 bits."""
+    levels = float(2**bits - 1)
+    return (image * levels).round() / levels
 
 
 def to_pillow(image: Tensor, alpha: Tensor | None = None) -> Image.Image:
@@ -114,28 +123,76 @@ def to_pillow(image: Tensor, alpha: Tensor | None = None) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def check_format(path: Path, side: int = 1) -> None:
-    """Raise CannotWrite, now rather than later, for a name whose format cannot be written, or not with a side of so many pixels."""
+def check_format(path: Path, side: int = 1, bits: int = 8) -> None:
+    """Raise CannotWrite, now rather than later, for a name whose format cannot be written, or not with such a side or so many bits.
+
+    Raises MissingExtra where 16 bits cannot be written at all.
+    """
     if path.suffix.lower() not in WRITERS:
         raise CannotWrite(f"cannot write {path}: the name must end in one of {', '.join(WRITERS)}")
     if path.suffix.lower() == ".webp" and side > MAX_WEBP_SIDE:
         raise CannotWrite(f"cannot write {path}: WebP holds {MAX_WEBP_SIDE} pixels a side, take .png or .tif")
+    if bits == 16:
+        if path.suffix.lower() not in hires.WRITERS:
+            raise CannotWrite(f"cannot write {path} with 16 bits a channel: the name must end in one of {', '.join(hires.WRITERS)}")
+        hires.vips()
 
 
-def write_picture(path: str | Path, image: Tensor, alpha: Tensor | None = None, record: dict[str, Any] | None = None) -> None:
-    """Write 8 bits a channel, whole or not at all; the file's ending says which format. `record` goes in as JSON.
+def write_picture(
+    path: str | Path,
+    image: Tensor,
+    alpha: Tensor | None = None,
+    record: dict[str, Any] | None = None,
+    bits: int = 8,
+    profile: bytes | None = None,
+) -> None:
+    """Write 8 or 16 bits a channel, whole or not at all; the file's ending says which format. `record` goes in as JSON.
 
     PNG, TIFF and WebP are lossless, JPEG is not (quality 95, full colour resolution). JPEG has no alpha: it is laid on white.
+    With `profile`, one of usable_profile, colours are converted to it and the file carries it; without they are sRGB.
     """
     path = Path(path)
-    check_format(path)
+    check_format(path, bits=bits)
     suffix = path.suffix.lower()
     if alpha is not None and suffix not in KEEPS_ALPHA:
         warnings.warn(f"{suffix} cannot be transparent: laid on white (a .png keeps it)", ImpastoWarning, stacklevel=2)
         image, alpha = image * alpha + (1 - alpha), None
     encoded = io.BytesIO()
-    to_pillow(image, alpha).save(encoded, **WRITERS[suffix], **_record_options(suffix, record))
+    if bits == 16:
+        encoded.write(_encoded_16_bit(image, alpha, suffix, record, profile))
+    else:
+        pixels = to_pillow(image, alpha) if profile is None else in_profile(to_pillow(image, alpha), profile)
+        pixels.save(encoded, **WRITERS[suffix], **_record_options(suffix, record), icc_profile=profile)
     write_whole(path, lambda file: file.write(encoded.getbuffer()))
+
+
+def usable_profile(picture: Picture) -> bytes | None:
+    """The profile of a picture, for write_picture; None where it has none.
+
+    One of other inks than red, green and blue, or that leads to sRGB and not back, is said in a warning, and None.
+    """
+    if picture.profile is None:
+        return None
+    try:
+        inks = ImageCms.ImageCmsProfile(io.BytesIO(picture.profile)).profile.xcolor_space.strip()
+        if inks != "RGB":
+            raise ValueError(f"it is for {inks}, a painting is RGB")
+        in_profile(Image.new("RGB", (1, 1)), picture.profile)
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
+        warnings.warn(f"the colour profile cannot be kept ({error}): sRGB is written", ImpastoWarning, stacklevel=2)
+        return None
+    return picture.profile
+
+
+def in_profile(pixels: Image.Image, profile: bytes) -> Image.Image:
+    """An 8-bit picture, RGB or RGBA, with its colours converted from sRGB to the profile, which it carries."""
+    target = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    converted = ImageCms.profileToProfile(pixels.convert("RGB"), ImageCms.createProfile("sRGB"), target, outputMode="RGB")
+    assert converted is not None  # only with inPlace
+    if pixels.mode == "RGBA":
+        converted.putalpha(pixels.getchannel("A"))
+    converted.info["icc_profile"] = profile
+    return converted
 
 
 def write_small(path: Path, picture: Image.Image) -> None:
@@ -187,24 +244,67 @@ def _exif_record(opened: Image.Image) -> str | None:
     return text.removeprefix(f"{RECORD} ") if text.startswith(f"{RECORD} ") else None
 
 
-def _open(file: Path | io.BytesIO) -> Image.Image:
+def _open(file: Path | io.BytesIO) -> ImageFile.ImageFile:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is checked before decoding
         return Image.open(file, formats=FORMATS)
 
 
-def _decode(opened: Image.Image, sha256: str, keep_hidden: bool) -> Picture:
+def _check_pixels(opened: Image.Image) -> None:
     width, height = opened.size
     if width * height > MAX_PIXELS:
         raise BadImage(f"has {width} x {height} pixels, more than the {MAX_PIXELS // 1_000_000} million that are read")
     if min(width, height) < 1:
         raise BadImage(f"has {width} x {height} pixels")
-    opened.load()
-    upright = ImageOps.exif_transpose(opened)
-    image, alpha = _colors(upright), _alpha(upright)
+
+
+def _decode(opened: Image.Image, sha256: str, keep_hidden: bool, deep: Tensor | None = None) -> Picture:
+    """`deep` are the colours (1, 3 or 4, H, W) where Pillow would lose bits of them."""
+    if deep is None:
+        opened.load()
+        upright = ImageOps.exif_transpose(opened)
+        image, alpha = _colors(upright), _alpha(upright)
+    else:
+        image, alpha = deep[:, :3], _unless_opaque(deep[:, 3:])
     if alpha is not None and not keep_hidden:
         image = _fill_hidden(image, alpha)
-    return Picture(image, alpha, sha256)
+    return Picture(image, alpha, sha256, opened.info.get("icc_profile"))
+
+
+def _16_bit_colors(opened: ImageFile.ImageFile, data: bytes, name: str | Path) -> Tensor | None:
+    """(1, 3 or 4, H, W) in sRGB, of a file whose colours Pillow would cut to 8 bits; None for others.
+
+    Without the extra it is None too, with a warning.
+    """
+    if opened.mode.startswith("I") or not any(";16" in str(tile.args) for tile in opened.tile):
+        return None
+    try:
+        pixels = hires.read_16_bit(data, str(opened.format), opened.info.get("icc_profile"), _srgb())
+    except MissingExtra:
+        said = f"{name} has 16 bits a channel and is read in 8: {hires.INSTALL} reads all of them"
+        warnings.warn(said, ImpastoWarning, stacklevel=2)
+        return None
+    return torch.from_numpy(pixels.astype(np.float32) / 65535).permute(2, 0, 1).unsqueeze(0).contiguous()
+
+
+def _encoded_16_bit(
+    image: Tensor, alpha: Tensor | None, suffix: str, record: dict[str, Any] | None, profile: bytes | None
+) -> bytes:
+    layers = image if alpha is None else torch.cat([image, alpha], 1)
+    pixels = (layers[0].detach() * 65535).round().permute(1, 2, 0).cpu().contiguous().numpy().astype(np.uint16)
+    options = _record_options(suffix, record)
+    description = options["exif"][ExifTags.Base.ImageDescription] if "exif" in options else None
+    encoded = hires.encode(pixels, suffix, description, profile, _srgb())
+    if "pnginfo" not in options:
+        return encoded
+    chunks = io.BytesIO()
+    for name, chunk, *_ in options["pnginfo"].chunks:
+        PngImagePlugin.putchunk(chunks, name, chunk)
+    return encoded[:IHDR_END] + chunks.getvalue() + encoded[IHDR_END:]
+
+
+def _srgb() -> bytes:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 def _colors(opened: Image.Image) -> Tensor:
@@ -250,7 +350,10 @@ def _alpha(opened: Image.Image) -> Tensor | None:
     """(1, 1, H, W), or None where all is opaque."""
     if not _is_transparent(opened) or opened.mode.startswith(("I", "F")):
         return None
-    alpha = torch.from_numpy(np.asarray(opened.convert("RGBA").getchannel("A"), dtype=np.float32) / 255)[None, None]
+    return _unless_opaque(torch.from_numpy(np.asarray(opened.convert("RGBA").getchannel("A"), dtype=np.float32) / 255)[None, None])
+
+
+def _unless_opaque(alpha: Tensor) -> Tensor | None:
     return None if bool((alpha == 1).all()) else alpha
 
 

@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from impasto.color import compared_with, seen
 from impasto.costs import HOW, similarity, unit, wants_of
 from impasto.descent import Cost
 from impasto.distances import laplacian_cost, self_similarity_cost
@@ -59,8 +60,11 @@ def costs_of(
     net: Net,
     tiling: Tiling | None = None,
     masks: Masks = NO_MASKS,
+    alphas: Sequence[Tensor | None] | None = None,
 ) -> dict[str, float]:
     """The costs of a painting (1, 3, H, W), as stylize reports them at its size."""
+    content, styles = compared_with(content, styles, recipe, alphas)
+    image = seen(image, recipe)
     device = net.convs[0].weight.device
     image, content, styles = image.to(device), content.to(device), [style.to(device) for style in styles]
     cost = make_cost(make_targets(resize(content, size_of(image)), styles, recipe, net, tiling, masks), recipe, net, tiling)

@@ -3,6 +3,7 @@
 While it is painted a checkpoint lies beside it; painting it again with resume continues to the same bytes.
 """
 
+import hashlib
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -14,10 +15,11 @@ from typing import Any
 import torch
 
 from impasto.checkpoint import checkpoint_path, load_checkpoint, remove_checkpoint, save_checkpoint
+from impasto.color import recolored
 from impasto.descent import State, Step
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning, NoRoom
 from impasto.files import check_writable
-from impasto.images import check_format, read_picture, read_record, resize, write_picture
+from impasto.images import check_format, read_picture, read_record, resize, usable_profile, write_picture
 from impasto.kernels import has_winograd
 from impasto.machine import peak_memory_mb
 from impasto.masks import read_masks
@@ -31,6 +33,7 @@ from impasto.weights import load_weights
 CHECKPOINT_SECONDS = 5.0
 RETRY_SECONDS = 60.0  # after a checkpoint that could not be written
 SHRINK = 0.6  # of what was predicted for a plan that did not fit
+OLD_FILE = {"bits": 8, "profile": None}  # of paintings whose record does not say
 CHECKPOINT_SHARE = 20  # where writing one takes long, painting takes at least this many times as long between two
 
 
@@ -57,11 +60,13 @@ class Painting:
         weights_input: str | None = None,
         place: Place | None = None,
         max_memory: float | None = None,
+        bits: int = 8,
+        keep_profile: bool = False,
     ) -> None:
         self.place = place or Place()
         if max_memory and self.place.device != "cpu":
             raise BadRecipe(f"--max-memory is for the CPU, this painting is to be made on {self.place.device}")
-        check_format(output, recipe.size)
+        check_format(output, recipe.size, bits)
         check_writable(output)
         check_writable(checkpoint_path(output))
         self.output, self.recipe = output, recipe
@@ -71,6 +76,8 @@ class Painting:
         self.styles = [read_picture(style) for style in styles]
         self.start = None if start is None else read_picture(start)
         self.pictures = [style.image for style in self.styles]
+        self.alphas = [picture.alpha for picture in (self.content, *self.styles)]
+        self.bits, self.profile = bits, usable_profile(self.content) if keep_profile else None
         check_fit(self.content.image, self.pictures, recipe, self._start_image())
         self.masks = read_masks(recipe, self.content.image, self.pictures)
         loaded = load_weights(recipe.net, weights, weights_input)
@@ -102,7 +109,8 @@ class Painting:
                 for step in self._stylize(seconds and seconds - (time.monotonic() - begun)):
                     self.state = step.state
                     if save_every and step.i % save_every == 0:
-                        self._write(self.output.with_stem(f"{self.output.stem}-{step.i:04d}"), step.image, "on its way")
+                        shown = recolored(step.image, self.content.image, self.recipe, self.content.alpha)
+                        self._write(self.output.with_stem(f"{self.output.stem}-{step.i:04d}"), shown, "on its way")
                     keeper.keep()
                     yield step
                 break
@@ -173,15 +181,16 @@ class Painting:
             record = read_record(self.output)
         except BadImage:
             return False
+        expected = {**self.identity, "file": self._file()}
         return record.get("ended") in ("finished", "finished in time") and all(
-            record.get(key) == value for key, value in self.identity.items()
+            record.get(key, OLD_FILE if key == "file" else None) == value for key, value in expected.items()
         )
 
     def report(self) -> dict[str, Any]:
         """What was painted, with the costs of the picture in the file."""
         record, picture = read_record(self.output), read_picture(self.output, keep_hidden=True)
         tiling = self.plans[-1].tiling
-        costs = costs_of(picture.image, self.content.image, self.pictures, self.recipe, self.net, tiling, self.masks)
+        costs = costs_of(picture.image, self.content.image, self.pictures, self.recipe, self.net, tiling, self.masks, self.alphas)
         return {
             "output": str(self.output),
             "width": picture.image.shape[-1],
@@ -196,7 +205,7 @@ class Painting:
 
     def _stylize(self, seconds: float | None) -> Iterator[Step]:
         picture, resume = self._start_image(), self.state
-        options = {"picture": picture, "resume": resume, "seconds": seconds, "plans": self.plans}
+        options = {"picture": picture, "resume": resume, "seconds": seconds, "plans": self.plans, "alphas": self.alphas}
         return stylize(self.content.image, self.pictures, self.recipe, self.net, **options, masks=self.masks)  # type: ignore[arg-type]
 
     def _start_image(self) -> torch.Tensor | None:
@@ -251,7 +260,7 @@ class Painting:
 
     def _write_final(self, path: Path, ended: str) -> None:
         assert self.state is not None
-        self._write(path, finished(self.state.x, self.content.image, self.recipe), ended)
+        self._write(path, finished(self.state.x, self.content.image, self.recipe, self.bits, self.content.alpha), ended)
 
     def _spare_inputs(self, path: Path) -> None:
         if any(_same_file(path, given) for given in self.inputs):
@@ -266,7 +275,12 @@ class Painting:
     def _write(self, path: Path, image: torch.Tensor, ended: str) -> None:
         assert self.state is not None
         self._spare_inputs(path)
-        write_picture(path, image, self._alpha(image), {**self._run(), "steps": self.state.i, "ended": ended})
+        record = {**self._run(), "file": self._file(), "steps": self.state.i, "ended": ended}
+        write_picture(path, image, self._alpha(image), record, self.bits, self.profile)
+
+    def _file(self) -> dict[str, Any]:
+        """How the file holds the picture: no knobs of the recipe, since the picture is the same."""
+        return {"bits": self.bits, "profile": None if self.profile is None else hashlib.sha256(self.profile).hexdigest()}
 
 
 def _grouped(costs: dict[str, float]) -> dict[str, dict[str, float]]:

@@ -97,6 +97,14 @@ class Recipe(BaseModel):
     strokes: float = Field(
         0.0, ge=0, le=2, description="how much of the painting's finest detail comes in with each finer scale, where it looks alike"
     )
+    color: Literal["style", "luminance", "cholesky", "pca", "monge", "histogram"] = Field(
+        "style", description="whose colours: the style's, or the photograph's by luminance, a linear match or histograms"
+    )
+    color_when: Literal["before", "after"] = Field(
+        "before", description="the photograph's colours: in the style pictures before painting, or in the painting after it"
+    )
+    color_space: Literal["yiq", "lab", "oklab"] = Field("yiq", description="the space whose luminance color=luminance paints")
+    match_light: bool = Field(True, description="with color=luminance, first give luminance the photograph's mean and contrast")
     coarsest: int = Field(256, ge=16, le=16384, description="longer side of the coarsest scale; at or above size: one scale")
     steps: int = Field(100, ge=1, le=1_000_000, description="optimiser steps at the coarsest scale")
     fine_steps: int = Field(50, ge=1, le=1_000_000, description="optimiser steps at the finest scale; in between they fall evenly")
@@ -117,6 +125,8 @@ class Recipe(BaseModel):
             raise ValueError("nothing to minimise: the content and the style cost both have weight 0")
         if self.style_weights and not sum(self.style_weights):
             raise ValueError("style_weights are all 0")
+        if self.color == "luminance" and not self.has_content:
+            raise ValueError("color is luminance, and without a content cost there is no photograph to take colours from")
         for name, known in (("style_costs", STYLE_COSTS), ("content_costs", CONTENT_COSTS)):
             costs = getattr(self, name)
             if unknown := [cost for cost in costs if cost not in known]:

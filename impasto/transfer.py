@@ -7,6 +7,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from torch import Tensor
 
 from impasto import canvas
 from impasto.analogy import borrowed_band, finest_band
+from impasto.color import compared_with, cost_of_light, paints_light, recolored, seen
 from impasto.costs import wants_of
 from impasto.descent import Optimizer, State, Step, begin, descend, moved
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
-from impasto.images import MIN_SIDE, quantize, read_picture, resize, scaled_size, to_pillow
+from impasto.images import MIN_SIDE, in_profile, quantize, read_picture, resize, scaled_size, to_pillow, usable_profile
 from impasto.machine import give_back
 from impasto.masks import NO_MASKS, Masks, read_masks
 from impasto.nets import INPUTS, Net, Place, build_net, channels, layer_name, normalized, put
@@ -39,15 +41,25 @@ SAVING_A_PIXEL = 2e-6
 
 
 def paint(
-    content: str | Path | Image.Image, styles: Sequence[str | Path | Image.Image], preset: str = "impasto", **knobs: Any
+    content: str | Path | Image.Image,
+    styles: Sequence[str | Path | Image.Image],
+    preset: str = "impasto",
+    *,
+    keep_profile: bool = False,
+    **knobs: Any,
 ) -> Image.Image:
-    """From paths or Pillow images to the finished picture: `paint("cat.jpg", ["wave.jpg"], size=512).save("out.png")`."""
+    """From paths or Pillow images to the finished picture: `paint("cat.jpg", ["wave.jpg"], size=512).save("out.png")`.
+
+    8 bits a channel, the most that a Pillow image has; sRGB, or with `keep_profile` in the content picture's profile.
+    """
     recipe = make_recipe(preset, **knobs)
-    picture = read_picture(content)
-    steps = stylize(picture.image, [read_picture(style).image for style in styles], recipe, make_net(recipe))
-    last = deque(steps, maxlen=1).pop()
-    alpha = None if picture.alpha is None else resize(picture.alpha, size_of(last.image))
-    return to_pillow(last.image, alpha)
+    picture, paintings = read_picture(content), [read_picture(style) for style in styles]
+    alphas = [it.alpha for it in (picture, *paintings)]
+    steps = stylize(picture.image, [it.image for it in paintings], recipe, make_net(recipe), alphas=alphas)
+    image = finished(deque(steps, maxlen=1).pop().image, picture.image, recipe, alpha=picture.alpha)
+    pixels = to_pillow(image, None if picture.alpha is None else resize(picture.alpha, size_of(image)))
+    profile = usable_profile(picture) if keep_profile else None
+    return pixels if profile is None else in_profile(pixels, profile)
 
 
 def make_net(recipe: Recipe, loaded: Loaded | None = None, place: Place | None = None) -> Net:
@@ -89,18 +101,22 @@ def stylize(
     seconds: float | None = None,
     plans: Sequence[Plan] | None = None,
     masks: Masks | None = None,
+    alphas: Sequence[Tensor | None] | None = None,
 ) -> Iterator[Step]:
     """Steps from the start to the finished painting. Pictures are (1, 3, H, W) in [0, 1] of any size.
 
     `picture` is what G starts as with init="picture"; `resume` the state of an earlier Step; `seconds` how long it may take, of
     which each scale gets its share; `plans` how each of painted_scales is computed (plan_scales), whole unless given; `masks`
-    those of the recipe's regions, read unless given.
+    those of the recipe's regions, read unless given; `alphas` what shows of the content picture and of each style picture, for
+    the recipe's colours.
     Raises BadImage for pictures too small to paint, BadRecipe for knobs that do not fit them.
     """
     check_fit(content, styles, recipe, picture)
     masks = read_masks(recipe, content, styles) if masks is None else masks
     scales = painted_scales(content, recipe)
     clock = _Clock(scales, seconds)
+    content, styles = compared_with(content, styles, recipe, alphas)
+    picture = None if picture is None else seen(picture, recipe)
     device = net.convs[0].weight.device
     content, styles = content.to(device), [style.to(device) for style in styles]
     picture = None if picture is None else picture.to(device)
@@ -114,6 +130,8 @@ def stylize(
         give_back()  # the last scale's maps, whose places suit this one's badly
         scaled = resize(content, scaled_size(content, side))
         cost = make_cost(make_targets(scaled, styles, recipe, net, plan.tiling, masks), recipe, net, plan.tiling)
+        if paints_light(recipe):
+            cost = partial(cost_of_light, cost)
         if state is None:
             state = begin(first_image(scaled, recipe, picture), cost)
         elif state.x.shape != scaled.shape:
@@ -198,9 +216,12 @@ def first_image(content: Tensor, recipe: Recipe, picture: Tensor | None = None) 
     return torch.lerp(content if picture is None else resize(picture, size_of(content)), noise, recipe.init_noise)
 
 
-def finished(image: Tensor, content: Tensor, recipe: Recipe) -> Tensor:
-    """A Step's image as it is saved: at the size asked for, in 256 levels."""
-    return quantize(resize(image, scaled_size(content, recipe.size)))
+def finished(image: Tensor, content: Tensor, recipe: Recipe, bits: int = 8, alpha: Tensor | None = None) -> Tensor:
+    """A Step's image as it is saved: at the size and in the colours asked for, in 256 levels or those of 16 bits.
+
+    `alpha` is what shows of the content picture.
+    """
+    return quantize(recolored(resize(image, scaled_size(content, recipe.size)), content, recipe, alpha), bits)
 
 
 class _Clock:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from impasto.images import read_picture, read_record
 from tests.conftest import check_one_line, picture, save
+from tests.test_hires import p3
 
 SMALL = ["--net", "alexnet", "--size", "64", "--coarsest", "48", "--steps", "4", "--fine-steps", "3"]
 LONG = ["--net", "alexnet", "--size", "96", "--coarsest", "96", "--steps", "80"]
@@ -325,3 +326,35 @@ def test_what_cannot_be_inverted_or_written(impasto, pictures, monkeypatch):
 @pytest.mark.weights
 def test_a_layer_that_is_not_there_is_exit_2(impasto, pictures):
     check_one_line(impasto("invert", pictures[0], "-o", pictures[2], "--layer", "conv9"), 2, "has no layer 'conv9'")
+
+
+@pytest.mark.weights
+def test_colours_bits_and_profile_are_options_and_like_brings_the_colours(impasto, pictures):
+    Image.open(pictures[0]).save(pictures[0], icc_profile=p3())
+    knobs = ["--color", "luminance", "--color-when", "after", "--color-space", "oklab", "--no-match-light"]
+    args = ["transfer", *pictures[:2], "-o", pictures[2], *SMALL, *knobs, "--bits", 16, "--keep-profile", "--json"]
+    report = json.loads(impasto(*args).stdout)
+    assert report["file"]["bits"] == 16 and report["file"]["profile"]
+    assert [report["recipe"][k] for k in ("color", "color_when", "color_space", "match_light")] == [
+        "luminance",
+        "after",
+        "oklab",
+        False,
+    ]
+    assert "finished already" in impasto(*args[:-1], "--resume").stderr
+    again = pictures[2].with_name("again.png")
+    result = impasto("transfer", *pictures[:2], "-o", again, "--like", pictures[2], "--bits", 16, "--keep-profile")
+    assert result.returncode == 0 and again.read_bytes() == pictures[2].read_bytes()
+
+
+def test_what_cannot_be_written_with_16_bits_is_one_line(impasto, pictures, monkeypatch):
+    common = ["transfer", *pictures[:2], "--bits", 16, "-o"]
+    check_one_line(impasto(*common, pictures[2].with_suffix(".jpg")), 1, "with 16 bits a channel: the name must end in")
+    assert impasto("transfer", *pictures[:2], "--bits", 12, "-o", pictures[2]).returncode == 2
+    monkeypatch.setitem(sys.modules, "pyvips", None)
+    check_one_line(impasto(*common, pictures[2]), 2, "pip install 'impasto[hires]'")
+
+
+def test_a_texture_has_no_photographs_chroma(impasto, pictures):
+    result = impasto("texture", pictures[1], "-o", pictures[2], "--color", "luminance")
+    check_one_line(result, 2, "no photograph to take colours from")

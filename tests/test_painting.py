@@ -4,20 +4,24 @@ import json
 import os
 import warnings
 from importlib.metadata import version
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from impasto import painting as module
 from impasto.checkpoint import checkpoint_path, previous
+from impasto.color import SPACES
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoWarning, NoRoom
-from impasto.images import read_picture, read_record
+from impasto.images import read_picture, read_record, resize
 from impasto.nets import Place
 from impasto.painting import Painting, recipe_of
 from impasto.recipe import make_recipe
 from impasto.weights import Loaded
 from tests.conftest import tiny_net
+from tests.test_hires import p3, png
 
 KNOBS = {
     "size": 40,
@@ -417,3 +421,116 @@ def test_kinds_of_style_cost_are_reported(files):
     costs = painting.report()["costs"]
     assert set(costs["style_costs"]) == {"gram", "w2", "sliced"}
     assert sum(costs["style_costs"].values()) == pytest.approx(costs["style"], rel=1e-5)
+
+
+# Colours and files
+
+
+def deep(path: Path) -> bool:
+    with Image.open(path) as opened:
+        return any(";16" in str(tile.args) for tile in opened.tile)
+
+
+@pytest.mark.parametrize("rule", ["luminance", "monge", "histogram"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_pictures_on_the_way_have_the_colours_of_the_last(files, rule, when):
+    """The one of the last step is the finished picture."""
+    painting = made(files, color=rule, color_when=when)
+    finish(painting, save_every=5)
+    on_its_way, done = (read_picture(path).image for path in (files[2].with_name("out-0010.png"), files[2]))
+    assert torch.equal(on_its_way, done)
+    coarse, content = read_picture(files[2].with_name("out-0005.png")).image, read_picture(files[0]).image
+    if rule == "luminance":
+        chroma = SPACES["yiq"].there(coarse)[:, 1:] - SPACES["yiq"].there(resize(content, (18, 24)))[:, 1:]
+        assert chroma.abs().median() < 0.01
+
+
+@pytest.mark.parametrize("knobs", [{"color": "luminance"}, {"color": "cholesky"}, {"color": "histogram", "color_when": "after"}])
+def test_a_killed_run_in_the_photographs_colours_resumes_to_the_same_bytes(files, knobs, monkeypatch):
+    for knob, value in knobs.items():
+        monkeypatch.setitem(KNOBS, knob, value)
+    whole = finish(made(files))
+    files[2].unlink()
+    interrupted(files, 6)
+    assert finish(made(files), resume=True) == whole and recipe_of(files[2]).color == knobs["color"]
+
+
+def test_the_report_in_the_photographs_colours_costs_the_saved_picture(files):
+    """Painted in them: what the descent ended with. Given them afterwards: more, and as honest."""
+    for knobs, is_near in (
+        ({"color": "luminance"}, True),
+        ({"color": "monge"}, True),
+        ({"color": "luminance", "color_when": "after"}, False),
+    ):
+        painting = made(files, **knobs)
+        finish(painting)
+        costs, ended = painting.report()["costs"]["total"], painting.state.costs["total"]
+        assert costs == pytest.approx(ended, rel=0.05) if is_near else costs > 1.05 * ended
+
+
+def test_what_does_not_show_does_not_colour_a_painting(files):
+    """Two photographs that differ where they are transparent give one painting; what shows alone counts."""
+    alpha = Image.new("L", (40, 30), 255)
+    alpha.paste(0, (0, 0, 20, 30))
+    paintings = []
+    for color in ("red", "blue"):
+        photo = Image.open(files[0]).convert("RGB")
+        photo.paste(color, (0, 0, 20, 30))
+        photo.putalpha(alpha)
+        photo.save(files[0].with_name(f"{color}.png"))
+        painting = made((files[0].with_name(f"{color}.png"), files[1], files[2]), color="monge", color_when="after")
+        finish(painting)
+        paintings.append(read_picture(files[2]).image)
+    assert torch.equal(*paintings)
+
+
+def test_sixteen_bits_are_written_and_known(files):
+    finish(made(files))
+    assert not deep(files[2]) and read_record(files[2])["file"] == {"bits": 8, "profile": None}
+    content, style, output = files
+    painting = Painting(content, [style], output, make_recipe(**KNOBS), bits=16)
+    assert not painting.is_finished()
+    finish(painting, resume=True, save_every=5)
+    assert deep(output) and deep(output.with_name("out-0005.png")) and read_record(output)["file"]["bits"] == 16
+    assert painting.is_finished() and not made(files).is_finished() and recipe_of(output) == make_recipe(**KNOBS)
+    assert painting.report()["costs"]["total"] == pytest.approx(painting.state.costs["total"], rel=1e-3)
+    saved = read_picture(output).image
+    torch.testing.assert_close(saved, painting.state.x, atol=0.51 / 65535, rtol=0)
+
+
+def test_a_run_begun_for_8_bits_can_end_in_16(files):
+    interrupted(files, 6)
+    content, style, output = files
+    steps = list(Painting(content, [style], output, make_recipe(**KNOBS), bits=16).steps(resume=True))
+    assert [step.i for step in steps] == [7, 8, 9, 10] and deep(output)
+
+
+def test_the_photographs_profile_is_kept_on_request_and_the_costs_are_the_same(files):
+    Image.open(files[0]).save(files[0], icc_profile=p3())
+    content, style, output = files
+    totals = {}
+    for bits, keep in ((8, False), (8, True), (16, True)):
+        painting = Painting(content, [style], output, make_recipe(**KNOBS), bits=bits, keep_profile=keep)
+        finish(painting)
+        with Image.open(output) as opened:
+            assert opened.info.get("icc_profile") == (p3() if keep else None)
+        assert painting.is_finished() and read_record(output)["file"]["bits"] == bits
+        totals[bits, keep] = painting.report()["costs"]["total"]
+    assert totals[8, True] == pytest.approx(totals[8, False], rel=0.05)
+    assert totals[16, True] == pytest.approx(totals[8, False], rel=0.05)
+
+
+def test_a_profile_that_cannot_be_kept_is_said_before_the_work(files):
+    Image.open(files[0]).convert("L").save(files[0], icc_profile=p3()[:16] + b"GRAY" + p3()[20:])
+    content, style, output = files
+    with pytest.warns(ImpastoWarning, match="it is for GRAY"), pytest.warns(ImpastoWarning, match="taken for sRGB"):
+        painting = Painting(content, [style], output, make_recipe(**KNOBS), keep_profile=True)
+    assert painting.profile is None
+
+
+def test_sixteen_bits_with_alpha_stay_exact(files):
+    rgba = np.random.default_rng(0).integers(1, 65536, (30, 40, 4), dtype=np.uint16)
+    files[0].write_bytes(png(rgba))
+    content, style, output = files
+    finish(Painting(content, [style], output, make_recipe(**KNOBS), bits=16))
+    assert torch.equal(read_picture(output).alpha, read_picture(content).alpha)

@@ -97,3 +97,10 @@ def test_only_a_gram_cost_of_the_whole_picture_can_be_taken_apart(tmp_path, knob
     write_picture(file, picture(40, 64), record={"recipe": make_recipe(**knobs).model_dump(mode="json")})
     with pytest.raises(BadRecipe, match=f"painted with {said}: only a Gram cost"):
         recipe_for(file, "vgg19", 100)
+
+
+def test_the_photographs_colours_are_said_to_count_as_a_difference(tmp_path):
+    recipe = make_recipe(color="monge")
+    write_picture(tmp_path / "a.png", picture(40, 64), record={"recipe": recipe.model_dump(mode="json")})
+    with pytest.warns(ImpastoWarning, match=r"a\.png was painted in the photograph's colours"):
+        assert recipe_for(tmp_path / "a.png", "vgg19", 100) == recipe

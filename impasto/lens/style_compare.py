@@ -42,6 +42,9 @@ def _taken_apart(recipe: Recipe, generated: Path | None) -> Recipe:
     if other or recipe.all_regions():
         what = f"the style cost {', '.join(other)}" if other else "regions"
         raise BadRecipe(f"{generated} was painted with {what}: only a Gram cost of the whole picture can be taken apart")
+    if recipe.color != "style" and generated is not None:
+        said = f"{generated.name} was painted in the photograph's colours: that these are others is counted as a difference"
+        warnings.warn(said, ImpastoWarning, stacklevel=3)
     return recipe
 
 
