@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 if TYPE_CHECKING:
     from impasto.descent import Step
+    from impasto.video import FrameStep
 
 PLAIN_SECONDS = 10.0
 Scales = list[tuple[int, int]]
@@ -41,6 +42,22 @@ def watch(steps: Iterator["Step"], scales: Scales, quiet: bool, shown: str = "to
             if time.monotonic() - said >= PLAIN_SECONDS or step.i == step.of:
                 said = time.monotonic()
                 say(_line(step, scales, shown))
+
+
+def watch_frames(steps: Iterator["FrameStep"], quiet: bool) -> None:
+    """The same for the frames of a video; the time left is told once a frame has been painted."""
+    console, begun, already, said = Console(stderr=True), time.monotonic(), None, float("-inf")
+    with Progress(BarColumn(), TextColumn("{task.description}"), console=console, transient=True, disable=quiet) as progress:
+        task = progress.add_task("reading the frames")
+        for it in steps:
+            already = it.done if already is None else already
+            a_frame = (time.monotonic() - begun) / (it.done - already) if it.done > already else None
+            left = "" if a_frame is None else f", {timedelta(seconds=round(a_frame * (it.of - it.done)))} left"
+            line = f"frame {it.name} ({it.done + 1}/{it.of}), step {it.step.i}/{it.step.of}, J = {it.step.costs['total']:.4g}{left}"
+            progress.update(task, total=it.of, completed=it.done + it.step.i / it.step.of, description=line)
+            if not (quiet or console.is_terminal) and time.monotonic() - said >= PLAIN_SECONDS:
+                said = time.monotonic()
+                say(line)
 
 
 def _bar(steps: Iterator["Step"], scales: Scales, console: Console, shown: str) -> None:

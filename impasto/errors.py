@@ -2,6 +2,7 @@
 
     ImpastoError            1   something failed
     ├── BadRecipe           2   a knob out of bounds, a preset that does not exist
+    ├── MissingExtra        2   a package that this command needs is not installed
     ├── SomeFailed          3   some of several jobs failed, the others are done
     ├── NoRoom              4   out of memory or disk
     ├── BadInput            5   what we were given cannot be used
@@ -24,6 +25,15 @@ class BadRecipe(ImpastoError):
     """A knob is unknown or out of bounds."""
 
     exit_code = 2
+
+
+class MissingExtra(ImpastoError):
+    """A package that is only needed here is not installed: which extra brings it."""
+
+    exit_code = 2
+
+    def __init__(self, extra: str, package: str) -> None:
+        super().__init__(f"{package} is missing: python -m pip install 'impasto[{extra}]' brings what this command needs")
 
 
 class SomeFailed(ImpastoError):

@@ -23,7 +23,16 @@ from impasto.descent import Cost, Optimizer, State, Step, begin, descend, moved
 from impasto.edit import LayerEdit, pair_of
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
 from impasto.images import MIN_SIDE, quantize, read_picture, resize, scaled_size, to_pillow
-from impasto.losses import content_cost, edited_gram, entry_weights, gram_cost, gram_matrix, total_cost, total_variation
+from impasto.losses import (
+    content_cost,
+    edited_gram,
+    entry_weights,
+    gram_cost,
+    gram_matrix,
+    temporal_cost,
+    total_cost,
+    total_variation,
+)
 from impasto.machine import give_back
 from impasto.nets import INPUTS, Net, Place, build_net, channels, features, layer_name, map_size, normalized, put
 from impasto.pictures import CALIBRATION, picture_path
@@ -47,6 +56,20 @@ class Targets:
 
     content: dict[str, Tensor]
     grams: dict[str, list[Tensor]]
+
+
+@dataclass(frozen=True)
+class Ties:
+    """What else G is to be like, as the pictures (1, 3, H, W), each pixel by its weight c (1, 1, H, W); J gains `weight` of it."""
+
+    weight: float
+    pictures: tuple[tuple[Tensor, Tensor], ...]
+
+    def like(self, image: Tensor) -> "Ties":
+        """At the size and on the device of this picture."""
+        return Ties(
+            self.weight, tuple((resize(w, _size(image)).to(image), resize(c, _size(image)).to(image)) for w, c in self.pictures)
+        )
 
 
 def paint(
@@ -96,11 +119,13 @@ def stylize(
     resume: State | None = None,
     seconds: float | None = None,
     plans: Sequence[Plan] | None = None,
+    ties: Ties | None = None,
 ) -> Iterator[Step]:
     """Steps from the start to the finished painting. Pictures are (1, 3, H, W) in [0, 1] of any size.
 
     `picture` is what G starts as with init="picture"; `resume` the state of an earlier Step; `seconds` how long it may take, of
-    which each scale gets its share; `plans` how each of painted_scales is computed (plan_scales), whole unless given.
+    which each scale gets its share; `plans` how each of painted_scales is computed (plan_scales), whole unless given; `ties` adds
+    the temporal cost of a video.
     Raises BadImage for pictures too small to paint, BadRecipe for knobs that do not fit them.
     """
     check_fit(content, styles, recipe, picture)
@@ -118,7 +143,9 @@ def stylize(
             continue
         give_back()  # the last scale's maps, whose places suit this one's badly
         scaled = resize(content, scaled_size(content, side))
-        cost = make_cost(make_targets(scaled, styles, recipe, net, plan.tiling), recipe, net, plan.tiling)
+        cost = make_cost(
+            make_targets(scaled, styles, recipe, net, plan.tiling), recipe, net, plan.tiling, ties and ties.like(scaled)
+        )
         if state is None:
             state = begin(first_image(scaled, recipe, picture), cost)
         elif state.x.shape != scaled.shape:
@@ -256,8 +283,8 @@ def activations_of(image: Tensor, layers: Iterable[str], net: Net, tiling: Tilin
     return maps
 
 
-def make_cost(targets: Targets, recipe: Recipe, net: Net, tiling: Tiling | None = None) -> Cost:
-    """J of a picture: {"total", "content", "style", "style conv1_1", ..., "tv" where it has a weight}.
+def make_cost(targets: Targets, recipe: Recipe, net: Net, tiling: Tiling | None = None, ties: Ties | None = None) -> Cost:
+    """J of a picture: {"total", "content", "style", "style conv1_1", ..., "tv" where it has a weight, "temporal" with ties}.
 
     "content" and "style" are J_content and J_style, their layers weighted, without alpha and beta; "style <layer>" is the
     layer's unweighted cost. Several styles count by style_weights, which are made to sum to 1. A tiling changes what it takes, not
@@ -286,6 +313,9 @@ def make_cost(targets: Targets, recipe: Recipe, net: Net, tiling: Tiling | None 
         if recipe.tv:
             costs["tv"] = total_variation(image)
             costs["total"] = costs["total"] + recipe.tv * costs["tv"]
+        if ties:
+            costs["temporal"] = torch.stack([temporal_cost(image, w, c) for w, c in ties.pictures]).sum()
+            costs["total"] = costs["total"] + ties.weight * costs["temporal"]
         return costs
 
     return cost
