@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from impasto.errors import MissingExtra
@@ -44,6 +45,7 @@ def optical_flow(frame: Tensor, other: Tensor) -> Tensor:
     """(1, 2, H, W) with frame(p) = other(p + flow(p)), on 8-bit grey."""
     empty = np.zeros((*frame.shape[-2:], 2), np.float32)
     dis, threads = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM), cv2.getNumThreads()
+    dis.setFinestScale(0)  # full resolution: half of it, the preset's, loses what is smaller than some 30 pixels
     cv2.setNumThreads(1)  # its stripes, one a thread, change the result
     try:
         flow = dis.calc(_grey(frame), _grey(other), empty)
@@ -70,7 +72,7 @@ def warp(image: Tensor, flow: Tensor) -> Tensor:
 
 def seen_in(back: Tensor, forth: Tensor) -> Tensor:
     """(1, 1, H, W): 1 where a pixel lies in the other frame and the way there and back ends where it began, within
-    |w + w'|^2 <= 0.01 (|w|^2 + |w'|^2) + 0.5 (eq. 4, of which this is the opposite). Half a pixel beyond the edge is in it."""
+    |w + w'|^2 <= 0.01 (|w|^2 + |w'|^2) + 0.5. Half a pixel beyond the edge is in it."""
     returned = warp(forth, back)
     astray = (back + returned).square().sum(1, keepdim=True)
     x, y = _places(back)
@@ -79,16 +81,21 @@ def seen_in(back: Tensor, forth: Tensor) -> Tensor:
 
 
 def motion_boundary(flow: Tensor) -> Tensor:
-    """(1, 1, H, W), true where neighbours move apart: |grad u|^2 + |grad v|^2 > 0.01 |w|^2 + 0.002 (eq. 5)."""
+    """(1, 1, H, W), true where neighbours move apart: |grad u|^2 + |grad v|^2 > 0.01 |w|^2 + 0.002."""
     steep = sum(gradient.square().sum(1, keepdim=True) for gradient in torch.gradient(flow, dim=(-2, -1)))
     apart: Tensor = steep > 0.01 * _square(flow) + 0.002
     return apart
 
 
+def softened(seen: Tensor) -> Tensor:
+    """(1, 1, H, W): the mean of 5 x 5 pixels: no seam between what was seen and what was not, no pixel alone."""
+    return F.avg_pool2d(seen, 5, 1, 2, count_include_pad=False)
+
+
 def long_term_weights(weights: Sequence[Tensor]) -> list[Tensor]:
     """c of the frames 1, 2, 4, ... back -> what each counts: a pixel hangs on the nearest frame that saw it.
 
-    c_long(i - j) = max(c(i - j) - sum of c(i - k) over the nearer k, 0) (eq. 9).
+    c_long(i - j) = max(c(i - j) - sum of c(i - k) over the nearer k, 0).
     """
     return [(c - sum(weights[:n], torch.zeros_like(c))).clamp(min=0) for n, c in enumerate(weights)]
 

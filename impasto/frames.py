@@ -8,7 +8,8 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from io import BytesIO
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from impasto.errors import BadInput, CannotWrite, MissingExtra
+from impasto.errors import BadInput, CannotWrite, ImpastoWarning, MissingExtra
 from impasto.files import cannot_write, sha256, write_whole
 from impasto.images import MAX_PIXELS, RECORD, read_picture, resize
 
@@ -33,6 +34,7 @@ CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 READ = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,gif,m4v,h264,hevc"  # none that names other files to open
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".gif", ".avif")
 BT709, UNSPECIFIED, HD = 1, 2, 720  # a video that does not say is taken for BT.601 below so many rows, for BT.709 from there on
+CUT_OFF = 0.8  # of the time that a video says it lasts: frames that end before are told
 QUALITY = "16"  # of x264: hardly to be told from the frames
 
 
@@ -106,6 +108,10 @@ def read_frames(clip: Clip, size: tuple[int, int]) -> Iterator[Frame]:
             time = time if last is None else max(time, last + 1)
             yield Frame(f"{n:06d}", time, frame.duration or tick, resize(_picture(frame), size))
             last = time
+        said, found = (video.duration or 0) / av.time_base, float(((last or 0) + tick) * clip.time_base)
+        if found < CUT_OFF * said:
+            told = f"{clip.path} says that it lasts {said:.1f} s, its frames end after {found:.1f} s: it may be cut off"
+            warnings.warn(told, ImpastoWarning, stacklevel=2)
 
 
 def write_video(path: Path, pictures: Sequence[Path], times: Sequence[tuple[int, int]], clip: Clip, record: dict[str, Any]) -> None:
@@ -178,26 +184,33 @@ def _packets(video: Any, copies: dict[int, Any]) -> Iterator[Any]:
 def _encode(
     file: IO[bytes], path: Path, pictures: Sequence[Path], times: Sequence[tuple[int, int]], clip: Clip, record: dict[str, Any]
 ) -> None:
+    durations = dict(times)
     with contextlib.ExitStack() as stack:
-        first = read_picture(pictures[0]).image
-        output, stream, audio = _begun(stack, file, path, _size(first), clip, record)
+        output, stream, audio = _begun(stack, file, path, _size(read_picture(pictures[0]).image), clip, record)
         packet = next(audio, None)
-        for picture, (time, duration) in zip(pictures, times, strict=True):
+        for picture, (time, _) in zip(pictures, times, strict=True):
             while packet is not None and packet.dts * packet.time_base <= time * clip.time_base:
                 output.mux(packet)
                 packet = next(audio, None)
-            output.mux(stream.encode(_frame(read_picture(picture).image, time, duration, clip.time_base)))
-        output.mux(stream.encode(None))
+            _mux(output, stream.encode(_frame(read_picture(picture).image, time, clip.time_base)), durations)
+        _mux(output, stream.encode(None), durations)
         while packet is not None:
             output.mux(packet)
             packet = next(audio, None)
 
 
-def _frame(image: Tensor, time: int, duration: int, time_base: Fraction) -> Any:
+def _mux(output: Any, packets: Iterable[Any], durations: dict[int, int]) -> None:
+    """x264 forgets how long a frame is shown."""
+    for packet in packets:
+        packet.duration = durations[packet.pts]
+        output.mux(packet)
+
+
+def _frame(image: Tensor, time: int, time_base: Fraction) -> Any:
     pixels = (image[0] * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
     rgb = av.VideoFrame.from_ndarray(pixels, format="rgb24")
     frame = rgb.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
-    frame.pts, frame.duration, frame.time_base = time, duration, time_base
+    frame.pts, frame.time_base = time, time_base
     return frame
 
 

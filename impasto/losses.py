@@ -103,7 +103,7 @@ def total_variation(image: Tensor) -> Tensor:
 
 
 def temporal_cost(image: Tensor, w: Tensor, c: Tensor) -> Tensor:
-    """1/D sum c (x - w)^2 of x and w (1, 3, H, W), c (1, 1, H, W); D = 3 H W (Ruder, Dosovitskiy & Brox 2016, eq. 7)."""
+    """1/D sum c (x - w)^2 of x and w (1, 3, H, W), c (1, 1, H, W); D = 3 H W (Ruder, Dosovitskiy & Brox 2016)."""
     return (c * (image - w).square()).sum() / image.numel()
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from impasto.descent import Step
 from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning
 from impasto.files import check_writable, make_folder, write_whole
-from impasto.flow import is_cut, link, long_term_weights, warp, warped_error
+from impasto.flow import is_cut, link, long_term_weights, softened, warp, warped_error
 from impasto.frames import check_video, open_clip, painted_size, read_frames, read_video_record, write_video
 from impasto.images import read_picture, read_record, write_picture
 from impasto.kernels import has_winograd
@@ -160,8 +160,8 @@ class Video:
         if not self.to_folder:
             check_writable(self.output)
             check_video(self.output, self.clip)
-        elif self.output.exists() and any(self.output.iterdir()) and not (self.output / MANIFEST).exists():
-            raise CannotWrite(f"the folder {self.output} holds other files: name a new one with -o")
+        elif self.output.exists() and any(it.suffix != ".png" and it.name != MANIFEST for it in self.output.iterdir()):
+            raise CannotWrite(f"the folder {self.output} holds other files than frames: name a new one with -o")
         if self.work.exists() and any(self.work.iterdir()) and not (self.work / MANIFEST).exists():
             raise CannotWrite(
                 f"the folder {self.work}, which the frames are painted in, holds other files: move them or choose another -o"
@@ -261,14 +261,14 @@ class Video:
     def _hung(self, number: int, i: int, near: list[int], otherwise: Tensor) -> tuple[Tensor, Ties | None]:
         """What frame i starts as and what it is tied to: what its neighbours' paintings become along the flow.
 
-        The start is `otherwise` where no neighbour saw a pixel.
+        The start is `otherwise` where no neighbour saw a pixel, with soft seams.
         """
         frame = self._input(i)
         links = [link(frame, self._input(n)) for n in near]
         moved = [warp(read_picture(self._painted(number, n)).image, found.flow) for n, found in zip(near, links, strict=True)]
         start = otherwise
         for picture, found in reversed(list(zip(moved, links, strict=True))):
-            start = torch.where(found.seen > 0, picture, start)
+            start = torch.lerp(start, picture, softened(found.seen))
         if not near or not self.motion.temporal:
             return start, None
         weights = long_term_weights([found.sure for found in links])
