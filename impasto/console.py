@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -14,7 +14,6 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 if TYPE_CHECKING:
     from impasto.descent import Step
-    from impasto.video import FrameStep
 
 PLAIN_SECONDS = 10.0
 Scales = list[tuple[int, int]]
@@ -44,8 +43,8 @@ def watch(steps: Iterator["Step"], scales: Scales, quiet: bool, shown: str = "to
                 say(_line(step, scales, shown))
 
 
-def watch_frames(steps: Iterator["FrameStep"], quiet: bool) -> None:
-    """The same for the frames of a video; the time left is told once a frame has been painted."""
+def watch_frames(steps: Iterator[Any], quiet: bool) -> None:
+    """The same for the FrameSteps of a video; the time left is told once a frame has been painted."""
     console, begun, already, said = Console(stderr=True), time.monotonic(), None, float("-inf")
     with Progress(BarColumn(), TextColumn("{task.description}"), console=console, transient=True, disable=quiet) as progress:
         task = progress.add_task("reading the frames")

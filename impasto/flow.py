@@ -20,6 +20,7 @@ try:
 except ImportError as error:
     raise MissingExtra("video", "OpenCV") from error
 
+OPENCV: str = cv2.__version__
 GREY = (0.299, 0.587, 0.114)
 CUT_SEEN, CUT_UNLIKE = 0.4, 0.15  # a scene ends where less of a frame was seen in the last, or what was seen differs by more
 

@@ -30,6 +30,7 @@ try:
 except ImportError as error:
     raise MissingExtra("video", "PyAV") from error
 
+PYAV: str = av.__version__
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 READ = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,gif,m4v,h264,hevc"  # none that names other files to open
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".gif", ".avif")
@@ -108,7 +109,8 @@ def read_frames(clip: Clip, size: tuple[int, int]) -> Iterator[Frame]:
             time = time if last is None else max(time, last + 1)
             yield Frame(f"{n:06d}", time, frame.duration or tick, resize(_picture(frame), size))
             last = time
-        said, found = (video.duration or 0) / av.time_base, float(((last or 0) + tick) * clip.time_base)
+        whole = 0 if video.streams.audio else (video.duration or 0) / av.time_base  # the audio's, where it is longer
+        said, found = float((stream.duration or 0) * clip.time_base) or whole, float(((last or 0) + tick) * clip.time_base)
         if found < CUT_OFF * said:
             told = f"{clip.path} says that it lasts {said:.1f} s, its frames end after {found:.1f} s: it may be cut off"
             warnings.warn(told, ImpastoWarning, stacklevel=2)

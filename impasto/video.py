@@ -5,6 +5,7 @@ Every painted frame is a file in a folder beside the output: whatever ends the w
 """
 
 import json
+import re
 import shutil
 import time
 import warnings
@@ -21,8 +22,8 @@ from torch import Tensor
 from impasto.descent import Step
 from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning
 from impasto.files import check_writable, make_folder, write_whole
-from impasto.flow import is_cut, link, long_term_weights, softened, warp, warped_error
-from impasto.frames import check_video, open_clip, painted_size, read_frames, read_video_record, write_video
+from impasto.flow import OPENCV, is_cut, link, long_term_weights, softened, warp, warped_error
+from impasto.frames import PYAV, check_video, open_clip, painted_size, read_frames, read_video_record, write_video
 from impasto.images import read_picture, read_record, write_picture
 from impasto.kernels import has_winograd
 from impasto.machine import peak_memory_mb
@@ -33,6 +34,7 @@ from impasto.transfer import Ties, check_fit, finished, make_net, plan_scales, s
 from impasto.weights import load_weights
 
 MANIFEST = "impasto.json"
+OURS = re.compile(r"input|pass-\d+|impasto\.json|\.impasto-.*")  # what lies in the folder that the frames are painted in
 BLEND = 0.5  # delta: from the second pass on, how much of a start is the neighbour's painting, the rest the last pass's
 ONE_SCALE = 16384  # a coarsest scale at or above any size
 
@@ -162,10 +164,8 @@ class Video:
             check_video(self.output, self.clip)
         elif self.output.exists() and any(it.suffix != ".png" and it.name != MANIFEST for it in self.output.iterdir()):
             raise CannotWrite(f"the folder {self.output} holds other files than frames: name a new one with -o")
-        if self.work.exists() and any(self.work.iterdir()) and not (self.work / MANIFEST).exists():
-            raise CannotWrite(
-                f"the folder {self.work}, which the frames are painted in, holds other files: move them or choose another -o"
-            )
+        if self.work.exists() and not all(OURS.fullmatch(it.name) for it in self.work.iterdir()):
+            raise CannotWrite(f"the folder {self.work}, to paint the frames in, holds other files: choose another output with -o")
 
     def _later(self) -> Recipe:
         """The recipe of a frame that follows another: from there, at its size, for a few steps."""
@@ -175,31 +175,32 @@ class Video:
         return self.recipe_at_size.model_copy(update=changed)
 
     def _begin(self, resume: bool) -> None:
-        """The folder with all frames of the input at their size, and the manifest: a new one, or that of the work so far."""
+        """The folder with all frames of the input at their size, and the manifest: new ones, or those of the work so far."""
         manifest = self._manifest() if resume else None
         if manifest is None:
-            if self.work.exists():
-                if not resume:
-                    warnings.warn("an unfinished video is given up: --resume would have continued it", ImpastoWarning, stacklevel=3)
-                self._clear()
+            if self.work.exists() and not resume:
+                warnings.warn("an unfinished video is given up: --resume would have continued it", ImpastoWarning, stacklevel=3)
+            self._clear()
             make_folder(self.work / "input")
             self._write_manifest({})
             self._read_input()
             self._write_manifest({"frames": self.frames})
-            for number in range(self.motion.passes):
-                make_folder(self._folder(number))
-            return
+        else:
+            self._go_on(manifest)
+        for number in range(self.motion.passes):
+            make_folder(self._folder(number))
+
+    def _go_on(self, manifest: dict[str, Any]) -> None:
+        """As the work was begun, since the bytes depend on it."""
         run = self._run()
         if manifest["versions"] != run["versions"]:
-            warnings.warn("these frames were begun by other versions: the rest may differ", ImpastoWarning, stacklevel=3)
+            warnings.warn("these frames were begun by other versions: the rest may differ", ImpastoWarning, stacklevel=4)
         if manifest["place"] != run["place"]:
-            warnings.warn("these frames were begun on another device: the rest will differ", ImpastoWarning, stacklevel=3)
+            warnings.warn("these frames were begun on another device: the rest will differ", ImpastoWarning, stacklevel=4)
         else:
             torch.set_num_threads(manifest["threads"])
             self.plans = {name: [read_plan(plan) for plan in plans] for name, plans in manifest["plans"].items()}
         self.frames = manifest["frames"]
-        for number in range(self.motion.passes):
-            make_folder(self._folder(number))
 
     def _manifest(self) -> dict[str, Any] | None:
         """Of the work so far; None where there is none, or the input was not read to its end. Raises BadRecipe for other work."""
@@ -251,12 +252,15 @@ class Video:
             start = torch.lerp(last_pass, start, BLEND)
         return stylize(content, self.styles, self._later(), self.net, picture=start, plans=self.plans["later"], ties=ties)
 
+    def _scene(self, i: int) -> range:
+        """The frames of the scene that frame i belongs to."""
+        first = next(n for n in range(i, -1, -1) if self.frames[n]["cut"])
+        return range(first, next((n for n in range(i + 1, len(self.frames)) if self.frames[n]["cut"]), len(self.frames)))
+
     def _neighbours(self, number: int, i: int) -> list[int]:
         """The frames of the scene that frame i is tied to, the nearest first."""
-        first = max(n for n in range(i + 1) if self.frames[n]["cut"])
-        end = next((n for n in range(i + 1, len(self.frames)) if self.frames[n]["cut"]), len(self.frames))
-        towards = 1 if number % 2 else -1
-        return [n for j in self.motion.long_term if first <= (n := i + towards * j) < end]
+        scene, towards = self._scene(i), 1 if number % 2 else -1
+        return [n for j in self.motion.long_term if (n := i + towards * j) in scene]
 
     def _hung(self, number: int, i: int, near: list[int], otherwise: Tensor) -> tuple[Tensor, Ties | None]:
         """What frame i starts as and what it is tied to: what its neighbours' paintings become along the flow.
@@ -276,8 +280,7 @@ class Video:
 
     def _first_cost(self, i: int) -> float:
         """J at the end of the first painting of the frame's scene."""
-        first = max(n for n in range(i + 1) if self.frames[n]["cut"])
-        return float(read_record(self._painted(0, first))["costs"]["total"])
+        return float(read_record(self._painted(0, self._scene(i)[0]))["costs"]["total"])
 
     def _keep(self, number: int, i: int, step: Step) -> None:
         record = {**self._run(), "frame": i, "pass": number + 1, "steps": step.i, "costs": step.costs, "ended": "finished"}
@@ -328,14 +331,14 @@ class Video:
 
     def _run(self) -> dict[str, Any]:
         """What the bytes of the frames depend on."""
-        names = ("impasto", "torch", "pillow", "numpy", "scipy", "av", "opencv-python-headless")
+        versions = {name: version(name) for name in ("impasto", "torch", "pillow", "numpy", "scipy")}
         how = {
             "plans": {name: [written(plan) for plan in plans] for name, plans in self.plans.items()},
             "place": asdict(self.place),
             "threads": torch.get_num_threads(),
             "winograd": has_winograd(),
         }
-        return {**self.identity, "versions": {name: version(name) for name in names}, **how}
+        return {**self.identity, "versions": {**versions, "av": PYAV, "opencv": OPENCV}, **how}
 
     def _write_manifest(self, found: dict[str, Any]) -> None:
         write_whole(self.work / MANIFEST, lambda file: file.write(json.dumps({**self._run(), **found}, indent=1).encode()))
