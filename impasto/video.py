@@ -162,8 +162,8 @@ class Video:
         if not self.to_folder:
             check_writable(self.output)
             check_video(self.output, self.clip)
-        elif self.output.exists() and any(it.suffix != ".png" and it.name != MANIFEST for it in self.output.iterdir()):
-            raise CannotWrite(f"the folder {self.output} holds other files than frames: name a new one with -o")
+        elif self.output.exists() and not _is_ours(self.output):
+            raise CannotWrite(f"the folder {self.output} holds other files than frames of ours: name a new one with -o")
         if self.work.exists() and not all(OURS.fullmatch(it.name) for it in self.work.iterdir()):
             raise CannotWrite(f"the folder {self.work}, to paint the frames in, holds other files: choose another output with -o")
 
@@ -354,3 +354,9 @@ class Video:
 
     def _input(self, i: int) -> Tensor:
         return read_picture(self.work / "input" / f"{self.frames[i]['name']}.png").image
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether it is empty, or holds a finished video's frames and nothing else, so that new ones may take their place."""
+    names = {it.name for it in folder.iterdir()}
+    return not names or (MANIFEST in names and all(name.endswith(".png") for name in names - {MANIFEST}))

@@ -211,6 +211,9 @@ def test_folders_with_other_files_are_spared(clip, style, tmp_path):
         (tmp_path / name / "letter.txt").write_text("mine")
     with pytest.raises(CannotWrite, match="holds other files"):
         made(clip, style, tmp_path / "out")
+    (tmp_path / "out" / "letter.txt").rename(tmp_path / "out" / "mine.png")
+    with pytest.raises(CannotWrite, match="holds other files"):
+        made(clip, style, tmp_path / "out")
     with pytest.raises(CannotWrite, match="holds other files"):
         made(clip, style, tmp_path / "film.mp4")
     with pytest.raises(CannotWrite, match="is the video to paint"):
