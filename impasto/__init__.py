@@ -19,7 +19,7 @@ _HOME = {
     "Recipe": "recipe",
     "Step": "descent",
     "content_cost": "losses",
-    "costs_of": "transfer",
+    "costs_of": "objective",
     "dream": "lens.dream",
     "features": "nets",
     "finished": "transfer",

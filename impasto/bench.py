@@ -35,10 +35,12 @@ from impasto.lens.index import empty_index, make_setup
 from impasto.lens.patches import look
 from impasto.machine import SETTINGS, peak_memory_mb
 from impasto.nets import INPUTS, Net, Pool, build_net, features, preprocess
+from impasto.objective import make_cost
 from impasto.pictures import picture_path
 from impasto.plan import default_budget, held_memory
 from impasto.recipe import Recipe, make_recipe
-from impasto.transfer import make_cost, make_net, make_targets, plan_scales, stylize
+from impasto.targets import make_targets
+from impasto.transfer import make_net, plan_scales, stylize
 from impasto.weights import load_weights
 
 PAIRS = (
@@ -104,7 +106,7 @@ def eager_cost(targets: Any, recipe: Recipe, net: Net) -> Callable[[Tensor], dic
                 x = F.relu(F.conv2d(x, layer.weight, layer.bias, padding=1))
             if layer.name in recipe.style_layers:
                 a = x.flatten(2)
-                difference = a @ a.mT / a.shape[2] - targets.grams[layer.name][0]
+                difference = a @ a.mT / a.shape[2] - targets.styles[0][layer.name][0]["gram"]
                 total = total + recipe.beta * recipe.style_layers[layer.name] * difference.square().mean()
             if layer.name in recipe.content_layers:
                 difference = x - targets.content[layer.name]

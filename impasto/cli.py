@@ -54,6 +54,10 @@ def _option(name: str) -> tuple[str, Any, None]:
         "style_layers": "the preset's",
         "style_weights": "equal",
         "style_edit": "none",
+        "style_costs": "gram",
+        "content_costs": "features",
+        "regions": "none",
+        "protect": "none",
     }.get(name, DEFAULTS[name])
     shown = f"{field.description} [{default}]"
     return (
@@ -191,6 +195,32 @@ def invert(
     """
     recipe = _recipe(_with("content_layers", layer, knobs), like, preset="inversion")
     _carry_out(picture, (), output or _ours(f"{picture.stem}-inverted.png"), recipe, way or Way())
+
+
+@app.command
+def mask(picture: Path, how: str, /, *, output: Annotated[Path, Parameter(name=["--output", "-o"])], feather: float = 0.01) -> None:
+    """Write a mask made from PICTURE, to look at, to paint in, and to give a region: white where it is.
+
+    Prints the path of the mask.
+
+    Parameters
+    ----------
+    picture
+        The picture.
+    how
+        light or dark; or "k-means 1 of 3", the darkest of three parts by colour.
+    output
+        The file to write: .png, .webp, .tif or .jpg.
+    feather
+        Width of the soft edge over the longer side.
+    """
+    from impasto.images import check_format, read_picture, write_picture
+    from impasto.masks import make_mask
+
+    check_format(output)
+    check_writable(output)
+    write_picture(output, make_mask(how, read_picture(picture).image, feather).expand(1, 3, -1, -1))
+    print(output)
 
 
 @app.command

@@ -6,10 +6,11 @@ weights say how much a part of it matters. losses.edited_gram and losses.entry_w
 
 import re
 import tomllib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, field_validator
 
 from impasto.errors import BadRecipe
 
@@ -38,12 +39,19 @@ class DirectionEdit(BaseModel):
     model_config = FROZEN
 
     gain: Gain = 1.0
-    units: dict[int, float] = Field(min_length=1)
+    units: dict[int, FiniteFloat] = Field(min_length=1)
 
     @field_validator("units", mode="before")
     @classmethod
     def _numbered(cls, value: Any) -> Any:
         return _named(value, _unit)
+
+    @field_validator("units")
+    @classmethod
+    def _some(cls, value: dict[int, float]) -> dict[int, float]:
+        if not any(value.values()):
+            raise ValueError("the components of a direction are all 0")
+        return value
 
 
 Part = Annotated[PartEdit, BeforeValidator(_gain_alone)]
@@ -86,6 +94,13 @@ class LayerEdit(BaseModel):
         paired = [unit for key in self.pairs for unit in pair_of(key)]
         along = [unit for direction in self.directions for unit in direction.units]
         return max([*self.units, *paired, *along], default=-1)
+
+
+def fields_at(place: Sequence[str | int]) -> Iterable[str]:
+    """What may stand at ("conv3_1", "units", 17) and the like of an edit."""
+    parts: dict[str, type[BaseModel]] = {"units": PartEdit, "pairs": PartEdit, "directions": DirectionEdit}
+    model = LayerEdit if len(place) == 1 else parts[str(place[1])]
+    return model.model_fields
 
 
 def pair_of(text: str) -> tuple[int, int]:

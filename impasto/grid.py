@@ -21,6 +21,7 @@ from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, SomeF
 from impasto.files import check_writable, make_folder, sha256
 from impasto.images import check_format, read_picture, read_record, to_pillow, write_picture
 from impasto.lens.sheet import GAP, INK, MARGIN, OUTSIDE, PAPER, SMALL, TEXT, font, wrapped, write_lines
+from impasto.nets import NETS, name_among
 from impasto.painting import Painting
 from impasto.recipe import STYLE_LAYERS, Recipe, make_recipe
 
@@ -131,6 +132,8 @@ def make_cell(knobs: dict[str, Any]) -> Cell:
     recipe = make_recipe(**knobs)
     if ratio is not None:
         recipe = make_recipe(**{**knobs, "beta": recipe.alpha / ratio})
+    for layer in (*recipe.content_layers, *recipe.style_layers):
+        name_among(NETS[recipe.net], layer, recipe.net)
     if not styles and recipe.has_style and not recipe.has_content:
         styles = (content,)  # a texture
     return Cell(content, styles or (), recipe)
@@ -278,7 +281,7 @@ class Sheet:
 def name_of(cell: Cell) -> str:
     """A name that no other painting has, by recipe, pictures and version. Raises BadImage for a picture that is not there."""
     try:
-        inputs = [sha256(path) for path in (cell.content, *cell.styles)]
+        inputs = [sha256(path) for path in (cell.content, *cell.styles, *cell.recipe.mask_files())]
     except OSError as error:
         raise BadImage(f"cannot read {error.filename}: {error.strerror}") from error
     key = {"recipe": cell.recipe.model_dump(mode="json"), "inputs": inputs, "impasto": version("impasto")}
@@ -354,7 +357,9 @@ def _picture(label: Label) -> Image.Image | None:
 
 
 def _missing(why: object, size: tuple[int, int]) -> Image.Image:
-    """An empty cell, and what there is to say of it."""
-    drawn = Image.new("RGB", size, OUTSIDE)
-    write_lines(ImageDraw.Draw(drawn), GAP, GAP, wrapped(str(why or "not painted yet"), SMALL, size[0] - 2 * GAP), SMALL)
+    """An empty cell, and what there is to say of it, which makes it larger than the others where they are small."""
+    lines = wrapped(str(why or "not painted yet"), SMALL, max(size[0], LABEL) - 2 * GAP)
+    wide = max(size[0], *(round(font(SMALL).getlength(line)) + 2 * GAP for line in lines))
+    drawn = Image.new("RGB", (wide, max(size[1], len(lines) * LINE + 2 * GAP)), OUTSIDE)
+    write_lines(ImageDraw.Draw(drawn), GAP, GAP, lines, SMALL)
     return drawn

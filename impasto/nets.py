@@ -281,10 +281,14 @@ def channels(net: Net, layer: str) -> int:
 
 def layer_name(net: Net, layer: str) -> str:
     """The one name of a layer: `relu4_2` -> `conv4_2`. Raises BadRecipe, naming the net's layers."""
-    name = canonical(layer)
-    known = [x.name for x in net.layers]
+    return name_among(net.layers, layer, net.name)
+
+
+def name_among(layers: Iterable[Conv | ConvShape | Pool], layer: str, net: str) -> str:
+    """layer_name in the drawing of a net, which has no weights yet."""
+    name, known = canonical(layer), [x.name for x in layers]
     if name.removesuffix(":pre") not in known or (name.endswith(":pre") and name.startswith("pool")):
-        raise BadRecipe(f"{net.name} has no layer {layer!r}, its layers are {', '.join(known)}")
+        raise BadRecipe(f"{net} has no layer {layer!r}, its layers are {', '.join(known)}")
     return name
 
 

@@ -20,10 +20,12 @@ from impasto.files import check_writable
 from impasto.images import check_format, read_picture, read_record, resize, write_picture
 from impasto.kernels import has_winograd
 from impasto.machine import peak_memory_mb
+from impasto.masks import read_masks
 from impasto.nets import Place
+from impasto.objective import costs_of
 from impasto.plan import Plan, default_budget, held_memory, read_plan, written
 from impasto.recipe import Recipe, checked_recipe
-from impasto.transfer import check_fit, costs_of, finished, make_net, painted_scales, plan_scales, stylize
+from impasto.transfer import check_fit, finished, make_net, painted_scales, plan_scales, stylize
 from impasto.weights import load_weights
 
 CHECKPOINT_SECONDS = 5.0
@@ -63,13 +65,14 @@ class Painting:
         check_writable(output)
         check_writable(checkpoint_path(output))
         self.output, self.recipe = output, recipe
-        self.inputs = [given for given in (content, *styles, start) if given is not None]
+        self.inputs = [given for given in (content, *styles, start, *recipe.mask_files()) if given is not None]
         self._spare_inputs(output)
         self.content = read_picture(content)
         self.styles = [read_picture(style) for style in styles]
         self.start = None if start is None else read_picture(start)
         self.pictures = [style.image for style in self.styles]
         check_fit(self.content.image, self.pictures, recipe, self._start_image())
+        self.masks = read_masks(recipe, self.content.image, self.pictures)
         loaded = load_weights(recipe.net, weights, weights_input)
         self.net = make_net(recipe, loaded, self.place)
         self.scales = painted_scales(self.content.image, recipe)
@@ -178,8 +181,7 @@ class Painting:
         """What was painted, with the costs of the picture in the file."""
         record, picture = read_record(self.output), read_picture(self.output, keep_hidden=True)
         tiling = self.plans[-1].tiling
-        costs = costs_of(picture.image, self.content.image, self.pictures, self.recipe, self.net, tiling)
-        layers = {name.removeprefix("style "): value for name, value in costs.items() if name.startswith("style ")}
+        costs = costs_of(picture.image, self.content.image, self.pictures, self.recipe, self.net, tiling, self.masks)
         return {
             "output": str(self.output),
             "width": picture.image.shape[-1],
@@ -188,24 +190,25 @@ class Painting:
             "seed": self.recipe.seed,
             "seconds": round(self.seconds, 2),
             "peak_memory_mb": peak_memory_mb(),
-            "costs": {**{name: costs[name] for name in costs if " " not in name}, "style_layers": layers},
+            "costs": {**{name: costs[name] for name in costs if " " not in name}, **_grouped(costs)},
             **record,
         }
 
     def _stylize(self, seconds: float | None) -> Iterator[Step]:
         picture, resume = self._start_image(), self.state
         options = {"picture": picture, "resume": resume, "seconds": seconds, "plans": self.plans}
-        return stylize(self.content.image, self.pictures, self.recipe, self.net, **options)  # type: ignore[arg-type]
+        return stylize(self.content.image, self.pictures, self.recipe, self.net, **options, masks=self.masks)  # type: ignore[arg-type]
 
     def _start_image(self) -> torch.Tensor | None:
         return None if self.start is None else self.start.image
 
     def _identity(self, weights: dict[str, str]) -> dict[str, Any]:
-        inputs = {
+        inputs: dict[str, Any] = {
             "content": self.content.sha256,
             "styles": [style.sha256 for style in self.styles],
             "start": None if self.start is None else self.start.sha256,
         }
+        inputs |= {"masks": dict(self.masks.hashes)} if self.masks.hashes else {}
         return {"recipe": self.recipe.model_dump(mode="json"), "inputs": inputs, "weights": weights}
 
     def _run(self) -> dict[str, Any]:
@@ -264,6 +267,15 @@ class Painting:
         assert self.state is not None
         self._spare_inputs(path)
         write_picture(path, image, self._alpha(image), {**self._run(), "steps": self.state.i, "ended": ended})
+
+
+def _grouped(costs: dict[str, float]) -> dict[str, dict[str, float]]:
+    """The style cost by layer and, where there are several, by kind."""
+    groups = {"style_layers": "style ", "style_costs": "style_cost "}
+    found = {
+        name: {key.removeprefix(of): value for key, value in costs.items() if key.startswith(of)} for name, of in groups.items()
+    }
+    return {name: its for name, its in found.items() if its or name == "style_layers"}
 
 
 class _Keeper:

@@ -10,6 +10,7 @@ from itertools import product
 from math import inf, prod
 from typing import Any
 
+from impasto.costs import kept_memory
 from impasto.errors import NoRoom
 from impasto.machine import free_memory, used_memory
 from impasto.nets import Conv, Net, Pool, channels, map_size, window
@@ -129,8 +130,10 @@ def _pictures(recipe: Recipe, size: tuple[int, int], history: int) -> float:
 
 
 def _targets(net: Net, recipe: Recipe, size: tuple[int, int]) -> float:
-    """The content picture's activations."""
-    return sum(FLOAT * channels(net, layer) * prod(map_size(net, layer, size)) for layer in recipe.content_layers)
+    """The content picture's activations, and what costs of whole maps keep."""
+    return kept_memory(recipe, net, size) + sum(
+        FLOAT * channels(net, layer) * prod(map_size(net, layer, size)) for layer in recipe.content_layers
+    )
 
 
 def _walking(layers: Sequence[Conv | Pool], places: float) -> float:

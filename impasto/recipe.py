@@ -5,14 +5,15 @@ are made from its fields.
 """
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from impasto.edit import StyleEdit
+from impasto.edit import StyleEdit, fields_at
 from impasto.errors import BadRecipe
+from impasto.regions import FILE, MaskName, Region, Regions, is_made
 
 # Layer -> number of channels n_C of the layers that carry style, and the layer that carries content.
 STYLE_LAYERS = {
@@ -20,6 +21,8 @@ STYLE_LAYERS = {
     "vgg16": {"conv1_1": 64, "conv2_1": 128, "conv3_1": 256, "conv4_1": 512, "conv5_1": 512},
     "alexnet": {"conv1": 64, "conv2": 192, "conv3": 384, "conv4": 256, "conv5": 256},
 }
+STYLE_COSTS = ("gram", "covariance", "moments", "w2", "sliced", "histogram", "patches", "cross")
+CONTENT_COSTS = ("features", "laplacian", "self-similarity")
 CONTENT_LAYER = {"vgg19": "conv4_2", "vgg16": "conv4_2", "alexnet": "conv4"}
 
 
@@ -36,6 +39,8 @@ def parse_numbers(value: Any) -> Any:
     return [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+PROTECTED = "protected"  # the name of the region that --protect makes
+SPARED: dict[str, Any] = {"style_weight": 0.03, "content_weight": 6.0}  # by eye: still brushed, in its own colours
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 LayerWeights = Annotated[dict[str, Weight], BeforeValidator(parse_weights)]
 Numbers = Annotated[tuple[Weight, ...], BeforeValidator(parse_numbers)]
@@ -70,6 +75,14 @@ class Recipe(BaseModel):
         description="layers of the style cost with weights lambda, as conv1_1=0.2,conv2_1=0.2; ..conv3_1: the preset's up to it",
     )
     style_edit: StyleEdit = Field({}, description="a file of changes to the style: gains, weights, directions, layer by layer")
+    style_costs: LayerWeights = Field(
+        {"gram": 1.0}, description=f"what is compared of the style layers, with weights, as gram=1,w2=0.5: {', '.join(STYLE_COSTS)}"
+    )
+    content_costs: LayerWeights = Field(
+        {"features": 1.0}, description=f"what is compared of the photograph, with weights: {', '.join(CONTENT_COSTS)}"
+    )
+    regions: Regions = Field({}, description="a file of regions: parts of the photograph, each with its mask, painting, weights")
+    protect: MaskName = Field("", description="a mask, white where the photograph is to stay recognisable, as a face")
     content_norm: Literal["course", "paper", "mean", "relative"] = Field(
         "mean", description="sum of squares times 1/(4 n_H n_W n_C), 1/2, 1/(n_H n_W n_C) or 1/sum a_C^2"
     )
@@ -104,9 +117,29 @@ class Recipe(BaseModel):
             raise ValueError("nothing to minimise: the content and the style cost both have weight 0")
         if self.style_weights and not sum(self.style_weights):
             raise ValueError("style_weights are all 0")
+        for name, known in (("style_costs", STYLE_COSTS), ("content_costs", CONTENT_COSTS)):
+            costs = getattr(self, name)
+            if unknown := [cost for cost in costs if cost not in known]:
+                raise ValueError(f"{name} has {', '.join(unknown)}, there are {', '.join(known)}")
+            if not sum(costs.values()):
+                raise ValueError(f"{name} are all 0")
+        if self.style_edit and not self.style_costs.get("gram"):
+            raise ValueError("style_edit changes the Gram matrix, which is not among the style_costs")
+        if PROTECTED in self.regions:
+            raise ValueError(f"a region cannot be called {PROTECTED}, as --protect is")
         if unknown := [layer for layer in self.style_edit if layer not in self.style_layers]:
             raise ValueError(f"style_edit changes {', '.join(unknown)}, the style layers are {', '.join(self.style_layers)}")
         return self
+
+    def all_regions(self) -> dict[str, Region]:
+        """The regions, with what is to be protected as one of them."""
+        spared = {PROTECTED: Region(mask=self.protect, **SPARED)} if self.protect else {}
+        return {**self.regions, **spared}
+
+    def mask_files(self) -> list[Path]:
+        """The masks that are files."""
+        named = [mask for region in self.all_regions().values() for mask in (region.mask, region.style_mask)]
+        return [Path(mask) for mask in named if mask and mask != FILE and not is_made(mask)]
 
     def scales(self) -> list[tuple[int, int]]:
         """(longer side, steps) of each scale, coarse to fine; sides grow by one factor of at most 2, from the coarsest up."""
@@ -151,6 +184,22 @@ def _fifths(net: str) -> dict[str, Any]:
 def _third_layer(net: str) -> dict[str, Any]:
     """The third style layer alone."""
     return {"content_layers": {CONTENT_LAYER[net]: 1.0}, "style_layers": {list(STYLE_LAYERS[net])[2]: 1.0}}
+
+
+def _neural_style(net: str) -> dict[str, Any]:
+    """5 for content, 100 / n_C^2 for style, in mean squares of G / M."""
+    return {"content_layers": {CONTENT_LAYER[net]: 5.0}, "style_layers": {k: 1e2 / n_C**2 for k, n_C in STYLE_LAYERS[net].items()}}
+
+
+def _by_shares(content: float, shares: Sequence[float]) -> Callable[[str], dict[str, Any]]:
+    """Layers that cost so much between two pictures as a rule: another program's weights, through what they weigh there."""
+
+    def layers(net: str) -> dict[str, Any]:
+        typical = TYPICAL[net]
+        style = {layer: share / typical[layer] for layer, share in zip(STYLE_LAYERS[net], shares, strict=True) if share}
+        return {"content_layers": {CONTENT_LAYER[net]: content / typical["content"]}, "style_layers": style}
+
+    return layers
 
 
 def _style_alone(net: str) -> dict[str, Any]:
@@ -231,6 +280,48 @@ PRESETS: dict[str, tuple[Callable[[str], dict[str, Any]], dict[str, Any]]] = {
     ),
     # The course's style cost of one layer alone.
     "single-layer": (_third_layer, {"style_norm": "paper"}),
+    # github.com/jcjohnson/neural-style at 512 x 384, where the sum in its total variation is 1.9e7 times our mean.
+    "neural-style": (
+        _neural_style,
+        {"tv": 1.9e7, "init": "noise", "noise_width": 0.01, "coarsest": 16384, "steps": 1000, "history": 100},
+    ),
+    # github.com/crowsonkb/style-transfer-pytorch: W2 in 256:64:16:4:1, content 0.015, Adam 0.02, scales from 128.
+    "crowsonkb": (
+        _by_shares(0.21, (0.105, 0.31, 0.43, 0.28, 0.034)),
+        {
+            "style_costs": {"w2": 1.0},
+            "padding": "replicate",
+            "optimizer": "adam",
+            "lr": 0.02,
+            "coarsest": 128,
+            "steps": 1000,
+            "fine_steps": 500,
+        },
+    ),
+    # github.com/bgalerne/scaling_painting_style_transfer (Galerne et al. 2023): the authors' Gram cost, with means and deviations.
+    "spst": (
+        _authors_layers,
+        {"style_costs": {"gram": 1.0, "moments": 5.0}, "coarsest": 512, "steps": 600, "fine_steps": 200, "history": 100},
+    ),
+    # After Kolkin, Salavon & Shakhnarovich 2019 (arXiv:1904.12785): relations of places for content, distributions for style.
+    "strotss": (
+        _by_shares(1.0, SHARES),
+        {
+            "beta": 1.0,
+            "content_costs": {"self-similarity": 1.0},
+            "style_costs": {"sliced": 1.0, "covariance": 1.0},
+            "pooling": "avg",
+            "falloff": 1.0,
+            "coarsest": 64,
+            "steps": 60,
+            "fine_steps": 60,
+        },
+    ),
+    # After Li & Wand 2016 (arXiv:1601.04589): pieces of the painting, in two layers, coarse to fine.
+    "mrf": (
+        _by_shares(1.0, (0, 0, 0.5, 0.5, 0)),
+        {"beta": 5.0, "style_costs": {"patches": 1.0}, "falloff": 0.5, "coarsest": 96, "steps": 60, "fine_steps": 60},
+    ),
     # Style and no content (arXiv:1505.07376). At 128 px there are so few places that they would come back in their order.
     "texture": (
         _style_alone,
@@ -305,8 +396,20 @@ def checked_recipe(knobs: dict[str, Any]) -> Recipe:
         first = error.errors()[0]
         name, reason = ".".join(str(part) for part in first["loc"]), first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
-            raise BadRecipe(f"there is no knob {name!r}, the knobs are {', '.join(Recipe.model_fields)}") from error
+            raise BadRecipe(_unknown(first["loc"])) from error
+        if first["type"] == "missing":
+            raise BadRecipe(f"{name} is missing") from error
+        if first["type"] in ("model_type", "dict_type"):
+            reason = "must be a table"
         raise BadRecipe(f"{name} is {first['input']!r}: {reason}" if name else reason) from error
+
+
+def _unknown(loc: tuple[str | int, ...]) -> str:
+    """That there is no such knob, or no such thing at its place of a style edit; and what there is."""
+    *place, name = loc
+    if not place:
+        return f"there is no knob {name!r}, the knobs are {', '.join(Recipe.model_fields)}"
+    return f"there is no {name!r} in {'.'.join(map(str, place))}, there may be {', '.join(fields_at(place[1:]))}"
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ are added up where tiles overlap; one tile alone is checkpointing (Chen et al. 2
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import accumulate, pairwise, product
 from math import prod
 from operator import mul
@@ -25,10 +25,13 @@ from impasto.nets import Conv, Net, Pool, layer_name, lengths, preprocess, walk_
 
 @dataclass(frozen=True)
 class Sum:
-    """A sum over a layer's places: `of` takes activations (B, C, h, w) and where in the layer's map they are, (rows, columns)."""
+    """A sum over a layer's places: `of` takes activations (B, C, h, w) and where in the layer's map they are, (rows, columns).
+
+    Without `of` it is the map itself, put together of its tiles.
+    """
 
     layer: str
-    of: Callable[[Tensor, tuple[slice, slice]], Tensor]
+    of: Callable[[Tensor, tuple[slice, slice]], Tensor] | None
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,11 @@ class _Segment:
     shape: tuple[int, int, int]
     last: str
 
+    @cached_property
+    def layer_of(self) -> dict[str, str]:
+        """{name of a sum: its layer}."""
+        return {name: layer for layer, names in self.wants.items() for name in names}
+
 
 @dataclass(frozen=True)
 class _Tile:
@@ -127,11 +135,22 @@ def _forwards(segments: Sequence[_Segment], image: Tensor, sums: Mapping[str, Su
         for tile in segment.tiles:
             parts, mine = _parts(segment, tile, _at(maps[-1], tile.crop), sums)
             for name, part in parts.items():
-                found[name] = found[name] + part if name in found else part
+                if sums[name].of is None:
+                    _at(_map_in(found, name, part, segment), tile.own[segment.layer_of[name]]).copy_(part)
+                else:
+                    found[name] = found[name] + part if name in found else part
             if behind.numel():
                 _at(behind, tile.own[segment.last]).copy_(mine)
         maps.append(behind)
     return found, maps[:-1]
+
+
+def _map_in(found: dict[str, Tensor], name: str, part: Tensor, segment: _Segment) -> Tensor:
+    """The map of this name, made when its first part comes."""
+    if name not in found:
+        rows, columns = (max(tile.own[segment.layer_of[name]][axis].stop for tile in segment.tiles) for axis in (0, 1))
+        found[name] = part.new_empty(*part.shape[:2], rows, columns)
+    return found[name]
 
 
 def _backwards(segments: Sequence[_Segment], maps: list[Tensor], sums: Mapping[str, Sum], owed: Mapping[str, Tensor]) -> Tensor:
@@ -143,7 +162,8 @@ def _backwards(segments: Sequence[_Segment], maps: list[Tensor], sums: Mapping[s
         for tile in segment.tiles:
             crop = _at(before, tile.crop).detach().requires_grad_()
             parts, mine = _parts(segment, tile, crop, sums)
-            outputs, upstream = list(parts.values()), [owed[name] for name in parts]
+            outputs = list(parts.values())
+            upstream = [owed[name] if sums[name].of else _at(owed[name], tile.own[segment.layer_of[name]]) for name in parts]
             if behind.numel():
                 outputs, upstream = [*outputs, mine], [*upstream, _at(behind, tile.own[segment.last])]
             _at(gradient, tile.crop).add_(torch.autograd.grad(outputs, crop, upstream)[0])
@@ -158,7 +178,9 @@ def _parts(segment: _Segment, tile: _Tile, x: Tensor, sums: Mapping[str, Sum]) -
     for layer, a in segment.walk(x):
         if layer in segment.wants or layer == segment.last:
             mine = _at(a, tile.local[layer]).to(x.dtype)
-            parts |= {name: sums[name].of(mine, tile.own[layer]) for name in segment.wants.get(layer, ())}
+            for name in segment.wants.get(layer, ()):
+                of = sums[name].of
+                parts[name] = mine if of is None else of(mine, tile.own[layer])
     return parts, mine
 
 

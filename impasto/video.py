@@ -21,7 +21,7 @@ from torch import Tensor
 
 from impasto.descent import Step
 from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning
-from impasto.files import check_writable, make_folder, write_whole
+from impasto.files import check_writable, make_folder, sha256, write_whole
 from impasto.flow import OPENCV, is_cut, link, long_term_weights, softened, warp, warped_error
 from impasto.frames import PYAV, check_video, open_clip, painted_size, read_frames, read_video_record, write_video
 from impasto.images import read_picture, read_record, write_picture
@@ -120,7 +120,11 @@ class Video:
         self.identity = {
             "recipe": recipe.model_dump(mode="json"),
             "motion": {**asdict(self.motion), "long_term": list(self.motion.long_term)},
-            "inputs": {"video": self.clip.sha256, "styles": [picture.sha256 for picture in pictures]},
+            "inputs": {
+                "video": self.clip.sha256,
+                "styles": [picture.sha256 for picture in pictures],
+                "masks": [sha256(path) for path in recipe.mask_files()],
+            },
             "weights": {"sha256": loaded.digest, "input": loaded.input},
         }
         self.frames: list[dict[str, Any]] = []
@@ -308,7 +312,8 @@ class Video:
     def _measured(self, number: int) -> dict[str, Any]:
         """The mean costs of the frames, and how much they flicker: warped-frame errors with the flow of the input."""
         records = [read_record(self._painted(number, i))["costs"] for i in range(len(self.frames))]
-        costs = {name: fmean(it[name] for it in records if name in it) for name in records[-1] if " " not in name}
+        names = dict.fromkeys(name for it in records for name in it if " " not in name)
+        costs = {name: fmean(it[name] for it in records if name in it) for name in names}
         errors: dict[str, list[float]] = {"painting": [], "input": []}
         for i in range(1, len(self.frames)):
             if not self.frames[i]["cut"]:

@@ -8,9 +8,11 @@ import torch
 from impasto import bench
 from impasto.bench import Point, cost_reached, eager_cost, prepared, reached, some_views, table
 from impasto.images import read_picture, resize
+from impasto.objective import make_cost
 from impasto.pictures import picture_path
 from impasto.recipe import make_recipe
-from impasto.transfer import make_cost, make_net, make_targets
+from impasto.targets import make_targets
+from impasto.transfer import make_net
 from tests.conftest import picture
 
 

@@ -8,9 +8,11 @@ import torch
 from impasto.edit import LayerEdit, pair_of, read_edit
 from impasto.errors import BadRecipe
 from impasto.losses import edited_gram, entry_weights, gram_cost, mean_gram, nearest_gram, scaled_gram, stretched_gram
+from impasto.objective import costs_of, make_cost
 from impasto.recipe import checked_recipe, make_recipe
+from impasto.targets import make_targets
 from impasto.tiles import Tiling
-from impasto.transfer import check_edit, check_fit, costs_of, make_cost, make_targets
+from impasto.transfer import check_edit, check_fit
 from tests.conftest import picture, tiny_net
 
 KNOBS = {"content_layers": {"conv2_1": 1.0}, "style_layers": {"conv1_1": 0.5, "conv2_1": 0.5}, "size": 48}
@@ -165,7 +167,12 @@ def test_an_edit_is_read_from_a_file_with_names(tmp_path):
         ({"conv1_1": {"units": {"blue": 1}}}, "must begin with the unit's number"),
         ({"conv1_1": {"units": {"1 blue": 1, "1 red": 1}}}, "1 is named twice"),
         ({"conv1_1": {"pairs": {"1 & 1": 1}}}, "must begin with two units"),
-        ({"conv1_1": {"gian": 1}}, "gian"),
+        ({"conv1_1": {"gian": 1}}, "no 'gian' in style_edit.conv1_1, there may be gain, weight, paintings, units, pairs,"),
+        ({"conv1_1": {"units": {"0": {"gian": 1}}}}, "no 'gian' in style_edit.conv1_1.units.0, there may be gain, weight"),
+        ({"conv1_1": 2}, "style_edit.conv1_1 is 2: must be a table"),
+        ({"conv1_1": {"directions": [{"gain": 2}]}}, "style_edit.conv1_1.directions.0.units is missing"),
+        ({"conv1_1": {"directions": [{"gain": 2, "units": {"0": 0}}]}}, "components of a direction are all 0"),
+        ({"conv1_1": {"directions": [{"gain": 2, "units": {"0": float("inf")}}]}}, "should be a finite number"),
         ({"conv1_1": {"paintings": [0, 0]}}, "all 0"),
     ],
 )
@@ -181,7 +188,7 @@ def test_units_and_paintings_that_there_are_not_are_refused():
     before = make_recipe(**{**KNOBS, "style_layers": {"conv2_1:pre": 1.0}}, style_edit={"conv2_1:pre": {"gain": 2}})
     with pytest.raises(BadRecipe, match="edited behind the ReLU"):
         check_edit(before, tiny_net())
-    with pytest.raises(BadRecipe, match="2 paintings in conv1_1, there are 1 style pictures"):
+    with pytest.raises(BadRecipe, match="shares of 2 paintings in conv1_1, the style pictures are 1"):
         check_fit(picture(40, 48), [picture(40, 48)], recipe_with(conv1_1={"paintings": [1, 1]}), None)
 
 

@@ -4,6 +4,7 @@ import json
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -111,13 +112,15 @@ def test_a_texture_needs_one_picture_and_an_inversion_no_style(files):
         (["ratio", "0"], 2, "ratio is '0'"),
         (["ratio", "x/3"], 2, "ratio is 'x/3'"),
         (["style_layers", "..conv9_1"], 2, "must go from one of conv1_1"),
+        (["content_layers", "conv1_1", "conv9"], 2, "vgg19 has no layer 'conv9'"),
+        (["net", "alexnet", "vgg16"], 2, "alexnet has no layer 'conv4_2'"),
         (["styles", "a.jpg"], 2, "styles are given twice"),
         (["beta", "1"], 0, "no content picture"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_painted(files, rows, pictures, said):
     with pytest.raises(BadRecipe, match=said):
-        make_grid(files[:pictures], rows, [], {})
+        make_grid(files[:pictures], rows, [], {"content_layers": "conv4_2"} if rows[:1] == ["net"] else {})
 
 
 @pytest.mark.parametrize("net", ["vgg19", "vgg16", "alexnet"])
@@ -259,6 +262,14 @@ def test_the_sheet_carries_its_recipes_and_no_path(files):
     record = read_record(files[2])["grid"]
     assert record["rows"] == ["beta = 5", "beta = 15"] and [cell["recipe"]["beta"] for cell in record["cells"]] == [5, 15]
     assert str(files[0].parent) not in json.dumps(record)
+
+
+@pytest.mark.parametrize("why", ["a-very-long-name-of-a-picture.jpg is damaged: image file is truncated", None])
+def test_why_a_small_cell_is_missing_is_not_cut_off(why):
+    drawn = np.asarray(module._missing(why, (32, 24)).convert("L")).astype(int)
+    edge = np.concatenate([drawn[:3].ravel(), drawn[-3:].ravel(), drawn[:, :3].ravel(), drawn[:, -3:].ravel()])
+    assert np.ptp(edge) == 0 < np.ptp(drawn)
+    assert module._missing(why, (300, 200)).size == (300, 200)
 
 
 def test_labels_show_pictures_and_stay_on_the_page(files):

@@ -372,3 +372,48 @@ def test_textures_and_inversions_resume_to_the_same_bytes(files, at):
         assert [step.i for step in Painting(files[0], styles, files[2], recipe).steps(resume=True)] == list(range(at + 1, 10))
         assert files[2].read_bytes() == whole
         files[2].unlink()
+
+
+def masked(files, name: str = "mask.png") -> dict:
+    """Knobs of two regions, one with a mask in a file."""
+    mask = files[0].parent / name
+    photo = Image.open(files[0])
+    half = Image.new("L", photo.size, 0)
+    half.paste(255, (0, 0, photo.width // 2, photo.height))
+    half.save(mask)
+    return {"regions": {"left": {"mask": str(mask), "style_weight": 2.0}, "right": {"mask": "rest"}}}
+
+
+def test_a_painting_with_regions_is_known_by_its_masks_and_resumed_to_the_same_bytes(files):
+    knobs = masked(files)
+    whole = finish(made(files, **knobs))
+    record = read_record(files[2])
+    assert record["recipe"]["regions"]["left"]["mask"] == "a file" and set(record["inputs"]["masks"]) == {"left"}
+    assert str(files[0].parent) not in json.dumps(record)
+    files[2].unlink()
+    steps = made(files, **knobs).steps()
+    for step in steps:
+        if step.i == 7:
+            break
+    kept = checkpoint_path(files[2]).read_bytes()
+    steps.close()
+    checkpoint_path(files[2]).write_bytes(kept)
+    assert finish(made(files, **knobs), resume=True) == whole
+    report = made(files, **knobs).report()
+    assert report["costs"]["style"] > 0 and "style_costs" not in report["costs"]
+    Image.new("L", Image.open(files[0]).size, 255).save(knobs["regions"]["left"]["mask"])
+    assert not made(files, **knobs).is_finished()  # another mask, another painting
+
+
+def test_a_mask_is_not_painted_over(files):
+    knobs = masked(files)
+    with pytest.raises(CannotWrite, match="one of the pictures to paint from"):
+        Painting(files[0], [files[1]], files[0].parent / "mask.png", make_recipe(**{**KNOBS, **knobs}))
+
+
+def test_kinds_of_style_cost_are_reported(files):
+    painting = made(files, style_costs="gram=2,w2=1,sliced")
+    finish(painting)
+    costs = painting.report()["costs"]
+    assert set(costs["style_costs"]) == {"gram", "w2", "sliced"}
+    assert sum(costs["style_costs"].values()) == pytest.approx(costs["style"], rel=1e-5)

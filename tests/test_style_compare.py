@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from impasto.errors import ImpastoWarning
+from impasto.errors import BadRecipe, ImpastoWarning
 from impasto.images import read_picture, to_pillow, write_picture
 from impasto.lens.style_compare import compare, in_words, recipe_for
+from impasto.objective import costs_of
 from impasto.recipe import make_recipe
-from impasto.transfer import costs_of
 from tests.conftest import picture, save, tiny_net
 
 KNOBS = {"content_layers": {"conv2_1": 1.0}, "style_layers": {"conv1_1": 0.3, "conv2_1": 2.0}, "size": 48, "style_scale": 1.25}
@@ -86,3 +86,14 @@ def test_the_figure_is_orange_where_places_lead_away(pictures):
     pixels = np.asarray(figure).astype(float)
     leaning = pixels[..., 0] - pixels[..., 2]
     assert (leaning > 40).any() and (leaning < -40).any()
+
+
+@pytest.mark.parametrize(
+    ("knobs", "said"),
+    [({"style_costs": "gram,w2"}, "the style cost w2"), ({"regions": {"sky": {"mask": "light"}}}, "regions")],
+)
+def test_only_a_gram_cost_of_the_whole_picture_can_be_taken_apart(tmp_path, knobs, said):
+    file = tmp_path / "painted.png"
+    write_picture(file, picture(40, 64), record={"recipe": make_recipe(**knobs).model_dump(mode="json")})
+    with pytest.raises(BadRecipe, match=f"painted with {said}: only a Gram cost"):
+        recipe_for(file, "vgg19", 100)

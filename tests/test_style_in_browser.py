@@ -108,6 +108,16 @@ def test_the_matrix_is_read_and_leads_to_its_pair(page, made):
     see(page.get_by_role("heading", level=2), f"conv2_1: units {i} and {j}")
 
 
+def test_a_phone_shows_all_of_it_without_scrolling_sideways(page, made):
+    page.set_viewport_size({"width": 390, "height": 844})
+    for at in ("", "#conv2_1", "#conv2_1/{}&{}".format(*first_pair(made))):
+        page.goto(address(made, at))
+        playwright.expect(page.get_by_role("heading", level=2)).to_be_visible()
+        page.evaluate("for (const it of document.querySelectorAll('.sum dd')) it.textContent = '1,721,749,729'")
+        wider = "[...document.querySelectorAll('body *')].filter((it) => it.clientWidth && it.scrollWidth > it.clientWidth).length"
+        assert page.evaluate("document.documentElement.scrollWidth") == 390 and page.evaluate(wider) == 0
+
+
 def test_addresses_that_do_not_exist_are_told(page, made):
     for wrong in ("#conv9", "#conv2_1/999", "#conv2_1/1&", "#%E0%A4%A"):
         page.goto(address(made, wrong))

@@ -5,10 +5,12 @@ import torch
 
 from impasto.images import read_picture, resize
 from impasto.nets import INPUTS, NETS, Conv, ConvShape, Net, Pool, assemble, average_pooled
+from impasto.objective import make_cost
 from impasto.pictures import picture_path
 from impasto.recipe import make_recipe
+from impasto.targets import activations_of, make_targets
 from impasto.tiles import Sum, Tiling, add_up, cut
-from impasto.transfer import activations_of, make_cost, make_net, make_targets
+from impasto.transfer import make_net
 from tests.conftest import TINY, picture, tiny_net
 
 ALL = {"conv1_1": 1.0, "conv1_2:pre": 0.5, "pool1": 1.0, "conv2_1": 2.0, "conv3_1": 0.3}

@@ -6,14 +6,16 @@ import weakref
 import pytest
 import torch
 
-from impasto import transfer
+from impasto import objective, transfer
 from impasto.descent import Step
 from impasto.errors import BadImage, BadRecipe
 from impasto.images import resize
 from impasto.losses import content_cost, style_cost, style_layer_cost, total_variation
 from impasto.nets import features
+from impasto.objective import costs_of, make_cost
 from impasto.recipe import PRESETS, Recipe, make_recipe
-from impasto.transfer import check_fit, costs_of, finished, first_image, make_cost, make_targets, stylize
+from impasto.targets import make_targets
+from impasto.transfer import check_fit, finished, first_image, stylize
 from tests.conftest import picture, tiny_net
 
 LAYERS = {"style_layers": {"conv1_1": 0.5, "conv2_1": 2.0}, "content_layers": {"conv2_1": 1.0}}
@@ -72,7 +74,7 @@ def test_several_styles_count_by_their_weights(net):
 
 def test_style_scale_scales_the_style_picture(net):
     r = recipe(style_scale=0.5)
-    gram = make_targets(CONTENT, [STYLE], r, net).grams["conv1_1"][0]
+    gram = make_targets(CONTENT, [STYLE], r, net).styles[0]["conv1_1"][0]["gram"]
     a = features(net, resize(STYLE, (16, 12)), ["conv1_1"])["conv1_1"].flatten(2)
     torch.testing.assert_close(gram, a @ a.mT / (16 * 12))
 
@@ -227,7 +229,8 @@ def test_without_a_budget_the_clock_never_ends():
 def test_every_preset_lowers_its_cost(preset, net):
     """With its own optimiser and norms, on layers that the tiny net has."""
     lr = {"lr": 0.02} if make_recipe(preset).optimizer == "gd" else {}  # a tiny net's gradients are tiny
-    r = make_recipe(preset, **LAYERS, size=32, coarsest=32, steps=10, normalize_net=False, **lr)
+    layers = {**LAYERS, "style_layers": {"conv1_1": 0.5, "conv3_1": 2.0}}
+    r = make_recipe(preset, **layers, size=32, coarsest=32, steps=10, normalize_net=False, **lr)
     steps = list(stylize(CONTENT, [STYLE], r, net))
     assert steps[-1].costs["total"] < steps[0].costs["total"]
 
@@ -239,7 +242,7 @@ def test_relative_is_the_share_of_the_layers_own_squares(net):
     image = picture(24, 32, 7)
     a_C, a_G = (features(net, x, ["conv2_1"])["conv2_1"].double() for x in (CONTENT, image))
     assert float(cost(image)["content"]) == pytest.approx(float((a_C - a_G).square().sum() / a_C.square().sum()), rel=1e-5)
-    silent = transfer._content_constant(a_C, r) * content_cost(a_C, torch.zeros_like(a_C), 1.0)
+    silent = objective._content_constant(a_C, r) * content_cost(a_C, torch.zeros_like(a_C), 1.0)
     assert float(silent) == pytest.approx(1)
     assert cost(CONTENT)["content"] == 0
 

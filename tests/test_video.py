@@ -13,9 +13,11 @@ from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning, NoR
 from impasto.flow import link, softened, warp
 from impasto.images import read_picture, read_record
 from impasto.losses import temporal_cost
+from impasto.objective import make_cost
 from impasto.painting import recipe_of
 from impasto.recipe import make_recipe
-from impasto.transfer import Ties, make_cost, make_targets, stylize
+from impasto.targets import make_targets
+from impasto.transfer import Ties, stylize, tied_cost
 from impasto.video import Motion, Video
 from impasto.weights import Loaded
 from tests.clips import encode, moving, packets, shown_times
@@ -124,7 +126,8 @@ def test_the_cost_gains_the_weighted_sum_of_the_ties(net):
     r, content, image = make_recipe(**KNOBS), picture(24, 32), picture(24, 32, 2)
     pairs = tuple((picture(24, 32, seed), torch.rand(1, 1, 24, 32)) for seed in (3, 4))
     targets = make_targets(content, [picture(30, 20, 1)], r, net)
-    free, tied = make_cost(targets, r, net)(image), make_cost(targets, r, net, ties=Ties(7.0, pairs))(image)
+    cost = make_cost(targets, r, net)
+    free, tied = cost(image), tied_cost(cost, Ties(7.0, pairs))(image)
     assert "temporal" not in free
     torch.testing.assert_close(tied["temporal"], sum(temporal_cost(image, w, c) for w, c in pairs))
     torch.testing.assert_close(tied["total"], free["total"] + 7 * tied["temporal"])

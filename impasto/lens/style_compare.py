@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from impasto.errors import BadImage, ImpastoWarning
+from impasto.errors import BadImage, BadRecipe, ImpastoWarning
 from impasto.geometry import field_of
 from impasto.images import Picture, read_picture, read_record, resize, scaled_size, to_pillow
 from impasto.lens.difference import Difference, differences, style_of, targets_of
@@ -31,7 +31,18 @@ def recipe_for(generated: Path | None, net: str, size: int) -> Recipe:
     except BadImage:
         record = {}
     recipe = record.get("recipe")
-    return checked_recipe(recipe) if isinstance(recipe, dict) else make_recipe(net=net, size=size)
+    if not isinstance(recipe, dict):
+        return make_recipe(net=net, size=size)
+    return _taken_apart(checked_recipe(recipe), generated)
+
+
+def _taken_apart(recipe: Recipe, generated: Path | None) -> Recipe:
+    """The recipe, if its style cost is the one that can be taken apart: between Gram matrices, of the whole picture."""
+    other = [cost for cost, weight in recipe.style_costs.items() if weight and cost != "gram"]
+    if other or recipe.all_regions():
+        what = f"the style cost {', '.join(other)}" if other else "regions"
+        raise BadRecipe(f"{generated} was painted with {what}: only a Gram cost of the whole picture can be taken apart")
+    return recipe
 
 
 def check_painted_from(generated: Path, painting: Picture) -> None:

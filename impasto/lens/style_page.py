@@ -333,7 +333,7 @@ EDIT_HEAD = """# Changes to the style of {name}. As it stands it changes nothing
 #
 # A gain says how many times as active something is to be in the picture: 2 more of it, 0.5 less, 0 none.
 # A weight says how much it matters that it comes out so: 0 do not care. As {{ gain = 2, weight = 0.5 }}.
-# A number alone is a gain. Names count up to the first number; the rest is for you. Lines can go.
+# A number alone is a gain. Of a name only the numbers of units count; the words are for you. Lines can go.
 # With two paintings, paintings = [1, 0] in a layer takes that layer from the first alone.
 """
 

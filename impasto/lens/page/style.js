@@ -13,7 +13,7 @@ function make(tag, attributes = {}, ...children) {
 }
 
 const number = (value) => (Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(3))));
-const percent = (share) => (Math.abs(share) < 0.1 ? `${Number((100 * share).toPrecision(2))} %` : `${Math.round(100 * share)} %`);
+const percent = (share) => (Math.abs(share) < 0.1 ? `${Number((100 * share).toPrecision(2))}\u00a0%` : `${Math.round(100 * share)}\u00a0%`);
 const padded = (n) => String(n).padStart(2, "0");
 const address = (n, i, j = i) => `#${encodeURIComponent(STYLE.layers[n].name)}/${i === j ? i : `${i}&${j}`}`;
 

@@ -1,0 +1,153 @@
+"""Guide masks: where the regions of a picture are, from files or from the picture itself, and what a layer's places weigh for them.
+
+Masks are (1, 1, H, W) in [0, 1]. Guides after Gatys et al. 2017, "Controlling Perceptual Factors" (arXiv:1611.07865, section 4).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import scipy.cluster.vq
+import scipy.ndimage
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from impasto.errors import BadImage, BadRecipe
+from impasto.images import read_picture, resize, scaled_size
+from impasto.recipe import PROTECTED, Recipe
+from impasto.regions import FILE, is_made
+
+LUMINANCE = (0.299, 0.587, 0.114)  # Y of YIQ, ITU-R BT.601
+SIDE = 256  # longer side at which a picture is parted by its colours
+FAINT = 1e-3  # of a picture's area: regions smaller than that are taken for mistakes
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Of each region, by name, the mask of the photograph and, where it has one, of its painting; the hashes of those read."""
+
+    content: Mapping[str, Tensor]
+    style: Mapping[str, Tensor]
+    hashes: Mapping[str, str]
+
+
+NO_MASKS = Masks({}, {}, {})
+
+
+def read_masks(recipe: Recipe, content: Tensor, styles: Sequence[Tensor]) -> Masks:
+    """The masks of the recipe's regions for these pictures. Raises BadImage, BadRecipe for one that is missing or empty."""
+    hashes: dict[str, str] = {}
+    found, style = {}, {}
+    for name, region in recipe.all_regions().items():
+        if region.mask != "rest":
+            found[name] = _mask(name, region.mask, content, region.feather, hashes)
+        if region.style_mask:
+            painting = styles[(region.style or 1) - 1]
+            style[name] = _mask(f"{name}, style", region.style_mask, painting, region.feather, hashes)
+    if PROTECTED in found:  # which nothing else may have
+        others = {name: mask * (1 - found[PROTECTED]) for name, mask in found.items() if name != PROTECTED}
+        found = {**others, PROTECTED: found[PROTECTED]}
+    return Masks({**found, **_rest(recipe, found, content)}, style, hashes)
+
+
+def _rest(recipe: Recipe, found: Mapping[str, Tensor], content: Tensor) -> dict[str, Tensor]:
+    names = [name for name, region in recipe.all_regions().items() if region.mask == "rest"]
+    if len(names) > 1:
+        raise BadRecipe(f"the regions {' and '.join(names)} are both the rest: one can be")
+    left = (1 - sum(found.values(), content.new_zeros(1, 1, *content.shape[-2:]))).clamp(0, 1)
+    return dict.fromkeys(names, left)
+
+
+def _mask(name: str, mask: str, picture: Tensor, feather: float, hashes: dict[str, str]) -> Tensor:
+    if mask == FILE:
+        raise BadRecipe(f"the region {name} had a mask from a file: give the file of regions again")
+    if is_made(mask):
+        found = make_mask(mask, picture, feather)
+    else:
+        read, hashes[name] = read_mask(Path(mask), (picture.shape[-2], picture.shape[-1]))
+        found = soften(read, feather)
+    if float(found.mean()) < FAINT:
+        raise BadImage(f"the mask of the region {name} is black all over: there is nothing to paint")
+    return found
+
+
+def read_mask(path: Path, size: tuple[int, int]) -> tuple[Tensor, str]:
+    """A picture file, white where the region is -> its mask in this size (H, W), and the file's hash. Raises BadImage.
+
+    A mask of another shape than the picture's is refused: it was made for another picture.
+    """
+    picture = read_picture(path, keep_hidden=True)
+    height, width = picture.image.shape[-2:]
+    if abs(height * size[1] - width * size[0]) > 1.5 * max(*size, height, width):
+        raise BadImage(f"the mask {path} has {width} x {height} pixels, its picture {size[1]} x {size[0]}: another shape")
+    grey = luminance(picture.image)
+    return resize(grey if picture.alpha is None else grey * picture.alpha, size), picture.sha256
+
+
+def luminance(image: Tensor) -> Tensor:
+    """(1, 3, H, W) -> (1, 1, H, W): Y."""
+    return (image * torch.tensor(LUMINANCE).to(image).view(1, 3, 1, 1)).sum(1, keepdim=True)
+
+
+def make_mask(how: str, picture: Tensor, feather: float) -> Tensor:
+    """A mask of the picture's size made from it, with soft edges; made_mask says how. Raises BadRecipe."""
+    if not is_made(how) or how == "rest":
+        raise BadRecipe(f"the mask is {how!r}, must be light, dark or one part by colour, as k-means 1 of 3")
+    return soften(resize(made_mask(how, picture), (picture.shape[-2], picture.shape[-1])), feather)
+
+
+def made_mask(how: str, image: Tensor) -> Tensor:
+    """ "light", "dark" or "k-means 1 of 3" (1 is the darkest) -> where that is in the picture, small. Raises BadRecipe."""
+    small = resize(image, scaled_size(image, min(SIDE, max(image.shape[-2:]))))
+    if how in ("light", "dark"):
+        grey = luminance(small)
+        light = (grey > threshold(grey)).to(grey)
+        return light if how == "light" else 1 - light
+    which, parts = (int(word) for word in how.replace("k-means", "").split("of"))
+    if not 2 <= parts <= 16 or not 1 <= which <= parts:
+        raise BadRecipe(f"the mask is {how!r}, must be one part of 2 to 16, as k-means 1 of 3")
+    return (color_parts(small, parts) == which - 1).to(small)
+
+
+def threshold(grey: Tensor) -> float:
+    """The level between dark and light that parts their means most (Otsu 1979)."""
+    counts, edges = np.histogram(grey.cpu().numpy(), 256, (0, 1))
+    below = counts.cumsum()
+    sums = (counts * (edges[:-1] + edges[1:]) / 2).cumsum()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = below * (below[-1] - below) * (sums / below - (sums[-1] - sums) / (below[-1] - below)) ** 2
+    return float(edges[1:][np.nanargmax(np.nan_to_num(between, nan=-1.0))])
+
+
+def color_parts(image: Tensor, parts: int) -> Tensor:
+    """(1, 3, H, W) -> (1, 1, H, W): the number of each pixel's cluster by k-means of its colours, the darkest first; seeded."""
+    pixels = image[0].flatten(1).T.cpu().double().numpy()
+    centres, labels = scipy.cluster.vq.kmeans2(pixels, parts, minit="++", seed=0, iter=30)
+    rank = np.argsort(np.argsort(centres @ np.array(LUMINANCE)))
+    return torch.from_numpy(rank[labels].reshape(1, 1, *image.shape[-2:])).to(image.device)
+
+
+def soften(mask: Tensor, feather: float) -> Tensor:
+    """The mask with edges `feather` of its longer side wide."""
+    sigma = feather * max(mask.shape[-2:]) / 2
+    if not sigma:
+        return mask
+    return torch.from_numpy(scipy.ndimage.gaussian_filter(mask[0, 0].cpu().numpy(), sigma))[None, None].to(mask)
+
+
+def shares(masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Masks that nowhere sum to more than 1: where they overlap they share the place."""
+    over = sum(masks.values(), torch.zeros(())).clamp(min=1)
+    return {name: mask / over for name, mask in masks.items()}
+
+
+def place_weights(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """(1, 1, H, W) -> (h, w) that sum to 1: what each place of a layer's map weighs, by the area of the mask that lies in it.
+
+    The paper's T^2, which has mean 1: here T is the root of the mask, so that the guided Gram matrices of regions that part the
+    picture add up, each by its area, to that of the whole.
+    """
+    pooled = F.adaptive_avg_pool2d(mask, size)[0, 0]
+    return pooled / pooled.sum().clamp(min=1e-12)

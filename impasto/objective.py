@@ -1,0 +1,186 @@
+"""J of a picture by a recipe: alpha J_content(C, G) + beta J_style(S, G) (Gatys, Ecker & Bethge 2015, arXiv:1508.06576)."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from impasto.costs import HOW, similarity, unit, wants_of
+from impasto.descent import Cost
+from impasto.distances import laplacian_cost, self_similarity_cost
+from impasto.images import resize
+from impasto.losses import content_cost, entry_weights, total_cost, total_variation
+from impasto.masks import NO_MASKS, Masks, place_weights
+from impasto.nets import Net, channels, map_size
+from impasto.recipe import Recipe
+from impasto.targets import Targets, make_targets, readings_of, size_of, style_sums
+from impasto.tiles import Sum, Tiling, tiled_cost
+
+SILENT = 1e-12  # sum of squares of a map that is taken for silent
+Found = dict[str, Tensor]
+
+
+def make_cost(targets: Targets, recipe: Recipe, net: Net, tiling: Tiling | None = None) -> Cost:
+    """J of a picture: {"total", "content", "style", "style conv1_1", ..., "tv" where it has a weight}.
+
+    "content" and "style" are J_content and J_style, their layers weighted, without alpha and beta; "style <layer>" is the
+    layer's unweighted cost, "style_cost <cost>", where several are chosen, what each counts in J_style. Several styles count by
+    style_weights, which are made to sum to 1; parts of the picture by their weights and areas. A tiling changes what it takes,
+    not what it is.
+    """
+    content, style = _content(targets, recipe, net), _style(targets, recipe, net)
+    wheres = [part.where for part in targets.parts]
+    sums = _content_sums(targets, recipe, net) | style_sums(wants_of(recipe, net), net, targets.size, wheres)
+
+    def costs_from(found: Found) -> Found:
+        J_content, (J_style, by_layer) = content(found), style(found)
+        total = total_cost(J_content, J_style, recipe.alpha, recipe.beta)
+        return {"total": total, "content": J_content, "style": J_style, **by_layer}
+
+    def cost(image: Tensor) -> Found:
+        costs = tiled_cost(net, sums, costs_from, tiling)(image)
+        if laplacian := recipe.content_costs.get("laplacian"):
+            edges = laplacian * _laplacian(image, targets, recipe, net)
+            costs["content"], costs["total"] = costs["content"] + edges, costs["total"] + recipe.alpha * edges
+        if recipe.tv:
+            costs["tv"] = total_variation(image)
+            costs["total"] = costs["total"] + recipe.tv * costs["tv"]
+        return costs
+
+    return cost
+
+
+def costs_of(
+    image: Tensor,
+    content: Tensor,
+    styles: Sequence[Tensor],
+    recipe: Recipe,
+    net: Net,
+    tiling: Tiling | None = None,
+    masks: Masks = NO_MASKS,
+) -> dict[str, float]:
+    """The costs of a painting (1, 3, H, W), as stylize reports them at its size."""
+    device = net.convs[0].weight.device
+    image, content, styles = image.to(device), content.to(device), [style.to(device) for style in styles]
+    cost = make_cost(make_targets(resize(content, size_of(image)), styles, recipe, net, tiling, masks), recipe, net, tiling)
+    with torch.no_grad():
+        return {name: float(value) for name, value in cost(image).items()}
+
+
+# Style
+
+
+def _style(targets: Targets, recipe: Recipe, net: Net) -> Callable[[Found], tuple[Tensor, Found]]:
+    """J_style out of the sums, with its layers' costs and, where there are several, its kinds'."""
+    wants, size = wants_of(recipe, net), targets.size
+    weights = {layer: _entry_weights(layer, recipe, net) for layer in wants}
+    scale = {"paper": 1.0, "mean": 4.0}[recipe.style_norm]
+    units = {
+        (layer, cost): scale * recipe.style_costs[cost] * unit(net, cost, layer) for layer, its in wants.items() for cost in its
+    }
+
+    def style(found: Found) -> tuple[Tensor, Found]:
+        terms: dict[tuple[str, str], Tensor] = {}
+        for n, (part, its) in enumerate(zip(targets.parts, targets.styles, strict=True)):
+            readings = readings_of(found, wants, net, size, part.where, n, weights) if its else {}
+            for layer, cost in units if its else ():
+                costs = [HOW[cost].cost(target[cost], readings[layer]) for target in its[layer]]
+                term = part.style_weight * part.area * units[layer, cost] * _weighted(part.shares(recipe, layer), costs)
+                terms[layer, cost] = terms[layer, cost] + term if (layer, cost) in terms else term
+        nothing = net.convs[0].weight.new_zeros((), dtype=torch.float32)
+        by_layer = {layer: _total([term for (at, _), term in terms.items() if at == layer], nothing) for layer in wants}
+        J_style = _total([recipe.style_layers[layer] * cost for layer, cost in by_layer.items()], nothing)
+        return J_style, {f"style {layer}": cost for layer, cost in by_layer.items()} | _by_kind(terms, recipe)
+
+    return style
+
+
+def _by_kind(terms: Mapping[tuple[str, str], Tensor], recipe: Recipe) -> Found:
+    """{"style_cost w2": what it counts in J_style}, where there is more than one."""
+    kinds = dict.fromkeys(cost for _, cost in terms)
+    if len(kinds) < 2:
+        return {}
+    counted = {kind: [recipe.style_layers[layer] * term for (layer, cost), term in terms.items() if cost == kind] for kind in kinds}
+    return {f"style_cost {kind}": torch.stack(its).sum() for kind, its in counted.items()}
+
+
+def _entry_weights(layer: str, recipe: Recipe, net: Net) -> Tensor | None:
+    """What the style edit says the entries of a layer's Gram matrix weigh, None where it says nothing."""
+    edit = recipe.style_edit.get(layer)
+    return None if edit is None else entry_weights(edit, channels(net, layer)).to(net.convs[0].weight)
+
+
+# Content
+
+
+def _content_sums(targets: Targets, recipe: Recipe, net: Net) -> dict[str, Sum]:
+    sums: dict[str, Sum] = {}
+    for layer, a_C in targets.content.items():
+        if recipe.content_costs.get("features"):
+            sums[f"content {layer}"] = Sum(layer, partial(_square_error, a_C, _content_weights(targets, layer, net)))
+        if recipe.content_costs.get("self-similarity"):
+            sums[f"map {layer}"] = Sum(layer, None)
+    return sums
+
+
+def _content(targets: Targets, recipe: Recipe, net: Net) -> Callable[[Found], Tensor]:
+    """J_content out of the sums."""
+    constants = {layer: _content_constant(a_C, recipe) for layer, a_C in targets.content.items()}
+    of_features, of_relations = (recipe.content_costs.get(cost, 0.0) for cost in ("features", "self-similarity"))
+    relations = {layer: similarity(a_C) for layer, a_C in targets.content.items() if of_relations}
+
+    def content(found: Found) -> Tensor:
+        terms = []
+        for layer, weight in recipe.content_layers.items():
+            if of_features:
+                terms.append(weight * (of_features * constants[layer] * found[f"content {layer}"]))
+            if of_relations:
+                scale = constants[layer] * targets.content[layer].numel() * unit(net, "self-similarity", layer)
+                cost = self_similarity_cost(relations[layer], similarity(found[f"map {layer}"]))
+                terms.append(weight * of_relations * scale * cost)
+        return _total(terms, net.convs[0].weight.new_zeros((), dtype=torch.float32))
+
+    return content
+
+
+def _laplacian(image: Tensor, targets: Targets, recipe: Recipe, net: Net) -> Tensor:
+    """The cost of edges in the units of the content layers' features."""
+    scale = sum(
+        weight * _content_constant(targets.content[layer], recipe) * targets.content[layer].numel() * unit(net, "laplacian", layer)
+        for layer, weight in recipe.content_layers.items()
+    )
+    assert targets.picture is not None  # kept for this cost
+    return scale * laplacian_cost(targets.picture, image, targets.content_weights())
+
+
+def _content_weights(targets: Targets, layer: str, net: Net) -> Tensor | None:
+    """(h, w): how much content counts in each place of a layer, 1 without regions."""
+    weights = targets.content_weights()
+    if weights is None:
+        return None
+    size = map_size(net, layer, targets.size)
+    return place_weights(weights, size) * (weights.mean() * size[0] * size[1])
+
+
+def _square_error(a_C: Tensor, weights: Tensor | None, a_G: Tensor, where: tuple[slice, slice]) -> Tensor:
+    """The sum over these places of (a_C - a_G)^2, weighted."""
+    if weights is None:
+        return content_cost(a_C[..., where[0], where[1]], a_G, 1.0)
+    return (weights[where] * (a_C[..., where[0], where[1]] - a_G).square()).sum()
+
+
+def _content_constant(a_C: Tensor, recipe: Recipe) -> float:
+    """What the sum of squares is multiplied by; relative is that of Mahendran & Vedaldi 2015, where a black map costs 1."""
+    if recipe.content_norm == "relative":
+        return 1 / max(float(a_C.square().sum()), SILENT)
+    return {"course": 1 / (4 * a_C.numel()), "paper": 0.5, "mean": 1 / a_C.numel()}[recipe.content_norm]
+
+
+def _weighted(weights: Iterable[float], costs: Sequence[Tensor]) -> Tensor:
+    return torch.stack([weight * cost for weight, cost in zip(weights, costs, strict=True)]).sum()
+
+
+def _total(terms: Sequence[Tensor], nothing: Tensor) -> Tensor:
+    """Their sum; 0 of none."""
+    return torch.stack(list(terms)).sum() if terms else nothing

@@ -1,0 +1,247 @@
+"""What a picture is compared with: its parts, the paintings' statistics in each of them, the photograph's activations.
+
+Costs are functions of sums over places and of maps, so that tiles.py can take them apart; costs.py says what each cost reads.
+"""
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from impasto.costs import HOW, Reading, wants_of
+from impasto.distances import weighted_gram
+from impasto.edit import LayerEdit, pair_of
+from impasto.errors import ImpastoWarning
+from impasto.images import resize, scaled_size
+from impasto.losses import edited_gram, gram_matrix
+from impasto.masks import FAINT, NO_MASKS, Masks, place_weights, shares
+from impasto.nets import Net, features, map_size
+from impasto.recipe import Recipe
+from impasto.tiles import Sum, Tiling, add_up
+
+MISSED, BELOW = 0.1, 0.01  # of what a style edit asks of a pair, and of a target below 0, by its norm: from here on it is told
+
+
+def _gram_sum(p: Tensor | None, a: Tensor, at: tuple[slice, slice]) -> Tensor:
+    return gram_matrix(a) if p is None else weighted_gram(a, p[at])
+
+
+def _sum(p: Tensor | None, a: Tensor, at: tuple[slice, slice]) -> Tensor:
+    return (a if p is None else a * p[at]).sum((2, 3))
+
+
+def _square_sum(p: Tensor | None, a: Tensor, at: tuple[slice, slice]) -> Tensor:
+    return _sum(p, a.square(), at)
+
+
+# What is read of a layer and adds up over its places.
+OVER_PLACES: dict[str, Callable[[Tensor | None, Tensor, tuple[slice, slice]], Tensor]] = {
+    "gram": _gram_sum,
+    "mean": _sum,
+    "square": _square_sum,
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the picture that is painted in its own way: `where` (1, 1, H, W), None everywhere, and what its costs count.
+
+    `paintings` are (number of the style picture, its mask or None).
+    """
+
+    where: Tensor | None
+    style_weight: float
+    content_weight: float
+    paintings: tuple[tuple[int, Tensor | None], ...]
+
+    @cached_property
+    def area(self) -> float:
+        """Its share of the picture."""
+        return 1.0 if self.where is None else float(self.where.mean())
+
+    def shares(self, recipe: Recipe, layer: str = "") -> list[float]:
+        """The weights of its paintings, in this layer where the style edit says so; they sum to 1."""
+        every = style_shares(recipe, len(self.paintings), layer) if len(self.paintings) > 1 else [1.0]
+        return every
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What G is compared with at one size.
+
+    `content` is {layer: (1, C, h, w)} of C, `styles` of each part {layer: [{cost: target} of each of its paintings]}; `size` (H, W)
+    is C's, `picture` C itself where a cost wants it.
+    """
+
+    content: dict[str, Tensor]
+    parts: tuple[Part, ...]
+    styles: tuple[dict[str, list[dict[str, Any]]], ...]
+    size: tuple[int, int]
+    picture: Tensor | None
+
+    def content_weights(self) -> Tensor | None:
+        """(1, 1, H, W): how much content counts where, None for 1 everywhere."""
+        parts = [part.content_weight * part.where for part in self.parts if part.where is not None]
+        return torch.stack(parts).sum(0) if parts else None
+
+
+def parts_of(content: Tensor, styles: int, recipe: Recipe, masks: Masks) -> tuple[Part, ...]:
+    """The parts of a content picture at its size: the regions, and what is left of it; where regions overlap they share."""
+    everything = tuple((n, None) for n in range(styles))
+    if not masks.content:
+        return (Part(None, 1.0, 1.0, everything),)
+    size = size_of(content)
+    where = shares({name: resize(mask, size).to(content) for name, mask in masks.content.items()})
+    parts = []
+    for name, region in recipe.all_regions().items():
+        paintings = everything if region.style is None else ((region.style - 1, masks.style.get(name)),)
+        parts.append(Part(where[name], region.style_weight, region.content_weight, paintings))
+    left = Part((1 - sum(where.values(), torch.zeros(()).to(content))).clamp(min=0), 1.0, 1.0, everything)
+    return (*parts, left) if left.area > FAINT else tuple(parts)
+
+
+def make_targets(
+    content: Tensor,
+    styles: Sequence[Tensor],
+    recipe: Recipe,
+    net: Net,
+    tiling: Tiling | None = None,
+    masks: Masks = NO_MASKS,
+) -> Targets:
+    """What G is compared with, for a content picture already at its size."""
+    side = style_side(max(content.shape[-2:]), recipe)
+    with torch.no_grad():
+        parts = parts_of(content, len(styles), recipe, masks)
+        scaled = [resize(style, scaled_size(style, side)) for style in styles]
+        found = {}
+        for n, mask in dict.fromkeys(painting for part in parts for painting in part.paintings if part.style_weight):
+            found[n, mask] = _style_targets(scaled[n], recipe, net, tiling, mask)
+        activations = activations_of(content, recipe.content_layers, net, tiling)
+
+    def of(part: Part) -> dict[str, list[dict[str, Any]]]:
+        layers = recipe.style_layers if part.style_weight and part.paintings else ()
+        return {layer: [found[painting][layer] for painting in part.paintings] for layer in layers}
+
+    kept = content if recipe.content_costs.get("laplacian") else None
+    return Targets(activations, parts, tuple(of(part) for part in parts), size_of(content), kept)
+
+
+def _style_targets(
+    style: Tensor, recipe: Recipe, net: Net, tiling: Tiling | None, mask: Tensor | None
+) -> dict[str, dict[str, Any]]:
+    """{layer: {cost: target}} of a painting at its size, or of the part of it under the mask."""
+    size = size_of(style)
+    wants = wants_of(recipe, net)
+    where = None if mask is None else resize(mask, size).to(style)
+    sums = style_sums(wants, net, size, [where])
+    readings = readings_of(add_up(net, style, sums, tiling) if sums else {}, wants, net, size, where, 0)
+    targets = {layer: {cost: HOW[cost].target(it) for cost in wants[layer]} for layer, it in readings.items()}
+    for layer, by_cost in targets.items():
+        if "gram" in by_cost:
+            by_cost["gram"] = _edited(by_cost["gram"], layer, recipe)
+    return targets
+
+
+def style_sums(wants: dict[str, list[str]], net: Net, size: tuple[int, int], wheres: Sequence[Tensor | None]) -> dict[str, Sum]:
+    """The sums that the costs need, of each of some parts of a picture of this size; maps are of the whole."""
+    sums: dict[str, Sum] = {}
+    layers = list(wants)
+    for n, where in enumerate(wheres):
+        for before, layer in zip([None, *layers], layers, strict=False):
+            reads = {read for cost in wants[layer] for read in HOW[cost].reads}
+            p = _place_weights(where, net, layer, size)
+            sums |= {f"{read} {layer} {n}": Sum(layer, partial(OVER_PLACES[read], p)) for read in reads & set(OVER_PLACES)}
+            if "map" in reads:
+                sums[f"map {layer}"] = Sum(layer, None)
+            if "before" in reads and before:
+                sums[f"map {before}"] = Sum(before, None)
+    return sums
+
+
+def readings_of(
+    found: dict[str, Tensor],
+    wants: dict[str, list[str]],
+    net: Net,
+    size: tuple[int, int],
+    where: Tensor | None,
+    n: int,
+    weights: Mapping[str, Tensor | None] | None = None,
+) -> dict[str, Reading]:
+    """{layer: what the costs read of it} for part n, out of the sums."""
+    readings, layers = {}, list(wants)
+    for before, layer in zip([None, *layers], layers, strict=False):
+        p = _place_weights(where, net, layer, size)
+        places = prod(map_size(net, layer, size)) if p is None else 1
+        means = {read: found[key] / places for read in OVER_PLACES if (key := f"{read} {layer} {n}") in found}
+        maps = {"map": found.get(f"map {layer}"), "before": found.get(f"map {before}"), "p": p}
+        readings[layer] = Reading(**means, **maps, weights=None if weights is None else weights[layer])
+    return readings
+
+
+def _place_weights(where: Tensor | None, net: Net, layer: str, size: tuple[int, int]) -> Tensor | None:
+    return None if where is None else place_weights(where, map_size(net, layer, size))
+
+
+def _edited(gram: Tensor, layer: str, recipe: Recipe) -> Tensor:
+    """The target as the style edit wants it; what rectified activations cannot reach of it is told."""
+    edit = recipe.style_edit.get(layer)
+    if edit is None:
+        return gram
+    target = edited_gram(gram, edit)
+    for pair, asked, reached in reach(gram, target, edit):
+        said = f"{layer}: the pair {pair} is to be {asked:.3g} times what it is, {reached:.3g} times is what can be reached"
+        warnings.warn(said, ImpastoWarning, stacklevel=2)
+    if (below := float(target.clamp(max=0).norm() / target.norm())) > BELOW:
+        said = f"{layer}: {100 * below:.2g} % of the edited style is below 0, which rectified activations cannot reach"
+        warnings.warn(said, ImpastoWarning, stacklevel=2)
+    return target
+
+
+def reach(gram: Tensor, target: Tensor, edit: LayerEdit) -> Iterator[tuple[str, float, float]]:
+    """Of the edit's pairs that miss by a tenth what was asked: the pair, how many times what it was, how many times is reached."""
+    asked = edited_gram(gram, edit.model_copy(update={"pairs": {}}))
+    for pair, part in edit.pairs.items():
+        i, j = pair_of(pair)
+        was, is_, wanted = (float(it[0, i, j]) for it in (gram, target, part.gain * asked))
+        if was and abs(is_ - wanted) > MISSED * wanted:
+            yield pair, wanted / was, is_ / was
+
+
+def activations_of(image: Tensor, layers: Iterable[str], net: Net, tiling: Tiling | None) -> dict[str, Tensor]:
+    """(1, 3, H, W) -> {layer: (1, C, h, w)}, gathered from the tiles."""
+    if tiling is None:
+        return features(net, image, layers)
+    maps: dict[str, Tensor] = {}
+
+    def gather(layer: str, a: Tensor, where: tuple[slice, slice]) -> Tensor:
+        if layer not in maps:
+            maps[layer] = a.new_empty(*a.shape[:2], *map_size(net, layer, size_of(image)))
+        maps[layer][..., where[0], where[1]] = a
+        return a.new_zeros(())
+
+    sums = {layer: Sum(layer, partial(gather, layer)) for layer in layers}
+    if sums:
+        add_up(net, image, sums, tiling)
+    return maps
+
+
+def style_shares(recipe: Recipe, styles: int, layer: str = "") -> list[float]:
+    """The weight of each style picture, in this layer where the style edit says so; they sum to 1."""
+    edit = recipe.style_edit.get(layer)
+    weights = (edit and edit.paintings) or recipe.style_weights or (1.0,) * styles
+    return [weight / sum(weights) for weight in weights]
+
+
+def style_side(side: int, recipe: Recipe) -> int:
+    """The longer side of a style picture beside a painting of this longer side."""
+    return round(side * recipe.style_scale)
+
+
+def size_of(image: Tensor) -> tuple[int, int]:
+    """(H, W)."""
+    return image.shape[-2], image.shape[-1]
