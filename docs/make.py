@@ -1,6 +1,6 @@
-"""The pictures of docs/lens.md and docs/dream.md, from the bundled pictures: python -m docs.make [PART...] where docs/ is.
+"""The pictures of docs/lens.md, dream.md and video.md, from the bundled pictures: python -m docs.make [PART...] where docs/ is.
 
-Parts are sheets, controls, evolution, page and dreams; all unless named. The page needs Playwright and Debian's Chromium.
+Parts are sheets, controls, evolution, page, dreams and film; all unless named. The page needs Playwright and Debian's Chromium.
 """
 
 import sys
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from bench.video import WAYS, write_clip
 from impasto.images import read_picture, resize, to_pillow
 from impasto.lens import make_atlas, make_setup, module_net
 from impasto.lens.comparison import compare
@@ -21,6 +22,8 @@ from impasto.lens.scan import scan
 from impasto.lens.sheet import project_picture, sheet
 from impasto.nets import INPUTS, Net, build_net, preprocess
 from impasto.pictures import picture_path
+from impasto.recipe import make_recipe
+from impasto.video import Video
 from impasto.weights import load_weights
 from tests.nets_of_your_own import Block
 
@@ -121,6 +124,19 @@ def dreamt(net: Net, objective: Objective, side: int, steps: int = 256) -> Image
     return to_pillow(last.image).resize((side, side), Image.Resampling.LANCZOS)
 
 
+def film(folder: Path) -> None:
+    """The second frame of a still camera, painted alone and from the first, and what each time has changed since the first."""
+    write_clip("still", folder / "clip", 256, 2)
+    found = [read_picture(folder / "clip" / "001.png").image]
+    for way in ("each alone", "the default"):
+        video = Video(folder / "clip", [picture_path("van-gogh-auvers")], folder / way, make_recipe(size=256), WAYS[way])
+        for _ in video.steps():
+            pass
+        before, after = (read_picture(folder / way / f"00{n}.png").image for n in (0, 1))
+        found += [after, (4 * (after - before).abs()).clamp(0, 1)]
+    save(row([to_pillow(image) for image in found], 4), "video/still")
+
+
 # What the parts have in common
 
 
@@ -163,7 +179,7 @@ def save(picture: Image.Image, name: str, width: int | None = None) -> None:
     print(DOCS / f"{name}.webp", picture.size)
 
 
-PARTS: dict[str, Callable[[Path], None]] = {it.__name__: it for it in (sheets, controls, evolution, page, dreams)}
+PARTS: dict[str, Callable[[Path], None]] = {it.__name__: it for it in (sheets, controls, evolution, page, dreams, film)}
 
 
 def make(parts: Iterable[str]) -> None:

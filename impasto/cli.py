@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 from cyclopts import App, Group, Parameter
 from cyclopts.validators import Number
 
-from impasto.console import Flag, Quiet, Verbose, WeightsFile, WeightsInput, say, watch
+from impasto.console import Flag, Quiet, Verbose, WeightsFile, WeightsInput, say, watch, watch_frames
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning
 from impasto.files import check_writable, make_folder, write_whole
 from impasto.lens.commands import demo_sheets, lens_app
@@ -291,6 +291,77 @@ def grid(
 
 
 @app.command
+def video(
+    source: Path,
+    /,
+    *styles: Path,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    temporal: Annotated[float, Parameter(validator=Number(gte=0))] = 100.0,
+    long_term: str = "1,2,4",
+    frame_steps: Annotated[int, Parameter(validator=Number(gte=1))] = 15,
+    start: Literal["warp", "recipe"] = "warp",
+    passes: Annotated[int, Parameter(validator=Number(gte=1, lte=20))] = 1,
+    rate: Annotated[float, Parameter(validator=Number(gt=0, lte=1000))] = 25.0,
+    resume: Flag = False,
+    weights: WeightsFile = None,
+    weights_input: WeightsInput = None,
+    max_memory: str | None = None,
+    device: Device = "auto",
+    json: Flag = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    knobs: Given = None,
+) -> None:
+    """Paint the video SOURCE, or a folder of frames, in the manner of STYLES, without flicker (Ruder, Dosovitskiy & Brox 2016).
+
+    Prints the path of the video. The first frame of a scene is painted as the knobs say, others go on from there. Painted frames
+    are kept in a folder beside the video until it is written: after Ctrl-C or a crash the same command with --resume goes on at
+    the first frame that is missing.
+
+    Parameters
+    ----------
+    source
+        The video, or a folder of pictures in the order of their names.
+    styles
+        One painting or more.
+    output
+        The video to write (.mp4, .mov, .mkv; H.264, with the source's audio and times), or a folder for the frames.
+    temporal
+        Weight of the temporal cost, in units of what the first frame of the scene costs.
+    long_term
+        Which frames before it a frame is tied to, so many back.
+    frame_steps
+        Optimiser steps of every frame but the first of a scene.
+    start
+        warp: a frame starts as the last painting, moved along the flow; recipe: as a picture of its own.
+    passes
+        Go through the video so many times, every other time backwards.
+    rate
+        Frames a second, where a folder becomes a video.
+    resume
+        Go on with the frames that are painted.
+    max_memory
+        The most memory that the process may hold (800MB, 2.5GB).
+    device
+        Where to compute.
+    json
+        Print one JSON object with costs and flicker instead of the path.
+    """
+    from impasto.nets import choose_place
+    from impasto.video import Motion, Video
+
+    motion = Motion(temporal, tuple(_whole_numbers("--long-term", long_term)), passes, frame_steps, start)
+    given: dict[str, Any] = {"weights": weights, "weights_input": weights_input, "max_memory": _bytes(max_memory)}
+    painted = Video(source, styles, output, _recipe(knobs), motion, rate=rate, place=choose_place(device, "auto"), **given)
+    try:
+        watch_frames(painted.steps(resume=resume), quiet)
+    except KeyboardInterrupt:
+        say(f"stopped: the frames so far are in {painted.work}, --resume goes on from there")
+        raise
+    print(json_.dumps(painted.report()) if json else output)
+
+
+@app.command
 def demo(
     folder: Path = Path("impasto-demo"),
     /,
@@ -523,6 +594,14 @@ def _weights(text: str) -> list[float]:
     if not weights or not all(0 < weight < float("inf") for weight in weights):
         raise BadRecipe(f"--peer-weights is {text!r}, must be numbers above 0, as 1,0.1")
     return weights
+
+
+def _whole_numbers(option: str, text: str) -> list[int]:
+    """1,2,4 -> numbers."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise BadRecipe(f"{option} is {text!r}, must be whole numbers, as 1,2,4") from None
 
 
 def _carry_out(content: Path, styles: tuple[Path, ...], output: Path, recipe: Recipe, way: Way, start: Path | None = None) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -41,6 +41,22 @@ def watch(steps: Iterator["Step"], scales: Scales, quiet: bool, shown: str = "to
             if time.monotonic() - said >= PLAIN_SECONDS or step.i == step.of:
                 said = time.monotonic()
                 say(_line(step, scales, shown))
+
+
+def watch_frames(steps: Iterator[Any], quiet: bool) -> None:
+    """The same for the FrameSteps of a video; the time left is told once a frame has been painted."""
+    console, begun, already, said = Console(stderr=True), time.monotonic(), None, float("-inf")
+    with Progress(BarColumn(), TextColumn("{task.description}"), console=console, transient=True, disable=quiet) as progress:
+        task = progress.add_task("reading the frames")
+        for it in steps:
+            already = it.done if already is None else already
+            a_frame = (time.monotonic() - begun) / (it.done - already) if it.done > already else None
+            left = "" if a_frame is None else f", {timedelta(seconds=round(a_frame * (it.of - it.done)))} left"
+            line = f"frame {it.name} ({it.done + 1}/{it.of}), step {it.step.i}/{it.step.of}, J = {it.step.costs['total']:.4g}{left}"
+            progress.update(task, total=it.of, completed=it.done + it.step.i / it.step.of, description=line)
+            if not (quiet or console.is_terminal) and time.monotonic() - said >= PLAIN_SECONDS:
+                said = time.monotonic()
+                say(line)
 
 
 def _bar(steps: Iterator["Step"], scales: Scales, console: Console, shown: str) -> None:

@@ -102,6 +102,11 @@ def total_variation(image: Tensor) -> Tensor:
     return (across.square().sum() + down.square().sum()) / image.numel()
 
 
+def temporal_cost(image: Tensor, w: Tensor, c: Tensor) -> Tensor:
+    """1/D sum c (x - w)^2 of x and w (1, 3, H, W), c (1, 1, H, W); D = 3 H W (Ruder, Dosovitskiy & Brox 2016)."""
+    return (c * (image - w).square()).sum() / image.numel()
+
+
 # A style that is changed before it is painted: the target A becomes A'
 
 

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -20,9 +21,10 @@ from impasto import canvas
 from impasto.analogy import borrowed_band, finest_band
 from impasto.color import compared_with, cost_of_light, paints_light, recolored, seen
 from impasto.costs import wants_of
-from impasto.descent import Optimizer, State, Step, begin, descend, moved
+from impasto.descent import Cost, Optimizer, State, Step, begin, descend, moved
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
 from impasto.images import MIN_SIDE, in_profile, quantize, read_picture, resize, scaled_size, to_pillow, usable_profile
+from impasto.losses import temporal_cost
 from impasto.machine import give_back
 from impasto.masks import NO_MASKS, Masks, read_masks
 from impasto.nets import INPUTS, Net, Place, build_net, channels, layer_name, normalized, put
@@ -38,6 +40,30 @@ ENTRY = 3  # evaluations that a new scale takes before its first step: targets o
 WORTHWHILE = 5  # a scale with less time than for so many steps is not begun
 MARGIN = 1.5  # a step may be so much longer than the last
 SAVING_A_PIXEL = 2e-6
+
+
+@dataclass(frozen=True)
+class Ties:
+    """What else G is to be like, as the pictures (1, 3, H, W), each pixel by its weight c (1, 1, H, W); J gains `weight` of it."""
+
+    weight: float
+    pictures: tuple[tuple[Tensor, Tensor], ...]
+
+    def like(self, image: Tensor) -> "Ties":
+        """At the size and on the device of this picture."""
+        size = size_of(image)
+        return Ties(self.weight, tuple((resize(w, size).to(image), resize(c, size).to(image)) for w, c in self.pictures))
+
+
+def tied_cost(cost: Cost, ties: Ties) -> Cost:
+    """The cost and "temporal", the sum over the ties, of one size with the picture."""
+
+    def tied(image: Tensor) -> dict[str, Tensor]:
+        costs = cost(image)
+        temporal = torch.stack([temporal_cost(image, w, c) for w, c in ties.pictures]).sum()
+        return {**costs, "total": costs["total"] + ties.weight * temporal, "temporal": temporal}
+
+    return tied
 
 
 def paint(
@@ -102,13 +128,14 @@ def stylize(
     plans: Sequence[Plan] | None = None,
     masks: Masks | None = None,
     alphas: Sequence[Tensor | None] | None = None,
+    ties: Ties | None = None,
 ) -> Iterator[Step]:
     """Steps from the start to the finished painting. Pictures are (1, 3, H, W) in [0, 1] of any size.
 
     `picture` is what G starts as with init="picture"; `resume` the state of an earlier Step; `seconds` how long it may take, of
     which each scale gets its share; `plans` how each of painted_scales is computed (plan_scales), whole unless given; `masks`
     those of the recipe's regions, read unless given; `alphas` what shows of the content picture and of each style picture, for
-    the recipe's colours.
+    the recipe's colours; `ties` add the temporal cost of a video.
     Raises BadImage for pictures too small to paint, BadRecipe for knobs that do not fit them.
     """
     check_fit(content, styles, recipe, picture)
@@ -132,6 +159,7 @@ def stylize(
         cost = make_cost(make_targets(scaled, styles, recipe, net, plan.tiling, masks), recipe, net, plan.tiling)
         if paints_light(recipe):
             cost = partial(cost_of_light, cost)
+        cost = cost if ties is None else tied_cost(cost, ties.like(scaled))
         if state is None:
             state = begin(first_image(scaled, recipe, picture), cost)
         elif state.x.shape != scaled.shape:

@@ -15,6 +15,7 @@ COMMANDS = (
     "texture",
     "invert",
     "grid",
+    "video",
     "demo",
     "lens",
     *(f"lens {it}" for it in LENS),
@@ -52,11 +53,11 @@ EXIT_CODES = """## Exit codes
 |---|---|
 | 0 | painted |
 | 1 | failed: the output cannot be written, weights cannot be had |
-| 2 | usage: an unknown option, a knob out of bounds |
+| 2 | usage: an unknown option, a knob out of bounds, an extra that is not installed |
 | 3 | some of several jobs failed, the others are done: cells of a grid |
 | 4 | out of memory or disk |
-| 5 | bad input: a picture or a weights file that cannot be used |
-| 130 | Ctrl-C: the picture so far is saved, and of a painting a checkpoint |
+| 5 | bad input: a picture, a video or a weights file that cannot be used |
+| 130 | Ctrl-C: the picture so far is saved, and of a painting a checkpoint, of a video the painted frames |
 
 stdout carries the result only: a path, or one JSON object with `--json`. Progress and warnings go to stderr.
 """

@@ -1,0 +1,367 @@
+"""A video painted frame by frame, each from the last: Ruder, Dosovitskiy & Brox 2016 (arXiv:1604.08610).
+
+A frame starts as the painting of the one before, moved along the optical flow, and is tied to it where its pixels were seen before.
+Every painted frame is a file in a folder beside the output: whatever ends the work, it goes on at the first frame that is missing.
+"""
+
+import json
+import re
+import shutil
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from impasto.descent import Step
+from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning
+from impasto.files import check_writable, make_folder, sha256, write_whole
+from impasto.flow import OPENCV, is_cut, link, long_term_weights, softened, warp, warped_error
+from impasto.frames import PYAV, check_video, open_clip, painted_size, read_frames, read_video_record, write_video
+from impasto.images import read_picture, read_record, write_picture
+from impasto.kernels import has_winograd
+from impasto.machine import peak_memory_mb
+from impasto.nets import Place
+from impasto.plan import Plan, default_budget, held_memory, read_plan, written
+from impasto.recipe import Recipe
+from impasto.transfer import Ties, check_fit, finished, make_net, plan_scales, stylize
+from impasto.weights import load_weights
+
+MANIFEST = "impasto.json"
+OURS = re.compile(r"input|pass-\d+|impasto\.json|\.impasto-.*")  # what lies in the folder that the frames are painted in
+BLEND = 0.5  # delta: from the second pass on, how much of a start is the neighbour's painting, the rest the last pass's
+ONE_SCALE = 16384  # a coarsest scale at or above any size
+
+
+@dataclass(frozen=True)
+class Motion:
+    """What a video asks beside a recipe. Raises BadRecipe for what is out of bounds.
+
+    `temporal` is the weight of the temporal cost, in units of what the scene's first painting costs: with 100, a picture that
+    is off by 0.1 everywhere costs twice as much. `long_term` are the frames that a frame is tied to, so many back. `steps` are
+    those of a frame that follows another. `start` is "warp", or "recipe" for frames that are each painted as if they stood alone.
+    """
+
+    temporal: float = 100.0
+    long_term: tuple[int, ...] = (1, 2, 4)
+    passes: int = 1
+    steps: int = 15
+    start: str = "warp"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temporal < float("inf"):
+            raise BadRecipe(f"temporal is {self.temporal}, must be a number from 0")
+        if not self.long_term or list(self.long_term) != sorted(set(self.long_term)) or self.long_term[0] != 1:
+            raise BadRecipe(f"long_term is {self.long_term}, must be numbers that rise from 1, as 1,2,4")
+        if self.passes < 1 or self.steps < 1:
+            raise BadRecipe(f"passes is {self.passes} and frame_steps {self.steps}, must be 1 or more")
+        if self.start not in ("warp", "recipe"):
+            raise BadRecipe(f"start is {self.start!r}, must be warp or recipe")
+        if self.start == "recipe" and self.passes > 1:
+            raise BadRecipe("a second pass starts from the first: start must be warp")
+
+
+@dataclass(frozen=True)
+class FrameStep:
+    """A Step of one frame: its name, how many frames are done, of how many in all passes."""
+
+    name: str
+    done: int
+    of: int
+    step: Step
+
+
+class Video:
+    """One video, from its input files to `output`. Everything that can be wrong with them is raised here, before the work.
+
+    `source` and `output` are a video or a folder of frames; `rate` is that of a folder which becomes a video.
+    """
+
+    def __init__(
+        self,
+        source: Path,
+        styles: Sequence[Path],
+        output: Path,
+        recipe: Recipe,
+        motion: Motion | None = None,
+        *,
+        rate: float = 25.0,
+        weights: Path | None = None,
+        weights_input: str | None = None,
+        place: Place | None = None,
+        max_memory: float | None = None,
+    ) -> None:
+        self.output, self.recipe, self.motion, self.place = output, recipe, motion or Motion(), place or Place()
+        self.clip = open_clip(source, rate)
+        self.to_folder = output.is_dir() or not output.suffix
+        self.work = output.with_name(f"{output.name}.frames")
+        self._check_output()
+        self.size = painted_size(self.clip, recipe.size, even=not self.to_folder)
+        self.recipe_at_size = recipe.model_copy(update={"size": max(self.size)})
+        pictures = [read_picture(style) for style in styles]
+        self.styles = [picture.image for picture in pictures]
+        blank = torch.zeros(1, 3, *self.size)
+        check_fit(blank, self.styles, self.recipe_at_size, None)
+        loaded = load_weights(recipe.net, weights, weights_input)
+        self.net = make_net(recipe, loaded, self.place)
+        held, budget = held_memory(self.net), max_memory or default_budget()
+        self.plans = {
+            name: plan_scales(blank, self.styles, kind, self.net, held, budget)
+            if self.place.device == "cpu"
+            else [Plan(None, recipe.history) for _ in kind.scales()]
+            for name, kind in {"first": self.recipe_at_size, "later": self._later()}.items()
+        }
+        self.identity = {
+            "recipe": recipe.model_dump(mode="json"),
+            "motion": {**asdict(self.motion), "long_term": list(self.motion.long_term)},
+            "inputs": {
+                "video": self.clip.sha256,
+                "styles": [picture.sha256 for picture in pictures],
+                "masks": [sha256(path) for path in recipe.mask_files()],
+            },
+            "weights": {"sha256": loaded.digest, "input": loaded.input},
+        }
+        self.frames: list[dict[str, Any]] = []
+        self.seconds = 0.0
+
+    def steps(self, *, resume: bool = False) -> Iterator[FrameStep]:
+        """Paint what is not painted yet, then write the output; the folder beside it goes.
+
+        `resume` continues with the frames in that folder, and leaves a finished video alone.
+        """
+        begun = time.monotonic()
+        if resume and self.is_finished():
+            self._clear()
+            return
+        self._begin(resume)
+        for number in range(self.motion.passes):
+            yield from self._pass(number)
+        self._finish()
+        self.seconds = time.monotonic() - begun
+
+    def is_finished(self) -> bool:
+        """Whether the output is this very video, painted."""
+        try:
+            record = self._record()
+        except BadInput:
+            return False
+        return all(record.get(key) == value for key, value in self.identity.items())
+
+    def report(self) -> dict[str, Any]:
+        """What was painted. Costs are the mean of the frames', flicker the mean warped-frame error of paintings and of input."""
+        how = {"net": self.recipe.net, "seed": self.recipe.seed, "seconds": round(self.seconds, 2)}
+        height, width = self.size
+        shown = {"output": str(self.output), "width": width, "height": height}
+        return {**shown, **how, "peak_memory_mb": peak_memory_mb(), **self._record()}
+
+    def _check_output(self) -> None:
+        if self.output.exists() and self.output.resolve() == self.clip.path.resolve():
+            raise CannotWrite(f"{self.output} is the video to paint: name another with -o")
+        if not self.to_folder:
+            check_writable(self.output)
+            check_video(self.output, self.clip)
+        elif self.output.exists() and not _is_ours(self.output):
+            raise CannotWrite(f"the folder {self.output} holds other files than frames of ours: name a new one with -o")
+        if self.work.exists() and not all(OURS.fullmatch(it.name) for it in self.work.iterdir()):
+            raise CannotWrite(f"the folder {self.work}, to paint the frames in, holds other files: choose another output with -o")
+
+    def _later(self) -> Recipe:
+        """The recipe of a frame that follows another: from there, at its size, for a few steps."""
+        if self.motion.start == "recipe":
+            return self.recipe_at_size
+        changed = {"init": "picture", "init_noise": 0.0, "coarsest": ONE_SCALE, "steps": self.motion.steps}
+        return self.recipe_at_size.model_copy(update=changed)
+
+    def _begin(self, resume: bool) -> None:
+        """The folder with all frames of the input at their size, and the manifest: new ones, or those of the work so far."""
+        manifest = self._manifest() if resume else None
+        if manifest is None:
+            if self.work.exists() and not resume:
+                warnings.warn("an unfinished video is given up: --resume would have continued it", ImpastoWarning, stacklevel=3)
+            self._clear()
+            make_folder(self.work / "input")
+            self._write_manifest({})
+            self._read_input()
+            self._write_manifest({"frames": self.frames})
+        else:
+            self._go_on(manifest)
+        for number in range(self.motion.passes):
+            make_folder(self._folder(number))
+
+    def _go_on(self, manifest: dict[str, Any]) -> None:
+        """As the work was begun, since the bytes depend on it."""
+        run = self._run()
+        if manifest["versions"] != run["versions"]:
+            warnings.warn("these frames were begun by other versions: the rest may differ", ImpastoWarning, stacklevel=4)
+        if manifest["place"] != run["place"]:
+            warnings.warn("these frames were begun on another device: the rest will differ", ImpastoWarning, stacklevel=4)
+        else:
+            torch.set_num_threads(manifest["threads"])
+            self.plans = {name: [read_plan(plan) for plan in plans] for name, plans in manifest["plans"].items()}
+        self.frames = manifest["frames"]
+
+    def _manifest(self) -> dict[str, Any] | None:
+        """Of the work so far; None where there is none, or the input was not read to its end. Raises BadRecipe for other work."""
+        try:
+            manifest: dict[str, Any] = json.loads((self.work / MANIFEST).read_text())
+        except (OSError, ValueError):
+            return None
+        if changed := [name for name, value in self.identity.items() if manifest.get(name) != value]:
+            said = f"{self.work} is of another video ({', '.join(changed)} differ)"
+            raise BadRecipe(f"{said}: give the same again, another -o, or remove it")
+        return manifest if "frames" in manifest else None
+
+    def _read_input(self) -> None:
+        before = None
+        self.frames = []
+        for frame in read_frames(self.clip, self.size):
+            path = self.work / "input" / f"{frame.name}.png"
+            write_picture(path, frame.image)
+            image = read_picture(path).image
+            cut = before is None or is_cut(image, before)
+            self.frames.append({"name": frame.name, "time": frame.time, "duration": frame.duration, "cut": cut})
+            before = image
+        if not self.frames:
+            raise BadInput(f"{self.clip.path} has no frames")
+
+    def _pass(self, number: int) -> Iterator[FrameStep]:
+        """Every other pass goes backwards."""
+        order, of = self._order(number), len(self.frames) * self.motion.passes
+        done = number * len(self.frames)
+        for i in order:
+            name, path = self.frames[i]["name"], self._painted(number, i)
+            if not path.exists():
+                for step in self._paint(number, i):
+                    yield FrameStep(name, done, of, step)
+                self._keep(number, i, step)
+            done += 1
+
+    def _order(self, number: int) -> list[int]:
+        order = list(range(len(self.frames)))
+        return order[::-1] if number % 2 else order
+
+    def _paint(self, number: int, i: int) -> Iterator[Step]:
+        content, near = self._input(i), self._neighbours(number, i)
+        last_pass = None if number == 0 else read_picture(self._painted(number - 1, i)).image
+        start, ties = self._hung(number, i, near, content if last_pass is None else last_pass)
+        if self.motion.start == "recipe" or (not near and last_pass is None):
+            return stylize(content, self.styles, self.recipe_at_size, self.net, plans=self.plans["first"], ties=ties)
+        if last_pass is not None:
+            start = torch.lerp(last_pass, start, BLEND)
+        return stylize(content, self.styles, self._later(), self.net, picture=start, plans=self.plans["later"], ties=ties)
+
+    def _scene(self, i: int) -> range:
+        """The frames of the scene that frame i belongs to."""
+        first = next(n for n in range(i, -1, -1) if self.frames[n]["cut"])
+        return range(first, next((n for n in range(i + 1, len(self.frames)) if self.frames[n]["cut"]), len(self.frames)))
+
+    def _neighbours(self, number: int, i: int) -> list[int]:
+        """The frames of the scene that frame i is tied to, the nearest first."""
+        scene, towards = self._scene(i), 1 if number % 2 else -1
+        return [n for j in self.motion.long_term if (n := i + towards * j) in scene]
+
+    def _hung(self, number: int, i: int, near: list[int], otherwise: Tensor) -> tuple[Tensor, Ties | None]:
+        """What frame i starts as and what it is tied to: what its neighbours' paintings become along the flow.
+
+        The start is `otherwise` where no neighbour saw a pixel, with soft seams.
+        """
+        frame = self._input(i)
+        links = [link(frame, self._input(n)) for n in near]
+        moved = [warp(read_picture(self._painted(number, n)).image, found.flow) for n, found in zip(near, links, strict=True)]
+        start = otherwise
+        for picture, found in reversed(list(zip(moved, links, strict=True))):
+            start = torch.lerp(start, picture, softened(found.seen))
+        if not near or not self.motion.temporal:
+            return start, None
+        weights = long_term_weights([found.sure for found in links])
+        return start, Ties(self.motion.temporal * self._first_cost(i), tuple(zip(moved, weights, strict=True)))
+
+    def _first_cost(self, i: int) -> float:
+        """J at the end of the first painting of the frame's scene."""
+        return float(read_record(self._painted(0, self._scene(i)[0]))["costs"]["total"])
+
+    def _keep(self, number: int, i: int, step: Step) -> None:
+        record = {**self._run(), "frame": i, "pass": number + 1, "steps": step.i, "costs": step.costs, "ended": "finished"}
+        write_picture(self._painted(number, i), finished(step.image, self._input(i), self.recipe_at_size), None, record)
+
+    def _finish(self) -> None:
+        last, count = self.motion.passes - 1, len(self.frames)
+        record = {
+            **self._run(),
+            "frames": count,
+            "cuts": [i for i in range(1, count) if self.frames[i]["cut"]],
+            **self._measured(last),
+        }
+        pictures = [self._painted(last, i) for i in range(count)]
+        if self.to_folder:
+            write_whole(self._folder(last) / MANIFEST, lambda file: file.write(json.dumps(record, indent=1).encode()))
+            if self.output.exists():
+                shutil.rmtree(self.output)
+            self._folder(last).rename(self.output)
+        else:
+            times = [(frame["time"], frame["duration"]) for frame in self.frames]
+            write_video(self.output, pictures, times, self.clip, record)
+        self._clear()
+
+    def _measured(self, number: int) -> dict[str, Any]:
+        """The mean costs of the frames, and how much they flicker: warped-frame errors with the flow of the input."""
+        records = [read_record(self._painted(number, i))["costs"] for i in range(len(self.frames))]
+        names = dict.fromkeys(name for it in records for name in it if " " not in name)
+        costs = {name: fmean(it[name] for it in records if name in it) for name in names}
+        errors: dict[str, list[float]] = {"painting": [], "input": []}
+        for i in range(1, len(self.frames)):
+            if not self.frames[i]["cut"]:
+                frame, before = self._input(i), self._input(i - 1)
+                found = link(frame, before)
+                painted, painted_before = (read_picture(self._painted(number, n)).image for n in (i, i - 1))
+                errors["painting"].append(warped_error(painted, painted_before, found))
+                errors["input"].append(warped_error(frame, before, found))
+        return {"costs": costs, "flicker": {name: fmean(found) for name, found in errors.items() if found}}
+
+    def _record(self) -> dict[str, Any]:
+        """What the finished output carries."""
+        if not self.to_folder:
+            return read_video_record(self.output)
+        try:
+            record: dict[str, Any] = json.loads((self.output / MANIFEST).read_text())
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{self.output} carries no recipe") from error
+        return record
+
+    def _run(self) -> dict[str, Any]:
+        """What the bytes of the frames depend on."""
+        versions = {name: version(name) for name in ("impasto", "torch", "pillow", "numpy", "scipy")}
+        how = {
+            "plans": {name: [written(plan) for plan in plans] for name, plans in self.plans.items()},
+            "place": asdict(self.place),
+            "threads": torch.get_num_threads(),
+            "winograd": has_winograd(),
+        }
+        return {**self.identity, "versions": {**versions, "av": PYAV, "opencv": OPENCV}, **how}
+
+    def _write_manifest(self, found: dict[str, Any]) -> None:
+        write_whole(self.work / MANIFEST, lambda file: file.write(json.dumps({**self._run(), **found}, indent=1).encode()))
+
+    def _clear(self) -> None:
+        shutil.rmtree(self.work, ignore_errors=True)
+
+    def _folder(self, number: int) -> Path:
+        return self.work / f"pass-{number + 1}"
+
+    def _painted(self, number: int, i: int) -> Path:
+        return self._folder(number) / f"{self.frames[i]['name']}.png"
+
+    def _input(self, i: int) -> Tensor:
+        return read_picture(self.work / "input" / f"{self.frames[i]['name']}.png").image
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether it is empty, or holds a finished video's frames and nothing else, so that new ones may take their place."""
+    names = {it.name for it in folder.iterdir()}
+    return not names or (MANIFEST in names and all(name.endswith(".png") for name in names - {MANIFEST}))

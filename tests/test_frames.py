@@ -1,0 +1,177 @@
+"""Frames in and out: times, audio, rotation, colours, folders, what is damaged or hostile."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from impasto import frames as module
+from impasto.errors import BadInput, CannotWrite, ImpastoWarning, NoRoom
+from impasto.frames import check_video, open_clip, painted_size, read_frames, read_video_record, write_video
+from tests.clips import encode, moving, packets, pixels, quarter_turn, shown_times, turned
+from tests.conftest import picture, room_for, save
+
+UNEVEN = [0, 3, 4, 10, 11, 30, 31, 50]
+
+
+def painted(tmp_path, clip, size=(48, 64)):
+    """Every frame of the clip as a file, and its times."""
+    found = list(read_frames(clip, size))
+    paths = [save(tmp_path / f"{frame.name}.png", frame.image) for frame in found]
+    return paths, [(frame.time, frame.duration) for frame in found]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
+def test_times_are_kept_exactly_and_audio_byte_by_byte(tmp_path, suffix):
+    source = encode(tmp_path / f"in{suffix}", moving(), UNEVEN, Fraction(1, 30), sound=True)
+    clip, output = open_clip(source), tmp_path / f"out{suffix}"
+    write_video(output, *painted(tmp_path, clip), clip, {"recipe": "x" * 3000})
+    assert shown_times(output) == shown_times(source)
+    assert len(set(np.diff(shown_times(output)))) > 2
+    assert packets(output) == packets(source) and len(packets(output)) > 40
+    assert read_video_record(output) == {"recipe": "x" * 3000}
+
+
+def test_the_last_frame_is_shown_as_long_as_before(tmp_path):
+    source = encode(tmp_path / "in.mp4", moving(), None, Fraction(1, 30))
+    clip = open_clip(source)
+    write_video(tmp_path / "out.mp4", *painted(tmp_path, clip), clip, {})
+    with av.open(str(source)) as was, av.open(str(tmp_path / "out.mp4")) as now:
+        assert now.duration == pytest.approx(was.duration, abs=1000)  # microseconds; the file rounds to milliseconds
+
+
+def test_what_goes_in_comes_out_in_the_same_colours(tmp_path):
+    """Flat colours, whichever matrix they were coded by; the output says which it is coded by."""
+    colours = [torch.tensor(c).view(1, 3, 1, 1).expand(1, 3, 48, 64) for c in ((0.9, 0.1, 0.2), (0.1, 0.8, 0.3), (0.2, 0.2, 0.9))]
+    clip = open_clip(encode(tmp_path / "in.mp4", colours))
+    for frame, colour in zip(read_frames(clip, (48, 64)), colours, strict=True):
+        torch.testing.assert_close(frame.image, colour.contiguous(), atol=0.02, rtol=0)
+    write_video(tmp_path / "out.mp4", *painted(tmp_path, clip), clip, {})
+    again = open_clip(tmp_path / "out.mp4")
+    for frame, colour in zip(read_frames(again, (48, 64)), colours, strict=True):
+        torch.testing.assert_close(frame.image, colour.contiguous(), atol=0.03, rtol=0)
+    with av.open(str(tmp_path / "out.mp4")) as video:
+        context = video.streams.video[0].codec_context
+        assert (context.colorspace, context.color_range, context.color_primaries, context.color_trc) == (1, 1, 1, 1)
+
+
+def test_high_definition_that_does_not_say_is_taken_for_bt709(monkeypatch, tmp_path):
+    """The same bytes, a green: BT.601 and BT.709 show it differently."""
+    green = [torch.tensor([0.1, 0.8, 0.3]).view(1, 3, 1, 1).expand(1, 3, 48, 64)]
+    clip = open_clip(encode(tmp_path / "in.mp4", green))
+    (small,) = read_frames(clip, (48, 64))
+    monkeypatch.setattr(module, "HD", 48)
+    (large,) = read_frames(clip, (48, 64))
+    assert (small.image - large.image).abs().max() > 0.03
+
+
+def test_a_turned_video_comes_upright(tmp_path):
+    frames = moving(2)
+    clip = open_clip(turned(encode(tmp_path / "in.mp4", frames), quarter_turn()))
+    assert clip.size == (64, 48) and painted_size(clip, 64, even=True) == (64, 48)
+    for frame, planted in zip(read_frames(clip, (64, 48)), frames, strict=True):
+        assert (frame.image - planted.rot90(-1, (2, 3))).abs().mean() < 0.05 < (frame.image - planted.rot90(1, (2, 3))).abs().mean()
+
+
+def test_sides_of_a_video_are_even_and_a_folders_are_not_touched(tmp_path):
+    save(tmp_path / "f1.png", picture(35, 51))
+    clip = open_clip(tmp_path)
+    assert painted_size(clip, 51, even=False) == (35, 51) and painted_size(clip, 51, even=True) == (36, 52)
+
+
+def test_a_folder_goes_by_numbers_and_says_its_rate(tmp_path):
+    for n in (10, 9, 100):
+        save(tmp_path / f"f{n}.png", picture(16, 20, n))
+    clip = open_clip(tmp_path, 12.5)
+    assert [frame.name for frame in read_frames(clip, (16, 20))] == ["f9", "f10", "f100"]
+    assert clip.rate == Fraction(25, 2) and clip.time_base == Fraction(2, 25)
+    assert torch.equal(next(read_frames(clip, (16, 20))).image, (picture(16, 20, 9) * 255).round() / 255)
+
+
+def test_a_video_without_times_gets_those_of_its_rate(tmp_path):
+    source = encode(tmp_path / "in.h264", moving(4))
+    assert [frame.time for frame in read_frames(open_clip(source), (48, 64))] == sorted(
+        frame.time for frame in read_frames(open_clip(source), (48, 64))
+    )
+    assert len(list(read_frames(open_clip(source), (48, 64)))) == 4
+
+
+def bad_inputs(tmp_path):
+    whole = encode(tmp_path / "whole.mp4", moving()).read_bytes()
+    yield "cut.mp4", whole[: len(whole) // 2]
+    yield "noise.mp4", bytes(range(256)) * 40
+    yield "empty.mp4", b""
+    yield "list.m3u8", b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nwhole.mp4\n#EXT-X-ENDLIST\n"
+    yield "concat.txt", b"ffconcat version 1.0\nfile whole.mp4\n"
+    yield "picture.txt", b"not a video"
+
+
+def test_what_is_no_video_is_told_in_one_line(tmp_path):
+    for name, data in bad_inputs(tmp_path):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(BadInput, match=name) as told:
+            list(read_frames(open_clip(tmp_path / name), (48, 64)))
+        assert "\n" not in str(told.value)
+
+
+def test_sound_alone_and_frames_too_large_are_refused(tmp_path, monkeypatch):
+    with av.open(str(tmp_path / "sound.mp4"), "w") as output:
+        audio = output.add_stream("aac", rate=44100)
+        tone = av.AudioFrame.from_ndarray(np.zeros((1, 4410), np.int16), format="s16", layout="mono")
+        tone.sample_rate = 44100
+        output.mux(audio.encode(tone))
+        output.mux(audio.encode(None))
+    with pytest.raises(BadInput, match="has no video"):
+        open_clip(tmp_path / "sound.mp4")
+    monkeypatch.setattr(module, "MAX_PIXELS", 1000)
+    with pytest.raises(BadInput, match="3072 pixels"):
+        open_clip(encode(tmp_path / "large.mp4", moving(2)))
+
+
+def test_a_folders_damaged_frame_is_named(tmp_path):
+    for n in range(3):
+        save(tmp_path / f"{n}.png", picture(16, 20))
+    (tmp_path / "1.png").write_bytes(b"\x89PNG damaged")
+    with pytest.raises(BadInput, match=r"1\.png"):
+        list(read_frames(open_clip(tmp_path), (16, 20)))
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(BadInput, match="no pictures in the folder"):
+        open_clip(tmp_path / "nothing")
+    save(tmp_path / "2.bmp", picture(16, 20))
+    with pytest.raises(BadInput, match="differ only in their ending"):
+        open_clip(tmp_path)
+
+
+def test_what_the_container_cannot_hold_is_told_before_the_work(tmp_path):
+    source = encode(tmp_path / "in.mkv", moving(2))
+    clip = open_clip(source)
+    check_video(tmp_path / "out.mp4", clip)
+    with pytest.raises(CannotWrite, match=r"must end in one of \.mp4"):
+        check_video(tmp_path / "out.xyz", clip)
+
+
+def test_a_video_that_was_cut_off_is_told(tmp_path):
+    data = encode(tmp_path / "whole.mkv", moving(11)).read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(data[: len(data) // 2])
+    with pytest.warns(ImpastoWarning, match=r"cut\.mkv says that it lasts 0\.4 s, its frames end after 0\.[12] s"):
+        assert 0 < len(list(read_frames(open_clip(tmp_path / "cut.mkv"), (48, 64)))) < 9
+
+
+def test_a_full_disk_leaves_the_old_video(tmp_path):
+    clip = open_clip(encode(tmp_path / "in.mp4", moving()))
+    made, output = painted(tmp_path, clip), tmp_path / "out.mp4"
+    output.write_bytes(b"old")
+    with room_for(2000), pytest.raises(NoRoom):
+        write_video(output, *made, clip, {})
+    assert output.read_bytes() == b"old" and not list(tmp_path.glob(".impasto*"))
+
+
+def test_a_video_is_the_same_bytes_each_time(tmp_path):
+    clip = open_clip(encode(tmp_path / "in.mp4", moving(), sound=True))
+    made = painted(tmp_path, clip)
+    for name in ("one.mp4", "two.mp4"):
+        write_video(tmp_path / name, *made, clip, {})
+    assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "two.mp4").read_bytes()
+    assert np.abs(pixels(tmp_path / "one.mp4").astype(float) - pixels(tmp_path / "in.mp4")).mean() < 8

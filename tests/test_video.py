@@ -1,0 +1,305 @@
+"""Videos with a tiny net in the place of the real ones: painted, tied, resumed, measured."""
+
+import json
+import shutil
+import sys
+import warnings
+
+import pytest
+import torch
+
+from impasto import video as module
+from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning, NoRoom
+from impasto.flow import link, softened, warp
+from impasto.images import read_picture, read_record
+from impasto.losses import temporal_cost
+from impasto.objective import make_cost
+from impasto.painting import recipe_of
+from impasto.recipe import make_recipe
+from impasto.targets import make_targets
+from impasto.transfer import Ties, stylize, tied_cost
+from impasto.video import Motion, Video
+from impasto.weights import Loaded
+from tests.clips import encode, moving, packets, shown_times
+from tests.conftest import check_one_line, kill_at, picture, room_for, save, tiny_net
+
+KNOBS = {
+    "size": 64,
+    "coarsest": 32,
+    "steps": 5,
+    "fine_steps": 5,
+    "style_layers": {"conv1_1": 1.0, "conv2_1": 1.0},
+    "content_layers": {"conv2_1": 1.0},
+    "beta": 10.0,
+}
+FAST = Motion(steps=3)
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    net = tiny_net()
+    monkeypatch.setattr(module, "load_weights", lambda *_: Loaded({}, "torchvision", "tiny"))
+    monkeypatch.setattr(module, "make_net", lambda *_: net)
+
+
+@pytest.fixture
+def clip(tmp_path):
+    return encode(tmp_path / "in.mp4", moving(6), sound=True)
+
+
+@pytest.fixture
+def style(tmp_path):
+    return save(tmp_path / "style.png", picture(36, 28, 1))
+
+
+def made(source, style, output, motion=FAST, **knobs) -> Video:
+    return Video(source, [style], output, make_recipe(**{**KNOBS, **knobs}), motion)
+
+
+def finish(video: Video, **options) -> dict:
+    for _ in video.steps(**options):
+        pass
+    return video.report()
+
+
+def frames_of(video: Video, number: int = 1) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((video.work / f"pass-{number}").glob("*.png"))}
+
+
+def test_a_video_is_painted_with_its_times_and_its_sound(clip, style, tmp_path):
+    report = finish(made(clip, style, tmp_path / "out.mp4"))
+    assert shown_times(tmp_path / "out.mp4") == shown_times(clip) and packets(tmp_path / "out.mp4") == packets(clip)
+    assert (report["frames"], report["cuts"], report["width"], report["height"]) == (6, [], 64, 48)
+    assert set(report["costs"]) == {"total", "content", "style", "temporal"} and set(report["flicker"]) == {"painting", "input"}
+    assert make_recipe(**KNOBS).model_dump(mode="json") == report["recipe"]
+    assert sorted(it.name for it in tmp_path.iterdir()) == ["in.mp4", "out.mp4", "style.png"]
+
+
+def test_the_record_holds_no_path_and_no_time(clip, style, tmp_path):
+    finish(made(clip, style, tmp_path / "out.mp4"))
+    text = json.dumps(module.read_video_record(tmp_path / "out.mp4"))
+    assert str(tmp_path) not in text and "in.mp4" not in text and "second" not in text
+
+
+def test_a_folder_goes_in_and_out_by_its_names(style, tmp_path):
+    (tmp_path / "in").mkdir()
+    for n, frame in enumerate(moving(3)):
+        save(tmp_path / "in" / f"shot{n + 9}.png", frame)
+    finish(made(tmp_path / "in", style, tmp_path / "out"))
+    assert sorted(it.name for it in (tmp_path / "out").iterdir()) == ["impasto.json", "shot10.png", "shot11.png", "shot9.png"]
+    assert recipe_of(tmp_path / "out" / "shot9.png") == make_recipe(**KNOBS)
+    finish(made(tmp_path / "in", style, tmp_path / "out.mkv"))
+    assert [float(time) for time in shown_times(tmp_path / "out.mkv")] == pytest.approx([0, 0.04, 0.08])
+
+
+def test_a_frame_starts_as_the_last_painting_along_the_flow_and_as_the_photograph_where_it_is_new(style, tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    for n, frame in enumerate(moving(2, 64, 80)):
+        save(tmp_path / "in" / f"{n}.png", frame)
+    starts = []
+
+    def seen(*args, **kwargs):
+        starts.append((kwargs.get("picture"), kwargs["ties"]))
+        return stylize(*args, **kwargs)
+
+    monkeypatch.setattr(module, "stylize", seen)
+    finish(made(tmp_path / "in", style, tmp_path / "out", size=80))
+    before, frame = (read_picture(tmp_path / "in" / f"{n}.png").image for n in (0, 1))
+    found, painted = link(frame, before), read_picture(tmp_path / "out" / "0.png").image
+    assert starts[0] == (None, None)
+    start, ties = starts[1]
+    assert torch.equal(start, torch.lerp(frame, warp(painted, found.flow), softened(found.seen)))
+    ((w, c),) = ties.pictures
+    assert torch.equal(w, warp(painted, found.flow)) and torch.equal(c, found.sure)
+    assert ties.weight == pytest.approx(100 * read_record(tmp_path / "out" / "0.png")["costs"]["total"])
+
+
+def test_the_temporal_cost_is_the_formula_and_its_gradient_is_right():
+    x, w, c = torch.rand(3, 1, 3, 4, 5, dtype=torch.float64).unbind()
+    c = c[:, :1]
+    by_hand = sum(c[0, 0, y, k] * (x[0, i, y, k] - w[0, i, y, k]) ** 2 for i in range(3) for y in range(4) for k in range(5)) / 60
+    torch.testing.assert_close(temporal_cost(x, w, c), by_hand)
+    assert torch.autograd.gradcheck(temporal_cost, (x.requires_grad_(), w, c))
+
+
+def test_the_cost_gains_the_weighted_sum_of_the_ties(net):
+    r, content, image = make_recipe(**KNOBS), picture(24, 32), picture(24, 32, 2)
+    pairs = tuple((picture(24, 32, seed), torch.rand(1, 1, 24, 32)) for seed in (3, 4))
+    targets = make_targets(content, [picture(30, 20, 1)], r, net)
+    cost = make_cost(targets, r, net)
+    free, tied = cost(image), tied_cost(cost, Ties(7.0, pairs))(image)
+    assert "temporal" not in free
+    torch.testing.assert_close(tied["temporal"], sum(temporal_cost(image, w, c) for w, c in pairs))
+    torch.testing.assert_close(tied["total"], free["total"] + 7 * tied["temporal"])
+    smaller = Ties(7.0, pairs).like(picture(12, 16))
+    assert [tuple(it.shape) for it in smaller.pictures[0]] == [(1, 3, 12, 16), (1, 1, 12, 16)]
+
+
+def test_long_term_ties_stay_within_the_scene(style, tmp_path):
+    other = [1 - frame for frame in moving(6, 64, 80)]
+    (tmp_path / "in").mkdir()
+    for n, frame in enumerate([*moving(4, 64, 80), *other]):
+        save(tmp_path / "in" / f"{n}.png", frame)
+    video = made(tmp_path / "in", style, tmp_path / "out")
+    assert finish(video)["cuts"] == [4]
+    assert [video._neighbours(0, i) for i in range(10)] == [[], [0], [1, 0], [2, 1], [], [4], [5, 4], [6, 5], [7, 6, 4], [8, 7, 5]]
+    assert video._neighbours(1, 3) == [] and video._neighbours(1, 4) == [5, 6, 8]
+
+
+def test_passes_go_there_and_back_and_blend(style, tmp_path):
+    (tmp_path / "in").mkdir()
+    for n, frame in enumerate(moving(3)):
+        save(tmp_path / "in" / f"{n}.png", frame)
+    names = [it.name for it in made(tmp_path / "in", style, tmp_path / "out", Motion(steps=1, passes=3)).steps() if it.step.i == 1]
+    assert names == ["0", "1", "2", "2", "1", "0", "0", "1", "2"]
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from impasto import video
+from tests import test_video as t
+video.load_weights = lambda *_: t.Loaded({}, "torchvision", "tiny")
+video.make_net = lambda *_: t.tiny_net()
+clip, style, output = map(Path, sys.argv[1:])
+n = 0
+for step in t.made(clip, style, output, t.Motion(steps=2, passes=2)).steps():
+    n += 1
+    print(n, flush=True)
+"""
+
+
+def test_a_killed_video_resumes_to_the_same_bytes(clip, style, tmp_path):
+    """At the first pass and at the second: the frames, and the video."""
+    motion = Motion(steps=2, passes=2)
+    whole = made(clip, style, tmp_path / "whole.mp4", motion)
+    kept = {}
+    for step in whole.steps():
+        kept |= {(n, name): data for n in (1, 2) for name, data in frames_of(whole, n).items()}
+        del step
+    for at in (b"13", b"25"):
+        output = tmp_path / f"cut{at.decode()}.mp4"
+        kill_at(at, KILLED, clip, style, output)
+        video = made(clip, style, output, motion)
+        done = {(n, name): data for n in (1, 2) for name, data in frames_of(video, n).items()}
+        assert done and all(kept.get(key, data) == data for key, data in done.items()) and not output.exists()
+        first = next(steps := video.steps(resume=True))
+        assert first.done == len(done)
+        for _ in steps:
+            pass
+        assert output.read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+
+
+def test_a_finished_video_is_left_alone(clip, style, tmp_path):
+    finish(made(clip, style, tmp_path / "out.mp4"))
+    before = (tmp_path / "out.mp4").stat()
+    assert list(made(clip, style, tmp_path / "out.mp4").steps(resume=True)) == []
+    assert (tmp_path / "out.mp4").stat() == before
+    assert not made(clip, style, tmp_path / "out.mp4", seed=3).is_finished()
+
+
+def test_work_of_another_video_is_neither_continued_nor_lost(clip, style, tmp_path):
+    next(made(clip, style, tmp_path / "out.mp4").steps())
+    with pytest.raises(BadRecipe, match=r"of another video \(recipe differ\)"):
+        next(made(clip, style, tmp_path / "out.mp4", seed=9).steps(resume=True))
+    with pytest.raises(BadRecipe, match=r"of another video \(motion differ\)"):
+        next(made(clip, style, tmp_path / "out.mp4", Motion(steps=4)).steps(resume=True))
+    with pytest.warns(ImpastoWarning, match="given up"):
+        next(made(clip, style, tmp_path / "out.mp4", seed=9).steps())
+
+
+def test_folders_with_other_files_are_spared(clip, style, tmp_path):
+    for name in ("out", "film.mp4.frames"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "letter.txt").write_text("mine")
+    with pytest.raises(CannotWrite, match="holds other files"):
+        made(clip, style, tmp_path / "out")
+    (tmp_path / "out" / "letter.txt").rename(tmp_path / "out" / "mine.png")
+    with pytest.raises(CannotWrite, match="holds other files"):
+        made(clip, style, tmp_path / "out")
+    with pytest.raises(CannotWrite, match="holds other files"):
+        made(clip, style, tmp_path / "film.mp4")
+    with pytest.raises(CannotWrite, match="is the video to paint"):
+        made(clip, style, clip)
+
+
+def test_a_full_disk_loses_no_frame(clip, style, tmp_path):
+    video, names = made(clip, style, tmp_path / "out.mp4"), set()
+    with pytest.raises(NoRoom):
+        for step in video.steps():
+            names.add(step.name)
+            if step.done == 2:
+                with room_for(100):
+                    video._keep(0, 2, step.step)
+    assert len(frames_of(video)) == 2
+    finish(video_again := made(clip, style, tmp_path / "out.mp4"), resume=True)
+    assert video_again.is_finished() and len(names) == 3
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"temporal": -1.0}, {"long_term": (2, 1)}, {"long_term": ()}, {"long_term": (2, 4)}, {"passes": 0}, {"start": "x"}]
+)
+def test_motion_is_checked_at_the_door(wrong):
+    with pytest.raises(BadRecipe, match=next(iter(wrong))):
+        Motion(**wrong)
+
+
+def test_flicker_is_at_most_half_at_equal_style_cost(style, tmp_path):
+    """Against frame-by-frame painting, by the recipe alone, of a still camera's frames."""
+    (tmp_path / "in").mkdir()
+    for n, frame in enumerate(moving(6, 64, 80)):
+        save(tmp_path / "in" / f"{n}.png", frame)
+    alone = finish(made(tmp_path / "in", style, tmp_path / "alone", Motion(temporal=0, start="recipe"), size=80))
+    tied = finish(made(tmp_path / "in", style, tmp_path / "tied", Motion(steps=8), size=80))
+    assert tied["costs"]["style"] <= alone["costs"]["style"]
+    assert tied["flicker"]["painting"] <= 0.5 * alone["flicker"]["painting"]
+    assert tied["flicker"]["input"] == alone["flicker"]["input"]
+    assert "temporal" not in alone["costs"]
+
+
+def test_the_command_paints_and_reports(impasto, clip, style, tmp_path):
+    output = tmp_path / "out.mp4"
+    knobs = ("--size", 64, "--coarsest", 32, "--steps", 2, "--fine-steps", 2, "--style-layers", "conv1_1=1")
+    options = (*knobs, "--content-layers", "conv2_1=1", "--frame-steps", 2, "--device", "cpu")
+    done = impasto("video", clip, style, "-o", output, "--long-term", "1,2", *options)
+    assert done.stdout == f"{output}\n" and done.returncode == 0, done.stderr
+    report = json.loads(impasto("video", clip, style, "-o", output, "--long-term", "1,2", "--resume", "--json", *options).stdout)
+    assert report["motion"]["long_term"] == [1, 2] and report["frames"] == 6
+    check_one_line(impasto("video", clip, style, "-o", output, "--long-term", "one"), 2, "--long-term")
+    check_one_line(impasto("video", style, style, "-o", output), 5, "style.png")
+    check_one_line(impasto("video", clip, style, "-o", tmp_path / "out.avi"), 1, "out.avi")
+
+
+def test_ctrl_c_says_where_the_frames_are(impasto, clip, style, tmp_path, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "stylize", stopped)
+    layers = ("--style-layers", "conv1_1=1", "--content-layers", "conv2_1=1")
+    done = impasto("video", clip, style, "-o", tmp_path / "out.mp4", "-q", "--size", 64, "--device", "cpu", *layers)
+    assert done.returncode == 130 and "out.mp4.frames" in done.stderr and "--resume" in done.stderr
+
+
+@pytest.mark.parametrize("package", ["av", "cv2"])
+def test_a_missing_extra_is_one_line(impasto, clip, style, tmp_path, monkeypatch, package):
+    for name in ("video", "frames", "flow"):
+        monkeypatch.delitem(sys.modules, f"impasto.{name}")
+    monkeypatch.setitem(sys.modules, package, None)
+    check_one_line(impasto("video", clip, style, "-o", tmp_path / "out.mp4"), 2, "pip install 'impasto[video]'")
+
+
+def test_a_work_folder_that_was_not_filled_begins_afresh(clip, style, tmp_path):
+    whole = made(clip, style, tmp_path / "out.mp4")
+    finish(whole)
+    expected = (tmp_path / "out.mp4").read_bytes()
+    (tmp_path / "out.mp4").unlink()
+    video = made(clip, style, tmp_path / "out.mp4")
+    (video.work / "input").mkdir(parents=True)
+    video._write_manifest({})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        finish(video, resume=True)
+    assert (tmp_path / "out.mp4").read_bytes() == expected
+    shutil.rmtree(video.work, ignore_errors=True)
+    with pytest.raises(BadInput):
+        Video(tmp_path / "none.mp4", [style], tmp_path / "x.mp4", make_recipe(**KNOBS))
