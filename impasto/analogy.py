@@ -11,7 +11,7 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from impasto.images import resize
+from impasto.images import resize, size_of
 
 BLOCK = 4  # pixels of the fine picture that come from one place, squared; seams vanish in the descent
 PATCH = 5  # places of the coarse picture that are compared, squared
@@ -21,7 +21,7 @@ AT_ONCE = 512
 
 def finest_band(fine: Tensor, coarse: tuple[int, int]) -> Tensor:
     """(1, 3, H, W) -> the same shape: what is lost when the picture is made as small as `coarse` (h, w)."""
-    return fine - resize(resize(fine, coarse), (fine.shape[-2], fine.shape[-1]))
+    return fine - resize(resize(fine, coarse), size_of(fine))
 
 
 def borrowed_band(x: Tensor, size: tuple[int, int], paintings: Sequence[tuple[Tensor, tuple[int, int]]]) -> Tensor:

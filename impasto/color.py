@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from impasto.images import resize
+from impasto.images import resize, size_of
 from impasto.recipe import Recipe
 
 EPSILON = 1e-5  # least variance of an axis of colour that a match stretches: less is taken for rounding (0.8 of 255 levels)
@@ -216,7 +216,8 @@ def match_color(image: Tensor, to: Tensor, how: str, weights: Tensor | None = No
     if how == "histogram":
         return match_histogram(image, to, weights, to_weights)
     (mean, source), (to_mean, target) = moments(image, weights), moments(to, to_weights)
-    A, shift = MAPS[how](source, target), (to_mean - MAPS[how](source, target) @ mean).view(1, 3, 1, 1)
+    A = MAPS[how](source, target)
+    shift = (to_mean - A @ mean).view(1, 3, 1, 1)
     return _in_bands(lambda band: (_mixed(A, band) + shift).clamp(0, 1), image)
 
 
@@ -307,7 +308,7 @@ def recolored(image: Tensor, content: Tensor, recipe: Recipe, alpha: Tensor | No
     """
     if recipe.color == "style" or (recipe.color != "luminance" and recipe.color_when == "before"):
         return image
-    size = (image.shape[-2], image.shape[-1])
+    size = size_of(image)
     content, alpha = resize(content, size), None if alpha is None else resize(alpha, size)
     if recipe.color == "luminance":
         matched = recipe.match_light and recipe.color_when == "after"

@@ -22,16 +22,18 @@ from impasto.distances import (
     directions,
     gaussian_cost,
     moments_cost,
+    normal,
     patches_cost,
     patches_of,
     self_similarity,
     sort_places,
+    thinned,
     transport_cost,
 )
 from impasto.geometry import field_of
 from impasto.losses import gram_cost
 from impasto.nets import Conv, Net, channels, layer_name, map_size
-from impasto.recipe import CONTENT_COSTS, STYLE_COSTS, Recipe
+from impasto.recipe import CONTENT_COSTS, Recipe
 
 PATCHES = 2048  # of a painting that are searched at most
 PLACES = 1024  # between which similarities are compared at most
@@ -65,8 +67,8 @@ class StyleCost:
     cost: Callable[[Any, Any], Tensor]
 
 
-def _normal(it: Any) -> tuple[Tensor, Tensor]:
-    return it.mean, covariance(it.mean, it.gram)
+def _covariance(it: Any) -> Tensor:
+    return covariance(it.mean, it.gram)
 
 
 def _turned(it: Any) -> Tensor:
@@ -93,9 +95,9 @@ def _transport(rows: Callable[[Any], Tensor]) -> StyleCost:
 def _some_patches(it: Any) -> Tensor:
     """The painting's; of a part those in its middle."""
     if it.p is None:
-        return patches_of(it.map, PATCHES)
+        return thinned(patches_of(it.map), PATCHES)
     inner = it.p[1:-1, 1:-1].flatten()
-    return patches_of(it.map)[inner >= inner.max() / 2][:: max(1, int((inner >= inner.max() / 2).sum()) // PATCHES)]
+    return thinned(patches_of(it.map)[inner >= inner.max() / 2], PATCHES)
 
 
 def _cross(it: Any) -> Tensor:
@@ -104,19 +106,22 @@ def _cross(it: Any) -> Tensor:
 
 HOW: dict[str, StyleCost] = {
     "gram": StyleCost(("gram",), lambda it: it.gram, lambda target, it: gram_cost(target, it.gram, it.weights)),
-    "covariance": StyleCost(("gram", "mean"), lambda it: _normal(it)[1], lambda target, it: gram_cost(target, _normal(it)[1])),
+    "covariance": StyleCost(("gram", "mean"), _covariance, lambda target, it: gram_cost(target, _covariance(it))),
     "moments": StyleCost(
         ("mean", "square"),
         lambda it: (it.mean, it.square),
         lambda target, it: moments_cost(target[0], target[1], it.mean, it.square),
     ),
-    "w2": StyleCost(("gram", "mean"), _normal, lambda target, it: gaussian_cost(target[0], target[1], *_normal(it))),
+    "w2": StyleCost(
+        ("gram", "mean"),
+        lambda it: normal(it.mean, _covariance(it)),
+        lambda target, it: gaussian_cost(target, it.mean, _covariance(it)),
+    ),
     "sliced": _transport(_turned),
     "histogram": _transport(_own),
     "patches": StyleCost(("map",), _some_patches, lambda target, it: patches_cost(target, it.map, it.p)),
     "cross": StyleCost(("map", "before"), _cross, lambda target, it: cross_cost(target, _cross(it))),
 }
-assert tuple(HOW) == STYLE_COSTS
 
 
 @cache
@@ -153,13 +158,10 @@ def wants_of(recipe: Recipe, net: Net) -> dict[str, list[str]]:
     names = [x.name for x in net.layers]
     layers = sorted(recipe.style_layers, key=lambda layer: names.index(layer_name(net, layer).removesuffix(":pre")))
 
-    def reads(cost: str, n: int) -> bool:
-        return (cost != "patches" or field_of(net.layers, layer_name(net, layers[n])).stride >= COARSE) and (
-            cost != "cross" or n > 0
-        )
-
+    coarse = [layer for layer in layers if field_of(net.layers, layer_name(net, layer)).stride >= COARSE]
+    read = {"patches": coarse, "cross": layers[1:]}
     chosen = [cost for cost, weight in recipe.style_costs.items() if weight]
-    return {layer: [cost for cost in chosen if reads(cost, n)] for n, layer in enumerate(layers)}
+    return {layer: [cost for cost in chosen if layer in read.get(cost, layers)] for layer in layers}
 
 
 def kept_memory(recipe: Recipe, net: Net, size: tuple[int, int]) -> float:

@@ -6,6 +6,7 @@ What a distance between styles compares knows nothing of where things are, or (p
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -74,18 +75,32 @@ class _TraceRoot(torch.autograd.Function):
         return gradient
 
 
-def gaussian_cost(mean_S: Tensor, covariance_S: Tensor, mean_G: Tensor, covariance_G: Tensor) -> Tensor:
-    """1/n_C (|mu_S - mu_G|^2 + tr(C_S + C_G - 2 (C_S^1/2 C_G C_S^1/2)^1/2)): means (1, C), covariances (1, C, C); float64 inside.
+@dataclass(frozen=True)
+class Normal:
+    """A normal distribution: `mean` (1, C); `covariance` (1, C, C) with `ridge` (C, C) on it, and its `root`, float64."""
+
+    mean: Tensor
+    covariance: Tensor
+    ridge: Tensor
+    root: Tensor
+
+
+def normal(mean: Tensor, covariance: Tensor) -> Normal:
+    """The ridge, RIDGE of the mean variance, keeps roots and gradients finite."""
+    C = covariance.double()
+    ridge = RIDGE * C.diagonal(dim1=1, dim2=2).mean() * torch.eye(C.shape[-1]).to(C)
+    return Normal(mean, C + ridge, ridge, root(C + ridge))
+
+
+def gaussian_cost(S: Normal, mean_G: Tensor, covariance_G: Tensor) -> Tensor:
+    """1/n_C (|mu_S - mu_G|^2 + tr(C_S + C_G - 2 (C_S^1/2 C_G C_S^1/2)^1/2)): mean (1, C), covariance (1, C, C); float64 inside.
 
     The squared 2-Wasserstein distance of two normal distributions (Dowson & Landau 1982); for style first by V. Marron and
-    K. Crowson. Both covariances get RIDGE of S's mean variance on their diagonals, which keeps roots and gradients finite.
+    K. Crowson. S's ridge is on both covariances.
     """
-    C_S, C_G = covariance_S.double(), covariance_G.double()
-    ridge = RIDGE * C_S.diagonal(dim1=1, dim2=2).mean() * torch.eye(C_S.shape[-1]).to(C_S)
-    C_S, C_G = C_S + ridge, C_G + ridge
-    root_S = root(C_S)
-    traces = (C_S + C_G).diagonal(dim1=1, dim2=2).sum(-1) - 2 * trace_root(root_S @ C_G @ root_S)
-    return (((mean_S - mean_G).double().square().sum(-1) + traces).sum() / mean_G.shape[-1]).to(mean_G)
+    C_G = covariance_G.double() + S.ridge
+    traces = (S.covariance + C_G).diagonal(dim1=1, dim2=2).sum(-1) - 2 * trace_root(S.root @ C_G @ S.root)
+    return (((S.mean - mean_G).double().square().sum(-1) + traces).sum() / mean_G.shape[-1]).to(mean_G)
 
 
 @dataclass(frozen=True)
@@ -95,10 +110,15 @@ class Sorted:
     values: Tensor
     weights: Tensor
 
-    @property
+    @cached_property
     def ends(self) -> Tensor:
         """(N or 1, K + 1), float64: the share of weight up to each value, from 0."""
         return F.pad(self.weights.double().cumsum(1), (1, 0))
+
+    @cached_property
+    def sums(self) -> Tensor:
+        """(N, K + 1), float64: the weighted sum of the values up to each, from 0."""
+        return F.pad((self.weights * self.values).double().cumsum(1), (1, 0))
 
 
 def sort_places(x: Tensor, p: Tensor | None = None) -> Sorted:
@@ -110,13 +130,13 @@ def sort_places(x: Tensor, p: Tensor | None = None) -> Sorted:
 def means_between(of: Sorted, ends: Tensor) -> Tensor:
     """Shares of weight (N or 1, K + 1), rising -> (N, K): the means of the values between them, as the weights count."""
     rows = max(len(of.values), len(ends))
-    known, sums = of.ends, F.pad((of.weights * of.values).double().cumsum(1), (1, 0))
+    known = of.ends
     known, wanted = (shares.expand(rows if len(known) > 1 else len(ends), -1).contiguous() for shares in (known, ends))
     above = torch.searchsorted(known, wanted).clamp(1, known.shape[1] - 1)
     low, high = known.gather(1, above - 1), known.gather(1, above)
     share = ((wanted - low) / (high - low).clamp(min=1e-300)).clamp(0, 1)
     above, share = above.expand(rows, -1), share.expand(rows, -1)
-    integral = torch.lerp(sums.gather(1, above - 1), sums.gather(1, above), share)
+    integral = torch.lerp(of.sums.gather(1, above - 1), of.sums.gather(1, above), share)
     return (integral.diff(dim=1) / wanted.diff(dim=1).clamp(min=1e-300)).to(of.values)
 
 
@@ -134,6 +154,7 @@ def transport_cost(target: Sorted, x: Tensor, p: Tensor | None = None) -> Tensor
     return ((own.weights * (own.values - wanted).square()).sum(1) + spread).mean()
 
 
+@cache
 def directions(n_C: int, seed: int) -> Tensor:
     """(n_C, n_C): random orthonormal directions, uniform over all (QR of normal numbers)."""
     generator = torch.Generator().manual_seed(seed)
@@ -142,10 +163,14 @@ def directions(n_C: int, seed: int) -> Tensor:
     return rows.float()
 
 
-def patches_of(a: Tensor, most: int | None = None) -> Tensor:
-    """(1, C, h, w) -> (K, 9 C): its 3 x 3 patches; evenly fewer where there are more than `most`."""
-    patches = F.unfold(a, 3)[0].T
-    return patches if most is None or len(patches) <= most else patches[torch.linspace(0, len(patches) - 1, most).long()]
+def patches_of(a: Tensor) -> Tensor:
+    """(1, C, h, w) -> (K, 9 C): its 3 x 3 patches."""
+    return F.unfold(a, 3)[0].T
+
+
+def thinned(patches: Tensor, most: int) -> Tensor:
+    """(K, 9 C), evenly fewer where there are more than `most`."""
+    return patches if len(patches) <= most else patches[torch.linspace(0, len(patches) - 1, most).long()]
 
 
 def patches_cost(patches: Tensor, a: Tensor, p: Tensor | None = None) -> Tensor:

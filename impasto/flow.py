@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from impasto.color import YIQ
 from impasto.errors import MissingExtra
 
 try:
@@ -21,7 +22,6 @@ except ImportError as error:
     raise MissingExtra("OpenCV is missing: python -m pip install 'impasto[video]' brings it") from error
 
 OPENCV: str = cv2.__version__
-GREY = (0.299, 0.587, 0.114)
 CUT_SEEN, CUT_UNLIKE = 0.4, 0.15  # a scene ends where less of a frame was seen in the last, or what was seen differs by more
 
 
@@ -125,5 +125,5 @@ def _square(flow: Tensor) -> Tensor:
 
 def _grey(frame: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     """(H, W), 8 bits."""
-    grey = torch.einsum("c,chw->hw", torch.tensor(GREY), frame[0].float().cpu())
+    grey = torch.einsum("c,chw->hw", torch.tensor(YIQ[0]), frame[0].float().cpu())
     return (grey * 255).round().to(torch.uint8).numpy()

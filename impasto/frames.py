@@ -22,7 +22,7 @@ from torch import Tensor
 
 from impasto.errors import BadInput, CannotWrite, ImpastoWarning, MissingExtra
 from impasto.files import cannot_write, sha256, write_whole
-from impasto.images import MAX_PIXELS, RECORD, read_picture, resize
+from impasto.images import MAX_PIXELS, RECORD, read_picture, resize, size_of
 
 try:
     import av
@@ -71,7 +71,7 @@ def open_clip(path: Path, rate: float = 25.0) -> Clip:
         pictures = _pictures(path)
         digest = hashlib.sha256("".join(f"{it.name} {sha256(it)}\n" for it in pictures).encode()).hexdigest()
         shown = Fraction(rate).limit_denominator(1001)
-        return Clip(path, digest, _size(read_picture(pictures[0]).image), shown, 1 / shown)
+        return Clip(path, digest, size_of(read_picture(pictures[0]).image), shown, 1 / shown)
     with _opened(path) as video:
         stream = video.streams.video[0]
         if (places := stream.codec_context.width * stream.codec_context.height) > MAX_PIXELS:
@@ -188,7 +188,7 @@ def _encode(
 ) -> None:
     durations = dict(times)
     with contextlib.ExitStack() as stack:
-        output, stream, audio = _begun(stack, file, path, _size(read_picture(pictures[0]).image), clip, record)
+        output, stream, audio = _begun(stack, file, path, size_of(read_picture(pictures[0]).image), clip, record)
         packet = next(audio, None)
         for picture, (time, _) in zip(pictures, times, strict=True):
             while packet is not None and packet.dts * packet.time_base <= time * clip.time_base:
@@ -264,7 +264,3 @@ def _pictures(folder: Path) -> list[Path]:
 def _in_order(stem: str) -> list[tuple[int, str]]:
     """f9 before f10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", stem)]
-
-
-def _size(image: Tensor) -> tuple[int, int]:
-    return image.shape[-2], image.shape[-1]

@@ -95,6 +95,11 @@ def decode(data: bytes, name: str | Path, keep_hidden: bool = False) -> Picture:
         raise BadImage(f"{name} is damaged: {error or type(error).__name__}") from error
 
 
+def size_of(image: Tensor) -> tuple[int, int]:
+    """(H, W)."""
+    return image.shape[-2], image.shape[-1]
+
+
 def scaled_size(image: Tensor, longer: int) -> tuple[int, int]:
     """(H, W) of the image with its longer side `longer` and its shape kept."""
     height, width = image.shape[-2:]

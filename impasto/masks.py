@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from impasto.color import YIQ, luminance
 from impasto.errors import BadImage, BadRecipe
-from impasto.images import read_picture, resize, scaled_size
+from impasto.images import read_picture, resize, scaled_size, size_of
 from impasto.recipe import PROTECTED, Recipe
 from impasto.regions import FILE, is_made
 
-LUMINANCE = (0.299, 0.587, 0.114)  # Y of YIQ, ITU-R BT.601
 SIDE = 256  # longer side at which a picture is parted by its colours
 FAINT = 1e-3  # of a picture's area: regions smaller than that are taken for mistakes
 
@@ -66,7 +66,7 @@ def _mask(name: str, mask: str, picture: Tensor, feather: float, hashes: dict[st
     if is_made(mask):
         found = make_mask(mask, picture, feather)
     else:
-        read, hashes[name] = read_mask(Path(mask), (picture.shape[-2], picture.shape[-1]))
+        read, hashes[name] = read_mask(Path(mask), size_of(picture))
         found = soften(read, feather)
     if float(found.mean()) < FAINT:
         raise BadImage(f"the mask of the region {name} is black all over: there is nothing to paint")
@@ -82,27 +82,22 @@ def read_mask(path: Path, size: tuple[int, int]) -> tuple[Tensor, str]:
     height, width = picture.image.shape[-2:]
     if abs(height * size[1] - width * size[0]) > 1.5 * max(*size, height, width):
         raise BadImage(f"the mask {path} has {width} x {height} pixels, its picture {size[1]} x {size[0]}: another shape")
-    grey = luminance(picture.image)
+    grey = luminance(picture.image, "yiq")
     return resize(grey if picture.alpha is None else grey * picture.alpha, size), picture.sha256
-
-
-def luminance(image: Tensor) -> Tensor:
-    """(1, 3, H, W) -> (1, 1, H, W): Y."""
-    return (image * torch.tensor(LUMINANCE).to(image).view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
 def make_mask(how: str, picture: Tensor, feather: float) -> Tensor:
     """A mask of the picture's size made from it, with soft edges; made_mask says how. Raises BadRecipe."""
     if not is_made(how) or how == "rest":
         raise BadRecipe(f"the mask is {how!r}, must be light, dark or one part by colour, as k-means 1 of 3")
-    return soften(resize(made_mask(how, picture), (picture.shape[-2], picture.shape[-1])), feather)
+    return soften(resize(made_mask(how, picture), size_of(picture)), feather)
 
 
 def made_mask(how: str, image: Tensor) -> Tensor:
     """ "light", "dark" or "k-means 1 of 3" (1 is the darkest) -> where that is in the picture, small. Raises BadRecipe."""
     small = resize(image, scaled_size(image, min(SIDE, max(image.shape[-2:]))))
     if how in ("light", "dark"):
-        grey = luminance(small)
+        grey = luminance(small, "yiq")
         light = (grey > threshold(grey)).to(grey)
         return light if how == "light" else 1 - light
     which, parts = (int(word) for word in how.replace("k-means", "").split("of"))
@@ -125,7 +120,7 @@ def color_parts(image: Tensor, parts: int) -> Tensor:
     """(1, 3, H, W) -> (1, 1, H, W): the number of each pixel's cluster by k-means of its colours, the darkest first; seeded."""
     pixels = image[0].flatten(1).T.cpu().double().numpy()
     centres, labels = scipy.cluster.vq.kmeans2(pixels, parts, minit="++", seed=0, iter=30)
-    rank = np.argsort(np.argsort(centres @ np.array(LUMINANCE)))
+    rank = np.argsort(np.argsort(centres @ np.array(YIQ[0])))
     return torch.from_numpy(rank[labels].reshape(1, 1, *image.shape[-2:])).to(image.device)
 
 

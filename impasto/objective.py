@@ -10,12 +10,12 @@ from impasto.color import compared_with, seen
 from impasto.costs import HOW, similarity, unit, wants_of
 from impasto.descent import Cost
 from impasto.distances import laplacian_cost, self_similarity_cost
-from impasto.images import resize
+from impasto.images import resize, size_of
 from impasto.losses import content_cost, entry_weights, total_cost, total_variation
 from impasto.masks import NO_MASKS, Masks, place_weights
 from impasto.nets import Net, channels, map_size
 from impasto.recipe import Recipe
-from impasto.targets import Targets, make_targets, readings_of, size_of, style_sums
+from impasto.targets import Places, Targets, make_targets, places_of, readings_of, style_sums
 from impasto.tiles import Sum, Tiling, tiled_cost
 
 SILENT = 1e-12  # sum of squares of a map that is taken for silent
@@ -30,19 +30,23 @@ def make_cost(targets: Targets, recipe: Recipe, net: Net, tiling: Tiling | None 
     style_weights, which are made to sum to 1; parts of the picture by their weights and areas. A tiling changes what it takes,
     not what it is.
     """
-    content, style = _content(targets, recipe, net), _style(targets, recipe, net)
-    wheres = [part.where for part in targets.parts]
-    sums = _content_sums(targets, recipe, net) | style_sums(wants_of(recipe, net), net, targets.size, wheres)
+    wants = wants_of(recipe, net)
+    places = [places_of(wants, net, targets.size, part.where) for part in targets.parts]
+    content, style = _content(targets, recipe, net), _style(targets, places, recipe, net)
+    sums = _content_sums(targets, recipe, net) | style_sums(wants, places)
 
     def costs_from(found: Found) -> Found:
         J_content, (J_style, by_layer) = content(found), style(found)
         total = total_cost(J_content, J_style, recipe.alpha, recipe.beta)
         return {"total": total, "content": J_content, "style": J_style, **by_layer}
 
+    compared = tiled_cost(net, sums, costs_from, tiling)
+    of_edges = _laplacian(targets, recipe, net) if recipe.content_costs.get("laplacian") else None
+
     def cost(image: Tensor) -> Found:
-        costs = tiled_cost(net, sums, costs_from, tiling)(image)
-        if laplacian := recipe.content_costs.get("laplacian"):
-            edges = laplacian * _laplacian(image, targets, recipe, net)
+        costs = compared(image)
+        if of_edges is not None:
+            edges = of_edges(image)
             costs["content"], costs["total"] = costs["content"] + edges, costs["total"] + recipe.alpha * edges
         if recipe.tv:
             costs["tv"] = total_variation(image)
@@ -75,9 +79,9 @@ def costs_of(
 # Style
 
 
-def _style(targets: Targets, recipe: Recipe, net: Net) -> Callable[[Found], tuple[Tensor, Found]]:
+def _style(targets: Targets, places: Sequence[Places], recipe: Recipe, net: Net) -> Callable[[Found], tuple[Tensor, Found]]:
     """J_style out of the sums, with its layers' costs and, where there are several, its kinds'."""
-    wants, size = wants_of(recipe, net), targets.size
+    wants = wants_of(recipe, net)
     weights = {layer: _entry_weights(layer, recipe, net) for layer in wants}
     scale = {"paper": 1.0, "mean": 4.0}[recipe.style_norm]
     units = {
@@ -87,7 +91,7 @@ def _style(targets: Targets, recipe: Recipe, net: Net) -> Callable[[Found], tupl
     def style(found: Found) -> tuple[Tensor, Found]:
         terms: dict[tuple[str, str], Tensor] = {}
         for n, (part, its) in enumerate(zip(targets.parts, targets.styles, strict=True)):
-            readings = readings_of(found, wants, net, size, part.where, n, weights) if its else {}
+            readings = readings_of(found, net, targets.size, places[n], n, weights) if its else {}
             for layer, cost in units if its else ():
                 costs = [HOW[cost].cost(target[cost], readings[layer]) for target in its[layer]]
                 term = part.style_weight * part.area * units[layer, cost] * _weighted(part.shares(recipe, layer), costs)
@@ -133,6 +137,7 @@ def _content(targets: Targets, recipe: Recipe, net: Net) -> Callable[[Found], Te
     constants = {layer: _content_constant(a_C, recipe) for layer, a_C in targets.content.items()}
     of_features, of_relations = (recipe.content_costs.get(cost, 0.0) for cost in ("features", "self-similarity"))
     relations = {layer: similarity(a_C) for layer, a_C in targets.content.items() if of_relations}
+    scales = {layer: _mean_scale(targets.content[layer], recipe) * unit(net, "self-similarity", layer) for layer in relations}
 
     def content(found: Found) -> Tensor:
         terms = []
@@ -140,22 +145,22 @@ def _content(targets: Targets, recipe: Recipe, net: Net) -> Callable[[Found], Te
             if of_features:
                 terms.append(weight * (of_features * constants[layer] * found[f"content {layer}"]))
             if of_relations:
-                scale = constants[layer] * targets.content[layer].numel() * unit(net, "self-similarity", layer)
                 cost = self_similarity_cost(relations[layer], similarity(found[f"map {layer}"]))
-                terms.append(weight * of_relations * scale * cost)
+                terms.append(weight * of_relations * scales[layer] * cost)
         return _total(terms, net.convs[0].weight.new_zeros((), dtype=torch.float32))
 
     return content
 
 
-def _laplacian(image: Tensor, targets: Targets, recipe: Recipe, net: Net) -> Tensor:
-    """The cost of edges in the units of the content layers' features."""
-    scale = sum(
-        weight * _content_constant(targets.content[layer], recipe) * targets.content[layer].numel() * unit(net, "laplacian", layer)
+def _laplacian(targets: Targets, recipe: Recipe, net: Net) -> Callable[[Tensor], Tensor]:
+    """The cost of a picture's edges in the units of the content layers' features."""
+    scale = recipe.content_costs["laplacian"] * sum(
+        weight * _mean_scale(targets.content[layer], recipe) * unit(net, "laplacian", layer)
         for layer, weight in recipe.content_layers.items()
     )
     assert targets.picture is not None  # kept for this cost
-    return scale * laplacian_cost(targets.picture, image, targets.content_weights())
+    picture, weights = targets.picture, targets.content_weights()
+    return lambda image: scale * laplacian_cost(picture, image, weights)
 
 
 def _content_weights(targets: Targets, layer: str, net: Net) -> Tensor | None:
@@ -179,6 +184,11 @@ def _content_constant(a_C: Tensor, recipe: Recipe) -> float:
     if recipe.content_norm == "relative":
         return 1 / max(float(a_C.square().sum()), SILENT)
     return {"course": 1 / (4 * a_C.numel()), "paper": 0.5, "mean": 1 / a_C.numel()}[recipe.content_norm]
+
+
+def _mean_scale(a_C: Tensor, recipe: Recipe) -> float:
+    """What a mean of squares is multiplied by."""
+    return _content_constant(a_C, recipe) * a_C.numel()
 
 
 def _weighted(weights: Iterable[float], costs: Sequence[Tensor]) -> Tensor:

@@ -19,7 +19,7 @@ from impasto.color import recolored
 from impasto.descent import State, Step
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning, NoRoom
 from impasto.files import check_writable
-from impasto.images import check_format, read_picture, read_record, resize, usable_profile, write_picture
+from impasto.images import check_format, read_picture, read_record, resize, size_of, usable_profile, write_picture
 from impasto.kernels import has_winograd
 from impasto.machine import peak_memory_mb
 from impasto.masks import read_masks
@@ -270,7 +270,7 @@ class Painting:
         """What of the painting shows: what shows of the content picture; all of a texture, which has none."""
         if self.content.alpha is None or not self.recipe.has_content:
             return None
-        return resize(self.content.alpha, (image.shape[-2], image.shape[-1]))
+        return resize(self.content.alpha, size_of(image))
 
     def _write(self, path: Path, image: torch.Tensor, ended: str) -> None:
         assert self.state is not None

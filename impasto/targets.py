@@ -17,13 +17,14 @@ from impasto.costs import HOW, Reading, wants_of
 from impasto.distances import weighted_gram
 from impasto.edit import LayerEdit, pair_of
 from impasto.errors import ImpastoWarning
-from impasto.images import resize, scaled_size
+from impasto.images import resize, scaled_size, size_of
 from impasto.losses import edited_gram, gram_matrix
 from impasto.masks import FAINT, NO_MASKS, Masks, place_weights, shares
-from impasto.nets import Net, features, map_size
+from impasto.nets import Net, map_size
 from impasto.recipe import Recipe
 from impasto.tiles import Sum, Tiling, add_up
 
+Places = dict[str, Tensor | None]
 MISSED, BELOW = 0.1, 0.01  # of what a style edit asks of a pair, and of a target below 0, by its norm: from here on it is told
 
 
@@ -66,8 +67,7 @@ class Part:
 
     def shares(self, recipe: Recipe, layer: str = "") -> list[float]:
         """The weights of its paintings, in this layer where the style edit says so; they sum to 1."""
-        every = style_shares(recipe, len(self.paintings), layer) if len(self.paintings) > 1 else [1.0]
-        return every
+        return style_shares(recipe, len(self.paintings), layer) if len(self.paintings) > 1 else [1.0]
 
 
 @dataclass(frozen=True)
@@ -138,8 +138,9 @@ def _style_targets(
     size = size_of(style)
     wants = wants_of(recipe, net)
     where = None if mask is None else resize(mask, size).to(style)
-    sums = style_sums(wants, net, size, [where])
-    readings = readings_of(add_up(net, style, sums, tiling) if sums else {}, wants, net, size, where, 0)
+    places = places_of(wants, net, size, where)
+    sums = style_sums(wants, [places])
+    readings = readings_of(add_up(net, style, sums, tiling) if sums else {}, net, size, places, 0)
     targets = {layer: {cost: HOW[cost].target(it) for cost in wants[layer]} for layer, it in readings.items()}
     for layer, by_cost in targets.items():
         if "gram" in by_cost:
@@ -147,44 +148,40 @@ def _style_targets(
     return targets
 
 
-def style_sums(wants: dict[str, list[str]], net: Net, size: tuple[int, int], wheres: Sequence[Tensor | None]) -> dict[str, Sum]:
-    """The sums that the costs need, of each of some parts of a picture of this size; maps are of the whole."""
+def places_of(wants: Iterable[str], net: Net, size: tuple[int, int], where: Tensor | None) -> Places:
+    """{style layer: what each place of its map weighs for a part of a picture of this size}; None for all alike."""
+    return {layer: None if where is None else place_weights(where, map_size(net, layer, size)) for layer in wants}
+
+
+def style_sums(wants: Mapping[str, list[str]], parts: Sequence[Places]) -> dict[str, Sum]:
+    """The sums that the costs need, of each part; maps are of the whole."""
     sums: dict[str, Sum] = {}
-    layers = list(wants)
-    for n, where in enumerate(wheres):
-        for before, layer in zip([None, *layers], layers, strict=False):
-            reads = {read for cost in wants[layer] for read in HOW[cost].reads}
-            p = _place_weights(where, net, layer, size)
-            sums |= {f"{read} {layer} {n}": Sum(layer, partial(OVER_PLACES[read], p)) for read in reads & set(OVER_PLACES)}
-            if "map" in reads:
-                sums[f"map {layer}"] = Sum(layer, None)
-            if "before" in reads and before:
-                sums[f"map {before}"] = Sum(before, None)
+    for before, layer in zip([None, *wants], wants, strict=False):
+        reads = {read for cost in wants[layer] for read in HOW[cost].reads}
+        for n, places in enumerate(parts):
+            over_places = {read: partial(of, places[layer]) for read, of in OVER_PLACES.items() if read in reads}
+            sums |= {f"{read} {layer} {n}": Sum(layer, of) for read, of in over_places.items()}
+        maps = {"map": layer, "before": before}
+        sums |= {f"map {its}": Sum(its, None) for read, its in maps.items() if read in reads and its}
     return sums
 
 
 def readings_of(
-    found: dict[str, Tensor],
-    wants: dict[str, list[str]],
+    found: Mapping[str, Tensor],
     net: Net,
     size: tuple[int, int],
-    where: Tensor | None,
+    places: Places,
     n: int,
     weights: Mapping[str, Tensor | None] | None = None,
 ) -> dict[str, Reading]:
     """{layer: what the costs read of it} for part n, out of the sums."""
-    readings, layers = {}, list(wants)
-    for before, layer in zip([None, *layers], layers, strict=False):
-        p = _place_weights(where, net, layer, size)
-        places = prod(map_size(net, layer, size)) if p is None else 1
-        means = {read: found[key] / places for read in OVER_PLACES if (key := f"{read} {layer} {n}") in found}
+    readings = {}
+    for before, (layer, p) in zip([None, *places], places.items(), strict=False):
+        count = prod(map_size(net, layer, size)) if p is None else 1
+        means = {read: found[key] / count for read in OVER_PLACES if (key := f"{read} {layer} {n}") in found}
         maps = {"map": found.get(f"map {layer}"), "before": found.get(f"map {before}"), "p": p}
         readings[layer] = Reading(**means, **maps, weights=None if weights is None else weights[layer])
     return readings
-
-
-def _place_weights(where: Tensor | None, net: Net, layer: str, size: tuple[int, int]) -> Tensor | None:
-    return None if where is None else place_weights(where, map_size(net, layer, size))
 
 
 def _edited(gram: Tensor, layer: str, recipe: Recipe) -> Tensor:
@@ -214,20 +211,8 @@ def reach(gram: Tensor, target: Tensor, edit: LayerEdit) -> Iterator[tuple[str, 
 
 def activations_of(image: Tensor, layers: Iterable[str], net: Net, tiling: Tiling | None) -> dict[str, Tensor]:
     """(1, 3, H, W) -> {layer: (1, C, h, w)}, gathered from the tiles."""
-    if tiling is None:
-        return features(net, image, layers)
-    maps: dict[str, Tensor] = {}
-
-    def gather(layer: str, a: Tensor, where: tuple[slice, slice]) -> Tensor:
-        if layer not in maps:
-            maps[layer] = a.new_empty(*a.shape[:2], *map_size(net, layer, size_of(image)))
-        maps[layer][..., where[0], where[1]] = a
-        return a.new_zeros(())
-
-    sums = {layer: Sum(layer, partial(gather, layer)) for layer in layers}
-    if sums:
-        add_up(net, image, sums, tiling)
-    return maps
+    sums = {layer: Sum(layer, None) for layer in layers}
+    return add_up(net, image, sums, tiling) if sums else {}
 
 
 def style_shares(recipe: Recipe, styles: int, layer: str = "") -> list[float]:
@@ -240,8 +225,3 @@ def style_shares(recipe: Recipe, styles: int, layer: str = "") -> list[float]:
 def style_side(side: int, recipe: Recipe) -> int:
     """The longer side of a style picture beside a painting of this longer side."""
     return round(side * recipe.style_scale)
-
-
-def size_of(image: Tensor) -> tuple[int, int]:
-    """(H, W)."""
-    return image.shape[-2], image.shape[-1]

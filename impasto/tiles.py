@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from impasto.images import size_of
 from impasto.nets import Conv, Net, Pool, layer_name, lengths, preprocess, walk_layers, window
 
 
@@ -188,7 +189,7 @@ def _segments(net: Net, sums: Mapping[str, Sum], image: Tensor, tiling: Tiling) 
     """The net cut into segments, down to the deepest layer wanted, for a picture of this size."""
     names = {key: layer_name(net, s.layer) for key, s in sums.items()}
     parts = cut(net, {s.layer for s in sums.values()}, tiling.cuts)
-    segments, size = [], (image.shape[-2], image.shape[-1])
+    segments, size = [], size_of(image)
     for n, (part, side) in enumerate(zip(parts, sides(parts, tiling.side), strict=True)):
         wants: dict[str, list[str]] = {}
         for key, name in names.items():

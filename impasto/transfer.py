@@ -23,7 +23,7 @@ from impasto.color import compared_with, cost_of_light, paints_light, recolored,
 from impasto.costs import wants_of
 from impasto.descent import Cost, Optimizer, State, Step, begin, descend, moved
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
-from impasto.images import MIN_SIDE, in_profile, quantize, read_picture, resize, scaled_size, to_pillow, usable_profile
+from impasto.images import MIN_SIDE, in_profile, quantize, read_picture, resize, scaled_size, size_of, to_pillow, usable_profile
 from impasto.losses import temporal_cost
 from impasto.machine import give_back
 from impasto.masks import NO_MASKS, Masks, read_masks
@@ -32,7 +32,7 @@ from impasto.objective import make_cost
 from impasto.pictures import CALIBRATION, picture_path
 from impasto.plan import Plan, make_plan
 from impasto.recipe import Recipe, make_recipe
-from impasto.targets import make_targets, parts_of, size_of, style_side
+from impasto.targets import make_targets, parts_of, style_side
 from impasto.weights import SOURCES, Loaded, load_weights
 
 CALIBRATION_SIZE = 256

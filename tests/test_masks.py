@@ -5,11 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
+from impasto.color import luminance
 from impasto.errors import BadImage, BadRecipe
 from impasto.masks import (
     FAINT,
     color_parts,
-    luminance,
     made_mask,
     make_mask,
     place_weights,
@@ -73,7 +73,7 @@ def test_clusters_are_the_planted_colours_the_darkest_first():
     found = color_parts(image, 3)[0, 0]
     assert torch.equal(found, torch.tensor([2, 0, 1])[planted].expand(5, 8))
     assert torch.equal(made_mask("k-means 3 of 3", image), (planted == 0).expand(1, 1, 5, 8).float())
-    order = [float(luminance(image)[0, 0][found == n].mean()) for n in range(3)]
+    order = [float(luminance(image, "yiq")[0, 0][found == n].mean()) for n in range(3)]
     assert order == sorted(order)
 
 

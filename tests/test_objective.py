@@ -209,5 +209,9 @@ def test_costs_of_whole_maps_keep_memory_that_is_planned():
     assert kept["sliced"] == 32 * (4 * 48 * 64 + 7 * 12 * 16) and kept["patches"] == 120 * 7 * 12 * 16
 
 
+def test_every_style_cost_of_the_recipe_is_computed():
+    assert tuple(HOW) == STYLE_COSTS
+
+
 def test_a_net_that_was_not_measured_has_no_units():
     assert {unit(tiny_net(), cost, "conv1_1") for cost in (*HOW, *CONTENT_COSTS)} == {1.0}
