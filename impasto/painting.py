@@ -45,6 +45,12 @@ def recipe_of(path: Path) -> Recipe:
     return checked_recipe(recipe)
 
 
+def circumstances(place: Place) -> dict[str, Any]:
+    """What the bytes of a painting depend on beside its recipe, inputs and plans."""
+    versions = {name: version(name) for name in ("impasto", "torch", "pillow", "numpy", "scipy")}
+    return {"versions": versions, "place": asdict(place), "threads": torch.get_num_threads(), "winograd": has_winograd()}
+
+
 class Painting:
     """One painting, from its input files to `output`. Everything that can be wrong with them is raised here, before the work."""
 
@@ -122,8 +128,6 @@ class Painting:
         self._finish()
 
     def _planned(self, budget: float) -> list[Plan]:
-        if self.place.device != "cpu":
-            return [Plan(None, self.recipe.history) for _ in self.scales]
         plans = plan_scales(self.content.image, self.pictures, self.recipe, self.net, self.held, budget)
         if any(plan.history < self.recipe.history for plan in plans):
             said = "to fit into memory L-BFGS remembers fewer steps, which changes the picture"
@@ -222,14 +226,7 @@ class Painting:
 
     def _run(self) -> dict[str, Any]:
         """What the bytes of the painting depend on."""
-        versions = {name: version(name) for name in ("impasto", "torch", "pillow", "numpy", "scipy")}
-        how = {
-            "plans": [written(plan) for plan in self.plans],
-            "place": asdict(self.place),
-            "threads": torch.get_num_threads(),
-            "winograd": has_winograd(),
-        }
-        return {**self.identity, "versions": versions, **how}
+        return {**self.identity, "plans": [written(plan) for plan in self.plans], **circumstances(self.place)}
 
     def _resumed(self) -> State | None:
         loaded = load_checkpoint(checkpoint_path(self.output), self.identity)

@@ -204,9 +204,14 @@ def refined(x: Tensor, content: Tensor, styles: Sequence[Tensor], recipe: Recipe
 
 
 def plan_scales(content: Tensor, styles: Sequence[Tensor], recipe: Recipe, net: Net, held: float, budget: float) -> list[Plan]:
-    """The fastest way to compute each of painted_scales in `budget` bytes, of which the process has `held`. Raises NoRoom."""
+    """The fastest way to compute each of painted_scales in `budget` bytes, of which the process has `held`; whole on a GPU.
+
+    Raises NoRoom.
+    """
 
     def plan(side: int) -> Plan:
+        if net.convs[0].weight.device.type != "cpu":
+            return Plan(None, recipe.history)
         largest = max((prod(scaled_size(style, style_side(side, recipe))) for style in styles), default=0)
         return make_plan(net, recipe, scaled_size(content, side), largest, held, budget)
 

@@ -11,7 +11,6 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -25,10 +24,10 @@ from impasto.files import check_writable, make_folder, sha256, write_whole
 from impasto.flow import OPENCV, is_cut, link, long_term_weights, softened, warp, warped_error
 from impasto.frames import PYAV, check_video, open_clip, painted_size, read_frames, read_video_record, write_video
 from impasto.images import read_picture, read_record, write_picture
-from impasto.kernels import has_winograd
 from impasto.machine import peak_memory_mb
 from impasto.nets import Place
-from impasto.plan import Plan, default_budget, held_memory, read_plan, written
+from impasto.painting import circumstances
+from impasto.plan import default_budget, held_memory, read_plan, written
 from impasto.recipe import Recipe
 from impasto.transfer import Ties, check_fit, finished, make_net, plan_scales, stylize
 from impasto.weights import load_weights
@@ -113,8 +112,6 @@ class Video:
         held, budget = held_memory(self.net), max_memory or default_budget()
         self.plans = {
             name: plan_scales(blank, self.styles, kind, self.net, held, budget)
-            if self.place.device == "cpu"
-            else [Plan(None, recipe.history) for _ in kind.scales()]
             for name, kind in {"first": self.recipe_at_size, "later": self._later()}.items()
         }
         self.identity = {
@@ -336,14 +333,9 @@ class Video:
 
     def _run(self) -> dict[str, Any]:
         """What the bytes of the frames depend on."""
-        versions = {name: version(name) for name in ("impasto", "torch", "pillow", "numpy", "scipy")}
-        how = {
-            "plans": {name: [written(plan) for plan in plans] for name, plans in self.plans.items()},
-            "place": asdict(self.place),
-            "threads": torch.get_num_threads(),
-            "winograd": has_winograd(),
-        }
-        return {**self.identity, "versions": {**versions, "av": PYAV, "opencv": OPENCV}, **how}
+        found = circumstances(self.place)
+        plans = {name: [written(plan) for plan in plans] for name, plans in self.plans.items()}
+        return {**self.identity, **found, "plans": plans, "versions": {**found["versions"], "av": PYAV, "opencv": OPENCV}}
 
     def _write_manifest(self, found: dict[str, Any]) -> None:
         write_whole(self.work / MANIFEST, lambda file: file.write(json.dumps({**self._run(), **found}, indent=1).encode()))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import strategies as st
 from PIL import Image
 
 from impasto.cli import main
@@ -49,6 +50,14 @@ def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:
 def save(path: Path, image: torch.Tensor) -> Path:
     Image.fromarray((image[0] * 255).round().byte().permute(1, 2, 0).numpy()).save(path)
     return path
+
+
+def damaged(data: st.DataObject, whole: bytes) -> bytes:
+    """A file with up to six of its bytes changed."""
+    found = bytearray(whole)
+    for place, value in data.draw(st.lists(st.tuples(st.integers(0, len(found) - 1), st.integers(0, 255)), max_size=6)):
+        found[place] = value
+    return bytes(found)
 
 
 def maps(net: AnyNet, image: torch.Tensor, layers: Collection[str]) -> dict[str, torch.Tensor]:

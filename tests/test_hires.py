@@ -15,7 +15,7 @@ from PIL import Image, ImageCms
 
 from impasto.errors import BadImage, CannotWrite, ImpastoWarning, MissingExtra
 from impasto.images import check_format, in_profile, read_picture, read_record, resize, to_pillow, usable_profile, write_picture
-from tests.conftest import picture
+from tests.conftest import damaged, picture
 
 RGB = np.random.default_rng(0).integers(0, 65536, (20, 30, 3), dtype=np.uint16)
 RGBA = np.dstack([RGB, np.arange(600, dtype=np.uint16).reshape(20, 30) * 100])
@@ -165,11 +165,8 @@ def test_half_a_file_is_damaged_and_says_so_in_a_line(tmp_path, made):
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_damaged_sixteen_bits_give_a_picture_or_bad_image(tmp_path_factory, data):
-    damaged = bytearray(data.draw(st.sampled_from([png, tiff]))(RGBA[:8, :8]))
-    for place, value in data.draw(st.lists(st.tuples(st.integers(0, len(damaged) - 1), st.integers(0, 255)), max_size=6)):
-        damaged[place] = value
     path = tmp_path_factory.mktemp("fuzz") / "a"
-    path.write_bytes(bytes(damaged))
+    path.write_bytes(damaged(data, data.draw(st.sampled_from([png, tiff]))(RGBA[:8, :8])))
     try:
         image = read_picture(path).image
     except BadImage as error:

@@ -15,7 +15,7 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from impasto.errors import BadImage, CannotWrite, ImpastoWarning
 from impasto.images import check_format, quantize, read_picture, read_record, resize, scaled_size, to_pillow, write_picture
-from tests.conftest import picture
+from tests.conftest import damaged, picture
 
 RGB = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3) * 4
 EXPECTED = torch.from_numpy(RGB.astype(np.float32) / 255).permute(2, 0, 1)[None]
@@ -172,11 +172,8 @@ def test_a_pixel_and_a_line_are_pictures(tmp_path):
 def test_damaged_bytes_give_a_picture_or_bad_image(tmp_path_factory, data):
     encoded = io.BytesIO()
     to_pillow(picture(16, 16)).save(encoded, data.draw(st.sampled_from(["PNG", "JPEG", "WEBP", "TIFF", "GIF"])))
-    damaged = bytearray(encoded.getvalue())
-    for place, value in data.draw(st.lists(st.tuples(st.integers(0, len(damaged) - 1), st.integers(0, 255)), max_size=6)):
-        damaged[place] = value
     path = tmp_path_factory.mktemp("fuzz") / "a"
-    path.write_bytes(bytes(damaged))
+    path.write_bytes(damaged(data, encoded.getvalue()))
     try:
         image = read_picture(path).image
     except BadImage:
