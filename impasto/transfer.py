@@ -49,10 +49,11 @@ class Ties:
     weight: float
     pictures: tuple[tuple[Tensor, Tensor], ...]
 
-    def like(self, image: Tensor) -> "Ties":
-        """At the size and on the device of this picture."""
+    def like(self, image: Tensor, recipe: Recipe) -> "Ties":
+        """At the size and on the device of this picture, and what of them the recipe compares."""
         size = size_of(image)
-        return Ties(self.weight, tuple((resize(w, size).to(image), resize(c, size).to(image)) for w, c in self.pictures))
+        scaled = ((seen(resize(w, size), recipe), resize(c, size)) for w, c in self.pictures)
+        return Ties(self.weight, tuple((w.to(image), c.to(image)) for w, c in scaled))
 
 
 def tied_cost(cost: Cost, ties: Ties) -> Cost:
@@ -157,9 +158,9 @@ def stylize(
         give_back()  # the last scale's maps, whose places suit this one's badly
         scaled = resize(content, scaled_size(content, side))
         cost = make_cost(make_targets(scaled, styles, recipe, net, plan.tiling, masks), recipe, net, plan.tiling)
+        cost = cost if ties is None else tied_cost(cost, ties.like(scaled, recipe))
         if paints_light(recipe):
             cost = partial(cost_of_light, cost)
-        cost = cost if ties is None else tied_cost(cost, ties.like(scaled))
         if state is None:
             state = begin(first_image(scaled, recipe, picture), cost)
         elif state.x.shape != scaled.shape:

@@ -97,6 +97,8 @@ class Video:
         max_memory: float | None = None,
     ) -> None:
         self.output, self.recipe, self.motion, self.place = output, recipe, motion or Motion(), place or Place()
+        if recipe.color != "style" and recipe.color_when == "after":
+            raise BadRecipe("color_when is 'after', of a video's frames, which go on from one another, it must be before")
         self.clip = open_clip(source, rate)
         self.to_folder = output.is_dir() or not output.suffix
         self.work = output.with_name(f"{output.name}.frames")

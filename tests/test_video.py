@@ -66,6 +66,20 @@ def frames_of(video: Video, number: int = 1) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((video.work / f"pass-{number}").glob("*.png"))}
 
 
+def test_ties_are_light_alone_where_light_alone_is_painted():
+    """A start that is the tied painting is no way from it, whatever its colours; a grey one of another light is."""
+    recipe, net = make_recipe(**{**KNOBS, "coarsest": 64}, color="luminance", init="picture"), tiny_net()
+    painted, everywhere = picture(48, 64, 2), torch.ones(1, 1, 48, 64)
+    for other, far in ((painted, False), (1 - painted, True)):
+        steps = stylize(picture(48, 64), [picture(36, 28, 1)], recipe, net, picture=painted, ties=Ties(1e9, ((other, everywhere),)))
+        assert (next(steps).costs["temporal"] > 1e-3) == far
+
+
+def test_colours_that_come_in_after_painting_are_refused(clip, style, tmp_path):
+    with pytest.raises(BadRecipe, match="color_when is 'after'"):
+        made(clip, style, tmp_path / "out.mp4", color="monge", color_when="after")
+
+
 def test_a_video_is_painted_with_its_times_and_its_sound(clip, style, tmp_path):
     report = finish(made(clip, style, tmp_path / "out.mp4"))
     assert shown_times(tmp_path / "out.mp4") == shown_times(clip) and packets(tmp_path / "out.mp4") == packets(clip)
@@ -131,7 +145,7 @@ def test_the_cost_gains_the_weighted_sum_of_the_ties(net):
     assert "temporal" not in free
     torch.testing.assert_close(tied["temporal"], sum(temporal_cost(image, w, c) for w, c in pairs))
     torch.testing.assert_close(tied["total"], free["total"] + 7 * tied["temporal"])
-    smaller = Ties(7.0, pairs).like(picture(12, 16))
+    smaller = Ties(7.0, pairs).like(picture(12, 16), r)
     assert [tuple(it.shape) for it in smaller.pictures[0]] == [(1, 3, 12, 16), (1, 1, 12, 16)]
 
 
