@@ -2,6 +2,7 @@
 
 Gatys, Bethge, Hertzmann & Shechtman 2016, "Preserving Color in Neural Artistic Style Transfer" (arXiv:1606.05897), and the colour
 control of Gatys et al. 2017 (arXiv:1611.07865). All of it is computed in float64, in bands of rows.
+coloring.py says when, and where in a picture.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,9 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-
-from impasto.images import resize, size_of
-from impasto.recipe import Recipe
 
 EPSILON = 1e-5  # least variance of an axis of colour that a match stretches: less is taken for rounding (0.8 of 255 levels)
 BAND = 2**20  # pixels at a time
@@ -262,63 +260,6 @@ def _lower(covariance: Tensor, least: float = 0.0) -> Tensor:
     upper = torch.linalg.qr((axes * values.clamp(min=least).sqrt()).T).R
     lower: Tensor = (upper * torch.where(upper.diagonal() < 0, -1.0, 1.0)[:, None]).T
     return lower
-
-
-# As the recipe says
-
-
-def compared_with(
-    content: Tensor, styles: Sequence[Tensor], recipe: Recipe, alphas: Sequence[Tensor | None] | None = None
-) -> tuple[Tensor, list[Tensor]]:
-    """The pictures that G is compared with: as they are, or in the photograph's colours, or in none where only light is painted.
-
-    `alphas` are what shows of the content picture and of each style picture, which their statistics are taken of.
-    """
-    if recipe.color == "style" or recipe.color_when == "after":
-        return content, list(styles)
-    shows, *style_shows = alphas or (None,) * (1 + len(styles))
-    if recipe.color != "luminance":
-        return content, [match_color(s, content, recipe.color, w, shows) for s, w in zip(styles, style_shows, strict=True)]
-    lights = [luminance(style, recipe.color_space) for style in styles]
-    if recipe.match_light:
-        light, space = luminance(content, recipe.color_space), recipe.color_space
-        lights = [match_light(own, light, space, w, shows) for own, w in zip(lights, style_shows, strict=True)]
-    return seen(content, recipe), [grey(light, recipe.color_space) for light in lights]
-
-
-def paints_light(recipe: Recipe) -> bool:
-    """Whether only light is painted: grey pictures are compared with a grey G, and colour comes in at the end."""
-    return recipe.color == "luminance" and recipe.color_when == "before"
-
-
-def seen(image: Tensor, recipe: Recipe) -> Tensor:
-    """What of a picture is compared: its light where only light is painted, else all of it."""
-    return grey(luminance(image, recipe.color_space), recipe.color_space) if paints_light(recipe) else image
-
-
-def cost_of_light(cost: Callable[[Tensor], dict[str, Tensor]], image: Tensor) -> dict[str, Tensor]:
-    """The cost of G while only light is painted: of the mean of its channels, so that a grey start stays grey."""
-    return cost(_channel_mean(image))
-
-
-def recolored(image: Tensor, content: Tensor, recipe: Recipe, alpha: Tensor | None = None) -> Tensor:
-    """G as it is shown and saved: in the photograph's colours where these come in after painting.
-
-    `content` has any size, `alpha` is what shows of it.
-    """
-    if recipe.color == "style" or (recipe.color != "luminance" and recipe.color_when == "before"):
-        return image
-    size = size_of(image)
-    content, alpha = resize(content, size), None if alpha is None else resize(alpha, size)
-    if recipe.color == "luminance":
-        matched = recipe.match_light and recipe.color_when == "after"
-        image = _channel_mean(image) if paints_light(recipe) else image
-        return keep_color(image, content, recipe.color_space, matched=matched, weights=alpha)
-    return match_color(image, content, recipe.color, alpha if recipe.has_content else None, alpha)
-
-
-def _channel_mean(image: Tensor) -> Tensor:
-    return image.mean(1, keepdim=True).expand_as(image)
 
 
 def _mixed(matrix: Tensor | Sequence[Sequence[float]], image: Tensor) -> Tensor:

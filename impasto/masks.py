@@ -4,7 +4,7 @@ Masks are (1, 1, H, W) in [0, 1]. Guides after Gatys et al. 2017, "Controlling P
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +26,15 @@ FAINT = 1e-3  # of a picture's area: regions smaller than that are taken for mis
 
 @dataclass(frozen=True)
 class Masks:
-    """Of each region, by name, the mask of the photograph and, where it has one, of its painting; the hashes of those read."""
+    """Of each region, by name, the mask of the photograph and, where it has one, of its painting; the hashes of those read.
+
+    `matched` are the numbers of the paintings of a region with colours of its own before painting, behind the given ones.
+    """
 
     content: Mapping[str, Tensor]
     style: Mapping[str, Tensor]
     hashes: Mapping[str, str]
+    matched: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 NO_MASKS = Masks({}, {}, {})
@@ -39,17 +43,28 @@ NO_MASKS = Masks({}, {}, {})
 def read_masks(recipe: Recipe, content: Tensor, styles: Sequence[Tensor]) -> Masks:
     """The masks of the recipe's regions for these pictures. Raises BadImage, BadRecipe for one that is missing or empty."""
     hashes: dict[str, str] = {}
-    found, style = {}, {}
-    for name, region in recipe.all_regions().items():
-        if region.mask != "rest":
-            found[name] = _mask(name, region.mask, content, region.feather, hashes)
+    found, style, matched, behind = content_masks(recipe, content, hashes), {}, {}, len(styles)
+    for name, region in recipe.regions.items():
+        paintings = region.paintings(len(styles))
+        if region.style_mask and len(paintings) > 1:
+            raise BadRecipe(f"the region {name} has a style_mask and no style, the number of its painting, from 1 to {len(styles)}")
         if region.style_mask:
-            painting = styles[(region.style or 1) - 1]
-            style[name] = _mask(f"{name}, style", region.style_mask, painting, region.feather, hashes)
+            style[name] = _mask(f"{name}, style", region.style_mask, styles[paintings[0]], region.feather, hashes)
+        if region.color and {recipe.before(region.color), recipe.before(recipe.color)} != {"style"}:
+            matched[name] = range(behind, behind + len(paintings))
+            behind += len(paintings)
+    return Masks(found, style, hashes, matched)
+
+
+def content_masks(recipe: Recipe, content: Tensor, hashes: dict[str, str] | None = None) -> dict[str, Tensor]:
+    """The masks of the photograph; the `hashes` of those read are entered."""
+    kept = {} if hashes is None else hashes
+    regions = recipe.all_regions()
+    found = {name: _mask(name, it.mask, content, it.feather, kept) for name, it in regions.items() if it.mask != "rest"}
     if PROTECTED in found:  # which nothing else may have
         others = {name: mask * (1 - found[PROTECTED]) for name, mask in found.items() if name != PROTECTED}
         found = {**others, PROTECTED: found[PROTECTED]}
-    return Masks({**found, **_rest(recipe, found, content)}, style, hashes)
+    return {**found, **_rest(recipe, found, content)}
 
 
 def _rest(recipe: Recipe, found: Mapping[str, Tensor], content: Tensor) -> dict[str, Tensor]:

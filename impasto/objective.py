@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from impasto.color import compared_with, seen
+from impasto.coloring import compared_with, seen
 from impasto.costs import HOW, similarity, unit, wants_of
 from impasto.descent import Cost
 from impasto.distances import laplacian_cost, self_similarity_cost
@@ -67,7 +67,7 @@ def costs_of(
     alphas: Sequence[Tensor | None] | None = None,
 ) -> dict[str, float]:
     """The costs of a painting (1, 3, H, W), as stylize reports them at its size."""
-    content, styles = compared_with(content, styles, recipe, alphas)
+    content, styles = compared_with(content, styles, recipe, alphas, masks)
     image = seen(image, recipe)
     device = net.convs[0].weight.device
     image, content, styles = image.to(device), content.to(device), [style.to(device) for style in styles]

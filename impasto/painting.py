@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from impasto.checkpoint import checkpoint_path, load_checkpoint, remove_checkpoint, save_checkpoint
-from impasto.color import recolored
+from impasto.coloring import recolored
 from impasto.descent import State, Step
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning, NoRoom
 from impasto.files import check_writable
@@ -115,7 +115,7 @@ class Painting:
                 for step in self._stylize(seconds and seconds - (time.monotonic() - begun)):
                     self.state = step.state
                     if save_every and step.i % save_every == 0:
-                        shown = recolored(step.image, self.content.image, self.recipe, self.content.alpha)
+                        shown = recolored(step.image, self.content.image, self.recipe, self.content.alpha, self.masks)
                         self._write(self.output.with_stem(f"{self.output.stem}-{step.i:04d}"), shown, "on its way")
                     keeper.keep()
                     yield step
@@ -257,7 +257,8 @@ class Painting:
 
     def _write_final(self, path: Path, ended: str) -> None:
         assert self.state is not None
-        self._write(path, finished(self.state.x, self.content.image, self.recipe, self.bits, self.content.alpha), ended)
+        image = finished(self.state.x, self.content.image, self.recipe, self.bits, self.content.alpha, self.masks)
+        self._write(path, image, ended)
 
     def _spare_inputs(self, path: Path) -> None:
         if any(_same_file(path, given) for given in self.inputs):

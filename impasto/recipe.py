@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from impasto.edit import StyleEdit, fields_at
 from impasto.errors import BadRecipe
-from impasto.regions import FILE, MaskName, Region, Regions, is_made
+from impasto.regions import FILE, MaskName, Region, Regions, Rule, is_made
 
 # Layer -> number of channels n_C of the layers that carry style, and the layer that carries content.
 STYLE_LAYERS = {
@@ -41,6 +41,7 @@ def parse_numbers(value: Any) -> Any:
 
 PROTECTED = "protected"  # the name of the region that --protect makes
 SPARED: dict[str, Any] = {"style_weight": 0.03, "content_weight": 6.0}  # by eye: still brushed, in its own colours
+SPARED_AFTER: Rule = "style"
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 LayerWeights = Annotated[dict[str, Weight], BeforeValidator(parse_weights)]
 Numbers = Annotated[tuple[Weight, ...], BeforeValidator(parse_numbers)]
@@ -81,7 +82,9 @@ class Recipe(BaseModel):
     content_costs: LayerWeights = Field(
         {"features": 1.0}, description=f"what is compared of the photograph, with weights: {', '.join(CONTENT_COSTS)}"
     )
-    regions: Regions = Field({}, description="a file of regions: parts of the photograph, each with its mask, painting, weights")
+    regions: Regions = Field(
+        {}, description="a file of regions: parts of the photograph, each with mask, painting, weights, colours"
+    )
     protect: MaskName = Field("", description="a mask, white where the photograph is to stay recognisable, as a face")
     content_norm: Literal["course", "paper", "mean", "relative"] = Field(
         "mean", description="sum of squares times 1/(4 n_H n_W n_C), 1/2, 1/(n_H n_W n_C) or 1/sum a_C^2"
@@ -97,7 +100,7 @@ class Recipe(BaseModel):
     strokes: float = Field(
         0.0, ge=0, le=2, description="how much of the painting's finest detail comes in with each finer scale, where it looks alike"
     )
-    color: Literal["style", "luminance", "cholesky", "pca", "monge", "histogram"] = Field(
+    color: Rule = Field(
         "style", description="whose colours: the style's, or the photograph's by luminance, a linear match or histograms"
     )
     color_when: Literal["before", "after"] = Field(
@@ -141,9 +144,33 @@ class Recipe(BaseModel):
             raise ValueError(f"style_edit changes {', '.join(unknown)}, the style layers are {', '.join(self.style_layers)}")
         return self
 
+    @model_validator(mode="after")
+    def _colors_of_regions(self) -> "Recipe":
+        for name, region in self.regions.items():
+            if region.color == "luminance" and not self.has_content:
+                raise ValueError(f"the region {name} has color luminance, and without a content cost there is no photograph")
+            if region.color not in (None, "luminance") and self.paints_light:
+                said = f"the region {name} has color {region.color}, and color=luminance paints none before painting"
+                raise ValueError(f"{said}: color_when must be after")
+        return self
+
+    @property
+    def paints_light(self) -> bool:
+        """Whether only light is painted: grey pictures are compared with a grey G, and colour comes in at the end."""
+        return self.color == "luminance" and self.color_when == "before"
+
+    def comes_after(self, rule: Rule) -> bool:
+        """Whether colours by this rule come in when the painting is done; the chroma of the photograph always does."""
+        return rule == "luminance" or (rule != "style" and self.color_when == "after")
+
+    def before(self, rule: Rule) -> Rule:
+        """The rule by which style pictures are recoloured before painting, where this one is asked for."""
+        return "style" if self.comes_after(rule) else rule
+
     def all_regions(self) -> dict[str, Region]:
         """The regions, with what is to be protected as one of them."""
-        spared = {PROTECTED: Region(mask=self.protect, **SPARED)} if self.protect else {}
+        color = SPARED_AFTER if self.comes_after(self.color) else None
+        spared = {PROTECTED: Region(mask=self.protect, color=color, **SPARED)} if self.protect else {}
         return {**self.regions, **spared}
 
     def mask_files(self) -> list[Path]:

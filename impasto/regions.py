@@ -6,13 +6,14 @@ A file of regions is TOML, a table a region; docs/regions.md explains it. masks.
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from impasto.errors import BadRecipe
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Rule = Literal["style", "luminance", "cholesky", "pca", "monge", "histogram"]  # whose colours, and how they are kept
 MADE = re.compile(r"light|dark|rest|k-means \d+ of \d+")  # masks that are made, not read
 FILE = "a file"  # what the record says of a mask that was read: paths are nobody's business, its hash is recorded
 
@@ -26,10 +27,11 @@ MaskName = Annotated[str, PlainSerializer(lambda mask: mask if not mask or is_ma
 
 
 class Region(BaseModel):
-    """A part of the photograph: where it is, which painting it is painted like, and how much style and content count there.
+    """A part of the photograph: where it is, which painting it is painted like, how much style and content count, whose colours.
 
     `mask` and `style_mask` are files, white where the region is, or made from the picture. `style` is the painting's number, from
-    1; all of them unless given. `feather` is the width of the masks' soft edge over the longer side.
+    1; all of them unless given. `color` is the recipe's unless given. `feather` is the width of the masks' soft edge over the
+    longer side.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,7 +41,12 @@ class Region(BaseModel):
     style_mask: MaskName = ""
     style_weight: Weight = 1.0
     content_weight: Weight = 1.0
+    color: Rule | None = None
     feather: Annotated[float, Field(ge=0, le=0.5)] = 0.01
+
+    def paintings(self, styles: int) -> tuple[int, ...]:
+        """The numbers of its paintings among so many, from 0."""
+        return tuple(range(styles)) if self.style is None else (self.style - 1,)
 
 
 def read_regions(value: Any) -> Any:

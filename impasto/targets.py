@@ -91,15 +91,19 @@ class Targets:
 
 
 def parts_of(content: Tensor, styles: int, recipe: Recipe, masks: Masks) -> tuple[Part, ...]:
-    """The parts of a content picture at its size: the regions, and what is left of it; where regions overlap they share."""
-    everything = tuple((n, None) for n in range(styles))
+    """The parts of a content picture at its size: the regions, and what is left of it; where regions overlap they share.
+
+    `styles` counts the paintings behind the given ones too.
+    """
+    given = styles - sum(map(len, masks.matched.values()))
+    everything = tuple((n, None) for n in range(given))
     if not masks.content:
         return (Part(None, 1.0, 1.0, everything),)
     size = size_of(content)
     where = shares({name: resize(mask, size).to(content) for name, mask in masks.content.items()})
     parts = []
     for name, region in recipe.all_regions().items():
-        paintings = everything if region.style is None else ((region.style - 1, masks.style.get(name)),)
+        paintings = tuple((n, masks.style.get(name)) for n in masks.matched.get(name, region.paintings(given)))
         parts.append(Part(where[name], region.style_weight, region.content_weight, paintings))
     left = Part((1 - sum(where.values(), torch.zeros(()).to(content))).clamp(min=0), 1.0, 1.0, everything)
     return (*parts, left) if left.area > FAINT else tuple(parts)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from impasto import canvas
 from impasto.analogy import borrowed_band, finest_band
-from impasto.color import compared_with, cost_of_light, paints_light, recolored, seen
+from impasto.coloring import compared_with, cost_of_light, recolored, seen
 from impasto.costs import wants_of
 from impasto.descent import Cost, Optimizer, State, Step, begin, descend, moved
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
@@ -143,7 +143,7 @@ def stylize(
     masks = read_masks(recipe, content, styles) if masks is None else masks
     scales = painted_scales(content, recipe)
     clock = _Clock(scales, seconds)
-    content, styles = compared_with(content, styles, recipe, alphas)
+    content, styles = compared_with(content, styles, recipe, alphas, masks)
     picture = None if picture is None else seen(picture, recipe)
     device = net.convs[0].weight.device
     content, styles = content.to(device), [style.to(device) for style in styles]
@@ -159,7 +159,7 @@ def stylize(
         scaled = resize(content, scaled_size(content, side))
         cost = make_cost(make_targets(scaled, styles, recipe, net, plan.tiling, masks), recipe, net, plan.tiling)
         cost = cost if ties is None else tied_cost(cost, ties.like(scaled, recipe))
-        if paints_light(recipe):
+        if recipe.paints_light:
             cost = partial(cost_of_light, cost)
         if state is None:
             state = begin(first_image(scaled, recipe, picture), cost)
@@ -250,12 +250,14 @@ def first_image(content: Tensor, recipe: Recipe, picture: Tensor | None = None) 
     return torch.lerp(content if picture is None else resize(picture, size_of(content)), noise, recipe.init_noise)
 
 
-def finished(image: Tensor, content: Tensor, recipe: Recipe, bits: int = 8, alpha: Tensor | None = None) -> Tensor:
+def finished(
+    image: Tensor, content: Tensor, recipe: Recipe, bits: int = 8, alpha: Tensor | None = None, masks: Masks | None = None
+) -> Tensor:
     """A Step's image as it is saved: at the size and in the colours asked for, in 256 levels or those of 16 bits.
 
-    `alpha` is what shows of the content picture.
+    `alpha` is what shows of the content picture, `masks` are those of the recipe's regions, made unless given.
     """
-    return quantize(recolored(resize(image, scaled_size(content, recipe.size)), content, recipe, alpha), bits)
+    return quantize(recolored(resize(image, scaled_size(content, recipe.size)), content, recipe, alpha, masks), bits)
 
 
 class _Clock:

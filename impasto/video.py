@@ -97,8 +97,7 @@ class Video:
         max_memory: float | None = None,
     ) -> None:
         self.output, self.recipe, self.motion, self.place = output, recipe, motion or Motion(), place or Place()
-        if recipe.color != "style" and recipe.color_when == "after":
-            raise BadRecipe("color_when is 'after', of a video's frames, which go on from one another, it must be before")
+        _check_colors(recipe)
         self.clip = open_clip(source, rate)
         self.to_folder = output.is_dir() or not output.suffix
         self.work = output.with_name(f"{output.name}.frames")
@@ -353,6 +352,16 @@ class Video:
 
     def _input(self, i: int) -> Tensor:
         return read_picture(self.work / "input" / f"{self.frames[i]['name']}.png").image
+
+
+def _check_colors(recipe: Recipe) -> None:
+    """Raise BadRecipe for colours that come in after painting, since the next frame would go on from them."""
+    if recipe.comes_after(recipe.color) and not recipe.paints_light:
+        raise BadRecipe("color_when is 'after', of a video's frames, which go on from one another, it must be before")
+    for name, region in recipe.regions.items():
+        if region.color == "luminance" and not recipe.paints_light:
+            said = f"the region {name} has color luminance, which comes in after painting"
+            raise BadRecipe(f"{said}: a video's frames go on from one another")
 
 
 def _is_ours(folder: Path) -> bool:

@@ -12,7 +12,6 @@ from impasto.color import (
     MAPS,
     SPACES,
     XYZ,
-    compared_with,
     encoded,
     grey,
     keep_color,
@@ -23,10 +22,9 @@ from impasto.color import (
     match_light,
     moments,
     oklab,
-    recolored,
-    seen,
     yiq,
 )
+from impasto.coloring import compared_with, recolored, seen
 from impasto.descent import Step
 from impasto.errors import BadRecipe
 from impasto.images import quantize, read_picture, resize, to_pillow
