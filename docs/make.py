@@ -1,6 +1,6 @@
-"""The pictures of docs/lens.md, dream.md and video.md, from the bundled pictures: python -m docs.make [PART...] where docs/ is.
+"""The pictures of docs/lens.md, dream.md, video.md and regions.md, from the bundled ones: python -m docs.make [PART...].
 
-Parts are sheets, controls, evolution, page, dreams and film; all unless named. The page needs Playwright and Debian's Chromium.
+Parts are sheets, controls, evolution, page, dreams, film and colors; all unless named. Run it where docs/ is. The page needs Playwright and Debian's Chromium.
 """
 
 import sys
@@ -22,7 +22,8 @@ from impasto.lens.scan import scan
 from impasto.lens.sheet import project_picture, sheet
 from impasto.nets import INPUTS, Net, build_net, preprocess
 from impasto.pictures import picture_path
-from impasto.recipe import make_recipe
+from impasto.recipe import Recipe, make_recipe
+from impasto.transfer import finished, make_net, stylize
 from impasto.video import Video
 from impasto.weights import load_weights
 from tests.nets_of_your_own import Block
@@ -137,7 +138,24 @@ def film(folder: Path) -> None:
     save(row([to_pillow(image) for image in found], 4), "video/still")
 
 
+def colors(_: Path) -> None:
+    """The astronaut in the painting's colours, in its own, and in its own as a palette, before a sky in the painting's."""
+    images = [read_picture(picture_path(name)).image for name in ("astronaut", "van-gogh-auvers")]
+    regions: dict[str, dict[str, str]] = {"background": {"mask": "k-means 3 of 3"}, "figure": {"mask": "rest"}}
+    found = []
+    for rule in ("style", "luminance", "monge"):
+        regions["figure"]["color"] = rule
+        found.append(painted(*images, make_recipe(size=256, regions=regions)))
+    save(row(found, 4), "regions/colors")
+
+
 # What the parts have in common
+
+
+def painted(content: Tensor, style: Tensor, recipe: Recipe) -> Image.Image:
+    """The finished picture."""
+    *_, last = stylize(content, [style], recipe, make_net(recipe))
+    return to_pillow(finished(last.image, content, recipe))
 
 
 def known(name: str) -> Net:
@@ -179,7 +197,7 @@ def save(picture: Image.Image, name: str, width: int | None = None) -> None:
     print(DOCS / f"{name}.webp", picture.size)
 
 
-PARTS: dict[str, Callable[[Path], None]] = {it.__name__: it for it in (sheets, controls, evolution, page, dreams, film)}
+PARTS: dict[str, Callable[[Path], None]] = {it.__name__: it for it in (sheets, controls, evolution, page, dreams, film, colors)}
 
 
 def make(parts: Iterable[str]) -> None:

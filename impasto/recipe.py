@@ -41,7 +41,7 @@ def parse_numbers(value: Any) -> Any:
 
 PROTECTED = "protected"  # the name of the region that --protect makes
 SPARED: dict[str, Any] = {"style_weight": 0.03, "content_weight": 6.0}  # by eye: still brushed, in its own colours
-SPARED_AFTER: Rule = "style"
+SPARED_AFTER: Rule = "luminance"  # where other colours come in after painting, by measurement: bench/LOG.md
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 LayerWeights = Annotated[dict[str, Weight], BeforeValidator(parse_weights)]
 Numbers = Annotated[tuple[Weight, ...], BeforeValidator(parse_numbers)]

@@ -356,7 +356,7 @@ class Video:
 
 def _check_colors(recipe: Recipe) -> None:
     """Raise BadRecipe for colours that come in after painting, since the next frame would go on from them."""
-    if recipe.comes_after(recipe.color) and not recipe.paints_light:
+    if recipe.color_when == "after" and {recipe.color, *(it.color for it in recipe.regions.values())} - {"style", None}:
         raise BadRecipe("color_when is 'after', of a video's frames, which go on from one another, it must be before")
     for name, region in recipe.regions.items():
         if region.color == "luminance" and not recipe.paints_light:

@@ -13,7 +13,6 @@ from impasto.color import (
     SPACES,
     XYZ,
     encoded,
-    grey,
     keep_color,
     lab,
     linear,
@@ -24,19 +23,8 @@ from impasto.color import (
     oklab,
     yiq,
 )
-from impasto.coloring import compared_with, recolored, seen
-from impasto.descent import Step
-from impasto.errors import BadRecipe
-from impasto.images import quantize, read_picture, resize, to_pillow
-from impasto.objective import costs_of
-from impasto.recipe import Recipe, make_recipe
-from impasto.transfer import finished, paint, stylize
-from tests.conftest import picture, tiny_net
-from tests.test_hires import p3
-
-LAYERS = {"style_layers": {"conv1_1": 0.5, "conv2_1": 2.0}, "content_layers": {"conv2_1": 1.0}}
-CONTENT, STYLE = picture(24, 32), picture(40, 30, 1)
-RULES = ["luminance", *MAPS, "histogram"]
+from impasto.images import quantize
+from tests.conftest import picture
 
 
 def colors(*rgb: float) -> torch.Tensor:
@@ -50,14 +38,6 @@ def muted(height: int, width: int, seed: int) -> torch.Tensor:
 
 def mask(height: int, width: int) -> torch.Tensor:
     return torch.linspace(0, 1, width).expand(1, 1, height, width).clone()
-
-
-def recipe(**knobs) -> Recipe:
-    return make_recipe("course", **{**LAYERS, "size": 48, "coarsest": 24, "steps": 6, "fine_steps": 4, "init_noise": 0, **knobs})
-
-
-def painted(**knobs) -> list[Step]:
-    return list(stylize(CONTENT, [STYLE], recipe(**knobs), tiny_net()))
 
 
 # Spaces
@@ -308,127 +288,3 @@ def test_an_axis_with_little_variance_is_not_stretched_beyond_bounds():
     S, T = torch.diag(torch.tensor([1e-2, 1e-12, 0.0], dtype=torch.float64)), torch.eye(3, dtype=torch.float64) / 20
     for how in MAPS:
         assert MAPS[how](S, T).abs().max() < (1 / 20 / EPSILON) ** 0.5 * 1.001
-
-
-# In a painting
-
-
-def test_style_keeps_all_as_it_is():
-    content, styles = compared_with(CONTENT, [STYLE], recipe())
-    assert content is CONTENT and styles[0] is STYLE and recolored(STYLE, CONTENT, recipe()) is STYLE
-
-
-@pytest.mark.parametrize("how", [*MAPS, "histogram"])
-def test_before_the_style_pictures_are_recoloured_and_after_the_painting_is(how):
-    before, after = (recipe(color=how, color_when=when) for when in ("before", "after"))
-    content, (style,) = compared_with(CONTENT, [STYLE], before)
-    assert content is CONTENT and torch.equal(style, match_color(STYLE, CONTENT, how))
-    assert recolored(STYLE, CONTENT, before) is STYLE and compared_with(CONTENT, [STYLE], after)[1][0] is STYLE
-    assert torch.equal(recolored(STYLE, CONTENT, after), match_color(STYLE, resize(CONTENT, (40, 30)), how))
-
-
-@pytest.mark.parametrize("space", SPACES)
-def test_luminance_before_compares_grey_pictures_and_brings_the_chroma_back(space):
-    r = recipe(color="luminance", color_space=space)
-    content, (style,) = compared_with(CONTENT, [STYLE], r)
-    for it, own in ((content, CONTENT), (style, STYLE)):
-        torch.testing.assert_close(it, it.mean(1, keepdim=True).expand_as(it), atol=1e-6, rtol=0)
-        assert it.shape == own.shape
-    torch.testing.assert_close(luminance(content, space), luminance(CONTENT, space), atol=1e-5 * SPACES[space].white, rtol=0)
-    _, (unmatched,) = compared_with(CONTENT, [STYLE], recipe(color="luminance", color_space=space, match_light=False))
-    torch.testing.assert_close(unmatched, grey(luminance(STYLE, space), space))
-    G = painted(color="luminance", color_space=space)[-1].image
-    kept = recolored(G, CONTENT, r)
-    torch.testing.assert_close(luminance(kept, space), luminance(G, space), atol=1e-4 * SPACES[space].white, rtol=0)
-
-
-def test_colours_change_what_is_painted_before_and_not_what_is_painted_after():
-    plain = painted()[-1].image
-    for rule in RULES:
-        assert not torch.equal(painted(color=rule, color_when="before")[-1].image, plain), rule
-        assert torch.equal(painted(color=rule, color_when="after")[-1].image, plain), rule
-
-
-@pytest.mark.parametrize("rule", [*MAPS, "histogram"])
-def test_a_painting_recoloured_after_has_the_photographs_statistics(rule):
-    r = recipe(color=rule, color_when="after")
-    saved = finished(painted(color=rule, color_when="after")[-1].image, CONTENT, r)
-    wanted = resize(CONTENT, (36, 48))
-    (mean, covariance), (to_mean, to_covariance) = moments(saved), moments(wanted)
-    torch.testing.assert_close(mean, to_mean, atol=0.01, rtol=0)
-    torch.testing.assert_close(covariance.diagonal(), to_covariance.diagonal(), atol=0.002, rtol=0.1)
-
-
-def test_the_costs_are_those_of_the_saved_picture():
-    """Before: what the descent ended with, but for rounding. After: those of a picture whose colours the descent did not choose."""
-    net = tiny_net()
-    for rule in RULES:
-        r = recipe(color=rule, color_when="before")
-        last = painted(color=rule, color_when="before")[-1]
-        costs = costs_of(finished(last.image, CONTENT, r), CONTENT, [STYLE], r, net)
-        assert costs["total"] == pytest.approx(last.costs["total"], rel=0.05), rule
-        r = recipe(color=rule, color_when="after")
-        saved = finished(painted()[-1].image, CONTENT, r)
-        assert costs_of(saved, CONTENT, [STYLE], r, net) == costs_of(saved, CONTENT, [STYLE], recipe(), net)
-
-
-@pytest.mark.parametrize("space", SPACES)
-def test_luminance_before_costs_the_light_of_the_saved_picture(space):
-    r, net = recipe(color="luminance", color_space=space), tiny_net()
-    last = painted(color="luminance", color_space=space)[-1]
-    torch.testing.assert_close(last.image, last.image[:, :1].expand_as(last.image), atol=1e-5, rtol=0)
-    saved = finished(last.image, CONTENT, r)
-    content, styles = compared_with(CONTENT, [STYLE], r)
-    costs = costs_of(saved, CONTENT, [STYLE], r, net)
-    assert costs == costs_of(seen(saved, r), content, styles, recipe(), net)
-    assert costs["total"] == pytest.approx(last.costs["total"], rel=0.05)
-
-
-def test_what_does_not_show_has_no_colours():
-    """Hidden places of content and style hold anything; what is compared and shown stays the same."""
-    w, style_w = mask(24, 32).round(), mask(40, 30).round()
-    junk = torch.where(w > 0, CONTENT, torch.rand(1, 3, 24, 32))
-    style_junk = torch.where(style_w > 0, STYLE, torch.rand(1, 3, 40, 30))
-    for rule in [*MAPS, "histogram"]:
-        clean, dirty = (
-            compared_with(c, [s], recipe(color=rule), [w, style_w])[1][0][..., 15:]
-            for c, s in ((CONTENT, STYLE), (junk, style_junk))
-        )
-        torch.testing.assert_close(clean, dirty, atol=1e-6, rtol=0)
-        after = recipe(color=rule, color_when="after")
-        clean, dirty = (recolored(it, it_2, after, w)[..., 16:] for it, it_2 in ((CONTENT, CONTENT), (junk, junk)))
-        torch.testing.assert_close(clean, dirty, atol=1e-6, rtol=0)
-
-
-def test_a_texture_can_be_matched_and_has_no_photograph_for_its_chroma():
-    with pytest.raises(BadRecipe, match="no photograph to take colours from"):
-        make_recipe("texture", color="luminance")
-    r = make_recipe("texture", color="monge", color_when="after", style_layers={"conv1_1": 1.0}, size=40, coarsest=40, steps=3)
-    alpha = mask(40, 30)
-    *_, last = stylize(STYLE, [STYLE], r, tiny_net(), alphas=[alpha, alpha])
-    found = moments(recolored(last.image, STYLE, r, alpha))
-    torch.testing.assert_close(found[0], moments(resize(STYLE, (40, 30)), alpha)[0], atol=0.02, rtol=0)
-
-
-def test_paint_has_the_knobs_and_keeps_a_profile(monkeypatch):
-    """As painted and recoloured by hand; the Pillow image carries the photograph's profile when asked to."""
-    monkeypatch.setattr("impasto.transfer.make_net", lambda _: tiny_net())
-    photo, style = to_pillow(CONTENT), to_pillow(STYLE)
-    photo.putalpha(200)
-    photo.info["icc_profile"] = p3()
-    knobs = {**LAYERS, "size": 32, "coarsest": 32, "steps": 3, "color": "luminance", "color_when": "after"}
-    with_profile = paint(photo, [style], "course", keep_profile=True, **knobs)
-    plain = paint(photo, [style], "course", **knobs)
-    read = read_picture(photo)
-    *_, last = stylize(read.image, [quantize(STYLE)], make_recipe("course", **knobs), tiny_net())
-    expected = to_pillow(finished(last.image, read.image, make_recipe("course", **knobs)), read.alpha)
-    assert np.array_equal(plain, expected) and plain.mode == "RGBA" and "icc_profile" not in plain.info
-    assert with_profile.info["icc_profile"] == p3() and not np.array_equal(with_profile, plain)
-    off = 255 * (read_picture(with_profile).image - read_picture(plain).image).abs().flatten()
-    assert off.quantile(0.99) < 2.5 and off.mean() < 0.5, "near black 8 bits of another gamut are coarser"
-
-
-def test_an_unknown_rule_is_one_line():
-    for knob in ("color", "color_when", "color_space"):
-        with pytest.raises(BadRecipe, match=f"{knob} is 'sepia'"):
-            make_recipe(**{knob: "sepia"})

@@ -64,6 +64,13 @@ def betas(files, *values: str) -> Grid:
 # What is to be painted
 
 
+def test_regions_with_their_colours_are_shared(files):
+    regions = {"sky": {"mask": "light", "color": "monge"}}
+    grid = make_grid(files[:2], ["color-when", "before", "after"], [], {**KNOBS, "regions": regions})
+    assert [cell.recipe.regions["sky"].color for cell in grid.cells.values()] == ["monge", "monge"]
+    assert len({name_of(cell) for cell in grid.cells.values()}) == 2
+
+
 def test_two_knobs_are_crossed_and_the_rest_is_shared(files):
     grid = make_grid(files[:2], ["beta", "5", "15"], ["style-scale", "0.5", "1", "2"], KNOBS)
     assert list(grid.cells) == [(r, c) for r in (1, 2) for c in (1, 2, 3)]

@@ -131,6 +131,13 @@ def test_two_rests_an_empty_mask_and_a_missing_one_are_said(tmp_path):
     assert FAINT < 0.01
 
 
+def test_a_part_of_a_painting_asks_for_the_painting():
+    recipe = make_recipe(regions={"sky": {"mask": "light", "style_mask": "dark"}})
+    assert set(read_masks(recipe, CONTENT, [STYLE]).style) == {"sky"}
+    with pytest.raises(BadRecipe, match="sky has a style_mask and no style, the number of its painting, from 1 to 2"):
+        read_masks(recipe, CONTENT, [STYLE, STYLE])
+
+
 def test_the_record_names_no_file_and_asks_for_it_again(tmp_path):
     mask = write(tmp_path / "sky.png", left_half())
     recipe = make_recipe(regions={"sky": {"mask": mask}, "land": {"mask": "dark"}}, protect=mask)
@@ -156,6 +163,7 @@ def test_masks_in_a_file_of_regions_lie_beside_it(tmp_path):
         ("[sky]\n", "regions.sky.mask"),
         ('[sky]\nmask = "x.png"\nstyle = 0\n', "regions.sky.style"),
         ('[sky]\nmask = "x.png"\ncolour = 1\n', "colour"),
+        ('[sky]\nmask = "x.png"\ncolor = "sepia"\n', "regions.sky.color is 'sepia'"),
         ("sky = 3\n", "regions.sky"),
         ("[sky\n", "cannot read the regions"),
         ('[protected]\nmask = "dark"\n', "cannot be called protected"),

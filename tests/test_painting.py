@@ -409,6 +409,22 @@ def test_a_painting_with_regions_is_known_by_its_masks_and_resumed_to_the_same_b
     assert not made(files, **knobs).is_finished()  # another mask, another painting
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_region_with_its_own_colours_resumes_to_the_same_bytes_and_carries_them(files, when, monkeypatch):
+    knobs = masked(files)
+    knobs["regions"]["left"]["color"] = "monge"
+    monkeypatch.setitem(KNOBS, "regions", knobs["regions"])
+    monkeypatch.setitem(KNOBS, "color_when", when)
+    whole = finish(made(files))
+    assert recipe_of(files[2]).regions["left"].color == "monge"
+    files[2].unlink()
+    interrupted(files, 7)
+    painting = made(files)
+    assert finish(painting, resume=True) == whole
+    costs, ended = painting.report()["costs"]["total"], painting.state.costs["total"]
+    assert costs == pytest.approx(ended, rel=0.05) if when == "before" else costs > ended
+
+
 def test_a_mask_is_not_painted_over(files):
     knobs = masked(files)
     with pytest.raises(CannotWrite, match="one of the pictures to paint from"):

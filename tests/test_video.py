@@ -78,6 +78,20 @@ def test_ties_are_light_alone_where_light_alone_is_painted():
 def test_colours_that_come_in_after_painting_are_refused(clip, style, tmp_path):
     with pytest.raises(BadRecipe, match="color_when is 'after'"):
         made(clip, style, tmp_path / "out.mp4", color="monge", color_when="after")
+    for knobs, said in (({}, "region sky has color luminance, which comes in after"), ({"color_when": "after"}, "color_when is")):
+        rule = "luminance" if not knobs else "monge"
+        with pytest.raises(BadRecipe, match=said):
+            made(clip, style, tmp_path / "out.mp4", regions={"sky": {"mask": "light", "color": rule}}, **knobs)
+
+
+def test_a_region_of_a_video_has_its_own_colours(style, tmp_path):
+    (tmp_path / "in").mkdir()
+    for n, frame in enumerate(moving(2)):
+        save(tmp_path / "in" / f"{n}.png", frame)
+    for name, color in (("plain", None), ("monge", "monge")):
+        finish(made(tmp_path / "in", style, tmp_path / name, regions={"sky": {"mask": "light", "color": color}}))
+    plain, own = (read_picture(tmp_path / name / "1.png").image for name in ("plain", "monge"))
+    assert not torch.equal(plain, own) and recipe_of(tmp_path / "monge" / "1.png").regions["sky"].color == "monge"
 
 
 def test_a_video_is_painted_with_its_times_and_its_sound(clip, style, tmp_path):
