@@ -1,6 +1,7 @@
 """The pictures of docs/lens.md, dream.md, video.md and regions.md, from the bundled ones: python -m docs.make [PART...].
 
-Parts are sheets, controls, evolution, page, dreams, film and colors; all unless named. Run it where docs/ is. The page needs Playwright and Debian's Chromium.
+Parts are sheets, controls, evolution, page, dreams, film and colors; all unless named. Run it where docs/ is. The page needs
+Playwright and Debian's Chromium.
 """
 
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from bench.video import WAYS, write_clip
@@ -36,6 +37,8 @@ DREAMS = {  # random.seed(0), then random.sample of four of the layer's channels
     "conv4": (71, 144, 48, 128),
     "conv5": (75, 158, 50, 37),
 }
+HEAD = (76, 2, 156, 96)  # of the astronaut at 256 px
+BODY = [(0, 256), (10, 160), (62, 116), (84, 88), (140, 88), (160, 110), (184, 150), (256, 170), (256, 256)]
 STEPS = (0, 30, 300, 1000)  # of the training that the evolution shows
 
 
@@ -138,14 +141,17 @@ def film(folder: Path) -> None:
     save(row([to_pillow(image) for image in found], 4), "video/still")
 
 
-def colors(_: Path) -> None:
-    """The astronaut in the painting's colours, in its own, and in its own as a palette, before a sky in the painting's."""
-    images = [read_picture(picture_path(name)).image for name in ("astronaut", "van-gogh-auvers")]
-    regions: dict[str, dict[str, str]] = {"background": {"mask": "k-means 3 of 3"}, "figure": {"mask": "rest"}}
+def colors(folder: Path) -> None:
+    """Drafts of the astronaut in the painting's colours, in its own, and in its own as a palette, before a painted sky."""
+    content, style = (read_picture(picture_path(name)).image for name in ("astronaut", "van-gogh-auvers"))
+    figure = Image.new("L", (256, 256))
+    ImageDraw.Draw(figure).ellipse(HEAD, 255)
+    ImageDraw.Draw(figure).polygon(BODY, 255)
+    figure.save(folder / "figure.png")
     found = []
     for rule in ("style", "luminance", "monge"):
-        regions["figure"]["color"] = rule
-        found.append(painted(*images, make_recipe(size=256, regions=regions)))
+        regions = {"figure": {"mask": str(folder / "figure.png"), "color": rule}, "background": {"mask": "rest"}}
+        found.append(painted(content, style, make_recipe(size=256, quality="draft", regions=regions)))
     save(row(found, 4), "regions/colors")
 
 

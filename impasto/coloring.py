@@ -74,21 +74,25 @@ def recolored(image: Tensor, content: Tensor, recipe: Recipe, alpha: Tensor | No
     size = size_of(image)
     if recipe.paints_light:
         return keep_color(_channel_mean(image), resize(content, size), recipe.color_space)
-    rules = {name: region.color for name, region in recipe.all_regions().items() if region.color}
-    if not any(map(recipe.comes_after, (recipe.color, *rules.values()))):
-        return image
-    if rules:
-        found = content_masks(recipe, content) if masks is None else masks.content
-        where = shares({name: resize(mask, size).to(image) for name, mask in found.items()})
-    content, alpha = resize(content, size), None if alpha is None else resize(alpha, size)
-    if not rules:
-        return _recolored(image, content, recipe.color, recipe, None, alpha)
-    parts = [(where[name], rule) for name, rule in rules.items()]
-    left = (1 - torch.stack([w for w, _ in parts]).sum(0)).clamp(min=0)
-    changed = image
-    for w, rule in ((w, rule) for w, rule in (*parts, (left, recipe.color)) if recipe.comes_after(rule)):
-        changed = changed + w * (_recolored(image, content, rule, recipe, w, alpha) - image)
-    return changed.clamp(0, 1)
+    parts = _parts_after(image, content, recipe, masks)
+    content, alpha = resize(content, size), None if alpha is None else resize(alpha, size).to(image)
+    found = image
+    for rule, where in parts:
+        changed = _recolored(image, content, rule, recipe, where, alpha)
+        found = changed if where is None else found + where * (changed - image)
+    return found.clamp(0, 1) if parts else image
+
+
+def _parts_after(image: Tensor, content: Tensor, recipe: Recipe, masks: Masks | None) -> list[tuple[Rule, Tensor | None]]:
+    """The rules that come in after painting, each with its part of the picture; the recipe's with all that has none of its own."""
+    own = {name: region.color for name, region in recipe.all_regions().items() if region.color}
+    if not own or not any(map(recipe.comes_after, (recipe.color, *own.values()))):
+        return [(recipe.color, None)] if recipe.comes_after(recipe.color) else []
+    found = content_masks(recipe, content) if masks is None else masks.content
+    where = shares({name: resize(mask, size_of(image)).to(image) for name, mask in found.items()})
+    left = (1 - torch.stack([where[name] for name in own]).sum(0)).clamp(min=0)
+    parts = [*((rule, where[name]) for name, rule in own.items()), (recipe.color, left)]
+    return [(rule, part) for rule, part in parts if recipe.comes_after(rule)]
 
 
 def _recolored(image: Tensor, content: Tensor, rule: Rule, recipe: Recipe, where: Tensor | None, alpha: Tensor | None) -> Tensor:
