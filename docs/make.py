@@ -1,7 +1,7 @@
-"""The pictures of docs/lens.md, dream.md, video.md and regions.md, from the bundled ones: python -m docs.make [PART...].
+"""The docs' pictures of what the lens shows, of dreams, videos, regions and presets: python -m docs.make [PART...]
 
-Parts are sheets, controls, evolution, page, dreams, film and colors; all unless named. Run it where docs/ is. The page needs
-Playwright and Debian's Chromium.
+Parts are sheets, controls, evolution, page, dreams, film, colors and presets; all unless named. Run it where docs/ is; the page
+needs Playwright and Debian's Chromium.
 """
 
 import sys
@@ -155,6 +155,21 @@ def colors(folder: Path) -> None:
     save(row(found, 4), "regions/colors")
 
 
+def presets(_: Path) -> None:
+    """The astronaut after van Gogh by other programs' recipes; where steps are given they are fewer than the preset's."""
+    content, style = (read_picture(picture_path(name)).image for name in ("astronaut", "van-gogh-auvers"))
+    steps: dict[str, dict[str, int]] = {
+        "neural-style": {"steps": 300},
+        "crowsonkb": {"steps": 300, "fine_steps": 150},
+        "spst": {"steps": 150},
+        "strotss": {},
+        "mrf": {},
+    }
+    save(
+        row([painted(content, style, make_recipe(name, size=256, **its)) for name, its in steps.items()], 4), "presets/others", 1000
+    )
+
+
 # What the parts have in common
 
 
@@ -203,7 +218,9 @@ def save(picture: Image.Image, name: str, width: int | None = None) -> None:
     print(DOCS / f"{name}.webp", picture.size)
 
 
-PARTS: dict[str, Callable[[Path], None]] = {it.__name__: it for it in (sheets, controls, evolution, page, dreams, film, colors)}
+PARTS: dict[str, Callable[[Path], None]] = {
+    it.__name__: it for it in (sheets, controls, evolution, page, dreams, film, colors, presets)
+}
 
 
 def make(parts: Iterable[str]) -> None:

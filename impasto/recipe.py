@@ -357,7 +357,7 @@ PRESETS: dict[str, tuple[Callable[[str], dict[str, Any]], dict[str, Any]]] = {
     # After Li & Wand 2016 (arXiv:1601.04589): pieces of the painting, in two layers, coarse to fine.
     "mrf": (
         _by_shares(1.0, (0, 0, 0.5, 0.5, 0)),
-        {"beta": 5.0, "style_costs": {"patches": 1.0}, "falloff": 0.5, "coarsest": 96, "steps": 60, "fine_steps": 60},
+        {"beta": 1.0, "style_costs": {"patches": 1.0}, "falloff": 0.5, "coarsest": 96, "steps": 60, "fine_steps": 60},
     ),
     # Style and no content (arXiv:1505.07376). At 128 px there are so few places that they would come back in their order.
     "texture": (
