@@ -35,5 +35,5 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(PIP) --editable '.[dev,hires,video]'
+	$(PIP) --editable '.[dev,hires,studio,video]'
 	touch $@
