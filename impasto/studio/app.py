@@ -39,13 +39,7 @@ TYPES = {
     ".webp": "image/webp",
     ".png": "image/png",
     ".jpg": "image/jpeg",
-}
-    ".html": "text/html",
-    ".css": "text/css",
-    ".js": "text/javascript",
-    ".webp": "image/webp",
-    ".png": "image/png",
-    ".jpg": "image/jpeg",
+    ".svg": "image/svg+xml",
 }
 KEEP = {"cache-control": "private, max-age=86400"}
 
