@@ -1,0 +1,73 @@
+// The shell: where one is (#paint, #gallery, #gallery/JOB, #lens, #lens/style/JOB), what holds everywhere, and pictures from outside.
+
+import { html, render, useEffect, useState } from "./vendor/htm-preact.js";
+import { bring, change, start, studio, useStudio } from "./state.js";
+import { Gallery } from "./gallery.js";
+import { Lens } from "./lens.js";
+import { Paint } from "./paint.js";
+import { percent, running } from "./jobs.js";
+
+const VIEWS = { paint: ["Paint", Paint], gallery: ["Gallery", Gallery], lens: ["Lens", Lens] };
+const place = () => location.hash.slice(1).split("/");
+
+function usePlace() {
+  const [at, go] = useState(place());
+  useEffect(() => {
+    const moved = () => go(place());
+    window.addEventListener("hashchange", moved);
+    return () => window.removeEventListener("hashchange", moved);
+  }, []);
+  return at;
+}
+
+function App() {
+  const { recipe, denied, lost, notice, jobs } = useStudio();
+  const [name, ...rest] = usePlace();
+  const [said, View] = VIEWS[name] ?? VIEWS.paint;
+  const job = running(jobs);
+  useEffect(() => { document.title = `${job ? `${percent(job)} % ` : ""}Impasto studio`; });
+  return html`
+    <header>
+      <h1><a href="#paint">Impasto studio</a></h1>
+      <nav aria-label="Views"><ul>${Object.entries(VIEWS).map(([it, [text]]) => html`
+        <li><a href="#${it}" aria-current=${text === said ? "page" : undefined}>${text}</a></li>`)}</ul></nav>
+    </header>
+    ${lost && html`<p class="band" role="status">The studio does not answer; trying again.</p>`}
+    ${notice && html`<${Notice} ...${notice} />`}
+    ${denied ? html`<${Denied} />` : recipe ? html`<${View} at=${rest} />` : html`<main><p class="empty">${lost ? "" : "Opening the studio."}</p></main>`}
+    <${Spoken} jobs=${jobs} />`;
+}
+
+function Denied() {
+  return html`<main class="plain"><h2>This browser has no key to the studio</h2>
+    <p>When the studio starts it prints an address with a key, like http://127.0.0.1:8000/?key=… Open that address here: it lets this browser in.</p></main>`;
+}
+
+function Notice({ text, action }) {
+  const close = () => change({ notice: null });
+  return html`<div class="band" role="alert"><span>${text}</span>
+    ${action && html`<button onClick=${() => { close(); action.run(); }}>${action.label}</button>`}
+    <button onClick=${close} aria-label="Close this message">Close</button></div>`;
+}
+
+// For those who hear the page: how far it is in quarters, and how it ended.
+function Spoken({ jobs }) {
+  const job = running(jobs), last = jobs.find((it) => it.state === "finished" || it.state === "failed");
+  const said = job ? `${job.name}: ${25 * Math.floor(percent(job) / 25)} percent painted` : last ? `${last.name}: ${last.state}` : "";
+  return html`<p class="unseen" role="status" aria-live="polite">${said}</p>`;
+}
+
+const isFile = (event) => event.dataTransfer?.types.includes("Files");
+
+document.addEventListener("dragover", (event) => { if (isFile(event)) event.preventDefault(); });
+document.addEventListener("drop", (event) => {
+  if (!isFile(event) || event.defaultPrevented) return;
+  event.preventDefault();
+  bring(event.dataTransfer.files);
+});
+document.addEventListener("paste", (event) => {
+  if (event.clipboardData.files.length && studio.recipe) bring(event.clipboardData.files);
+});
+
+render(html`<${App} />`, document.getElementById("studio"));
+start();

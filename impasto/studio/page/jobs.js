@@ -1,0 +1,86 @@
+// What can be said of a job and done with it, wherever it is shown.
+
+import { html, useState } from "./vendor/htm-preact.js";
+import { jobUrl, pictureUrl } from "./api.js";
+import { actOn, paintAgain, pictureOf, removeJob, studio } from "./state.js";
+
+export const running = (jobs) => jobs.find((it) => it.state === "running") ?? jobs.find((it) => it.state === "paused");
+export const isOpen = (job) => job.state !== "finished" && job.state !== "cancelled";
+export const isPicture = (job) => job.kind === "painting" || job.kind === "grid";
+export const percent = (job) => (job.step ? Math.floor((100 * job.step.i) / job.step.of) : 0);
+
+export function seconds(left) {
+  if (left < 90) return `${Math.max(1, Math.round(left))} s`;
+  return left < 5400 ? `${Math.round(left / 60)} min` : `${(left / 3600).toFixed(1)} h`;
+}
+
+const STATES = {
+  queued: "waiting", paused: "paused", finished: "finished", failed: "failed", cancelled: "cancelled",
+  unfinished: "not finished: the studio stopped meanwhile",
+};
+
+// "step 12 of 90, at 256 px, 40 s left"
+export function told(job) {
+  const { step, state } = job;
+  const at = step && `step ${step.i} of ${step.of}${isPicture(job) && step.scale ? `, at ${step.scale} px` : ""}`;
+  if (state !== "running") return isOpen(job) && at ? `${STATES[state]}, ${at}` : STATES[state];
+  if (!step) return "starting";
+  return [at, step.left !== null && `${seconds(step.left)} left`, step.message].filter(Boolean).join(", ");
+}
+
+// The picture of a job as it is now; null when there is none yet.
+export function jobPicture(job) {
+  if (job.state === "finished") return isPicture(job) ? jobUrl(job.id) : null;
+  return job.preview ? `${jobUrl(job.id, "preview")}?n=${job.preview}` : job.picture ? jobUrl(job.id) : null;
+}
+
+export function Thumb({ job }) {
+  const from = job.asked.content ?? job.asked.styles?.[0] ?? job.asked.picture;
+  const url = isPicture(job) && (job.picture || job.state === "finished") ? `${jobUrl(job.id, "small")}?n=${job.preview}` : pictureOf(from) ? pictureUrl(from, "small") : null;
+  return url ? html`<img class="thumb" src=${url} alt="" loading="lazy" />` : html`<span class="thumb" />`;
+}
+
+// What a job was painted from and can be compared with: [{name, url}].
+export function comparable(job) {
+  const { content, styles = [] } = job.asked;
+  const from = [[content, "photograph"], ...styles.map((id) => [id, "painting"])].map(([id, what]) => [pictureOf(id), what]).filter(([it]) => it);
+  const earlier = studio.jobs.filter((it) => it.id !== job.id && it.kind === "painting" && it.state === "finished").slice(0, 60);
+  return [
+    ...from.map(([it, what]) => ({ name: `${what}: ${it.name}`, url: pictureUrl(it.id) })),
+    ...earlier.map((it) => ({ name: `painted: ${it.name}, ${when(it.created)}`, url: jobUrl(it.id) })),
+  ];
+}
+
+export const when = (created) => new Date(created).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+
+const ACTIONS = {
+  queued: ["cancel"], running: ["pause", "cancel"], paused: ["resume", "cancel"], unfinished: ["resume", "remove"],
+  failed: ["resume", "again", "remove"], cancelled: ["again", "remove"], finished: ["again"],
+};
+const BUTTONS = {
+  pause: ["Pause", (job) => actOn(job, "pause")], resume: ["Resume", (job) => actOn(job, "resume")], cancel: ["Cancel", (job) => actOn(job, "cancel")],
+  again: ["Do it again", paintAgain], remove: ["Remove", removeJob],
+};
+
+export function JobButtons({ job }) {
+  return html`<div class="buttons">${ACTIONS[job.state].map((it) => html`
+    <button key=${it} onClick=${() => BUTTONS[it][1](job)} aria-label="${BUTTONS[it][0]}: ${job.name}">${BUTTONS[it][0]}</button>`)}</div>`;
+}
+
+// A button that asks before it does what cannot be undone.
+export function Sure({ text, sure, run }) {
+  const [asking, ask] = useState(false);
+  if (!asking) return html`<button key="first" onClick=${() => ask(true)}>${text}</button>`;
+  return html`<span class="buttons" key="second" role="group" aria-label=${sure}><span>${sure}</span>
+    <button class="danger" ref=${(it) => it?.focus()} onClick=${run}>${text}</button><button onClick=${() => ask(false)}>Keep</button></span>`;
+}
+
+export function JobRow({ job, current, show }) {
+  const text = html`<${Thumb} job=${job} /><span><strong>${job.name}</strong><span class="said">${told(job)}</span>
+    ${job.error && html`<span class="problem">${job.error}</span>`}</span>`;
+  return html`<li class="job ${current ? "current" : ""}">
+    ${show ? html`<button class="open" aria-pressed=${current} onClick=${() => show(job)}>${text}</button>` : html`<div class="open">${text}</div>`}
+    <${JobButtons} job=${job} />
+    ${job.state === "running" && html`<progress max="100" value=${percent(job)} aria-label="How far ${job.name} is" />`}
+  </li>`;
+}

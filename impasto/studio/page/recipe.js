@@ -1,0 +1,123 @@
+// What a form holds, what its knobs stand at, and what is asked of the studio. Nothing here draws.
+
+export const emptyForm = () => ({
+  content: null, styles: [], start: null, // styles: [{id, weight}]
+  preset: "impasto", knobs: {}, // only those that were changed; numbers as they were typed
+  protect: "", regions: [], // regions: [{name, mask, ...}]
+  rows: { knob: "", values: [] }, columns: { knob: "", values: [] },
+});
+
+// Knobs that have a place of their own in the form, and no line in its lists.
+export const PLACED = ["preset", "style_weights", "style_edit", "regions", "protect", "changes"];
+
+const LABELS = {
+  beta: "Style strength", alpha: "Photograph strength", size: "Size", quality: "Quality", seed: "Seed", tv: "Smoothness", color: "Colours",
+  style_scale: "Stroke size", lr: "Step size", init: "Start from", content_costs: "Content costs",
+};
+export const label = (name) => LABELS[name] ?? name[0].toUpperCase() + name.slice(1).replaceAll("_", " ");
+
+export const GROUPS = {
+  main: "Main", style: "Style and content", colour: "Colour", frame: "Start and frame", descent: "How it is painted", network: "The net that looks",
+};
+
+// The value that a knob has while nobody changes it.
+export function standard(recipe, preset, field) {
+  return recipe.presets[preset]?.[field.name] ?? field.default;
+}
+
+const short = (value) => (typeof value === "number" ? String(Number(value.toPrecision(4))) : String(value));
+
+// A value as one types it: {"gram": 1, "w2": 0.5} -> "gram=1,w2=0.5".
+export function typed(value) {
+  if (Array.isArray(value)) return value.map(short).join(",");
+  if (value && typeof value === "object") return Object.entries(value).map(([name, it]) => `${name}=${typeof it === "object" ? JSON.stringify(it) : short(it)}`).join(",");
+  return value === null || value === undefined ? "" : short(value);
+}
+
+const same = (a, b) => JSON.stringify(sorted(a)) === JSON.stringify(sorted(b));
+const sorted = (value) => (value && typeof value === "object" && !Array.isArray(value) ? Object.fromEntries(Object.entries(value).sort()) : value);
+
+// The knobs of a whole recipe that differ from its preset's.
+export function changed(whole, recipe) {
+  const differ = recipe.fields.filter((it) => it.name !== "preset" && it.name in whole && !same(whole[it.name], standard(recipe, whole.preset, it)));
+  return Object.fromEntries(differ.map((it) => [it.name, whole[it.name]]));
+}
+
+const isNumber = (field) => field.kind === "int" || field.kind === "float";
+
+// What the studio is asked for; throws with a plain sentence when the form lacks something.
+export function asked(form, recipe, kind = "painting") {
+  const gives = (axis) => [form.rows, form.columns].some((it) => kind === "grid" && it.knob === axis && it.values.length);
+  if (!form.content && form.preset !== "texture" && !gives("contents")) throw new Error("Choose a photograph first.");
+  if (!form.styles.length && form.preset !== "inversion" && !gives("styles")) throw new Error("Choose a painting first, for its style.");
+  const fields = Object.fromEntries(recipe.fields.map((it) => [it.name, it]));
+  const knobs = Object.fromEntries(Object.entries(form.knobs).map(([name, value]) => [name, isNumber(fields[name]) ? Number(value) : value]));
+  const weights = form.styles.map((it) => Number(it.weight));
+  if (weights.some((it) => it !== weights[0])) knobs.style_weights = weights;
+  const axis = ({ knob, values }) => (knob && values.length ? [knob, ...values] : []);
+  return {
+    kind, styles: form.styles.map((it) => it.id), preset: form.preset, knobs,
+    ...(form.content && { content: form.content }),
+    ...(form.start && form.knobs.init === "picture" && { start: form.start }),
+    ...(form.protect && { protect: form.protect }),
+    ...(form.regions.length && { regions: Object.fromEntries(form.regions.map(({ name, ...region }) => [name, regionAsked(region)])) }),
+    ...(kind === "grid" && { rows: axis(form.rows), columns: axis(form.columns) }),
+  };
+}
+
+const regionAsked = ({ mask, color, style_mask: styleMask, ...numbers }) => ({
+  mask, ...(color && { color }), ...(styleMask && { style_mask: styleMask }),
+  ...Object.fromEntries(Object.entries(numbers).filter(([, it]) => it !== "" && it !== null).map(([name, it]) => [name, Number(it)])),
+});
+
+// The form that asked for a job.
+export function fromAsked(job) {
+  const { styles = [], knobs = {}, regions = {}, rows = [], columns = [], ...rest } = job.asked;
+  const { style_weights: weights, ...others } = knobs;
+  const axis = ([knob = "", ...values]) => ({ knob, values });
+  return {
+    ...emptyForm(), content: rest.content ?? null, start: rest.start ?? null, preset: rest.preset ?? "impasto", protect: rest.protect ?? "",
+    knobs: others, styles: styles.map((id, n) => ({ id, weight: weights?.[n] ?? 1 })),
+    regions: Object.entries(regions).map(([name, region]) => ({ name, ...region })), rows: axis(rows), columns: axis(columns),
+  };
+}
+
+// The form of a picture that Impasto painted. Masks from files are not in its record: those regions are left out.
+export function fromRecord({ recipe: whole, content, styles }, recipe) {
+  const { regions = {}, protect = "", style_weights: weights, ...knobs } = changed(whole, recipe);
+  const made = (mask) => /^(light|dark|rest|k-means \d+ of \d+)$/.test(mask);
+  return {
+    ...emptyForm(), content, preset: whole.preset, knobs, protect: made(protect) ? protect : "",
+    styles: styles.map((id, n) => ({ id, weight: weights?.[n] ?? 1 })).filter((it) => it.id),
+    regions: Object.entries(regions).filter(([, it]) => made(it.mask)).map(([name, it]) => ({ name, ...it, style_mask: made(it.style_mask) ? it.style_mask : "" })),
+  };
+}
+
+// A style edit as lines: [{layer, part: "units" | "pairs", key: "17", gain, weight}], and what else it has, in words.
+export function editLines(styleEdit = {}) {
+  return Object.entries(styleEdit).flatMap(([layer, { units = {}, pairs = {}, ...rest }]) => [
+    ...Object.entries(units).map(([key, it]) => ({ layer, part: "units", key, ...parted(it) })),
+    ...Object.entries(pairs).map(([key, it]) => ({ layer, part: "pairs", key, ...parted(it) })),
+    ...Object.entries(rest).map(([key, it]) => ({ layer, part: null, key, said: typed(it) })),
+  ]);
+}
+
+const parted = (it) => (typeof it === "number" ? { gain: it, weight: 1 } : { gain: it.gain ?? 1, weight: it.weight ?? 1 });
+
+export function withoutLine(styleEdit, { layer, part, key }) {
+  const copy = structuredClone(styleEdit);
+  delete (part ? copy[layer][part] : copy[layer])[key];
+  if (part && !Object.keys(copy[layer][part]).length) delete copy[layer][part];
+  if (!Object.keys(copy[layer]).length) delete copy[layer];
+  return copy;
+}
+
+export function withMarks(styleEdit = {}, marks) {
+  const copy = structuredClone(styleEdit);
+  for (const { layer, i, j, gain, weight } of marks) {
+    const part = i === j ? "units" : "pairs", key = i === j ? `${i}` : `${i}&${j}`;
+    copy[layer] ??= {};
+    copy[layer][part] = { ...copy[layer][part], [key]: weight === 1 ? gain : { gain, weight } };
+  }
+  return copy;
+}
