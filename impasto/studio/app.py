@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoError, NoRoom
 from impasto.files import sha256, write_whole
@@ -231,15 +232,8 @@ class Studio:
         if self.streams >= MOST_STREAMS:
             return JSONResponse({"error": "too many pages are open"}, 503)
         seen = request.headers.get("last-event-id", request.query_params.get("since", ""))
-        return StreamingResponse(self._counted(seen), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
-
-    async def _counted(self, seen: str) -> AsyncIterator[str]:
-        self.streams += 1
-        try:
-            async for event in self.events.since(seen, {"version": version("impasto"), "folder": str(self.store.folder)}):
-                yield event
-        finally:
-            self.streams -= 1
+        hello = {"version": version("impasto"), "folder": str(self.store.folder)}
+        return _Stream(self, self.events.since(seen, hello))
 
     async def about(self, _request: Request) -> Response:
         """Of the studio itself."""
@@ -283,6 +277,21 @@ class Studio:
         await work
         self.decoder.close()
         self.store.close()
+
+
+class _Stream(StreamingResponse):
+    """Events, counted from the first byte until the connection is gone."""
+
+    def __init__(self, studio: Studio, events: AsyncIterator[str]) -> None:
+        super().__init__(events, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+        self.studio = studio
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.studio.streams += 1
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.studio.streams -= 1
 
 
 def make_app(studio: Studio) -> Starlette:
