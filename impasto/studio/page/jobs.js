@@ -59,7 +59,7 @@ const ACTIONS = {
 };
 const BUTTONS = {
   pause: ["Pause", (job) => actOn(job, "pause")], resume: ["Resume", (job) => actOn(job, "resume")], cancel: ["Cancel", (job) => actOn(job, "cancel")],
-  again: ["Do it again", paintAgain], remove: ["Remove", removeJob],
+  again: ["Paint again", paintAgain], remove: ["Remove", removeJob],
 };
 
 export function JobButtons({ job }) {
@@ -70,9 +70,10 @@ export function JobButtons({ job }) {
 // A button that asks before it does what cannot be undone.
 export function Sure({ text, sure, run }) {
   const [asking, ask] = useState(false);
+  const act = () => { ask(false); run(); };
   if (!asking) return html`<button key="first" onClick=${() => ask(true)}>${text}</button>`;
   return html`<span class="buttons" key="second" role="group" aria-label=${sure}><span>${sure}</span>
-    <button class="danger" ref=${(it) => it?.focus()} onClick=${run}>${text}</button><button onClick=${() => ask(false)}>Keep</button></span>`;
+    <button class="danger" ref=${(it) => it?.focus()} onClick=${act}>${text}</button><button onClick=${() => ask(false)}>Keep</button></span>`;
 }
 
 export function JobRow({ job, current, show }) {

@@ -5,7 +5,7 @@ import { get, pictureUrl, post } from "./api.js";
 import { addJob, attempt, change, edit, studio, tell, useStudio } from "./state.js";
 import { standard, withMarks } from "./recipe.js";
 import { JobRow, isOpen } from "./jobs.js";
-import { Dialog, Picker } from "./pictures.js";
+import { Dialog, Options, Picker } from "./pictures.js";
 
 const isLens = (job) => job.kind === "style" || job.kind === "atlas";
 
@@ -48,7 +48,7 @@ function NewAtlas({ close }) {
     close();
   });
   return html`<${Dialog} title="Make an atlas" close=${close} kind="wide">
-    <label>Net <select value=${net} onChange=${(event) => choose(event.target.value)}>${nets.map((it) => html`<option key=${it}>${it}</option>`)}</select></label>
+    <label>Net <select value=${net} onChange=${(event) => choose(event.target.value)}><${Options} names=${nets} /></select></label>
     <p class="hint">Of which pictures? ${chosen.length ? `${chosen.length} chosen.` : "All of the studio’s, while none is chosen."}</p>
     <div class="choose" role="group" aria-label="Pictures">${pictures.map((it) => html`<button key=${it.id} aria-pressed=${chosen.includes(it.id)} onClick=${() => flip(it.id)}>
       <img src=${pictureUrl(it.id, "small")} alt=${it.name} title=${it.name} loading="lazy" /></button>`)}</div>

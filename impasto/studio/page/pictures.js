@@ -12,6 +12,8 @@ export function Dialog({ title, close, kind = "", children }) {
     ${children}</dialog>`;
 }
 
+export const Options = ({ names }) => names.map((it) => html`<option key=${it} value=${it}>${it}</option>`);
+
 // A place for pictures, with all the ways to fill it.
 export function Drop({ title, hint, place, many, children }) {
   const [over, enter] = useState(false), [picking, pick] = useState(false), input = useRef(null);
@@ -22,7 +24,7 @@ export function Drop({ title, hint, place, many, children }) {
   };
   return html`<section class="drop ${over ? "over" : ""}" aria-label=${title} onDragOver=${() => enter(true)} onDragLeave=${() => enter(false)} onDrop=${drop}>
     <h3>${title}</h3>
-    ${children ?? html`<p class="hint">${hint}</p>`}
+    ${children || html`<p class="hint">${hint}</p>`}
     <div class="buttons">
       <button onClick=${() => input.current.click()} aria-label="Open a file: ${title}">Open a file</button>
       <button onClick=${() => pick(true)} aria-label="Pick from the studio: ${title}">Pick</button>

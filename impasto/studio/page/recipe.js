@@ -50,6 +50,8 @@ export function asked(form, recipe, kind = "painting") {
   const gives = (axis) => [form.rows, form.columns].some((it) => kind === "grid" && it.knob === axis && it.values.length);
   if (!form.content && form.preset !== "texture" && !gives("contents")) throw new Error("Choose a photograph first.");
   if (!form.styles.length && form.preset !== "inversion" && !gives("styles")) throw new Error("Choose a painting first, for its style.");
+  const twice = form.regions.find((it, n) => form.regions.findIndex((other) => other.name === it.name) < n);
+  if (twice) throw new Error(`Two parts of the photograph are called “${twice.name}”: give one another name.`);
   const fields = Object.fromEntries(recipe.fields.map((it) => [it.name, it]));
   const knobs = Object.fromEntries(Object.entries(form.knobs).map(([name, value]) => [name, isNumber(fields[name]) ? Number(value) : value]));
   const weights = form.styles.map((it) => Number(it.weight));
