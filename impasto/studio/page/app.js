@@ -1,11 +1,12 @@
 // The shell: where one is (#paint, #gallery, #gallery/JOB, #lens, #lens/style/JOB), what holds everywhere, and pictures from outside.
 
-import { html, render, useEffect, useState } from "./vendor/htm-preact.js";
+import { html, render, useEffect, useErrorBoundary, useState } from "./vendor/htm-preact.js";
 import { bring, change, start, studio, useStudio } from "./state.js";
 import { Gallery } from "./gallery.js";
 import { Lens } from "./lens.js";
 import { Paint } from "./paint.js";
 import { percent, running } from "./jobs.js";
+import { emptyForm } from "./recipe.js";
 
 const VIEWS = { paint: ["Paint", Paint], gallery: ["Gallery", Gallery], lens: ["Lens", Lens] };
 const place = () => location.hash.slice(1).split("/");
@@ -34,13 +35,21 @@ function App() {
     </header>
     ${lost && html`<p class="band" role="status">The studio does not answer; trying again.</p>`}
     ${notice && html`<${Notice} ...${notice} />`}
-    ${denied ? html`<${Denied} />` : recipe ? html`<${View} at=${rest} />` : html`<main><p class="empty">${lost ? "" : "Opening the studio."}</p></main>`}
+    ${denied ? html`<${Denied} />` : recipe ? html`<${Guarded} View=${View} at=${rest} />` : html`<main><p class="empty">${lost ? "" : "Opening the studio."}</p></main>`}
     <${Spoken} jobs=${jobs} />`;
+}
+
+// What is in the form may come from a file of anybody's: if it cannot be shown, it goes.
+function Guarded({ View, at }) {
+  const [error, again] = useErrorBoundary();
+  if (!error) return html`<${View} at=${at} />`;
+  return html`<main class="plain"><h2>This cannot be shown</h2><p class="problem">${error.message}</p>
+    <p><button onClick=${() => { change({ form: emptyForm(), marks: [] }); again(); }}>Start with an empty form</button></p></main>`;
 }
 
 function Denied() {
   return html`<main class="plain"><h2>This browser has no key to the studio</h2>
-    <p>When the studio starts it prints an address with a key, like http://127.0.0.1:8000/?key=… Open that address here: it lets this browser in.</p></main>`;
+    <p>When the studio starts it prints an address with a key, like http://127.0.0.1:8000/?token=… Open that address here: it lets this browser in.</p></main>`;
 }
 
 function Notice({ text, action }) {

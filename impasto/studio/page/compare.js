@@ -62,7 +62,7 @@ export function Compare({ name, url, others }) {
   useEffect(() => { move(FIT); }, [url.split("?")[0]]);
 
   return html`<div class="compare">
-    <div class="views ${place.scale > 1 ? "zoomed" : ""}" ref=${views} tabindex="0" role="group" onKeyDown=${key} onKeyUp=${() => hold(false)} onBlur=${() => hold(false)}
+    <div class="views ${place.scale > 1 ? "zoomed" : ""}" ref=${views} style=${natural && { aspectRatio: `${natural.width * (now === "beside" ? 2 : 1)} / ${natural.height}` }} tabindex="0" role="group" onKeyDown=${key} onKeyUp=${() => hold(false)} onBlur=${() => hold(false)}
       aria-label="${name}. Keys: plus and minus zoom, 0 fits, 1 shows true pixels, arrows move, x shows the other while held.">
       <div class="view" ...${handlers}>${main}
         ${second && picture(other, now === "slider" ? { clipPath: `inset(0 0 0 ${edge})` } : {})}

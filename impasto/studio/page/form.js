@@ -21,7 +21,7 @@ export function Form() {
     <details><summary>Parts of the photograph</summary><${Regions} /></details>
     <details><summary>All settings</summary>
       ${count > 0 && html`<p class="hint">${count} ${count === 1 ? "setting differs" : "settings differ"} from the preset. <button onClick=${() => edit({ knobs: {} })}>Reset all</button></p>`}
-      ${Object.entries(GROUPS).slice(1).map(([group, name]) => html`<${Group} key=${group} name=${name} fields=${listed.filter((it) => it.group === group)} />`)}
+      ${Object.entries(GROUPS).map(([group, name]) => html`<${Group} key=${group} name=${name} fields=${listed.filter((it) => it.group === group)} />`)}
     </details>
     <details><summary>A sheet that compares values</summary><${Sheet} send=${() => send(top.current, "grid")} /></details>
     <div class="go">
@@ -70,7 +70,8 @@ export function setKnob(name, value, usual) {
 // One knob: its name, what it stands at, what it does, and whether it was changed.
 function Knob({ field }) {
   const { form, recipe } = useStudio(), { name } = field;
-  const usual = standard(recipe, form.preset, field), isChanged = name in form.knobs, id = `knob-${name}`;
+  const ofNet = name.endsWith("_layers") && form.knobs.net; // another net has other layers
+  const usual = ofNet ? "" : standard(recipe, form.preset, field), isChanged = name in form.knobs, id = `knob-${name}`;
   const put = (value) => setKnob(name, value, field.kind === "bool" ? usual : typed(usual));
   const value = isChanged ? form.knobs[name] : usual;
   return html`<div class="knob ${isChanged ? "changed" : ""}">
@@ -91,7 +92,7 @@ function Entry({ field, id, value, usual, put }) {
     return html`<select ...${about} value=${value} onChange=${(event) => put(event.target.value)}><${Options} names=${choices} /></select>`;
   }
   if (kind !== "int" && kind !== "float") {
-    return html`<input type="text" spellcheck="false" autocomplete="off" ...${about} value=${typed(value)} onInput=${(event) => put(event.target.value)} />`;
+    return html`<input type="text" spellcheck="false" autocomplete="off" placeholder=${usual === "" ? "as usual" : undefined} ...${about} value=${typed(value)} onInput=${(event) => put(event.target.value)} />`;
   }
   const input = (event) => {
     event.target.setCustomValidity(above !== null && Number(event.target.value) <= above ? `Must be above ${above}.` : "");

@@ -70,11 +70,13 @@ function Actions({ job }) {
     ${job.state !== "running" && html`<${Sure} text="Delete" sure="Delete it for good?" run=${() => removeJob(job)} />`}</div>`;
 }
 
+const ELSEWHERE = ["regions", "protect", "changes"]; // in a recipe, but no knobs of the form
+
 // The settings that differ from the preset's, and all of them when asked.
 function Settings({ job }) {
   const { recipe, form } = useStudio(), [all, showAll] = useState(false);
   const whole = job.result?.recipe ?? { preset: job.asked.preset ?? recipe.default, ...job.asked.knobs };
-  const differ = Object.keys(changed(whole, recipe)), names = ["preset", ...(all ? Object.keys(whole).filter((it) => it !== "preset") : differ)];
+  const differ = [...Object.keys(changed(whole, recipe)), ...ELSEWHERE.filter((it) => typed(whole[it]) !== "")], names = ["preset", ...(all ? Object.keys(whole).filter((it) => it !== "preset") : differ)];
   const before = fromAsked(job);
   const own = {
     preset: () => ({ preset: whole.preset }), regions: () => ({ regions: before.regions }), protect: () => ({ protect: before.protect }),
@@ -83,7 +85,7 @@ function Settings({ job }) {
   const one = (name) => toForm(own[name]?.() ?? { knobs: { ...form.knobs, [name]: whole[name] } }, `${label(name)} is in the form.`);
   return html`<table><caption>Settings</caption><tbody>${names.map((name) => html`<tr key=${name} class=${differ.includes(name) ? "changed" : ""}>
       <th scope="row" title=${name}>${name === "preset" ? "Manner" : label(name)}</th><td>${typed(whole[name])}</td>
-      <td><button onClick=${() => one(name)} aria-label="Use ${label(name)} in the form">Use</button></td></tr>`)}</tbody></table>
+      <td>${name !== "changes" && html`<button onClick=${() => one(name)} aria-label="Use ${label(name)} in the form">Use</button>`}</td></tr>`)}</tbody></table>
     <button onClick=${() => showAll(!all)} aria-expanded=${all}>${all ? "Only what differs from the preset" : "All settings"}</button>`;
 }
 

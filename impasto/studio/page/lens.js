@@ -36,7 +36,7 @@ function Pages({ pages, jobs }) {
 
 function PageList({ title, kind, pages, none }) {
   return html`<section><h2>${title}</h2>${pages.length === 0 ? html`<p class="hint">${none}</p>` : html`<ul class="pages">${pages.map((it) => html`
-    <li key=${it.id}><a href="#lens/${kind}/${it.id}">${it.name || it.net}</a> <span class="said">${it.net}, ${it.layers.length} layers</span></li>`)}</ul>`}</section>`;
+    <li key=${it.id}><a href="#lens/${kind}/${it.id}">${it.name || it.net}</a> <span class="said">${[it.net, it.layers.length > 0 && `${it.layers.length} layers`].filter(Boolean).join(", ")}</span></li>`)}</ul>`}</section>`;
 }
 
 function NewAtlas({ close }) {
@@ -110,8 +110,8 @@ function Marks({ net }) {
 
 function sendMarks(net, marks, recipe) {
   const { knobs, preset } = studio.form, field = recipe.fields.find((it) => it.name === "net"), now = knobs.net ?? standard(recipe, preset, field);
-  const styleEdit = withMarks(now === net ? knobs.style_edit : {}, marks);
-  edit({ knobs: { ...knobs, style_edit: styleEdit, ...(now !== net && { net }) } });
-  tell(now === net ? "The marks are in the form." : `The marks are in the form, which now paints with the net ${net}, where they belong.`);
+  const fits = !net || now === net, styleEdit = withMarks(fits ? knobs.style_edit : {}, marks);
+  edit({ knobs: { ...knobs, style_edit: styleEdit, ...(!fits && { net }) } });
+  tell(fits ? "The marks are in the form." : `The marks are in the form, which now paints with the net ${net}, where they belong.`);
   location.hash = "#paint";
 }

@@ -3,7 +3,7 @@
 import { html, useState } from "./vendor/htm-preact.js";
 import { jobUrl, pictureUrl, post } from "./api.js";
 import { addJob, attempt, change, jobOf, pictureOf, useStudio } from "./state.js";
-import { label, standard, typed } from "./recipe.js";
+import { label, standard, taken, typed } from "./recipe.js";
 import { JobButtons, JobRow, Thumb, comparable, isOpen, isPicture, jobPicture, percent, running, told } from "./jobs.js";
 import { Compare } from "./compare.js";
 import { Curve, useCurve } from "./curve.js";
@@ -44,11 +44,12 @@ function Stage({ job }) {
 // The knobs that may change under way.
 function WhileItRuns({ job }) {
   const { recipe } = useStudio(), [moved, move] = useState({});
-  const fields = recipe.fields.filter((it) => recipe.changeable.includes(it.name));
-  const before = Object.assign({}, job.asked.knobs, ...job.changes.map((it) => it.knobs));
+  const fields = recipe.fields.filter((it) => recipe.changeable.includes(it.name) && it.kind !== "edit");
+  const before = Object.assign({}, job.asked.knobs, ...Object.values(job.changes));
   const usual = (field) => standard(recipe, job.asked.preset ?? recipe.default, field);
   const apply = () => attempt(async () => {
-    addJob(await post(`/api/jobs/${job.id}/change`, { knobs: Object.fromEntries(Object.entries(moved).map(([name, value]) => [name, Number(value)])) }));
+    const knobs = Object.fromEntries(fields.filter((it) => it.name in moved).map((it) => [it.name, taken(it, moved[it.name])]));
+    addJob(await post(jobUrl(job.id, "change"), { knobs }));
     move({});
   });
   return html`<details class="live"><summary>Change while it runs</summary>
@@ -56,10 +57,10 @@ function WhileItRuns({ job }) {
       const { name } = field, value = moved[name] ?? before[name] ?? usual(field), put = (it) => move({ ...moved, [name]: it });
       return html`<div class="knob ${name in moved ? "changed" : ""}" key=${name}><label for="live-${name}" title=${field.description}>${label(name)}</label>
         <span class="number">${usual(field) > 0 && html`<${LogSlider} name=${label(name)} value=${Number(value)} usual=${usual(field)} put=${put} />`}
-        <input id="live-${name}" type="number" min=${field.minimum} max=${field.maximum} step="any" value=${typed(value)} onInput=${(event) => put(event.target.value)} /></span></div>`;
+        <input id="live-${name}" type=${field.kind === "float" ? "number" : "text"} min=${field.minimum} max=${field.maximum} step="any" value=${typed(value)} onInput=${(event) => put(event.target.value)} /></span></div>`;
     })}
     <button disabled=${!Object.keys(moved).length} onClick=${apply}>Apply from here</button>
-    ${job.changes.map((it, n) => html`<p class="hint" key=${n}>from step ${it.step}: ${Object.entries(it.knobs).map(([name, value]) => `${label(name)} ${typed(value)}`).join(", ")}</p>`)}
+    ${Object.entries(job.changes).map(([i, knobs]) => html`<p class="hint" key=${i}>From step ${i}: ${Object.entries(knobs).map(([name, value]) => `${label(name)} ${typed(value)}`).join(", ")}</p>`)}
   </details>`;
 }
 

@@ -1,8 +1,8 @@
 // Pictures to paint from: places to drop them, and the dialog to pick one of the studio's.
 
 import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
-import { jobUrl, pictureUrl, remove } from "./api.js";
-import { attempt, bring, edit, pictureOf, pictureOfJob, use, useStudio } from "./state.js";
+import { jobUrl, pictureUrl } from "./api.js";
+import { attempt, bring, edit, pictureOf, pictureOfJob, removePicture, use, useStudio } from "./state.js";
 
 export function Dialog({ title, close, kind = "", children }) {
   const dialog = useRef(null);
@@ -65,7 +65,7 @@ export function Picker({ title, close, picked, pickedJob }) {
     <label class="search">Search <input type="search" value=${words} onInput=${(event) => search(event.target.value)} /></label>
     <ul class="cards">${pictures.filter(matches).map((it) => html`<li key=${it.id}>
       <button class="card" onClick=${() => { picked(it.id); close(); }}><img src=${pictureUrl(it.id, "small")} alt="" loading="lazy" /><span>${it.name}</span></button>
-      ${!it.bundled && html`<button class="away" aria-label="Delete ${it.name} from the studio" onClick=${() => attempt(() => remove(`/api/pictures/${it.id}`))}>×</button>`}</li>`)}</ul>
+      ${!it.bundled && html`<button class="away" aria-label="Delete ${it.name} from the studio" onClick=${() => removePicture(it)}>×</button>`}</li>`)}</ul>
     ${painted.length > 0 && html`<h3>Painted here</h3><ul class="cards">${painted.map((it) => html`<li key=${it.id}>
       <button class="card" onClick=${() => { fromJob(it); close(); }}><img src=${jobUrl(it.id, "small")} alt="" loading="lazy" /><span>${it.name}</span></button></li>`)}</ul>`}
   <//>`;

@@ -17,7 +17,7 @@ const LABELS = {
 export const label = (name) => LABELS[name] ?? name[0].toUpperCase() + name.slice(1).replaceAll("_", " ");
 
 export const GROUPS = {
-  main: "Main", style: "Style and content", colour: "Colour", frame: "Start and frame", descent: "How it is painted", network: "The net that looks",
+  style: "Style", content: "Photograph", colour: "Colours", start: "Where it starts", descent: "How it is painted", network: "The net that looks",
 };
 
 // The value that a knob has while nobody changes it.
@@ -43,6 +43,9 @@ export function changed(whole, recipe) {
   return Object.fromEntries(differ.map((it) => [it.name, whole[it.name]]));
 }
 
+// What form or job holds of a knob -> what the studio takes.
+export const taken = (field, value) => (isNumber(field) ? Number(value) : value);
+
 const isNumber = (field) => field.kind === "int" || field.kind === "float";
 
 // What the studio is asked for; throws with a plain sentence when the form lacks something.
@@ -53,7 +56,7 @@ export function asked(form, recipe, kind = "painting") {
   const twice = form.regions.find((it, n) => form.regions.findIndex((other) => other.name === it.name) < n);
   if (twice) throw new Error(`Two parts of the photograph are called “${twice.name}”: give one another name.`);
   const fields = Object.fromEntries(recipe.fields.map((it) => [it.name, it]));
-  const knobs = Object.fromEntries(Object.entries(form.knobs).map(([name, value]) => [name, isNumber(fields[name]) ? Number(value) : value]));
+  const knobs = Object.fromEntries(Object.entries(form.knobs).map(([name, value]) => [name, taken(fields[name], value)]));
   const weights = form.styles.map((it) => Number(it.weight));
   if (weights.some((it) => it !== weights[0])) knobs.style_weights = weights;
   const axis = ({ knob, values }) => (knob && values.length ? [knob, ...values] : []);
@@ -86,12 +89,12 @@ export function fromAsked(job) {
 
 // The form of a picture that Impasto painted. Masks from files are not in its record: those regions are left out.
 export function fromRecord({ recipe: whole, content, styles }, recipe) {
-  const { regions = {}, protect = "", style_weights: weights, ...knobs } = changed(whole, recipe);
+  const { style_weights: weights, ...knobs } = changed(whole, recipe), { regions, protect } = whole;
   const made = (mask) => /^(light|dark|rest|k-means \d+ of \d+)$/.test(mask);
   return {
-    ...emptyForm(), content, preset: whole.preset, knobs, protect: made(protect) ? protect : "",
+    ...emptyForm(), content, preset: whole.preset in recipe.presets ? whole.preset : recipe.default, knobs, protect: made(protect) ? protect : "",
     styles: styles.map((id, n) => ({ id, weight: weights?.[n] ?? 1 })).filter((it) => it.id),
-    regions: Object.entries(regions).filter(([, it]) => made(it.mask)).map(([name, it]) => ({ name, ...it, style_mask: made(it.style_mask) ? it.style_mask : "" })),
+    regions: Object.entries(regions ?? {}).filter(([, it]) => made(it.mask)).map(([name, it]) => ({ name, ...it, style_mask: made(it.style_mask) ? it.style_mask : "" })),
   };
 }
 

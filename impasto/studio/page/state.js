@@ -64,6 +64,8 @@ function addPicture(picture) {
 
 export const addJob = (job) => change({ jobs: merged(studio.jobs, job) });
 
+const forget = (id) => change({ jobs: studio.jobs.filter((it) => it.id !== id), pictures: studio.pictures.filter((it) => it.id !== id) });
+
 async function fetchAll() {
   try {
     const [recipe, about, { pictures }, { jobs }] = await Promise.all(["/api/recipe", "/api/about", "/api/pictures", "/api/jobs"].map(get));
@@ -81,7 +83,7 @@ export function start() {
       if (!known) fetchAll();
     },
     job: addJob,
-    gone: ({ id }) => change({ jobs: studio.jobs.filter((it) => it.id !== id), pictures: studio.pictures.filter((it) => it.id !== id) }),
+    gone: ({ id }) => forget(id),
     picture: addPicture,
     reload: fetchAll,
     lost: () => {
@@ -98,6 +100,7 @@ async function attemptAbout() {
 
 export const actOn = (job, action) => attempt(async () => addJob(await post(`/api/jobs/${job.id}/${action}`)));
 export const removeJob = (job) => attempt(() => remove(`/api/jobs/${job.id}`));
+export const removePicture = ({ id }) => attempt(async () => { await remove(`/api/pictures/${id}`); forget(id); });
 export const paintAgain = (job) => attempt(async () => { addJob(await post("/api/jobs", job.asked)); change({ shown: null }); });
 
 // Pictures that come in. One that Impasto painted brings its recipe along.
@@ -121,7 +124,7 @@ export async function bring(files, place) {
     const picture = await attempt(() => upload(file, file.name || "pasted.png"));
     if (!picture) continue;
     addPicture(picture);
-    if (picture.record) restore(picture, place);
+    if (picture.record) await attempt(async () => restore(picture, place));
     else ids.push(picture.id);
   }
   use(ids, place);
