@@ -1,7 +1,7 @@
 // The shell: where one is (#paint, #gallery, #gallery/JOB, #lens, #lens/style/JOB), what holds everywhere, and pictures from outside.
 
-import { html, render, useEffect, useErrorBoundary, useState } from "./vendor/htm-preact.js";
-import { bring, change, start, studio, useStudio } from "./state.js";
+import { html, render, useEffect, useErrorBoundary, useRef, useState } from "./vendor/htm-preact.js";
+import { bring, change, jobOf, start, studio, useStudio } from "./state.js";
 import { Gallery } from "./gallery.js";
 import { Lens } from "./lens.js";
 import { Paint } from "./paint.js";
@@ -27,6 +27,7 @@ function App() {
   const [said, View] = VIEWS[name] ?? VIEWS.paint;
   const job = running(jobs);
   useEffect(() => { document.title = `${job ? `${percent(job)} % ` : ""}Impasto studio`; });
+  useEffect(() => { if (document.activeElement === document.body) document.querySelector("main")?.focus(); }, [said]); // what had the focus is gone
   return html`
     <header>
       <h1><a href="#paint">Impasto studio</a></h1>
@@ -61,8 +62,9 @@ function Notice({ text, action }) {
 
 // For those who hear the page: how far it is in quarters, and how it ended.
 function Spoken({ jobs }) {
-  const job = running(jobs), last = jobs.find((it) => it.state === "finished" || it.state === "failed");
-  const said = job ? `${job.name}: ${25 * Math.floor(percent(job) / 25)} percent painted` : last ? `${last.name}: ${last.state}` : "";
+  const job = running(jobs), before = useRef(null), last = jobOf(before.current);
+  const said = job ? `${job.name}: ${25 * Math.floor(percent(job) / 25)} percent done` : last ? `${last.name}: ${last.state}` : "";
+  if (job) before.current = job.id;
   return html`<p class="unseen" role="status" aria-live="polite">${said}</p>`;
 }
 

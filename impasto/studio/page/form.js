@@ -41,7 +41,7 @@ async function send(top, kind) {
   try {
     addJob(await post("/api/jobs", asked(studio.form, studio.recipe, kind)));
     change({ shown: null, problem: null });
-    document.querySelector(".stage").scrollIntoView({ block: "nearest" });
+    document.querySelector(".stage").scrollIntoView();
   } catch (error) {
     change({ problem: error.message });
   }
@@ -49,7 +49,7 @@ async function send(top, kind) {
 
 function Preset() {
   const { form, recipe } = useStudio();
-  return html`<div class="knob"><label for="preset">Manner</label>
+  return html`<div class="knob"><label for="preset">Preset</label>
     <select id="preset" value=${form.preset} onChange=${(event) => edit({ preset: event.target.value })} aria-describedby="preset-about">
       <${Options} names=${Object.keys(recipe.presets)} /></select>
     <p class="hint" id="preset-about">${recipe.presets_about[form.preset]}</p></div>`;
@@ -74,7 +74,8 @@ function Knob({ field }) {
   const usual = ofNet ? "" : standard(recipe, form.preset, field), isChanged = name in form.knobs, id = `knob-${name}`;
   const put = (value) => setKnob(name, value, field.kind === "bool" ? usual : typed(usual));
   const value = isChanged ? form.knobs[name] : usual;
-  return html`<div class="knob ${isChanged ? "changed" : ""}">
+  const isShort = name !== "beta" && ["int", "float", "bool", "choice"].includes(field.kind);
+  return html`<div class="knob ${isChanged ? "changed" : ""} ${isShort ? "short" : ""}">
     <label for=${id} title=${name}>${label(name)}${isChanged && html` <span class="mark">changed</span>`}</label>
     <${Entry} field=${field} id=${id} value=${value} usual=${usual} put=${put} />
     ${name === "init" && value === "picture" && html`<${StartPicture} />`}

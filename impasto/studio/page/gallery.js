@@ -16,7 +16,7 @@ export function Gallery({ at: [id] }) {
   const { jobs } = useStudio(), [words, search] = useState(""), [kind, choose] = useState(""), found = useFound(words, jobs.length);
   const shown = jobs.filter((it) => isPicture(it) && jobPicture(it) && (!kind || it.kind === kind) && (!found || found.has(it.id)));
   const job = jobOf(id);
-  return html`<main class="gallery">
+  return html`<main class="gallery" tabindex="-1">
     <div class="tools"><label class="search">Search <input type="search" value=${words} placeholder="hokusai beta 30" onInput=${(event) => search(event.target.value)} /></label>
       <label>Show <select value=${kind} onChange=${(event) => choose(event.target.value)}>${Object.entries(KINDS).map(([it, text]) => html`<option key=${it} value=${it}>${text}</option>`)}</select></label>
       <span class="hint" role="status">${shown.length} ${shown.length === 1 ? "picture" : "pictures"}</span></div>
@@ -43,7 +43,7 @@ function useFound(words, count) {
 function Painting({ job }) {
   const url = jobPicture(job);
   return html`<div class="painting">
-    ${url && html`<${Compare} name=${job.kind === "grid" ? "Sheet" : "Painting"} url=${url} others=${comparable(job)} />`}
+    ${url && html`<${Compare} id=${job.id} name=${job.kind === "grid" ? "Sheet" : "Painting"} url=${url} others=${comparable(job)} />`}
     <div class="about"><p class="hint">${when(job.created)}, ${told(job)}</p>
       <${Actions} job=${job} />
       ${job.error && html`<p class="problem">${job.error}</p>`}
@@ -84,7 +84,7 @@ function Settings({ job }) {
   };
   const one = (name) => toForm(own[name]?.() ?? { knobs: { ...form.knobs, [name]: whole[name] } }, `${label(name)} is in the form.`);
   return html`<table><caption>Settings</caption><tbody>${names.map((name) => html`<tr key=${name} class=${differ.includes(name) ? "changed" : ""}>
-      <th scope="row" title=${name}>${name === "preset" ? "Manner" : label(name)}</th><td>${typed(whole[name])}</td>
+      <th scope="row" title=${name}>${name === "preset" ? "Preset" : label(name)}</th><td>${typed(whole[name])}</td>
       <td>${name !== "changes" && html`<button onClick=${() => one(name)} aria-label="Use ${label(name)} in the form">Use</button>`}</td></tr>`)}</tbody></table>
     <button onClick=${() => showAll(!all)} aria-expanded=${all}>${all ? "Only what differs from the preset" : "All settings"}</button>`;
 }

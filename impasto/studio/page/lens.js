@@ -2,9 +2,9 @@
 
 import { html, useEffect, useState } from "./vendor/htm-preact.js";
 import { get, pictureUrl, post } from "./api.js";
-import { addJob, attempt, change, edit, studio, tell, useStudio } from "./state.js";
+import { addJob, attempt, change, edit, jobOf, removeJob, studio, tell, useStudio } from "./state.js";
 import { standard, withMarks } from "./recipe.js";
-import { JobRow, isOpen } from "./jobs.js";
+import { JobRow, Sure, isOpen } from "./jobs.js";
 import { Dialog, Options, Picker } from "./pictures.js";
 
 const isLens = (job) => job.kind === "style" || job.kind === "atlas";
@@ -24,7 +24,7 @@ function usePages(finished) {
 function Pages({ pages, jobs }) {
   const [reading, read] = useState(false), [making, make] = useState(false), open = jobs.filter((it) => isLens(it) && isOpen(it)).reverse();
   const ask = (wanted) => attempt(async () => addJob(await post("/api/jobs", { kind: "style", ...wanted })));
-  return html`<main class="lens">
+  return html`<main class="lens" tabindex="-1">
     <p>What a net sees in pictures. What you find here can be made stronger or weaker in the next painting.</p>
     <div class="buttons"><button class="primary" onClick=${() => read(true)}>Read a painting’s style</button><button onClick=${() => make(true)}>Make an atlas</button></div>
     ${open.length > 0 && html`<section><h2>At work and waiting</h2><ul class="jobs">${open.map((it) => html`<${JobRow} key=${it.id} job=${it} />`)}</ul></section>`}
@@ -36,7 +36,8 @@ function Pages({ pages, jobs }) {
 
 function PageList({ title, kind, pages, none }) {
   return html`<section><h2>${title}</h2>${pages.length === 0 ? html`<p class="hint">${none}</p>` : html`<ul class="pages">${pages.map((it) => html`
-    <li key=${it.id}><a href="#lens/${kind}/${it.id}">${it.name || it.net}</a> <span class="said">${[it.net, it.layers.length > 0 && `${it.layers.length} layers`].filter(Boolean).join(", ")}</span></li>`)}</ul>`}</section>`;
+    <li key=${it.id}><a href="#lens/${kind}/${it.id}">${it.name || it.net}</a> <span class="said">${[it.net, it.layers.length > 0 && `${it.layers.length} layers`].filter(Boolean).join(", ")}</span>
+      ${jobOf(it.id) && html` <${Sure} text="Delete" sure="Delete “${it.name}” for good?" run=${() => removeJob(it)} />`}</li>`)}</ul>`}</section>`;
 }
 
 function NewAtlas({ close }) {
@@ -76,7 +77,7 @@ function Opened({ page }) {
     contentWindow.addEventListener("hashchange", moved);
     moved();
   };
-  return html`<main class="opened">
+  return html`<main class="opened" tabindex="-1">
     <div class="tools"><a href="#lens">Back</a><strong>${page.name || page.net}</strong><span class="at">${address || "overview"}</span>
       <button disabled=${!at} title="Mark what is looked at now, to change it in the next painting" onClick=${() => addMark(page.net, at)}>Mark</button></div>
     <${Marks} net=${page.net} />

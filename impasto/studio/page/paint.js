@@ -6,13 +6,13 @@ import { addJob, attempt, change, jobOf, pictureOf, useStudio } from "./state.js
 import { label, standard, taken, typed } from "./recipe.js";
 import { JobButtons, JobRow, Thumb, comparable, isOpen, isPicture, jobPicture, percent, running, told } from "./jobs.js";
 import { Compare } from "./compare.js";
-import { Curve, useCurve } from "./curve.js";
+import { Curve } from "./curve.js";
 import { Form, LogSlider } from "./form.js";
 
 export function Paint() {
   const { jobs, shown } = useStudio();
   const paintings = jobs.filter(isPicture), job = jobOf(shown) ?? running(paintings) ?? paintings[0];
-  return html`<main class="paint">
+  return html`<main class="paint" tabindex="-1">
     <${Form} />
     <section class="stage" aria-label="The painting">
       ${job ? html`<${Stage} job=${job} />` : html`<${Empty} />`}
@@ -23,20 +23,21 @@ export function Paint() {
 function Empty() {
   const { form } = useStudio(), picture = pictureOf(form.content);
   return html`<div class="empty">${picture && html`<img src=${pictureUrl(picture.id)} alt=${picture.name} />`}
-    <p>${picture ? "Add a painting, then press Paint." : "Drop a photograph and a painting anywhere, then press Paint. The photograph is painted in the painting’s manner."}</p></div>`;
+    <p>${!picture ? "Drop a photograph and a painting anywhere, then press Paint. The photograph is painted in the painting’s manner."
+      : form.styles.length ? "Press Paint." : "Add a painting, then press Paint."}</p></div>`;
 }
 
 function Stage({ job }) {
-  const points = useCurve(job), url = jobPicture(job), open = isOpen(job);
+  const url = jobPicture(job), open = isOpen(job);
   return html`
     <div class="top"><h2>${job.name}</h2><${JobButtons} job=${job} /></div>
-    ${url ? html`<${Compare} name=${job.kind === "grid" ? "Sheet" : "Painting"} url=${url} others=${comparable(job)} />` : html`<div class="empty waiting"><${Thumb} job=${job} /></div>`}
+    ${url ? html`<${Compare} id=${job.id} name=${job.kind === "grid" ? "Sheet" : "Painting"} url=${url} others=${comparable(job)} />` : html`<div class="empty waiting"><${Thumb} job=${job} /></div>`}
     <p class="told">${told(job)}${job.state === "finished" && html` <a href="#gallery/${job.id}">Its settings and costs</a> <a href=${jobUrl(job.id, "download")} download>Download</a>`}</p>
     ${open && job.step && html`<progress max="100" value=${percent(job)} aria-label="How far the painting is" />`}
     ${job.error && html`<p class="problem">${job.error}</p>`}
     ${job.warnings.map((it) => html`<p class="hint" key=${it}>${it}</p>`)}
     <div class="beside">
-      <${Curve} points=${points} of=${job.step?.of ?? points.at(-1)?.[0] ?? 1} />
+      <${Curve} key=${job.id} job=${job} />
       ${job.kind === "painting" && (job.state === "running" || job.state === "paused") && html`<${WhileItRuns} key=${job.id} job=${job} />`}
     </div>`;
 }
