@@ -22,7 +22,7 @@ function usePlace() {
 }
 
 function App() {
-  const { recipe, denied, lost, notice, jobs } = useStudio();
+  const { recipe, denied, lost, notice, bringing, jobs } = useStudio();
   const [name, ...rest] = usePlace();
   const [said, View] = VIEWS[name] ?? VIEWS.paint;
   const job = running(jobs);
@@ -35,6 +35,7 @@ function App() {
         <li><a href="#${it}" aria-current=${text === said ? "page" : undefined}>${text}</a></li>`)}</ul></nav>
     </header>
     ${lost && html`<p class="band" role="status">The studio does not answer; trying again.</p>`}
+    ${bringing && html`<p class="band" role="status">Bringing in “${bringing}”.</p>`}
     ${notice && html`<${Notice} ...${notice} />`}
     ${denied ? html`<${Denied} />` : recipe ? html`<${Guarded} View=${View} at=${rest} />` : html`<main><p class="empty">${lost ? "" : "Opening the studio."}</p></main>`}
     <${Spoken} jobs=${jobs} />`;

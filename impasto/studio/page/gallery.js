@@ -3,7 +3,7 @@
 import { html, useEffect, useState } from "./vendor/htm-preact.js";
 import { get, jobUrl, post } from "./api.js";
 import { addJob, attempt, edit, jobOf, paintAgain, pictureOfJob, removeJob, tell, use, useStudio } from "./state.js";
-import { changed, fromAsked, label, typed } from "./recipe.js";
+import { changed, fromAsked, inWords, label, typed } from "./recipe.js";
 import { Sure, Thumb, comparable, isPicture, jobPicture, seconds, told, when } from "./jobs.js";
 import { Compare } from "./compare.js";
 import { Dialog } from "./pictures.js";
@@ -84,7 +84,7 @@ function Settings({ job }) {
   };
   const one = (name) => toForm(own[name]?.() ?? { knobs: { ...form.knobs, [name]: whole[name] } }, `${label(name)} is in the form.`);
   return html`<table><caption>Settings</caption><tbody>${names.map((name) => html`<tr key=${name} class=${differ.includes(name) ? "changed" : ""}>
-      <th scope="row" title=${name}>${name === "preset" ? "Preset" : label(name)}</th><td>${typed(whole[name])}</td>
+      <th scope="row" title=${name}>${name === "preset" ? "Preset" : label(name)}</th><td>${inWords(whole[name])}</td>
       <td>${name !== "changes" && html`<button onClick=${() => one(name)} aria-label="Use ${label(name)} in the form">Use</button>`}</td></tr>`)}</tbody></table>
     <button onClick=${() => showAll(!all)} aria-expanded=${all}>${all ? "Only what differs from the preset" : "All settings"}</button>`;
 }

@@ -38,7 +38,7 @@ export function jobPicture(job) {
 export function Thumb({ job }) {
   const from = job.asked.content ?? job.asked.styles?.[0] ?? job.asked.picture;
   const own = isPicture(job) && job.state === "finished" ? jobUrl(job.id, "small") : jobPicture(job);
-  const url = own ?? (pictureOf(from) ? pictureUrl(from, "small") : null);
+  const url = own ?? (pictureOf(from) ? pictureUrl(from, "small") : job.asked.job ? jobUrl(job.asked.job, "small") : null);
   return url ? html`<img class="thumb" src=${url} alt="" loading="lazy" />` : html`<span class="thumb" />`;
 }
 

@@ -30,8 +30,15 @@ const short = (value) => (typeof value === "number" ? String(Number(value.toPrec
 // A value as one types it: {"gram": 1, "w2": 0.5} -> "gram=1,w2=0.5".
 export function typed(value) {
   if (Array.isArray(value)) return value.map(short).join(",");
-  if (value && typeof value === "object") return Object.entries(value).map(([name, it]) => `${name}=${typeof it === "object" ? JSON.stringify(it) : short(it)}`).join(",");
+  if (value && typeof value === "object") return Object.entries(value).map(([name, it]) => `${name}=${short(it)}`).join(",");
   return value === null || value === undefined ? "" : short(value);
+}
+
+// The same for reading, where a table may hold tables: "sky: mask light, style 2; rest: mask rest".
+export function inWords(value) {
+  if (!value || typeof value !== "object" || Array.isArray(value)) return typed(value);
+  const parts = Object.entries(value).map(([name, it]) => [name, inWords(it), typeof it === "object"]).filter(([, text]) => text !== "");
+  return parts.map(([name, text, nested]) => (nested ? `${name}: ${text}` : `${name} ${text}`)).join(parts.some(([, , nested]) => nested) ? "; " : ", ");
 }
 
 const same = (a, b) => JSON.stringify(sorted(a)) === JSON.stringify(sorted(b));
@@ -90,7 +97,6 @@ export function fromAsked(job) {
 // The form of a picture that Impasto painted. Masks from files are not in its record: those regions are left out.
 export function fromRecord({ recipe: whole, content, styles }, recipe) {
   const { style_weights: weights, ...knobs } = changed(whole, recipe), { regions, protect } = whole;
-  const made = (mask) => /^(light|dark|rest|k-means \d+ of \d+)$/.test(mask);
   return {
     ...emptyForm(), content, preset: whole.preset in recipe.presets ? whole.preset : recipe.default, knobs, protect: made(protect) ? protect : "",
     styles: styles.map((id, n) => ({ id, weight: weights?.[n] ?? 1 })).filter((it) => it.id),
@@ -98,12 +104,20 @@ export function fromRecord({ recipe: whole, content, styles }, recipe) {
   };
 }
 
+const made = (mask) => /^(light|dark|rest|k-means \d+ of \d+)$/.test(mask);
+
+// What a record tells of and the studio does not have, in words.
+export function missingOf({ recipe: whole, missing }) {
+  const masks = [whole.protect, ...Object.values(whole.regions ?? {}).map((it) => it.mask)].filter(Boolean);
+  return masks.every(made) ? missing : [...missing, "the masks that were painted"];
+}
+
 // A style edit as lines: [{layer, part: "units" | "pairs", key: "17", gain, weight}], and what else it has, in words.
 export function editLines(styleEdit = {}) {
   return Object.entries(styleEdit).flatMap(([layer, { units = {}, pairs = {}, ...rest }]) => [
     ...Object.entries(units).map(([key, it]) => ({ layer, part: "units", key, ...parted(it) })),
     ...Object.entries(pairs).map(([key, it]) => ({ layer, part: "pairs", key, ...parted(it) })),
-    ...Object.entries(rest).map(([key, it]) => ({ layer, part: null, key, said: typed(it) })),
+    ...Object.entries(rest).map(([key, it]) => ({ layer, part: null, key, said: inWords(it) })),
   ]);
 }
 

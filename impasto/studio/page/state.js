@@ -2,14 +2,14 @@
 
 import { useEffect, useState } from "./vendor/htm-preact.js";
 import { get, listen, post, remove, upload } from "./api.js";
-import { emptyForm, fromRecord } from "./recipe.js";
+import { emptyForm, fromRecord, missingOf } from "./recipe.js";
 
 const KEPT = "impasto-studio";
 
 export const studio = {
   run: null, recipe: null, about: null, pictures: [], jobs: [],
   shown: null, // the job on the stage; null: the one that runs, or the newest
-  lost: false, denied: false, notice: null, problem: null,
+  lost: false, denied: false, notice: null, bringing: null, problem: null, // what is said where
   form: emptyForm(), marks: [], ...kept(),
 };
 
@@ -121,7 +121,9 @@ export function use(ids, place = studio.form.content ? "styles" : "content") {
 export async function bring(files, place) {
   const ids = [];
   for (const file of files) {
-    const picture = await attempt(() => upload(file, file.name || "pasted.png"));
+    change({ bringing: file.name });
+    const picture = await attempt(() => upload(file, file.name));
+    change({ bringing: null });
     if (!picture) continue;
     addPicture(picture);
     if (picture.record) await attempt(async () => restore(picture, place));
@@ -132,7 +134,7 @@ export async function bring(files, place) {
 
 function restore(picture, place) {
   edit(fromRecord(picture.record, studio.recipe));
-  const missing = picture.record.missing.length ? `Missing here: ${picture.record.missing.join(", ")}.` : "Its pictures are here too.";
+  const lacks = missingOf(picture.record), missing = lacks.length ? `Missing here: ${lacks.join(", ")}.` : "Its pictures are here too.";
   tell(`Impasto painted “${picture.name}”: its settings are in the form now. ${missing}`, { label: "Use it as a picture instead", run: () => use([picture.id], place) });
   location.hash = "#paint";
 }
