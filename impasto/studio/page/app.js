@@ -51,7 +51,7 @@ function Guarded({ View, at }) {
 
 function Denied() {
   return html`<main class="plain"><h2>This browser has no key to the studio</h2>
-    <p>When the studio starts it prints an address with a key, like http://127.0.0.1:8000/?token=… Open that address here: it lets this browser in.</p></main>`;
+    <p>Open the newest address that the studio has printed where it was started: the one that ends in a token. Each is good once.</p></main>`;
 }
 
 function Notice({ text, action }) {

@@ -62,14 +62,22 @@ function addPicture(picture) {
   if (!picture.mask) change({ pictures: merged(studio.pictures, picture) });
 }
 
-export const addJob = (job) => change({ jobs: merged(studio.jobs, job) });
+export function addJob(job) {
+  if (job.asked || jobOf(job.id)) change({ jobs: merged(studio.jobs, job) });
+  else attempt(async () => addJob(await get(`/api/jobs/${job.id}`))); // only a part of one that is not known
+}
 
 const forget = (id) => change({ jobs: studio.jobs.filter((it) => it.id !== id), pictures: studio.pictures.filter((it) => it.id !== id) });
 
+let meanwhile = null; // jobs as they were told of while all were fetched, which may be newer
+
 async function fetchAll() {
+  meanwhile = [];
   try {
     const [recipe, about, { pictures }, { jobs }] = await Promise.all(["/api/recipe", "/api/about", "/api/pictures", "/api/jobs"].map(get));
     change({ recipe, about, pictures, jobs, denied: false });
+    meanwhile.forEach(addJob);
+    meanwhile = null;
   } catch (error) {
     change(error.status === 401 ? { denied: true } : { lost: true });
   }
@@ -82,7 +90,7 @@ export function start() {
       change({ run, lost: false });
       if (!known) fetchAll();
     },
-    job: addJob,
+    job: (job) => { meanwhile?.push(job); addJob(job); },
     gone: ({ id }) => forget(id),
     picture: addPicture,
     reload: fetchAll,
