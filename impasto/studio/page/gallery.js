@@ -91,14 +91,16 @@ function Settings({ job }) {
 
 function Cells({ job }) {
   const { recipe } = useStudio(), { rows, columns, cells } = job.result;
-  const named = ([name, ...values], n) => (name ? `${label(name)} ${values[n - 1]}` : "");
-  const useCell = (cell) => {
-    const { preset, ...knobs } = cell.recipe;
-    toForm({ ...fromAsked(job), preset, knobs: changed({ preset, ...knobs }, recipe) }, "The settings of this painting are in the form.");
+  const useCell = ({ row, column, recipe: whole }) => {
+    const brought = { [job.asked.rows[0]]: job.asked.rows[row], [job.asked.columns[0]]: job.asked.columns[column] };
+    toForm({
+      ...fromAsked(job), preset: whole.preset, knobs: changed(whole, recipe),
+      ...(brought.contents && { content: brought.contents }), ...(brought.styles && { styles: [{ id: brought.styles, weight: 1 }] }),
+    }, "The settings of this painting are in the form.");
     go("#paint");
   };
   return html`<table><caption>Its paintings</caption><tbody>${cells.map((it) => html`<tr key="${it.row},${it.column}">
-    <th scope="row">${[named(rows, it.row), named(columns, it.column)].filter(Boolean).join(", ")}</th><td>${it.error}</td>
+    <th scope="row">${[rows[it.row - 1], columns[it.column - 1]].filter(Boolean).join(", ")}</th><td>${it.error}</td>
     <td>${it.recipe && html`<button onClick=${() => useCell(it)}>Use</button>`}</td></tr>`)}</tbody></table>`;
 }
 

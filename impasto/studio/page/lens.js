@@ -5,7 +5,7 @@ import { get, pictureUrl, post } from "./api.js";
 import { addJob, attempt, change, edit, jobOf, removeJob, studio, tell, useStudio } from "./state.js";
 import { standard, withMarks } from "./recipe.js";
 import { JobRow, Sure, isOpen } from "./jobs.js";
-import { Dialog, Options, Picker } from "./pictures.js";
+import { Dialog, Options, Picker, closeAround } from "./pictures.js";
 
 const isLens = (job) => job.kind === "style" || job.kind === "atlas";
 
@@ -44,9 +44,9 @@ function NewAtlas({ close }) {
   const { pictures, recipe } = useStudio(), nets = recipe.fields.find((it) => it.name === "net").choices;
   const [net, choose] = useState("alexnet"), [chosen, pick] = useState([]);
   const flip = (id) => pick(chosen.includes(id) ? chosen.filter((it) => it !== id) : [...chosen, id]);
-  const make = () => attempt(async () => {
+  const make = ({ target }) => attempt(async () => {
     addJob(await post("/api/jobs", { kind: "atlas", net, ...(chosen.length && { pictures: chosen }) }));
-    close();
+    closeAround(target);
   });
   return html`<${Dialog} title="Make an atlas" close=${close} kind="wide">
     <label>Net <select value=${net} onChange=${(event) => choose(event.target.value)}><${Options} names=${nets} /></select></label>

@@ -12,6 +12,9 @@ export function Dialog({ title, close, kind = "", children }) {
     ${children}</dialog>`;
 }
 
+// Closes the dialog that an element is in; what had the focus before gets it back.
+export const closeAround = (element) => element.closest("dialog").close();
+
 export const Options = ({ names }) => names.map((it) => html`<option key=${it} value=${it}>${it}</option>`);
 
 // A place for pictures, with all the ways to fill it.
@@ -64,9 +67,9 @@ export function Picker({ title, close, picked, pickedJob }) {
   return html`<${Dialog} title=${title} close=${close} kind="wide">
     <label class="search">Search <input type="search" value=${words} onInput=${(event) => search(event.target.value)} /></label>
     <ul class="cards">${pictures.filter(matches).map((it) => html`<li key=${it.id}>
-      <button class="card" onClick=${() => { picked(it.id); close(); }}><img src=${pictureUrl(it.id, "small")} alt="" loading="lazy" /><span>${it.name}</span></button>
+      <button class="card" onClick=${({ target }) => { picked(it.id); closeAround(target); }}><img src=${pictureUrl(it.id, "small")} alt="" loading="lazy" /><span>${it.name}</span></button>
       ${!it.bundled && html`<button class="away" aria-label="Delete ${it.name} from the studio" onClick=${() => removePicture(it)}>×</button>`}</li>`)}</ul>
     ${painted.length > 0 && html`<h3>Painted here</h3><ul class="cards">${painted.map((it) => html`<li key=${it.id}>
-      <button class="card" onClick=${() => { fromJob(it); close(); }}><img src=${jobUrl(it.id, "small")} alt="" loading="lazy" /><span>${it.name}</span></button></li>`)}</ul>`}
+      <button class="card" onClick=${({ target }) => { fromJob(it); closeAround(target); }}><img src=${jobUrl(it.id, "small")} alt="" loading="lazy" /><span>${it.name}</span></button></li>`)}</ul>`}
   <//>`;
 }
