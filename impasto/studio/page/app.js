@@ -1,11 +1,12 @@
 // The shell: where one is (#paint, #gallery, #gallery/JOB, #lens, #lens/style/JOB), what holds everywhere, and pictures from outside.
 
-import { html, render, useEffect, useState } from "./vendor/htm-preact.js";
-import { bring, change, start, studio, useStudio } from "./state.js";
+import { html, render, useEffect, useErrorBoundary, useRef, useState } from "./vendor/htm-preact.js";
+import { bring, change, jobOf, start, studio, useStudio } from "./state.js";
 import { Gallery } from "./gallery.js";
 import { Lens } from "./lens.js";
 import { Paint } from "./paint.js";
 import { percent, running } from "./jobs.js";
+import { emptyForm } from "./recipe.js";
 
 const VIEWS = { paint: ["Paint", Paint], gallery: ["Gallery", Gallery], lens: ["Lens", Lens] };
 const place = () => location.hash.slice(1).split("/");
@@ -21,11 +22,12 @@ function usePlace() {
 }
 
 function App() {
-  const { recipe, denied, lost, notice, jobs } = useStudio();
+  const { recipe, denied, lost, notice, bringing, jobs } = useStudio();
   const [name, ...rest] = usePlace();
   const [said, View] = VIEWS[name] ?? VIEWS.paint;
   const job = running(jobs);
   useEffect(() => { document.title = `${job ? `${percent(job)} % ` : ""}Impasto studio`; });
+  useEffect(() => { if (document.activeElement === document.body) document.querySelector("main")?.focus(); }, [said]); // what had the focus is gone
   return html`
     <header>
       <h1><a href="#paint">Impasto studio</a></h1>
@@ -33,14 +35,23 @@ function App() {
         <li><a href="#${it}" aria-current=${text === said ? "page" : undefined}>${text}</a></li>`)}</ul></nav>
     </header>
     ${lost && html`<p class="band" role="status">The studio does not answer; trying again.</p>`}
+    ${bringing && html`<p class="band" role="status">Bringing in “${bringing}”.</p>`}
     ${notice && html`<${Notice} ...${notice} />`}
-    ${denied ? html`<${Denied} />` : recipe ? html`<${View} at=${rest} />` : html`<main><p class="empty">${lost ? "" : "Opening the studio."}</p></main>`}
+    ${denied ? html`<${Denied} />` : recipe ? html`<${Guarded} View=${View} at=${rest} />` : html`<main><p class="empty">${lost ? "" : "Opening the studio."}</p></main>`}
     <${Spoken} jobs=${jobs} />`;
+}
+
+// What is in the form may come from a file of anybody's: if it cannot be shown, it goes.
+function Guarded({ View, at }) {
+  const [error, again] = useErrorBoundary();
+  if (!error) return html`<${View} at=${at} />`;
+  return html`<main class="plain"><h2>This cannot be shown</h2><p class="problem">${error.message}</p>
+    <p><button onClick=${() => { change({ form: emptyForm(), marks: [] }); again(); }}>Start with an empty form</button></p></main>`;
 }
 
 function Denied() {
   return html`<main class="plain"><h2>This browser has no key to the studio</h2>
-    <p>When the studio starts it prints an address with a key, like http://127.0.0.1:8000/?key=… Open that address here: it lets this browser in.</p></main>`;
+    <p>Open the newest address that the studio has printed where it was started: the one that ends in a token. Each is good once.</p></main>`;
 }
 
 function Notice({ text, action }) {
@@ -52,8 +63,9 @@ function Notice({ text, action }) {
 
 // For those who hear the page: how far it is in quarters, and how it ended.
 function Spoken({ jobs }) {
-  const job = running(jobs), last = jobs.find((it) => it.state === "finished" || it.state === "failed");
-  const said = job ? `${job.name}: ${25 * Math.floor(percent(job) / 25)} percent painted` : last ? `${last.name}: ${last.state}` : "";
+  const job = running(jobs), before = useRef(null), last = jobOf(before.current);
+  const said = job ? `${job.name}: ${25 * Math.floor(percent(job) / 25)} percent done` : last ? `${last.name}: ${last.state}` : "";
+  if (job) before.current = job.id;
   return html`<p class="unseen" role="status" aria-live="polite">${said}</p>`;
 }
 

@@ -2,10 +2,10 @@
 
 import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
 
-const MODES = { alone: "Alone", slider: "Slider", beside: "Side by side", hover: "Hold to see" };
+const MODES = { alone: "Alone", slider: "Slider", beside: "Side by side", hover: "Hover or hold" };
 const FIT = { scale: 1, x: 0, y: 0 }, MOST = 40;
 
-export function Compare({ name, url, others }) {
+export function Compare({ id, name, url, others }) {
   const [mode, setMode] = useState("alone"), [chosen, choose] = useState(null), [at, split] = useState(50), [held, hold] = useState(false);
   const views = useRef(null), [natural, setNatural] = useState(null), [place, move] = useState(FIT), pointers = useRef(new Map());
   const other = others.find((it) => it.url === chosen) ?? others[0], now = other ? mode : "alone", second = now === "hover" ? held : now === "slider";
@@ -59,10 +59,10 @@ export function Compare({ name, url, others }) {
     onWheel: wheel, onPointerDown: down, onPointerMove: drag, onPointerUp: up, onPointerCancel: up, onDblClick: () => move(FIT),
     onPointerEnter: (event) => event.pointerType === "mouse" && hold(true), onPointerLeave: (event) => event.pointerType === "mouse" && hold(false),
   };
-  useEffect(() => { move(FIT); }, [url.split("?")[0]]);
+  useEffect(() => { move(FIT); }, [id]);
 
   return html`<div class="compare">
-    <div class="views ${place.scale > 1 ? "zoomed" : ""}" ref=${views} tabindex="0" role="group" onKeyDown=${key} onKeyUp=${() => hold(false)} onBlur=${() => hold(false)}
+    <div class="views ${place.scale > 1 ? "zoomed" : ""}" ref=${views} style=${natural && { aspectRatio: `${natural.width * (now === "beside" ? 2 : 1)} / ${natural.height}` }} tabindex="0" role="group" onKeyDown=${key} onKeyUp=${() => hold(false)} onBlur=${() => hold(false)}
       aria-label="${name}. Keys: plus and minus zoom, 0 fits, 1 shows true pixels, arrows move, x shows the other while held.">
       <div class="view" ...${handlers}>${main}
         ${second && picture(other, now === "slider" ? { clipPath: `inset(0 0 0 ${edge})` } : {})}
@@ -72,7 +72,7 @@ export function Compare({ name, url, others }) {
     </div>
     <div class="tools">
       ${others.length > 0 && html`<fieldset class="modes"><legend class="unseen">How to compare</legend>${Object.entries(MODES).map(([it, text]) => html`
-        <label key=${it}><input type="radio" checked=${now === it} onChange=${() => setMode(it)} />${text}</label>`)}</fieldset>
+        <label key=${it}><input type="radio" name="compare" checked=${now === it} onChange=${() => setMode(it)} />${text}</label>`)}</fieldset>
       ${now !== "alone" && html`<label>with <select value=${other.url} onChange=${(event) => choose(event.target.value)}>${others.map((it) => html`<option key=${it.url} value=${it.url}>${it.name}</option>`)}</select></label>`}`}
       ${now === "hover" && html`<button aria-pressed=${held} onClick=${() => hold(!held)}>Show the other</button>`}
       <span class="zooms" role="group" aria-label="Zoom"><button onClick=${() => zoom(0.8)} aria-label="Zoom out">−</button><button onClick=${() => zoom(1.25)} aria-label="Zoom in">+</button>

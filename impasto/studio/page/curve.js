@@ -7,11 +7,10 @@ const WIDTH = 320, HEIGHT = 120, DEEP = 1e-5; // costs below that share of the h
 const LINES = { total: 1, content: 2, style: 3 }; // name -> its place in a point
 
 // The points of a job: what was, fetched once, and each step as it comes.
-export function useCurve(job) {
+function useCurve(job) {
   const [points, put] = useState([]);
   useEffect(() => {
     let left = false;
-    put([]);
     get(jobUrl(job.id, "curve")).then(({ curve }) => { if (!left) put((later) => joined(curve, later)); }, () => { /* without a curve */ });
     return () => { left = true; };
   }, [job.id, job.state]);
@@ -30,17 +29,19 @@ function joined(before, later) {
 const said = (value) => value.toExponential(1).replace(/e\+?/, "e");
 const number = (value) => (value >= 0.01 && value < 1e5 ? String(Number(value.toPrecision(3))) : said(value));
 
-export function Curve({ points, of }) {
+export function Curve({ job }) {
+  const points = useCurve(job), of = job.step?.of || points.length;
   if (points.length < 2) return null;
   const values = points.flatMap(([, ...costs]) => costs.slice(0, 3)).filter((it) => it > 0);
   const most = Math.max(...values), least = Math.max(Math.min(...values), most * DEEP), span = Math.log(most / least) || 1;
   const x = (i) => (WIDTH * i) / of, y = (value) => HEIGHT * (Math.log(most / Math.max(value, least)) / span);
   const path = (n) => points.filter((it) => it[n] > 0).map((it) => `${x(it[0]).toFixed(1)},${y(it[n]).toFixed(1)}`).join(" ");
   const grown = points.filter((it, n) => n && it[4] !== points[n - 1][4]);
-  const first = points[0], last = points[points.length - 1];
+  const first = points[0], last = points[points.length - 1], lines = Object.entries(LINES).filter(([, n]) => last[n] > 0);
   return html`<figure class="curve"><svg viewBox="0 -4 ${WIDTH} ${HEIGHT + 8}" preserveAspectRatio="none" role="img" aria-label="The total cost, from ${number(first[1])} at step ${first[0]} to ${number(last[1])} at step ${last[0]}">
       ${grown.map((it) => html`<line class="grown" x1=${x(it[0])} x2=${x(it[0])} y1="0" y2=${HEIGHT} />`)}
-      ${Object.entries(LINES).map(([name, n]) => html`<polyline class=${name} points=${path(n)} />`)}</svg>
-    <figcaption>${Object.entries(LINES).map(([name, n]) => html`<span class="key ${name}">${name} ${number(last[n] ?? 0)}</span>`)}
+      ${lines.map(([name, n]) => html`<polyline class=${name} points=${path(n)} />`)}</svg>
+    <span class="bound">${number(most)}</span><span class="bound least">${number(least)}</span>
+    <figcaption>${lines.map(([name, n]) => html`<span class="key ${name}">${name} ${number(last[n])}</span>`)}
       <span title="The picture grows there: the costs of other sizes are others">│ a larger scale</span></figcaption></figure>`;
 }

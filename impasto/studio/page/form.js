@@ -1,19 +1,19 @@
 // The form: pictures, preset, knobs. Its knobs come from the studio's recipe, with their bounds, defaults and descriptions.
 
 import { html, useRef } from "./vendor/htm-preact.js";
-import { post } from "./api.js";
-import { addJob, change, edit, studio, useStudio } from "./state.js";
+import { pictureUrl, post } from "./api.js";
+import { addJob, change, edit, pictureOf, studio, useStudio } from "./state.js";
 import { GROUPS, PLACED, asked, editLines, emptyForm, label, standard, typed, withoutLine } from "./recipe.js";
-import { Drop, Paintings, Photograph } from "./pictures.js";
+import { Drop, Options, Paintings, Photograph } from "./pictures.js";
 import { Regions } from "./regions.js";
-import { pictureOf } from "./state.js";
-import { pictureUrl } from "./api.js";
+import { Sure } from "./jobs.js";
 
 export function Form() {
   const { form, recipe, problem } = useStudio(), top = useRef(null);
   const listed = recipe.fields.filter((it) => !PLACED.includes(it.name)), main = listed.filter((it) => it.group === "main");
   const count = Object.keys(form.knobs).length;
   return html`<section class="form" ref=${top} aria-label="What to paint">
+    <h2 class="unseen">What to paint</h2>
     <div class="sources"><${Photograph} /><${Paintings} /></div>
     <${Preset} />
     ${main.map((it) => html`<${Knob} key=${it.name} field=${it} />`)}
@@ -21,13 +21,13 @@ export function Form() {
     <details><summary>Parts of the photograph</summary><${Regions} /></details>
     <details><summary>All settings</summary>
       ${count > 0 && html`<p class="hint">${count} ${count === 1 ? "setting differs" : "settings differ"} from the preset. <button onClick=${() => edit({ knobs: {} })}>Reset all</button></p>`}
-      ${Object.entries(GROUPS).slice(1).map(([group, name]) => html`<${Group} key=${group} name=${name} fields=${listed.filter((it) => it.group === group)} />`)}
+      ${Object.entries(GROUPS).map(([group, name]) => html`<${Group} key=${group} name=${name} fields=${listed.filter((it) => it.group === group)} />`)}
     </details>
     <details><summary>A sheet that compares values</summary><${Sheet} send=${() => send(top.current, "grid")} /></details>
     <div class="go">
       ${problem && html`<p class="problem" role="alert">${problem}</p>`}
       <button class="primary" onClick=${() => send(top.current, "painting")}>Paint</button>
-      <button onClick=${() => edit(emptyForm())}>Start over</button>
+      <${Sure} text="Start over" sure="Empty the form?" run=${() => edit(emptyForm())} />
     </div>
   </section>`;
 }
@@ -41,7 +41,7 @@ async function send(top, kind) {
   try {
     addJob(await post("/api/jobs", asked(studio.form, studio.recipe, kind)));
     change({ shown: null, problem: null });
-    document.querySelector(".stage").scrollIntoView({ block: "nearest" });
+    document.querySelector(".stage").scrollIntoView();
   } catch (error) {
     change({ problem: error.message });
   }
@@ -49,9 +49,9 @@ async function send(top, kind) {
 
 function Preset() {
   const { form, recipe } = useStudio();
-  return html`<div class="knob"><label for="preset">Manner</label>
+  return html`<div class="knob"><label for="preset">Preset</label>
     <select id="preset" value=${form.preset} onChange=${(event) => edit({ preset: event.target.value })} aria-describedby="preset-about">
-      ${Object.keys(recipe.presets).map((it) => html`<option key=${it}>${it}</option>`)}</select>
+      <${Options} names=${Object.keys(recipe.presets)} /></select>
     <p class="hint" id="preset-about">${recipe.presets_about[form.preset]}</p></div>`;
 }
 
@@ -70,26 +70,30 @@ export function setKnob(name, value, usual) {
 // One knob: its name, what it stands at, what it does, and whether it was changed.
 function Knob({ field }) {
   const { form, recipe } = useStudio(), { name } = field;
-  const usual = standard(recipe, form.preset, field), isChanged = name in form.knobs, id = `knob-${name}`;
+  const ofNet = name.endsWith("_layers") && form.knobs.net; // another net has other layers
+  const usual = ofNet ? "" : standard(recipe, form.preset, field), isChanged = name in form.knobs, id = `knob-${name}`;
   const put = (value) => setKnob(name, value, field.kind === "bool" ? usual : typed(usual));
   const value = isChanged ? form.knobs[name] : usual;
-  return html`<div class="knob ${isChanged ? "changed" : ""}">
+  const isShort = name !== "beta" && ["int", "float", "bool", "choice"].includes(field.kind);
+  return html`<div class="knob ${isChanged ? "changed" : ""} ${isShort ? "short" : ""}">
     <label for=${id} title=${name}>${label(name)}${isChanged && html` <span class="mark">changed</span>`}</label>
     <${Entry} field=${field} id=${id} value=${value} usual=${usual} put=${put} />
     ${name === "init" && value === "picture" && html`<${StartPicture} />`}
-    <p class="hint" id="${id}-about">${field.description}. ${typed(usual) !== "" && `Usual: ${typed(usual)}.`}
+    <p class="hint" id="${id}-about">${sentence(field.description)} ${typed(usual) !== "" && `Usual: ${typed(usual)}.`}
       ${isChanged && html` <button onClick=${() => put(field.kind === "bool" ? usual : typed(usual))} aria-label="Reset ${label(name)}">Reset</button>`}</p>
   </div>`;
 }
+
+const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}.`;
 
 function Entry({ field, id, value, usual, put }) {
   const { kind, minimum, maximum, above, choices } = field, about = { id, "aria-describedby": `${id}-about` };
   if (kind === "bool") return html`<input type="checkbox" ...${about} checked=${value} onChange=${(event) => put(event.target.checked)} />`;
   if (kind === "choice") {
-    return html`<select ...${about} value=${value} onChange=${(event) => put(event.target.value)}>${choices.map((it) => html`<option key=${it}>${it}</option>`)}</select>`;
+    return html`<select ...${about} value=${value} onChange=${(event) => put(event.target.value)}><${Options} names=${choices} /></select>`;
   }
   if (kind !== "int" && kind !== "float") {
-    return html`<input type="text" spellcheck="false" autocomplete="off" ...${about} value=${typed(value)} onInput=${(event) => put(event.target.value)} />`;
+    return html`<input type="text" spellcheck="false" autocomplete="off" placeholder=${usual === "" ? "as usual" : undefined} ...${about} value=${typed(value)} onInput=${(event) => put(event.target.value)} />`;
   }
   const input = (event) => {
     event.target.setCustomValidity(above !== null && Number(event.target.value) <= above ? `Must be above ${above}.` : "");

@@ -3,7 +3,7 @@
 import { html, useEffect, useState } from "./vendor/htm-preact.js";
 import { get, jobUrl, post } from "./api.js";
 import { addJob, attempt, edit, jobOf, paintAgain, pictureOfJob, removeJob, tell, use, useStudio } from "./state.js";
-import { changed, fromAsked, label, typed } from "./recipe.js";
+import { changed, fromAsked, inWords, label, typed } from "./recipe.js";
 import { Sure, Thumb, comparable, isPicture, jobPicture, seconds, told, when } from "./jobs.js";
 import { Compare } from "./compare.js";
 import { Dialog } from "./pictures.js";
@@ -16,7 +16,7 @@ export function Gallery({ at: [id] }) {
   const { jobs } = useStudio(), [words, search] = useState(""), [kind, choose] = useState(""), found = useFound(words, jobs.length);
   const shown = jobs.filter((it) => isPicture(it) && jobPicture(it) && (!kind || it.kind === kind) && (!found || found.has(it.id)));
   const job = jobOf(id);
-  return html`<main class="gallery">
+  return html`<main class="gallery" tabindex="-1">
     <div class="tools"><label class="search">Search <input type="search" value=${words} placeholder="hokusai beta 30" onInput=${(event) => search(event.target.value)} /></label>
       <label>Show <select value=${kind} onChange=${(event) => choose(event.target.value)}>${Object.entries(KINDS).map(([it, text]) => html`<option key=${it} value=${it}>${text}</option>`)}</select></label>
       <span class="hint" role="status">${shown.length} ${shown.length === 1 ? "picture" : "pictures"}</span></div>
@@ -43,7 +43,7 @@ function useFound(words, count) {
 function Painting({ job }) {
   const url = jobPicture(job);
   return html`<div class="painting">
-    ${url && html`<${Compare} name=${job.kind === "grid" ? "Sheet" : "Painting"} url=${url} others=${comparable(job)} />`}
+    ${url && html`<${Compare} id=${job.id} name=${job.kind === "grid" ? "Sheet" : "Painting"} url=${url} others=${comparable(job)} />`}
     <div class="about"><p class="hint">${when(job.created)}, ${told(job)}</p>
       <${Actions} job=${job} />
       ${job.error && html`<p class="problem">${job.error}</p>`}
@@ -70,11 +70,13 @@ function Actions({ job }) {
     ${job.state !== "running" && html`<${Sure} text="Delete" sure="Delete it for good?" run=${() => removeJob(job)} />`}</div>`;
 }
 
+const ELSEWHERE = ["regions", "protect", "changes"]; // in a recipe, but no knobs of the form
+
 // The settings that differ from the preset's, and all of them when asked.
 function Settings({ job }) {
   const { recipe, form } = useStudio(), [all, showAll] = useState(false);
   const whole = job.result?.recipe ?? { preset: job.asked.preset ?? recipe.default, ...job.asked.knobs };
-  const differ = Object.keys(changed(whole, recipe)), names = ["preset", ...(all ? Object.keys(whole).filter((it) => it !== "preset") : differ)];
+  const differ = [...Object.keys(changed(whole, recipe)), ...ELSEWHERE.filter((it) => typed(whole[it]) !== "")], names = ["preset", ...(all ? Object.keys(whole).filter((it) => it !== "preset") : differ)];
   const before = fromAsked(job);
   const own = {
     preset: () => ({ preset: whole.preset }), regions: () => ({ regions: before.regions }), protect: () => ({ protect: before.protect }),
@@ -82,21 +84,23 @@ function Settings({ job }) {
   };
   const one = (name) => toForm(own[name]?.() ?? { knobs: { ...form.knobs, [name]: whole[name] } }, `${label(name)} is in the form.`);
   return html`<table><caption>Settings</caption><tbody>${names.map((name) => html`<tr key=${name} class=${differ.includes(name) ? "changed" : ""}>
-      <th scope="row" title=${name}>${name === "preset" ? "Manner" : label(name)}</th><td>${typed(whole[name])}</td>
-      <td><button onClick=${() => one(name)} aria-label="Use ${label(name)} in the form">Use</button></td></tr>`)}</tbody></table>
+      <th scope="row" title=${name}>${name === "preset" ? "Preset" : label(name)}</th><td>${inWords(whole[name])}</td>
+      <td>${name !== "changes" && html`<button onClick=${() => one(name)} aria-label="Use ${label(name)} in the form">Use</button>`}</td></tr>`)}</tbody></table>
     <button onClick=${() => showAll(!all)} aria-expanded=${all}>${all ? "Only what differs from the preset" : "All settings"}</button>`;
 }
 
 function Cells({ job }) {
   const { recipe } = useStudio(), { rows, columns, cells } = job.result;
-  const named = ([name, ...values], n) => (name ? `${label(name)} ${values[n - 1]}` : "");
-  const useCell = (cell) => {
-    const { preset, ...knobs } = cell.recipe;
-    toForm({ ...fromAsked(job), preset, knobs: changed({ preset, ...knobs }, recipe) }, "The settings of this painting are in the form.");
+  const useCell = ({ row, column, recipe: whole }) => {
+    const brought = { [job.asked.rows[0]]: job.asked.rows[row], [job.asked.columns[0]]: job.asked.columns[column] };
+    toForm({
+      ...fromAsked(job), preset: whole.preset, knobs: changed(whole, recipe),
+      ...(brought.contents && { content: brought.contents }), ...(brought.styles && { styles: [{ id: brought.styles, weight: 1 }] }),
+    }, "The settings of this painting are in the form.");
     go("#paint");
   };
   return html`<table><caption>Its paintings</caption><tbody>${cells.map((it) => html`<tr key="${it.row},${it.column}">
-    <th scope="row">${[named(rows, it.row), named(columns, it.column)].filter(Boolean).join(", ")}</th><td>${it.error}</td>
+    <th scope="row">${[rows[it.row - 1], columns[it.column - 1]].filter(Boolean).join(", ")}</th><td>${it.error}</td>
     <td>${it.recipe && html`<button onClick=${() => useCell(it)}>Use</button>`}</td></tr>`)}</tbody></table>`;
 }
 

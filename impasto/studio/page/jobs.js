@@ -7,7 +7,7 @@ import { actOn, paintAgain, pictureOf, removeJob, studio } from "./state.js";
 export const running = (jobs) => jobs.find((it) => it.state === "running") ?? jobs.find((it) => it.state === "paused");
 export const isOpen = (job) => job.state !== "finished" && job.state !== "cancelled";
 export const isPicture = (job) => job.kind === "painting" || job.kind === "grid";
-export const percent = (job) => (job.step ? Math.floor((100 * job.step.i) / job.step.of) : 0);
+export const percent = (job) => (job.step?.of ? Math.floor((100 * job.step.i) / job.step.of) : 0);
 
 export function seconds(left) {
   if (left < 90) return `${Math.max(1, Math.round(left))} s`;
@@ -22,21 +22,23 @@ const STATES = {
 // "step 12 of 90, at 256 px, 40 s left"
 export function told(job) {
   const { step, state } = job;
-  const at = step && `step ${step.i} of ${step.of}${isPicture(job) && step.scale ? `, at ${step.scale} px` : ""}`;
+  const at = step?.of > 0 && `step ${step.i} of ${step.of}${isPicture(job) && step.scale ? `, at ${step.scale} px` : ""}`;
   if (state !== "running") return isOpen(job) && at ? `${STATES[state]}, ${at}` : STATES[state];
   if (!step) return "starting";
-  return [at, step.left !== null && `${seconds(step.left)} left`, step.message].filter(Boolean).join(", ");
+  return [step.message, at, step.left !== null && `${seconds(step.left)} left`].filter(Boolean).join(", ");
 }
 
 // The picture of a job as it is now; null when there is none yet.
 export function jobPicture(job) {
-  if (job.state === "finished") return isPicture(job) ? jobUrl(job.id) : null;
+  if (!isPicture(job)) return null;
+  if (job.state === "finished") return jobUrl(job.id);
   return job.preview ? `${jobUrl(job.id, "preview")}?n=${job.preview}` : job.picture ? jobUrl(job.id) : null;
 }
 
 export function Thumb({ job }) {
   const from = job.asked.content ?? job.asked.styles?.[0] ?? job.asked.picture;
-  const url = isPicture(job) && (job.picture || job.state === "finished") ? `${jobUrl(job.id, "small")}?n=${job.preview}` : pictureOf(from) ? pictureUrl(from, "small") : null;
+  const own = isPicture(job) && job.state === "finished" ? jobUrl(job.id, "small") : jobPicture(job);
+  const url = own ?? (pictureOf(from) ? pictureUrl(from, "small") : job.asked.job ? jobUrl(job.asked.job, "small") : null);
   return url ? html`<img class="thumb" src=${url} alt="" loading="lazy" />` : html`<span class="thumb" />`;
 }
 
@@ -55,11 +57,11 @@ export const when = (created) => new Date(created).toLocaleString([], { dateStyl
 
 const ACTIONS = {
   queued: ["cancel"], running: ["pause", "cancel"], paused: ["resume", "cancel"], unfinished: ["resume", "remove"],
-  failed: ["resume", "again", "remove"], cancelled: ["again", "remove"], finished: ["again"],
+  failed: ["resume", "again", "remove"], cancelled: ["resume", "again", "remove"], finished: ["again"],
 };
 const BUTTONS = {
   pause: ["Pause", (job) => actOn(job, "pause")], resume: ["Resume", (job) => actOn(job, "resume")], cancel: ["Cancel", (job) => actOn(job, "cancel")],
-  again: ["Do it again", paintAgain], remove: ["Remove", removeJob],
+  again: ["Paint again", paintAgain], remove: ["Remove", removeJob],
 };
 
 export function JobButtons({ job }) {
@@ -70,9 +72,10 @@ export function JobButtons({ job }) {
 // A button that asks before it does what cannot be undone.
 export function Sure({ text, sure, run }) {
   const [asking, ask] = useState(false);
+  const act = () => { ask(false); run(); };
   if (!asking) return html`<button key="first" onClick=${() => ask(true)}>${text}</button>`;
   return html`<span class="buttons" key="second" role="group" aria-label=${sure}><span>${sure}</span>
-    <button class="danger" ref=${(it) => it?.focus()} onClick=${run}>${text}</button><button onClick=${() => ask(false)}>Keep</button></span>`;
+    <button class="danger" ref=${(it) => it?.focus()} onClick=${act}>${text}</button><button onClick=${() => ask(false)}>Keep</button></span>`;
 }
 
 export function JobRow({ job, current, show }) {

@@ -2,10 +2,10 @@
 
 import { html, useEffect, useState } from "./vendor/htm-preact.js";
 import { get, pictureUrl, post } from "./api.js";
-import { addJob, attempt, change, edit, studio, tell, useStudio } from "./state.js";
+import { addJob, attempt, change, edit, jobOf, removeJob, studio, tell, useStudio } from "./state.js";
 import { standard, withMarks } from "./recipe.js";
-import { JobRow, isOpen } from "./jobs.js";
-import { Dialog, Picker } from "./pictures.js";
+import { JobRow, Sure, isOpen } from "./jobs.js";
+import { Dialog, Options, Picker, closeAround } from "./pictures.js";
 
 const isLens = (job) => job.kind === "style" || job.kind === "atlas";
 
@@ -24,7 +24,7 @@ function usePages(finished) {
 function Pages({ pages, jobs }) {
   const [reading, read] = useState(false), [making, make] = useState(false), open = jobs.filter((it) => isLens(it) && isOpen(it)).reverse();
   const ask = (wanted) => attempt(async () => addJob(await post("/api/jobs", { kind: "style", ...wanted })));
-  return html`<main class="lens">
+  return html`<main class="lens" tabindex="-1">
     <p>What a net sees in pictures. What you find here can be made stronger or weaker in the next painting.</p>
     <div class="buttons"><button class="primary" onClick=${() => read(true)}>Read a painting’s style</button><button onClick=${() => make(true)}>Make an atlas</button></div>
     ${open.length > 0 && html`<section><h2>At work and waiting</h2><ul class="jobs">${open.map((it) => html`<${JobRow} key=${it.id} job=${it} />`)}</ul></section>`}
@@ -36,19 +36,20 @@ function Pages({ pages, jobs }) {
 
 function PageList({ title, kind, pages, none }) {
   return html`<section><h2>${title}</h2>${pages.length === 0 ? html`<p class="hint">${none}</p>` : html`<ul class="pages">${pages.map((it) => html`
-    <li key=${it.id}><a href="#lens/${kind}/${it.id}">${it.name || it.net}</a> <span class="said">${it.net}, ${it.layers.length} layers</span></li>`)}</ul>`}</section>`;
+    <li key=${it.id}><a href="#lens/${kind}/${it.id}">${it.name || it.net}</a> <span class="said">${[it.net, it.layers.length > 0 && `${it.layers.length} layers`].filter(Boolean).join(", ")}</span>
+      ${jobOf(it.id) && html` <${Sure} text="Delete" sure="Delete “${it.name}” for good?" run=${() => removeJob(it)} />`}</li>`)}</ul>`}</section>`;
 }
 
 function NewAtlas({ close }) {
   const { pictures, recipe } = useStudio(), nets = recipe.fields.find((it) => it.name === "net").choices;
   const [net, choose] = useState("alexnet"), [chosen, pick] = useState([]);
   const flip = (id) => pick(chosen.includes(id) ? chosen.filter((it) => it !== id) : [...chosen, id]);
-  const make = () => attempt(async () => {
+  const make = ({ target }) => attempt(async () => {
     addJob(await post("/api/jobs", { kind: "atlas", net, ...(chosen.length && { pictures: chosen }) }));
-    close();
+    closeAround(target);
   });
   return html`<${Dialog} title="Make an atlas" close=${close} kind="wide">
-    <label>Net <select value=${net} onChange=${(event) => choose(event.target.value)}>${nets.map((it) => html`<option key=${it}>${it}</option>`)}</select></label>
+    <label>Net <select value=${net} onChange=${(event) => choose(event.target.value)}><${Options} names=${nets} /></select></label>
     <p class="hint">Of which pictures? ${chosen.length ? `${chosen.length} chosen.` : "All of the studio’s, while none is chosen."}</p>
     <div class="choose" role="group" aria-label="Pictures">${pictures.map((it) => html`<button key=${it.id} aria-pressed=${chosen.includes(it.id)} onClick=${() => flip(it.id)}>
       <img src=${pictureUrl(it.id, "small")} alt=${it.name} title=${it.name} loading="lazy" /></button>`)}</div>
@@ -76,7 +77,7 @@ function Opened({ page }) {
     contentWindow.addEventListener("hashchange", moved);
     moved();
   };
-  return html`<main class="opened">
+  return html`<main class="opened" tabindex="-1">
     <div class="tools"><a href="#lens">Back</a><strong>${page.name || page.net}</strong><span class="at">${address || "overview"}</span>
       <button disabled=${!at} title="Mark what is looked at now, to change it in the next painting" onClick=${() => addMark(page.net, at)}>Mark</button></div>
     <${Marks} net=${page.net} />
@@ -110,8 +111,8 @@ function Marks({ net }) {
 
 function sendMarks(net, marks, recipe) {
   const { knobs, preset } = studio.form, field = recipe.fields.find((it) => it.name === "net"), now = knobs.net ?? standard(recipe, preset, field);
-  const styleEdit = withMarks(now === net ? knobs.style_edit : {}, marks);
-  edit({ knobs: { ...knobs, style_edit: styleEdit, ...(now !== net && { net }) } });
-  tell(now === net ? "The marks are in the form." : `The marks are in the form, which now paints with the net ${net}, where they belong.`);
+  const fits = !net || now === net, styleEdit = withMarks(fits ? knobs.style_edit : {}, marks);
+  edit({ knobs: { ...knobs, style_edit: styleEdit, ...(!fits && { net }) } });
+  tell(fits ? "The marks are in the form." : `The marks are in the form, which now paints with the net ${net}, where they belong.`);
   location.hash = "#paint";
 }

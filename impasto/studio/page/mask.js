@@ -3,7 +3,7 @@
 import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
 import { pictureUrl, upload } from "./api.js";
 import { attempt } from "./state.js";
-import { Dialog } from "./pictures.js";
+import { Dialog, closeAround } from "./pictures.js";
 
 const LONGER = 1024, VEIL = "rgb(217 72 15)", CLEAR = "rgb(217 72 15 / 0)", KEPT = 20; // states that undo can go back to
 
@@ -12,10 +12,11 @@ function sizeOf({ width, height }) {
   return [Math.max(1, Math.round(width * scale)), Math.max(1, Math.round(height * scale))];
 }
 
-const copyOf = (canvas) => canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+const contextOf = (canvas) => canvas.getContext("2d", { willReadFrequently: true });
+const copyOf = (canvas) => contextOf(canvas).getImageData(0, 0, canvas.width, canvas.height);
 
 function stamp(canvas, [x, y], { size, softness, erase }) {
-  const context = canvas.getContext("2d"), radius = size / 2, brush = context.createRadialGradient(x, y, radius * (1 - softness), x, y, radius);
+  const context = contextOf(canvas), radius = size / 2, brush = context.createRadialGradient(x, y, radius * (1 - softness), x, y, radius);
   brush.addColorStop(0, VEIL);
   brush.addColorStop(1, softness ? CLEAR : VEIL);
   context.globalCompositeOperation = erase ? "destination-out" : "source-over";
@@ -34,7 +35,7 @@ function stroke(canvas, from, to, brush) {
 function veil(canvas, from) {
   const data = copyOf(canvas), [red, green, blue] = VEIL.match(/\d+/g), { data: all } = data;
   for (let n = 0; n < all.length; n += 4) all.set([red, green, blue, from(all[n + 3], all[n])], n);
-  canvas.getContext("2d").putImageData(data, 0, 0);
+  contextOf(canvas).putImageData(data, 0, 0);
 }
 
 // White where the veil is, black elsewhere.
@@ -59,7 +60,7 @@ export function MaskDialog({ title, picture, mask, close, saved }) {
     if (!mask) return;
     const image = new Image();
     image.onload = () => {
-      canvas.current.getContext("2d").drawImage(image, 0, 0, width, height);
+      contextOf(canvas.current).drawImage(image, 0, 0, width, height);
       veil(canvas.current, (_, brightness) => brightness);
     };
     image.src = pictureUrl(mask);
@@ -73,7 +74,7 @@ export function MaskDialog({ title, picture, mask, close, saved }) {
   const step = (from, to) => {
     if (!steps.current[from].length) return;
     steps.current[to].push(copyOf(canvas.current));
-    canvas.current.getContext("2d").putImageData(steps.current[from].pop(), 0, 0);
+    contextOf(canvas.current).putImageData(steps.current[from].pop(), 0, 0);
     again((n) => n + 1);
   };
   const undo = () => step("past", "future"), redo = () => step("future", "past");
@@ -108,7 +109,7 @@ export function MaskDialog({ title, picture, mask, close, saved }) {
   const save = () => attempt(async () => {
     const { id } = await upload(await whiteOnBlack(canvas.current), "mask.png", true);
     saved(id);
-    close();
+    closeAround(canvas.current);
   });
 
   const share = (value) => `${(100 * value) / longer}%`, ring = { left: `${(100 * at[0]) / width}%`, top: `${(100 * at[1]) / height}%`, width: `${(100 * brush.size) / width}%` };

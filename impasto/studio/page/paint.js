@@ -3,16 +3,16 @@
 import { html, useState } from "./vendor/htm-preact.js";
 import { jobUrl, pictureUrl, post } from "./api.js";
 import { addJob, attempt, change, jobOf, pictureOf, useStudio } from "./state.js";
-import { label, standard, typed } from "./recipe.js";
+import { label, standard, taken, typed } from "./recipe.js";
 import { JobButtons, JobRow, Thumb, comparable, isOpen, isPicture, jobPicture, percent, running, told } from "./jobs.js";
 import { Compare } from "./compare.js";
-import { Curve, useCurve } from "./curve.js";
+import { Curve } from "./curve.js";
 import { Form, LogSlider } from "./form.js";
 
 export function Paint() {
   const { jobs, shown } = useStudio();
   const paintings = jobs.filter(isPicture), job = jobOf(shown) ?? running(paintings) ?? paintings[0];
-  return html`<main class="paint">
+  return html`<main class="paint" tabindex="-1">
     <${Form} />
     <section class="stage" aria-label="The painting">
       ${job ? html`<${Stage} job=${job} />` : html`<${Empty} />`}
@@ -23,20 +23,21 @@ export function Paint() {
 function Empty() {
   const { form } = useStudio(), picture = pictureOf(form.content);
   return html`<div class="empty">${picture && html`<img src=${pictureUrl(picture.id)} alt=${picture.name} />`}
-    <p>${picture ? "Add a painting, then press Paint." : "Drop a photograph and a painting anywhere, then press Paint. The photograph is painted in the painting’s manner."}</p></div>`;
+    <p>${!picture ? "Drop a photograph and a painting anywhere, then press Paint. The photograph is painted in the painting’s manner."
+      : form.styles.length ? "Press Paint." : "Add a painting, then press Paint."}</p></div>`;
 }
 
 function Stage({ job }) {
-  const points = useCurve(job), url = jobPicture(job), open = isOpen(job);
+  const url = jobPicture(job), open = isOpen(job);
   return html`
     <div class="top"><h2>${job.name}</h2><${JobButtons} job=${job} /></div>
-    ${url ? html`<${Compare} name=${job.kind === "grid" ? "Sheet" : "Painting"} url=${url} others=${comparable(job)} />` : html`<div class="empty waiting"><${Thumb} job=${job} /></div>`}
+    ${url ? html`<${Compare} id=${job.id} name=${job.kind === "grid" ? "Sheet" : "Painting"} url=${url} others=${comparable(job)} />` : html`<div class="empty waiting"><${Thumb} job=${job} /></div>`}
     <p class="told">${told(job)}${job.state === "finished" && html` <a href="#gallery/${job.id}">Its settings and costs</a> <a href=${jobUrl(job.id, "download")} download>Download</a>`}</p>
     ${open && job.step && html`<progress max="100" value=${percent(job)} aria-label="How far the painting is" />`}
     ${job.error && html`<p class="problem">${job.error}</p>`}
     ${job.warnings.map((it) => html`<p class="hint" key=${it}>${it}</p>`)}
     <div class="beside">
-      <${Curve} points=${points} of=${job.step?.of ?? points.at(-1)?.[0] ?? 1} />
+      <${Curve} key=${job.id} job=${job} />
       ${job.kind === "painting" && (job.state === "running" || job.state === "paused") && html`<${WhileItRuns} key=${job.id} job=${job} />`}
     </div>`;
 }
@@ -44,11 +45,12 @@ function Stage({ job }) {
 // The knobs that may change under way.
 function WhileItRuns({ job }) {
   const { recipe } = useStudio(), [moved, move] = useState({});
-  const fields = recipe.fields.filter((it) => recipe.changeable.includes(it.name));
-  const before = Object.assign({}, job.asked.knobs, ...job.changes.map((it) => it.knobs));
+  const fields = recipe.fields.filter((it) => recipe.changeable.includes(it.name) && it.kind !== "edit");
+  const before = Object.assign({}, job.asked.knobs, ...Object.values(job.changes));
   const usual = (field) => standard(recipe, job.asked.preset ?? recipe.default, field);
   const apply = () => attempt(async () => {
-    addJob(await post(`/api/jobs/${job.id}/change`, { knobs: Object.fromEntries(Object.entries(moved).map(([name, value]) => [name, Number(value)])) }));
+    const knobs = Object.fromEntries(fields.filter((it) => it.name in moved).map((it) => [it.name, taken(it, moved[it.name])]));
+    addJob(await post(jobUrl(job.id, "change"), { knobs }));
     move({});
   });
   return html`<details class="live"><summary>Change while it runs</summary>
@@ -56,10 +58,10 @@ function WhileItRuns({ job }) {
       const { name } = field, value = moved[name] ?? before[name] ?? usual(field), put = (it) => move({ ...moved, [name]: it });
       return html`<div class="knob ${name in moved ? "changed" : ""}" key=${name}><label for="live-${name}" title=${field.description}>${label(name)}</label>
         <span class="number">${usual(field) > 0 && html`<${LogSlider} name=${label(name)} value=${Number(value)} usual=${usual(field)} put=${put} />`}
-        <input id="live-${name}" type="number" min=${field.minimum} max=${field.maximum} step="any" value=${typed(value)} onInput=${(event) => put(event.target.value)} /></span></div>`;
+        <input id="live-${name}" type=${field.kind === "float" ? "number" : "text"} min=${field.minimum} max=${field.maximum} step="any" value=${typed(value)} onInput=${(event) => put(event.target.value)} /></span></div>`;
     })}
     <button disabled=${!Object.keys(moved).length} onClick=${apply}>Apply from here</button>
-    ${job.changes.map((it, n) => html`<p class="hint" key=${n}>from step ${it.step}: ${Object.entries(it.knobs).map(([name, value]) => `${label(name)} ${typed(value)}`).join(", ")}</p>`)}
+    ${Object.entries(job.changes).map(([i, knobs]) => html`<p class="hint" key=${i}>From step ${i}: ${Object.entries(knobs).map(([name, value]) => `${label(name)} ${typed(value)}`).join(", ")}</p>`)}
   </details>`;
 }
 

@@ -1,8 +1,8 @@
 // Pictures to paint from: places to drop them, and the dialog to pick one of the studio's.
 
 import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
-import { jobUrl, pictureUrl, remove } from "./api.js";
-import { attempt, bring, edit, pictureOf, pictureOfJob, use, useStudio } from "./state.js";
+import { jobUrl, pictureUrl } from "./api.js";
+import { attempt, bring, edit, pictureOf, pictureOfJob, removePicture, use, useStudio } from "./state.js";
 
 export function Dialog({ title, close, kind = "", children }) {
   const dialog = useRef(null);
@@ -11,6 +11,11 @@ export function Dialog({ title, close, kind = "", children }) {
     <div class="top"><h2>${title}</h2><button onClick=${() => dialog.current.close()}>Close</button></div>
     ${children}</dialog>`;
 }
+
+// Closes the dialog that an element is in; what had the focus before gets it back.
+export const closeAround = (element) => element.closest("dialog").close();
+
+export const Options = ({ names }) => names.map((it) => html`<option key=${it} value=${it}>${it}</option>`);
 
 // A place for pictures, with all the ways to fill it.
 export function Drop({ title, hint, place, many, children }) {
@@ -22,7 +27,7 @@ export function Drop({ title, hint, place, many, children }) {
   };
   return html`<section class="drop ${over ? "over" : ""}" aria-label=${title} onDragOver=${() => enter(true)} onDragLeave=${() => enter(false)} onDrop=${drop}>
     <h3>${title}</h3>
-    ${children ?? html`<p class="hint">${hint}</p>`}
+    ${children || html`<p class="hint">${hint}</p>`}
     <div class="buttons">
       <button onClick=${() => input.current.click()} aria-label="Open a file: ${title}">Open a file</button>
       <button onClick=${() => pick(true)} aria-label="Pick from the studio: ${title}">Pick</button>
@@ -62,9 +67,9 @@ export function Picker({ title, close, picked, pickedJob }) {
   return html`<${Dialog} title=${title} close=${close} kind="wide">
     <label class="search">Search <input type="search" value=${words} onInput=${(event) => search(event.target.value)} /></label>
     <ul class="cards">${pictures.filter(matches).map((it) => html`<li key=${it.id}>
-      <button class="card" onClick=${() => { picked(it.id); close(); }}><img src=${pictureUrl(it.id, "small")} alt="" loading="lazy" /><span>${it.name}</span></button>
-      ${!it.bundled && html`<button class="away" aria-label="Delete ${it.name} from the studio" onClick=${() => attempt(() => remove(`/api/pictures/${it.id}`))}>×</button>`}</li>`)}</ul>
+      <button class="card" onClick=${({ target }) => { picked(it.id); closeAround(target); }}><img src=${pictureUrl(it.id, "small")} alt="" loading="lazy" /><span>${it.name}</span></button>
+      ${!it.bundled && html`<button class="away" aria-label="Delete ${it.name} from the studio" onClick=${() => removePicture(it)}>×</button>`}</li>`)}</ul>
     ${painted.length > 0 && html`<h3>Painted here</h3><ul class="cards">${painted.map((it) => html`<li key=${it.id}>
-      <button class="card" onClick=${() => { fromJob(it); close(); }}><img src=${jobUrl(it.id, "small")} alt="" loading="lazy" /><span>${it.name}</span></button></li>`)}</ul>`}
+      <button class="card" onClick=${({ target }) => { fromJob(it); closeAround(target); }}><img src=${jobUrl(it.id, "small")} alt="" loading="lazy" /><span>${it.name}</span></button></li>`)}</ul>`}
   <//>`;
 }

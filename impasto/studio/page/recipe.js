@@ -17,7 +17,7 @@ const LABELS = {
 export const label = (name) => LABELS[name] ?? name[0].toUpperCase() + name.slice(1).replaceAll("_", " ");
 
 export const GROUPS = {
-  main: "Main", style: "Style and content", colour: "Colour", frame: "Start and frame", descent: "How it is painted", network: "The net that looks",
+  style: "Style", content: "Photograph", colour: "Colours", start: "Where it starts", descent: "How it is painted", network: "The net that looks",
 };
 
 // The value that a knob has while nobody changes it.
@@ -30,8 +30,15 @@ const short = (value) => (typeof value === "number" ? String(Number(value.toPrec
 // A value as one types it: {"gram": 1, "w2": 0.5} -> "gram=1,w2=0.5".
 export function typed(value) {
   if (Array.isArray(value)) return value.map(short).join(",");
-  if (value && typeof value === "object") return Object.entries(value).map(([name, it]) => `${name}=${typeof it === "object" ? JSON.stringify(it) : short(it)}`).join(",");
+  if (value && typeof value === "object") return Object.entries(value).map(([name, it]) => `${name}=${short(it)}`).join(",");
   return value === null || value === undefined ? "" : short(value);
+}
+
+// The same for reading, where a table may hold tables: "sky: mask light, style 2; rest: mask rest".
+export function inWords(value) {
+  if (!value || typeof value !== "object" || Array.isArray(value)) return typed(value);
+  const parts = Object.entries(value).map(([name, it]) => [name, inWords(it), typeof it === "object"]).filter(([, text]) => text !== "");
+  return parts.map(([name, text, nested]) => (nested ? `${name}: ${text}` : `${name} ${text}`)).join(parts.some(([, , nested]) => nested) ? "; " : ", ");
 }
 
 const same = (a, b) => JSON.stringify(sorted(a)) === JSON.stringify(sorted(b));
@@ -43,6 +50,9 @@ export function changed(whole, recipe) {
   return Object.fromEntries(differ.map((it) => [it.name, whole[it.name]]));
 }
 
+// What form or job holds of a knob -> what the studio takes.
+export const taken = (field, value) => (isNumber(field) ? Number(value) : value);
+
 const isNumber = (field) => field.kind === "int" || field.kind === "float";
 
 // What the studio is asked for; throws with a plain sentence when the form lacks something.
@@ -50,8 +60,10 @@ export function asked(form, recipe, kind = "painting") {
   const gives = (axis) => [form.rows, form.columns].some((it) => kind === "grid" && it.knob === axis && it.values.length);
   if (!form.content && form.preset !== "texture" && !gives("contents")) throw new Error("Choose a photograph first.");
   if (!form.styles.length && form.preset !== "inversion" && !gives("styles")) throw new Error("Choose a painting first, for its style.");
+  const twice = form.regions.find((it, n) => form.regions.findIndex((other) => other.name === it.name) < n);
+  if (twice) throw new Error(`Two parts of the photograph are called “${twice.name}”: give one another name.`);
   const fields = Object.fromEntries(recipe.fields.map((it) => [it.name, it]));
-  const knobs = Object.fromEntries(Object.entries(form.knobs).map(([name, value]) => [name, isNumber(fields[name]) ? Number(value) : value]));
+  const knobs = Object.fromEntries(Object.entries(form.knobs).map(([name, value]) => [name, taken(fields[name], value)]));
   const weights = form.styles.map((it) => Number(it.weight));
   if (weights.some((it) => it !== weights[0])) knobs.style_weights = weights;
   const axis = ({ knob, values }) => (knob && values.length ? [knob, ...values] : []);
@@ -84,13 +96,20 @@ export function fromAsked(job) {
 
 // The form of a picture that Impasto painted. Masks from files are not in its record: those regions are left out.
 export function fromRecord({ recipe: whole, content, styles }, recipe) {
-  const { regions = {}, protect = "", style_weights: weights, ...knobs } = changed(whole, recipe);
-  const made = (mask) => /^(light|dark|rest|k-means \d+ of \d+)$/.test(mask);
+  const { style_weights: weights, ...knobs } = changed(whole, recipe), { regions, protect } = whole;
   return {
-    ...emptyForm(), content, preset: whole.preset, knobs, protect: made(protect) ? protect : "",
+    ...emptyForm(), content, preset: whole.preset in recipe.presets ? whole.preset : recipe.default, knobs, protect: made(protect) ? protect : "",
     styles: styles.map((id, n) => ({ id, weight: weights?.[n] ?? 1 })).filter((it) => it.id),
-    regions: Object.entries(regions).filter(([, it]) => made(it.mask)).map(([name, it]) => ({ name, ...it, style_mask: made(it.style_mask) ? it.style_mask : "" })),
+    regions: Object.entries(regions ?? {}).filter(([, it]) => made(it.mask)).map(([name, it]) => ({ name, ...it, style_mask: made(it.style_mask) ? it.style_mask : "" })),
   };
+}
+
+const made = (mask) => /^(light|dark|rest|k-means \d+ of \d+)$/.test(mask);
+
+// What a record tells of and the studio does not have, in words.
+export function missingOf({ recipe: whole, missing }) {
+  const masks = [whole.protect, ...Object.values(whole.regions ?? {}).map((it) => it.mask)].filter(Boolean);
+  return masks.every(made) ? missing : [...missing, "the masks that were painted"];
 }
 
 // A style edit as lines: [{layer, part: "units" | "pairs", key: "17", gain, weight}], and what else it has, in words.
@@ -98,7 +117,7 @@ export function editLines(styleEdit = {}) {
   return Object.entries(styleEdit).flatMap(([layer, { units = {}, pairs = {}, ...rest }]) => [
     ...Object.entries(units).map(([key, it]) => ({ layer, part: "units", key, ...parted(it) })),
     ...Object.entries(pairs).map(([key, it]) => ({ layer, part: "pairs", key, ...parted(it) })),
-    ...Object.entries(rest).map(([key, it]) => ({ layer, part: null, key, said: typed(it) })),
+    ...Object.entries(rest).map(([key, it]) => ({ layer, part: null, key, said: inWords(it) })),
   ]);
 }
 

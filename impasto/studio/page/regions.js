@@ -3,6 +3,7 @@
 import { html, useState } from "./vendor/htm-preact.js";
 import { edit, pictureOf, useStudio } from "./state.js";
 import { MaskDialog } from "./mask.js";
+import { Options } from "./pictures.js";
 
 const MADE = {
   light: "where it is light", dark: "where it is dark", rest: "the rest",
@@ -40,7 +41,7 @@ function Region({ region, put, remove }) {
     <${Mask} title="Mask of ${name}" value=${region.mask} put=${(mask) => put({ mask })} />
     <label>Painted like <select value=${region.style ?? ""} onChange=${(event) => put({ style: event.target.value })}><option value="">all paintings</option>
       ${form.styles.map((it, n) => html`<option key=${n} value=${n + 1}>${n + 1}: ${pictureOf(it.id)?.name}</option>`)}</select></label>
-    <label>Colours <select value=${region.color ?? ""} onChange=${(event) => put({ color: event.target.value })}><option value="">as everywhere</option>${colors.map((it) => html`<option key=${it}>${it}</option>`)}</select></label>
+    <label>Colours <select value=${region.color ?? ""} onChange=${(event) => put({ color: event.target.value })}><option value="">as everywhere</option><${Options} names=${colors} /></select></label>
     <div class="three">${Object.entries(NUMBERS).map(([key, [text, usual, about]]) => html`<label key=${key} title=${about}>${text}
       <input type="number" min="0" max=${key === "feather" ? 0.5 : undefined} step="any" required value=${region[key] ?? usual} onInput=${(event) => put({ [key]: event.target.value })} /></label>`)}</div>
     <button onClick=${remove} aria-label="Remove ${name}">Remove</button></fieldset>`;

@@ -2,14 +2,14 @@
 
 import { useEffect, useState } from "./vendor/htm-preact.js";
 import { get, listen, post, remove, upload } from "./api.js";
-import { emptyForm, fromRecord } from "./recipe.js";
+import { emptyForm, fromRecord, missingOf } from "./recipe.js";
 
 const KEPT = "impasto-studio";
 
 export const studio = {
   run: null, recipe: null, about: null, pictures: [], jobs: [],
   shown: null, // the job on the stage; null: the one that runs, or the newest
-  lost: false, denied: false, notice: null, problem: null,
+  lost: false, denied: false, notice: null, bringing: null, problem: null, // what is said where
   form: emptyForm(), marks: [], ...kept(),
 };
 
@@ -62,12 +62,22 @@ function addPicture(picture) {
   if (!picture.mask) change({ pictures: merged(studio.pictures, picture) });
 }
 
-export const addJob = (job) => change({ jobs: merged(studio.jobs, job) });
+export function addJob(job) {
+  if (job.asked || jobOf(job.id)) change({ jobs: merged(studio.jobs, job) });
+  else attempt(async () => addJob(await get(`/api/jobs/${job.id}`))); // only a part of one that is not known
+}
+
+const forget = (id) => change({ jobs: studio.jobs.filter((it) => it.id !== id), pictures: studio.pictures.filter((it) => it.id !== id) });
+
+let meanwhile = null; // jobs as they were told of while all were fetched, which may be newer
 
 async function fetchAll() {
+  meanwhile = [];
   try {
     const [recipe, about, { pictures }, { jobs }] = await Promise.all(["/api/recipe", "/api/about", "/api/pictures", "/api/jobs"].map(get));
     change({ recipe, about, pictures, jobs, denied: false });
+    meanwhile.forEach(addJob);
+    meanwhile = null;
   } catch (error) {
     change(error.status === 401 ? { denied: true } : { lost: true });
   }
@@ -80,8 +90,8 @@ export function start() {
       change({ run, lost: false });
       if (!known) fetchAll();
     },
-    job: addJob,
-    gone: ({ id }) => change({ jobs: studio.jobs.filter((it) => it.id !== id), pictures: studio.pictures.filter((it) => it.id !== id) }),
+    job: (job) => { meanwhile?.push(job); addJob(job); },
+    gone: ({ id }) => forget(id),
     picture: addPicture,
     reload: fetchAll,
     lost: () => {
@@ -98,6 +108,7 @@ async function attemptAbout() {
 
 export const actOn = (job, action) => attempt(async () => addJob(await post(`/api/jobs/${job.id}/${action}`)));
 export const removeJob = (job) => attempt(() => remove(`/api/jobs/${job.id}`));
+export const removePicture = ({ id }) => attempt(async () => { await remove(`/api/pictures/${id}`); forget(id); });
 export const paintAgain = (job) => attempt(async () => { addJob(await post("/api/jobs", job.asked)); change({ shown: null }); });
 
 // Pictures that come in. One that Impasto painted brings its recipe along.
@@ -118,10 +129,12 @@ export function use(ids, place = studio.form.content ? "styles" : "content") {
 export async function bring(files, place) {
   const ids = [];
   for (const file of files) {
-    const picture = await attempt(() => upload(file, file.name || "pasted.png"));
+    change({ bringing: file.name });
+    const picture = await attempt(() => upload(file, file.name));
+    change({ bringing: null });
     if (!picture) continue;
     addPicture(picture);
-    if (picture.record) restore(picture, place);
+    if (picture.record) await attempt(async () => restore(picture, place));
     else ids.push(picture.id);
   }
   use(ids, place);
@@ -129,7 +142,7 @@ export async function bring(files, place) {
 
 function restore(picture, place) {
   edit(fromRecord(picture.record, studio.recipe));
-  const missing = picture.record.missing.length ? `Missing here: ${picture.record.missing.join(", ")}.` : "Its pictures are here too.";
+  const lacks = missingOf(picture.record), missing = lacks.length ? `Missing here: ${lacks.join(", ")}.` : "Its pictures are here too.";
   tell(`Impasto painted “${picture.name}”: its settings are in the form now. ${missing}`, { label: "Use it as a picture instead", run: () => use([picture.id], place) });
   location.hash = "#paint";
 }
