@@ -2,7 +2,7 @@
 
 const HEADERS = { "X-Impasto": "1" };
 
-export class Refused extends Error {
+class Refused extends Error {
   constructor(message, status) {
     super(message);
     this.status = status; // 0: no answer at all
@@ -21,11 +21,15 @@ function sentence(text, status) {
 }
 
 export const get = (path) => ask(path);
-export const post = (path, body = {}) => ask(path, { method: "POST", headers: { ...HEADERS, "Content-Type": "application/json" }, body: JSON.stringify(body) });
 export const remove = (path) => ask(path, { method: "DELETE", headers: HEADERS });
 
+export function post(path, body = {}) {
+  return ask(path, { method: "POST", headers: { ...HEADERS, "Content-Type": "application/json" }, body: JSON.stringify(body) });
+}
+
 export function upload(blob, name, mask = false) {
-  return ask(`/api/pictures?name=${encodeURIComponent(name)}${mask ? "&mask=1" : ""}`, { method: "POST", headers: HEADERS, body: blob });
+  const path = `/api/pictures?name=${encodeURIComponent(name)}${mask ? "&mask=1" : ""}`;
+  return ask(path, { method: "POST", headers: HEADERS, body: blob });
 }
 
 export const pictureUrl = (id, what = "image") => `/api/pictures/${id}/${what}`;

@@ -27,7 +27,9 @@ function App() {
   const [said, View] = VIEWS[name] ?? VIEWS.paint;
   const job = running(jobs);
   useEffect(() => { document.title = `${job ? `${percent(job)} % ` : ""}Impasto studio`; });
-  useEffect(() => { if (document.activeElement === document.body) document.querySelector("main")?.focus(); }, [said]); // what had the focus is gone
+  useEffect(() => {
+    if (document.activeElement === document.body) document.querySelector("main")?.focus(); // what had the focus is gone
+  }, [said]);
   return html`
     <header>
       <h1><a href="#paint">Impasto studio</a></h1>
@@ -37,7 +39,7 @@ function App() {
     ${lost && html`<p class="band" role="status">The studio does not answer; trying again.</p>`}
     ${bringing && html`<p class="band" role="status">Bringing in “${bringing}”.</p>`}
     ${notice && html`<${Notice} ...${notice} />`}
-    ${denied ? html`<${Denied} />` : recipe ? html`<${Guarded} View=${View} at=${rest} />` : html`<main><p class="empty">${lost ? "" : "Opening the studio."}</p></main>`}
+    ${denied ? html`<${Denied} />` : recipe ? html`<${Guarded} View=${View} at=${rest} />` : html`<main><p class="empty">One moment.</p></main>`}
     <${Spoken} jobs=${jobs} />`;
 }
 

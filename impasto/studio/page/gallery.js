@@ -4,12 +4,12 @@ import { html, useEffect, useState } from "./vendor/htm-preact.js";
 import { get, jobUrl, post } from "./api.js";
 import { addJob, attempt, edit, jobOf, paintAgain, pictureOfJob, removeJob, tell, use, useStudio } from "./state.js";
 import { changed, fromAsked, inWords, label, typed } from "./recipe.js";
-import { Sure, Thumb, comparable, isPicture, jobPicture, seconds, told, when } from "./jobs.js";
+import { Thumb, comparable, isPicture, jobPicture, seconds, told, when } from "./jobs.js";
 import { Compare } from "./compare.js";
-import { Dialog } from "./pictures.js";
+import { Dialog, Select, Sure, given } from "./controls.js";
 
 const WAIT = 250; // milliseconds after the last key until it is searched
-const KINDS = { "": "everything", painting: "paintings", grid: "sheets" };
+const KINDS = [["", "everything"], ["painting", "paintings"], ["grid", "sheets"]];
 const go = (hash) => { location.hash = hash; };
 
 export function Gallery({ at: [id] }) {
@@ -17,10 +17,11 @@ export function Gallery({ at: [id] }) {
   const shown = jobs.filter((it) => isPicture(it) && jobPicture(it) && (!kind || it.kind === kind) && (!found || found.has(it.id)));
   const job = jobOf(id);
   return html`<main class="gallery" tabindex="-1">
-    <div class="tools"><label class="search">Search <input type="search" value=${words} placeholder="hokusai beta 30" onInput=${(event) => search(event.target.value)} /></label>
-      <label>Show <select value=${kind} onChange=${(event) => choose(event.target.value)}>${Object.entries(KINDS).map(([it, text]) => html`<option key=${it} value=${it}>${text}</option>`)}</select></label>
+    <div class="tools">
+      <label class="search">Search <input type="search" value=${words} placeholder="hokusai beta 30" onInput=${given(search)} /></label>
+      <label>Show <${Select} value=${kind} choices=${KINDS} put=${choose} /></label>
       <span class="hint" role="status">${shown.length} ${shown.length === 1 ? "picture" : "pictures"}</span></div>
-    ${shown.length === 0 && html`<p class="empty">${words || kind ? "Nothing of that kind." : "Nothing is painted yet."}</p>`}
+    ${shown.length === 0 && html`<p class="empty">${words || kind ? "There is nothing like that." : "Nothing is painted yet."}</p>`}
     <ul class="cards large">${shown.map((it) => html`<li key=${it.id}><a class="card" href="#gallery/${it.id}"><${Thumb} job=${it} />
       <span>${it.name}</span><span class="said">${it.state === "finished" ? when(it.created) : told(it)}</span></a></li>`)}</ul>
     ${job && html`<${Dialog} key=${id} title=${job.name} kind="full" close=${() => go("#gallery")}><${Painting} job=${job} /><//>`}</main>`;
@@ -59,13 +60,15 @@ function toForm(parts, said) {
 }
 
 function Actions({ job }) {
+  const useAll = () => { toForm(fromAsked(job), "All its settings are in the form."); go("#paint"); };
   const from = (place) => attempt(async () => { use([await pictureOfJob(job)], place); go("#paint"); });
   const readStyle = () => attempt(async () => { addJob(await post("/api/jobs", { kind: "style", job: job.id })); go("#lens"); });
   return html`<div class="buttons">
-    <button class="primary" onClick=${() => { toForm(fromAsked(job), "All its settings are in the form."); go("#paint"); }}>Use all settings</button>
+    <button class="primary" onClick=${useAll}>Use all settings</button>
     <a class="button" href=${jobUrl(job.id, "download")} download>Download</a>
     <button onClick=${() => { paintAgain(job); go("#paint"); }}>Paint again</button>
-    ${job.kind === "painting" && job.state === "finished" && html`<button onClick=${readStyle} title="Which parts of the net are active in it, and which together: a page in the lens">Read its style</button>
+    ${job.kind === "painting" && job.state === "finished" && html`
+      <button onClick=${readStyle} title="What a net's units do in it, and which act together: a page in the lens">Read its style</button>
       <button onClick=${() => from("content")}>Use as photograph</button><button onClick=${() => from("styles")}>Use as painting</button>`}
     ${job.state !== "running" && html`<${Sure} text="Delete" sure="Delete it for good?" run=${() => removeJob(job)} />`}</div>`;
 }
@@ -76,16 +79,19 @@ const ELSEWHERE = ["regions", "protect", "changes"]; // in a recipe, but no knob
 function Settings({ job }) {
   const { recipe, form } = useStudio(), [all, showAll] = useState(false);
   const whole = job.result?.recipe ?? { preset: job.asked.preset ?? recipe.default, ...job.asked.knobs };
-  const differ = [...Object.keys(changed(whole, recipe)), ...ELSEWHERE.filter((it) => typed(whole[it]) !== "")], names = ["preset", ...(all ? Object.keys(whole).filter((it) => it !== "preset") : differ)];
+  const differ = [...Object.keys(changed(whole, recipe)), ...ELSEWHERE.filter((it) => typed(whole[it]) !== "")];
+  const names = ["preset", ...(all ? Object.keys(whole).filter((it) => it !== "preset") : differ)];
   const before = fromAsked(job);
   const own = {
     preset: () => ({ preset: whole.preset }), regions: () => ({ regions: before.regions }), protect: () => ({ protect: before.protect }),
     style_weights: () => ({ styles: form.styles.map((it, n) => ({ ...it, weight: whole.style_weights[n] ?? 1 })) }),
   };
   const one = (name) => toForm(own[name]?.() ?? { knobs: { ...form.knobs, [name]: whole[name] } }, `${label(name)} is in the form.`);
-  return html`<table><caption>Settings</caption><tbody>${names.map((name) => html`<tr key=${name} class=${differ.includes(name) ? "changed" : ""}>
-      <th scope="row" title=${name}>${name === "preset" ? "Preset" : label(name)}</th><td>${inWords(whole[name])}</td>
-      <td>${name !== "changes" && html`<button onClick=${() => one(name)} aria-label="Use ${label(name)} in the form">Use</button>`}</td></tr>`)}</tbody></table>
+  return html`<table><caption>Settings</caption><tbody>${names.map((name) => html`
+      <tr key=${name} class=${differ.includes(name) ? "changed" : ""}>
+        <th scope="row" title=${name}>${label(name)}</th><td>${inWords(whole[name])}</td>
+        <td>${name !== "changes" && html`<button onClick=${() => one(name)} aria-label="Use ${label(name)} in the form">Use</button>`}</td>
+      </tr>`)}</tbody></table>
     <button onClick=${() => showAll(!all)} aria-expanded=${all}>${all ? "Only what differs from the preset" : "All settings"}</button>`;
 }
 
@@ -107,6 +113,7 @@ function Cells({ job }) {
 function Costs({ result: { width, height, seconds: took, costs, peak_memory_mb: memory } }) {
   const rows = { total: costs.total, content: costs.content, style: costs.style, ...costs.style_layers };
   return html`<p class="hint">${width} × ${height} pixels, painted in ${seconds(took)}${memory ? `, ${Math.round(memory)} MB at most` : ""}</p>
-    <table><caption title="How unlike the painting still is: the photograph in content, the painting in style">Costs at the end</caption><tbody>${Object.entries(rows).map(([name, value]) => html`
-      <tr key=${name}><th scope="row">${name}</th><td class="number">${typed(value)}</td></tr>`)}</tbody></table>`;
+    <table><caption title="How unlike it still is: the photograph in content, the paintings in style">Costs at the end</caption>
+      <tbody>${Object.entries(rows).map(([name, value]) => html`
+        <tr key=${name}><th scope="row">${name}</th><td class="number">${typed(value)}</td></tr>`)}</tbody></table>`;
 }

@@ -1,6 +1,6 @@
 // What can be said of a job and done with it, wherever it is shown.
 
-import { html, useState } from "./vendor/htm-preact.js";
+import { html } from "./vendor/htm-preact.js";
 import { jobUrl, pictureUrl } from "./api.js";
 import { actOn, paintAgain, pictureOf, removeJob, studio } from "./state.js";
 
@@ -45,10 +45,10 @@ export function Thumb({ job }) {
 // What a job was painted from and can be compared with: [{name, url}].
 export function comparable(job) {
   const { content, styles = [] } = job.asked;
-  const from = [[content, "photograph"], ...styles.map((id) => [id, "painting"])].map(([id, what]) => [pictureOf(id), what]).filter(([it]) => it);
+  const from = [["photograph", content], ...styles.map((id) => ["painting", id])].map(([what, id]) => [what, pictureOf(id)]);
   const earlier = studio.jobs.filter((it) => it.id !== job.id && it.kind === "painting" && it.state === "finished").slice(0, 60);
   return [
-    ...from.map(([it, what]) => ({ name: `${what}: ${it.name}`, url: pictureUrl(it.id) })),
+    ...from.filter(([, it]) => it).map(([what, it]) => ({ name: `${what}: ${it.name}`, url: pictureUrl(it.id) })),
     ...earlier.map((it) => ({ name: `painted: ${it.name}, ${when(it.created)}`, url: jobUrl(it.id) })),
   ];
 }
@@ -60,8 +60,11 @@ const ACTIONS = {
   failed: ["resume", "again", "remove"], cancelled: ["resume", "again", "remove"], finished: ["again"],
 };
 const BUTTONS = {
-  pause: ["Pause", (job) => actOn(job, "pause")], resume: ["Resume", (job) => actOn(job, "resume")], cancel: ["Cancel", (job) => actOn(job, "cancel")],
-  again: ["Paint again", paintAgain], remove: ["Remove", removeJob],
+  pause: ["Pause", (job) => actOn(job, "pause")],
+  resume: ["Resume", (job) => actOn(job, "resume")],
+  cancel: ["Cancel", (job) => actOn(job, "cancel")],
+  again: ["Paint again", paintAgain],
+  remove: ["Remove", removeJob],
 };
 
 export function JobButtons({ job }) {
@@ -69,20 +72,12 @@ export function JobButtons({ job }) {
     <button key=${it} onClick=${() => BUTTONS[it][1](job)} aria-label="${BUTTONS[it][0]}: ${job.name}">${BUTTONS[it][0]}</button>`)}</div>`;
 }
 
-// A button that asks before it does what cannot be undone.
-export function Sure({ text, sure, run }) {
-  const [asking, ask] = useState(false);
-  const act = () => { ask(false); run(); };
-  if (!asking) return html`<button key="first" onClick=${() => ask(true)}>${text}</button>`;
-  return html`<span class="buttons" key="second" role="group" aria-label=${sure}><span>${sure}</span>
-    <button class="danger" ref=${(it) => it?.focus()} onClick=${act}>${text}</button><button onClick=${() => ask(false)}>Keep</button></span>`;
-}
-
 export function JobRow({ job, current, show }) {
   const text = html`<${Thumb} job=${job} /><span><strong>${job.name}</strong><span class="said">${told(job)}</span>
     ${job.error && html`<span class="problem">${job.error}</span>`}</span>`;
   return html`<li class="job ${current ? "current" : ""}">
-    ${show ? html`<button class="open" aria-pressed=${current} onClick=${() => show(job)}>${text}</button>` : html`<div class="open">${text}</div>`}
+    ${show && html`<button class="open" aria-pressed=${current} onClick=${() => show(job)}>${text}</button>`}
+    ${!show && html`<div class="open">${text}</div>`}
     <${JobButtons} job=${job} />
     ${job.state === "running" && html`<progress max="100" value=${percent(job)} aria-label="How far ${job.name} is" />`}
   </li>`;

@@ -1,11 +1,12 @@
 // The lens: atlases of what nets look for, styles as they were read, and marks in them that change the next painting's style.
 
 import { html, useEffect, useState } from "./vendor/htm-preact.js";
-import { get, pictureUrl, post } from "./api.js";
+import { get, post } from "./api.js";
 import { addJob, attempt, change, edit, jobOf, removeJob, studio, tell, useStudio } from "./state.js";
-import { standard, withMarks } from "./recipe.js";
-import { JobRow, Sure, isOpen } from "./jobs.js";
-import { Dialog, Options, Picker, closeAround } from "./pictures.js";
+import { withMarks } from "./recipe.js";
+import { JobRow, isOpen } from "./jobs.js";
+import { Choose, Dialog, Select, Sure, closeAround, given, givenNumber } from "./controls.js";
+import { Picker } from "./pictures.js";
 
 const isLens = (job) => job.kind === "style" || job.kind === "atlas";
 
@@ -26,33 +27,39 @@ function Pages({ pages, jobs }) {
   const ask = (wanted) => attempt(async () => addJob(await post("/api/jobs", { kind: "style", ...wanted })));
   return html`<main class="lens" tabindex="-1">
     <p>What a net sees in pictures. What you find here can be made stronger or weaker in the next painting.</p>
-    <div class="buttons"><button class="primary" onClick=${() => read(true)}>Read a painting’s style</button><button onClick=${() => make(true)}>Make an atlas</button></div>
-    ${open.length > 0 && html`<section><h2>At work and waiting</h2><ul class="jobs">${open.map((it) => html`<${JobRow} key=${it.id} job=${it} />`)}</ul></section>`}
-    <${PageList} title="Styles that were read" kind="style" pages=${pages.styles} none="None yet. A style is what a net’s units do in a painting, and which of them act together." />
-    <${PageList} title="Atlases" kind="atlas" pages=${pages.atlases} none="None yet. An atlas shows for each unit of a net the pieces of pictures that excite it most." />
-    ${reading && html`<${Picker} title="Whose style is to be read?" close=${() => read(false)} picked=${(picture) => ask({ picture })} pickedJob=${(job) => ask({ job: job.id })} />`}
+    <div class="buttons"><button class="primary" onClick=${() => read(true)}>Read a painting’s style</button>
+      <button onClick=${() => make(true)}>Make an atlas</button></div>
+    ${open.length > 0 && html`<section><h2>At work and waiting</h2>
+      <ul class="jobs">${open.map((it) => html`<${JobRow} key=${it.id} job=${it} />`)}</ul></section>`}
+    <${PageList} title="Styles that were read" kind="style" pages=${pages.styles}
+      about="A style is what a net’s units do in a painting, and which of them act together." />
+    <${PageList} title="Atlases" kind="atlas" pages=${pages.atlases}
+      about="An atlas shows for each unit of a net the pieces of pictures that excite it most." />
+    ${reading && html`<${Picker} title="Whose style is to be read?" close=${() => read(false)}
+      picked=${(picture) => ask({ picture })} pickedJob=${(job) => ask({ job: job.id })} />`}
     ${making && html`<${NewAtlas} close=${() => make(false)} />`}</main>`;
 }
 
-function PageList({ title, kind, pages, none }) {
-  return html`<section><h2>${title}</h2>${pages.length === 0 ? html`<p class="hint">${none}</p>` : html`<ul class="pages">${pages.map((it) => html`
-    <li key=${it.id}><a href="#lens/${kind}/${it.id}">${it.name || it.net}</a> <span class="said">${[it.net, it.layers.length > 0 && `${it.layers.length} layers`].filter(Boolean).join(", ")}</span>
-      ${jobOf(it.id) && html` <${Sure} text="Delete" sure="Delete “${it.name}” for good?" run=${() => removeJob(it)} />`}</li>`)}</ul>`}</section>`;
+function PageList({ title, kind, pages, about }) {
+  const of = ({ net, layers }) => [net, layers.length > 0 && `${layers.length} layers`].filter(Boolean).join(", ");
+  return html`<section><h2>${title}</h2><p class="hint">${about}${pages.length === 0 && " There is none yet."}</p>
+    <ul class="pages">${pages.map((it) => html`<li key=${it.id}>
+      <a href="#lens/${kind}/${it.id}">${it.name || it.net}</a> <span class="said">${of(it)}</span>
+      ${jobOf(it.id) && html` <${Sure} text="Delete" sure="Delete “${it.name}” for good?" run=${() => removeJob(it)} />`}
+    </li>`)}</ul></section>`;
 }
 
 function NewAtlas({ close }) {
-  const { pictures, recipe } = useStudio(), nets = recipe.fields.find((it) => it.name === "net").choices;
+  const { recipe } = useStudio(), nets = recipe.fields.find((it) => it.name === "net").choices;
   const [net, choose] = useState("alexnet"), [chosen, pick] = useState([]);
-  const flip = (id) => pick(chosen.includes(id) ? chosen.filter((it) => it !== id) : [...chosen, id]);
   const make = ({ target }) => attempt(async () => {
     addJob(await post("/api/jobs", { kind: "atlas", net, ...(chosen.length && { pictures: chosen }) }));
     closeAround(target);
   });
   return html`<${Dialog} title="Make an atlas" close=${close} kind="wide">
-    <label>Net <select value=${net} onChange=${(event) => choose(event.target.value)}><${Options} names=${nets} /></select></label>
+    <label>Net <${Select} value=${net} choices=${nets} put=${choose} /></label>
     <p class="hint">Of which pictures? ${chosen.length ? `${chosen.length} chosen.` : "All of the studio’s, while none is chosen."}</p>
-    <div class="choose" role="group" aria-label="Pictures">${pictures.map((it) => html`<button key=${it.id} aria-pressed=${chosen.includes(it.id)} onClick=${() => flip(it.id)}>
-      <img src=${pictureUrl(it.id, "small")} alt=${it.name} title=${it.name} loading="lazy" /></button>`)}</div>
+    <${Choose} title="Pictures" chosen=${chosen} put=${pick} />
     <button class="primary" onClick=${make}>Make the atlas</button><//>`;
 }
 
@@ -79,7 +86,7 @@ function Opened({ page }) {
   };
   return html`<main class="opened" tabindex="-1">
     <div class="tools"><a href="#lens">Back</a><strong>${page.name || page.net}</strong><span class="at">${address || "overview"}</span>
-      <button disabled=${!at} title="Mark what is looked at now, to change it in the next painting" onClick=${() => addMark(page.net, at)}>Mark</button></div>
+      <button disabled=${!at} title="To change what is looked at in the next painting" onClick=${() => addMark(page.net, at)}>Mark</button></div>
     <${Marks} net=${page.net} />
     <iframe src=${page.url} title=${page.name || page.net} onLoad=${loaded} /></main>`;
 }
@@ -92,26 +99,30 @@ function addMark(net, at) {
 function Marks({ net }) {
   const { marks, recipe } = useStudio(), [text, type] = useState(""), own = marks.filter((it) => it.net === net), at = unitAt(text);
   const put = (mark, parts) => change({ marks: marks.map((it) => (it === mark ? { ...it, ...parts } : it)) });
-  const add = (event) => {
-    event.preventDefault();
+  const remove = (mark) => change({ marks: marks.filter((it) => it !== mark) });
+  const add = () => {
     if (!at) return;
     addMark(net, at);
     type("");
   };
   return html`<details class="marks" open=${own.length > 0}><summary>Marks (${own.length})</summary>
     <ul class="lines">${own.map((it) => html`<li key=${addressOf(it)}><strong>${addressOf(it)}</strong>
-      <label>gain <input type="range" min="0" max="4" step="0.1" value=${it.gain} onInput=${(event) => put(it, { gain: Number(event.target.value) })} /> ${it.gain} ×</label>
-      <label>weight <input type="number" min="0" step="any" value=${it.weight} onInput=${(event) => put(it, { weight: Number(event.target.value) })} /></label>
-      <button onClick=${() => change({ marks: marks.filter((mark) => mark !== it) })} aria-label="Remove the mark ${addressOf(it)}">Remove</button></li>`)}</ul>
-    <div class="buttons"><input type="text" aria-label="A unit or a pair, as conv3_1/17 or conv3_1/17&203" placeholder="conv3_1/17&203" value=${text} onInput=${(event) => type(event.target.value)} onKeyDown=${(event) => event.key === "Enter" && add(event)} />
+      <label>gain <input type="range" min="0" max="4" step="0.1" value=${it.gain}
+        onInput=${givenNumber((gain) => put(it, { gain }))} /> ${it.gain} ×</label>
+      <label>weight <input type="number" min="0" step="any" value=${it.weight}
+        onInput=${givenNumber((weight) => put(it, { weight }))} /></label>
+      <button onClick=${() => remove(it)} aria-label="Remove the mark ${addressOf(it)}">Remove</button></li>`)}</ul>
+    <div class="buttons">
+      <input type="text" aria-label="A unit or a pair, as conv3_1/17 or conv3_1/17&203" placeholder="conv3_1/17&203" value=${text}
+        onInput=${given(type)} onKeyDown=${(event) => event.key === "Enter" && add()} />
       <button disabled=${!at} onClick=${add}>Add</button>
       <button class="primary" disabled=${!own.length} onClick=${() => sendMarks(net, own, recipe)}>Send to Paint</button></div>
-    <p class="hint">Gain: how many times as much of it the painting is to have. Weight: how much it matters that it has it; 0 leaves it free.</p></details>`;
+    <p class="hint">Gain: how many times as much of it the painting is to have. Weight: how much that matters; 0 leaves it free.</p></details>`;
 }
 
 function sendMarks(net, marks, recipe) {
-  const { knobs, preset } = studio.form, field = recipe.fields.find((it) => it.name === "net"), now = knobs.net ?? standard(recipe, preset, field);
-  const fits = !net || now === net, styleEdit = withMarks(fits ? knobs.style_edit : {}, marks);
+  const { knobs, preset } = studio.form, now = knobs.net ?? recipe.presets[preset].net, fits = !net || now === net;
+  const styleEdit = withMarks(fits ? knobs.style_edit : {}, marks);
   edit({ knobs: { ...knobs, style_edit: styleEdit, ...(!fits && { net }) } });
   tell(fits ? "The marks are in the form." : `The marks are in the form, which now paints with the net ${net}, where they belong.`);
   location.hash = "#paint";

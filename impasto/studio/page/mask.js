@@ -3,7 +3,7 @@
 import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
 import { pictureUrl, upload } from "./api.js";
 import { attempt } from "./state.js";
-import { Dialog, closeAround } from "./pictures.js";
+import { Dialog, closeAround, givenNumber } from "./controls.js";
 
 const LONGER = 1024, VEIL = "rgb(217 72 15)", CLEAR = "rgb(217 72 15 / 0)", KEPT = 20; // states that undo can go back to
 
@@ -16,9 +16,10 @@ const contextOf = (canvas) => canvas.getContext("2d", { willReadFrequently: true
 const copyOf = (canvas) => contextOf(canvas).getImageData(0, 0, canvas.width, canvas.height);
 
 function stamp(canvas, [x, y], { size, softness, erase }) {
-  const context = contextOf(canvas), radius = size / 2, brush = context.createRadialGradient(x, y, radius * (1 - softness), x, y, radius);
+  const context = contextOf(canvas), radius = size / 2;
+  const brush = context.createRadialGradient(x, y, radius * Math.min(0.98, 1 - softness), x, y, radius); // two equal circles would paint nothing
   brush.addColorStop(0, VEIL);
-  brush.addColorStop(1, softness ? CLEAR : VEIL);
+  brush.addColorStop(1, CLEAR);
   context.globalCompositeOperation = erase ? "destination-out" : "source-over";
   context.fillStyle = brush;
   context.beginPath();
@@ -27,7 +28,7 @@ function stamp(canvas, [x, y], { size, softness, erase }) {
 }
 
 function stroke(canvas, from, to, brush) {
-  const length = Math.hypot(to[0] - from[0], to[1] - from[1]), count = Math.max(1, Math.ceil(length / Math.max(1, brush.size / 8)));
+  const length = Math.hypot(to[0] - from[0], to[1] - from[1]), count = Math.max(1, Math.ceil((8 * length) / brush.size));
   for (let n = 1; n <= count; n++) stamp(canvas, [0, 1].map((k) => from[k] + ((to[k] - from[k]) * n) / count), brush);
 }
 
@@ -38,46 +39,55 @@ function veil(canvas, from) {
   contextOf(canvas).putImageData(data, 0, 0);
 }
 
+// A mask that was saved, as a veil.
+function draw(canvas, url) {
+  const image = new Image();
+  image.onload = () => {
+    contextOf(canvas).drawImage(image, 0, 0, canvas.width, canvas.height);
+    veil(canvas, (_, brightness) => brightness);
+  };
+  image.src = url;
+}
+
 // White where the veil is, black elsewhere.
 function whiteOnBlack(canvas) {
-  const made = Object.assign(document.createElement("canvas"), { width: canvas.width, height: canvas.height }), context = made.getContext("2d");
-  const layers = [["source-over", () => context.drawImage(canvas, 0, 0)], ["source-in", () => fill("#fff")], ["destination-over", () => fill("#000")]];
-  const fill = (color) => { context.fillStyle = color; context.fillRect(0, 0, made.width, made.height); };
-  for (const [how, draw] of layers) {
+  const made = Object.assign(document.createElement("canvas"), { width: canvas.width, height: canvas.height });
+  const context = made.getContext("2d");
+  const fill = (how, color) => {
     context.globalCompositeOperation = how;
-    draw();
-  }
+    context.fillStyle = color;
+    context.fillRect(0, 0, made.width, made.height);
+  };
+  context.drawImage(canvas, 0, 0);
+  fill("source-in", "#fff");
+  fill("destination-over", "#000");
   return new Promise((resolve) => { made.toBlob(resolve, "image/png"); });
 }
 
+// What can be taken back: `past` and `future` count the states that undo and redo can go to.
+function useHistory(canvas) {
+  const states = useRef({ past: [], future: [] }), [, again] = useState(0);
+  const remember = () => {
+    states.current = { past: [...states.current.past, copyOf(canvas.current)].slice(-KEPT), future: [] };
+    again((n) => n + 1);
+  };
+  const step = (from, to) => {
+    const state = states.current[from].pop();
+    if (!state) return;
+    states.current[to].push(copyOf(canvas.current));
+    contextOf(canvas.current).putImageData(state, 0, 0);
+    again((n) => n + 1);
+  };
+  const { past, future } = states.current;
+  return { remember, undo: () => step("past", "future"), redo: () => step("future", "past"), past: past.length, future: future.length };
+}
+
 export function MaskDialog({ title, picture, mask, close, saved }) {
-  const canvas = useRef(null), steps = useRef({ past: [], future: [] }), last = useRef(null), [, again] = useState(0);
-  const [width, height] = sizeOf(picture), longer = Math.max(width, height);
+  const canvas = useRef(null), last = useRef(null); // where the stroke is
+  const [width, height] = sizeOf(picture), longer = Math.max(width, height), history = useHistory(canvas);
   const [at, move] = useState([width / 2, height / 2]), [brush, setBrush] = useState({ size: longer / 8, softness: 0.3, erase: false });
   const set = (parts) => setBrush({ ...brush, ...parts });
-
-  useEffect(() => {
-    if (!mask) return;
-    const image = new Image();
-    image.onload = () => {
-      contextOf(canvas.current).drawImage(image, 0, 0, width, height);
-      veil(canvas.current, (_, brightness) => brightness);
-    };
-    image.src = pictureUrl(mask);
-  }, []);
-
-  const remember = () => {
-    steps.current = { past: [...steps.current.past, copyOf(canvas.current)].slice(-KEPT), future: [] };
-    again((n) => n + 1);
-  };
-  const whole = (from) => { remember(); veil(canvas.current, from); };
-  const step = (from, to) => {
-    if (!steps.current[from].length) return;
-    steps.current[to].push(copyOf(canvas.current));
-    contextOf(canvas.current).putImageData(steps.current[from].pop(), 0, 0);
-    again((n) => n + 1);
-  };
-  const undo = () => step("past", "future"), redo = () => step("future", "past");
+  useEffect(() => { if (mask) draw(canvas.current, pictureUrl(mask)); }, []);
 
   const placeOf = (event) => {
     const box = canvas.current.getBoundingClientRect();
@@ -85,7 +95,7 @@ export function MaskDialog({ title, picture, mask, close, saved }) {
   };
   const down = (event) => {
     canvas.current.setPointerCapture(event.pointerId);
-    remember();
+    history.remember();
     last.current = placeOf(event);
     stamp(canvas.current, last.current, brush);
   };
@@ -97,11 +107,17 @@ export function MaskDialog({ title, picture, mask, close, saved }) {
     last.current = to;
   };
   const up = () => { last.current = null; };
-  const by = (dx, dy) => move([Math.min(width, Math.max(0, at[0] + (dx * brush.size) / 4)), Math.min(height, Math.max(0, at[1] + (dy * brush.size) / 4))]);
-  const keys = { ArrowLeft: () => by(-1, 0), ArrowRight: () => by(1, 0), ArrowUp: () => by(0, -1), ArrowDown: () => by(0, 1), " ": () => { remember(); stamp(canvas.current, at, brush); } };
+  const whole = (from) => { history.remember(); veil(canvas.current, from); };
+
+  const within = (value, most) => Math.min(most, Math.max(0, value)), by = brush.size / 4;
+  const go = (dx, dy) => move([within(at[0] + dx * by, width), within(at[1] + dy * by, height)]);
+  const keys = {
+    ArrowLeft: () => go(-1, 0), ArrowRight: () => go(1, 0), ArrowUp: () => go(0, -1), ArrowDown: () => go(0, 1),
+    " ": () => { history.remember(); stamp(canvas.current, at, brush); },
+  };
   const key = (event) => {
     const isUndo = (event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z";
-    const act = isUndo ? (event.shiftKey ? redo : undo) : event.target === canvas.current && keys[event.key];
+    const act = isUndo ? (event.shiftKey ? history.redo : history.undo) : event.target === canvas.current && keys[event.key];
     if (!act) return;
     event.preventDefault();
     act();
@@ -112,18 +128,24 @@ export function MaskDialog({ title, picture, mask, close, saved }) {
     closeAround(canvas.current);
   });
 
-  const share = (value) => `${(100 * value) / longer}%`, ring = { left: `${(100 * at[0]) / width}%`, top: `${(100 * at[1]) / height}%`, width: `${(100 * brush.size) / width}%` };
+  const share = (value, of) => `${(100 * value) / of}%`;
+  const ring = { left: share(at[0], width), top: share(at[1], height), width: share(brush.size, width) };
+  const easel = { aspectRatio: `${width} / ${height}`, maxWidth: `calc(60vh * ${width / height})` };
   return html`<${Dialog} title=${title} close=${close} kind="wide"><div onKeyDown=${key}>
-    <div class="easel" style=${{ aspectRatio: `${width} / ${height}`, maxWidth: `calc(60vh * ${width / height})` }}>
+    <div class="easel" style=${easel}>
       <img src=${pictureUrl(picture.id)} alt="" draggable=${false} />
-      <canvas ref=${canvas} width=${width} height=${height} tabindex="0" role="application" aria-label="The mask over ${picture.name}. Arrows move the brush, space paints, Control Z takes back."
+      <canvas ref=${canvas} width=${width} height=${height} tabindex="0" role="application"
+        aria-label="The mask over ${picture.name}. Arrows move the brush, space paints, Control Z takes back."
         onPointerDown=${down} onPointerMove=${drag} onPointerUp=${up} onPointerCancel=${up} />
       <span class="ring ${brush.erase ? "erase" : ""}" style=${ring} /></div>
     <div class="tools">
-      <label>Brush <input type="range" min=${longer / 100} max=${longer / 2} value=${brush.size} aria-valuetext=${share(brush.size)} onInput=${(event) => set({ size: Number(event.target.value) })} /></label>
-      <label>Softness <input type="range" min="0" max="1" step="0.05" value=${brush.softness} onInput=${(event) => set({ softness: Number(event.target.value) })} /></label>
+      <label>Brush <input type="range" min=${longer / 100} max=${longer / 2} value=${brush.size} aria-valuetext=${share(brush.size, longer)}
+        onInput=${givenNumber((size) => set({ size }))} /></label>
+      <label>Softness <input type="range" min="0" max="1" step="0.05" value=${brush.softness}
+        onInput=${givenNumber((softness) => set({ softness }))} /></label>
       <label><input type="checkbox" checked=${brush.erase} onChange=${(event) => set({ erase: event.target.checked })} /> Erase</label>
-      <button disabled=${!steps.current.past.length} onClick=${undo}>Undo</button><button disabled=${!steps.current.future.length} onClick=${redo}>Redo</button>
+      <button disabled=${!history.past} onClick=${history.undo}>Undo</button>
+      <button disabled=${!history.future} onClick=${history.redo}>Redo</button>
       <button onClick=${() => whole((alpha) => 255 - alpha)}>Invert</button><button onClick=${() => whole(() => 0)}>Clear</button>
       <button class="primary" onClick=${save}>Save the mask</button></div></div><//>`;
 }

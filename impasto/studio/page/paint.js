@@ -7,7 +7,10 @@ import { label, standard, taken, typed } from "./recipe.js";
 import { JobButtons, JobRow, Thumb, comparable, isOpen, isPicture, jobPicture, percent, running, told } from "./jobs.js";
 import { Compare } from "./compare.js";
 import { Curve } from "./curve.js";
-import { Form, LogSlider } from "./form.js";
+import { given } from "./controls.js";
+import { Form, LogSlider, NumberEntry } from "./form.js";
+
+const LATELY = 12; // finished ones that are shown
 
 export function Paint() {
   const { jobs, shown } = useStudio();
@@ -28,17 +31,19 @@ function Empty() {
 }
 
 function Stage({ job }) {
-  const url = jobPicture(job), open = isOpen(job);
+  const url = jobPicture(job), isDone = job.state === "finished", isLive = job.state === "running" || job.state === "paused";
   return html`
     <div class="top"><h2>${job.name}</h2><${JobButtons} job=${job} /></div>
-    ${url ? html`<${Compare} id=${job.id} name=${job.kind === "grid" ? "Sheet" : "Painting"} url=${url} others=${comparable(job)} />` : html`<div class="empty waiting"><${Thumb} job=${job} /></div>`}
-    <p class="told">${told(job)}${job.state === "finished" && html` <a href="#gallery/${job.id}">Its settings and costs</a> <a href=${jobUrl(job.id, "download")} download>Download</a>`}</p>
-    ${open && job.step && html`<progress max="100" value=${percent(job)} aria-label="How far the painting is" />`}
+    ${url && html`<${Compare} id=${job.id} name=${job.kind === "grid" ? "Sheet" : "Painting"} url=${url} others=${comparable(job)} />`}
+    ${!url && html`<div class="empty waiting"><${Thumb} job=${job} /></div>`}
+    <p class="told">${told(job)}${isDone && html` <a href="#gallery/${job.id}">Its settings and costs</a>
+      <a href=${jobUrl(job.id, "download")} download>Download</a>`}</p>
+    ${isOpen(job) && job.step && html`<progress max="100" value=${percent(job)} aria-label="How far the painting is" />`}
     ${job.error && html`<p class="problem">${job.error}</p>`}
     ${job.warnings.map((it) => html`<p class="hint" key=${it}>${it}</p>`)}
     <div class="beside">
       <${Curve} key=${job.id} job=${job} />
-      ${job.kind === "painting" && (job.state === "running" || job.state === "paused") && html`<${WhileItRuns} key=${job.id} job=${job} />`}
+      ${job.kind === "painting" && isLive && html`<${WhileItRuns} key=${job.id} job=${job} />`}
     </div>`;
 }
 
@@ -46,31 +51,38 @@ function Stage({ job }) {
 function WhileItRuns({ job }) {
   const { recipe } = useStudio(), [moved, move] = useState({});
   const fields = recipe.fields.filter((it) => recipe.changeable.includes(it.name) && it.kind !== "edit");
-  const before = Object.assign({}, job.asked.knobs, ...Object.values(job.changes));
-  const usual = (field) => standard(recipe, job.asked.preset ?? recipe.default, field);
+  const now = { ...recipe.presets[job.asked.preset], ...Object.assign({}, job.asked.knobs, ...Object.values(job.changes)), ...moved };
   const apply = () => attempt(async () => {
     const knobs = Object.fromEntries(fields.filter((it) => it.name in moved).map((it) => [it.name, taken(it, moved[it.name])]));
     addJob(await post(jobUrl(job.id, "change"), { knobs }));
     move({});
   });
   return html`<details class="live"><summary>Change while it runs</summary>
-    ${fields.map((field) => {
-      const { name } = field, value = moved[name] ?? before[name] ?? usual(field), put = (it) => move({ ...moved, [name]: it });
-      return html`<div class="knob ${name in moved ? "changed" : ""}" key=${name}><label for="live-${name}" title=${field.description}>${label(name)}</label>
-        <span class="number">${usual(field) > 0 && html`<${LogSlider} name=${label(name)} value=${Number(value)} usual=${usual(field)} put=${put} />`}
-        <input id="live-${name}" type=${field.kind === "float" ? "number" : "text"} min=${field.minimum} max=${field.maximum} step="any" value=${typed(value)} onInput=${(event) => put(event.target.value)} /></span></div>`;
-    })}
+    ${fields.map((it) => html`<${LiveKnob} key=${it.name} field=${it} value=${now[it.name]} usual=${standard(recipe, job.asked.preset, it)}
+      isMoved=${it.name in moved} put=${(value) => move({ ...moved, [it.name]: value })} />`)}
     <button disabled=${!Object.keys(moved).length} onClick=${apply}>Apply from here</button>
-    ${Object.entries(job.changes).map(([i, knobs]) => html`<p class="hint" key=${i}>From step ${i}: ${Object.entries(knobs).map(([name, value]) => `${label(name)} ${typed(value)}`).join(", ")}</p>`)}
+    ${Object.entries(job.changes).map(([i, knobs]) => html`<p class="hint" key=${i}>From step ${i}: ${changesInWords(knobs)}</p>`)}
   </details>`;
 }
 
+const changesInWords = (knobs) => Object.entries(knobs).map(([name, value]) => `${label(name)} ${typed(value)}`).join(", ");
+
+function LiveKnob({ field, value, usual, isMoved, put }) {
+  const { name, kind, description } = field, id = `live-${name}`;
+  return html`<div class="knob ${isMoved ? "changed" : ""}"><label for=${id} title=${description}>${label(name)}</label>
+    <span class="number">
+      ${kind === "float" && usual > 0 && html`<${LogSlider} name=${label(name)} value=${value} usual=${usual} put=${put} />`}
+      ${kind === "float" && html`<${NumberEntry} field=${field} about=${{ id }} value=${value} put=${put} />`}
+      ${kind !== "float" && html`<input id=${id} type="text" spellcheck="false" value=${typed(value)} onInput=${given(put)} />`}</span></div>`;
+}
+
 function Queue({ current }) {
-  const { jobs } = useStudio(), open = jobs.filter(isOpen).reverse(), done = jobs.filter((it) => it.state === "finished" && isPicture(it)).slice(0, 12);
-  const show = (job) => change({ shown: job.id });
+  const { jobs } = useStudio(), open = jobs.filter(isOpen).reverse();
+  const done = jobs.filter((it) => it.state === "finished" && isPicture(it)).slice(0, LATELY), show = (job) => change({ shown: job.id });
   return html`
     ${open.length > 0 && html`<section><h3>At work and waiting</h3><ul class="jobs">${open.map((it) => html`
       <${JobRow} key=${it.id} job=${it} current=${it === current} show=${isPicture(it) ? show : null} />`)}</ul></section>`}
     ${done.length > 0 && html`<section><h3>Lately finished</h3><ul class="strip">${done.map((it) => html`<li key=${it.id}>
-      <button aria-pressed=${it === current} aria-label="Show ${it.name}" title=${it.name} onClick=${() => show(it)}><${Thumb} job=${it} /></button></li>`)}</ul></section>`}`;
+      <button aria-pressed=${it === current} aria-label="Show ${it.name}" title=${it.name} onClick=${() => show(it)}>
+        <${Thumb} job=${it} /></button></li>`)}</ul></section>`}`;
 }

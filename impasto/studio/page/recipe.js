@@ -17,7 +17,8 @@ const LABELS = {
 export const label = (name) => LABELS[name] ?? name[0].toUpperCase() + name.slice(1).replaceAll("_", " ");
 
 export const GROUPS = {
-  style: "Style", content: "Photograph", colour: "Colours", start: "Where it starts", descent: "How it is painted", network: "The net that looks",
+  style: "Style", content: "Photograph", colour: "Colours", start: "Where it starts",
+  descent: "How it is painted", network: "The net that looks",
 };
 
 // The value that a knob has while nobody changes it.
@@ -36,17 +37,19 @@ export function typed(value) {
 
 // The same for reading, where a table may hold tables: "sky: mask light, style 2; rest: mask rest".
 export function inWords(value) {
-  if (!value || typeof value !== "object" || Array.isArray(value)) return typed(value);
+  if (!isTable(value)) return typed(value);
   const parts = Object.entries(value).map(([name, it]) => [name, inWords(it), typeof it === "object"]).filter(([, text]) => text !== "");
-  return parts.map(([name, text, nested]) => (nested ? `${name}: ${text}` : `${name} ${text}`)).join(parts.some(([, , nested]) => nested) ? "; " : ", ");
+  const holdsTables = parts.some(([, , nested]) => nested);
+  return parts.map(([name, text, nested]) => `${name}${nested ? ":" : ""} ${text}`).join(holdsTables ? "; " : ", ");
 }
 
 const same = (a, b) => JSON.stringify(sorted(a)) === JSON.stringify(sorted(b));
-const sorted = (value) => (value && typeof value === "object" && !Array.isArray(value) ? Object.fromEntries(Object.entries(value).sort()) : value);
+const isTable = (value) => value && typeof value === "object" && !Array.isArray(value);
+const sorted = (value) => (isTable(value) ? Object.fromEntries(Object.entries(value).sort()) : value);
 
 // The knobs of a whole recipe that differ from its preset's.
 export function changed(whole, recipe) {
-  const differ = recipe.fields.filter((it) => it.name !== "preset" && it.name in whole && !same(whole[it.name], standard(recipe, whole.preset, it)));
+  const differ = recipe.fields.filter((it) => it.name in whole && !same(whole[it.name], standard(recipe, whole.preset, it)));
   return Object.fromEntries(differ.map((it) => [it.name, whole[it.name]]));
 }
 
@@ -98,9 +101,12 @@ export function fromAsked(job) {
 export function fromRecord({ recipe: whole, content, styles }, recipe) {
   const { style_weights: weights, ...knobs } = changed(whole, recipe), { regions, protect } = whole;
   return {
-    ...emptyForm(), content, preset: whole.preset in recipe.presets ? whole.preset : recipe.default, knobs, protect: made(protect) ? protect : "",
+    ...emptyForm(), content, knobs, preset: whole.preset in recipe.presets ? whole.preset : recipe.default,
     styles: styles.map((id, n) => ({ id, weight: weights?.[n] ?? 1 })).filter((it) => it.id),
-    regions: Object.entries(regions ?? {}).filter(([, it]) => made(it.mask)).map(([name, it]) => ({ name, ...it, style_mask: made(it.style_mask) ? it.style_mask : "" })),
+    protect: made(protect) ? protect : "",
+    regions: Object.entries(regions ?? {}).filter(([, it]) => made(it.mask)).map(([name, it]) => ({
+      name, ...it, style_mask: made(it.style_mask) ? it.style_mask : "",
+    })),
   };
 }
 
@@ -112,16 +118,22 @@ export function missingOf({ recipe: whole, missing }) {
   return masks.every(made) ? missing : [...missing, "the masks that were painted"];
 }
 
-// A style edit as lines: [{layer, part: "units" | "pairs", key: "17", gain, weight}], and what else it has, in words.
+// A style edit as lines: [{layer, part: "units", "pairs" or null, key: "17", said: what is changed, in words}].
 export function editLines(styleEdit = {}) {
   return Object.entries(styleEdit).flatMap(([layer, { units = {}, pairs = {}, ...rest }]) => [
-    ...Object.entries(units).map(([key, it]) => ({ layer, part: "units", key, ...parted(it) })),
-    ...Object.entries(pairs).map(([key, it]) => ({ layer, part: "pairs", key, ...parted(it) })),
+    ...Object.entries(units).map(([key, it]) => ({ layer, part: "units", key, said: changeInWords(it) })),
+    ...Object.entries(pairs).map(([key, it]) => ({ layer, part: "pairs", key, said: changeInWords(it) })),
     ...Object.entries(rest).map(([key, it]) => ({ layer, part: null, key, said: inWords(it) })),
   ]);
 }
 
-const parted = (it) => (typeof it === "number" ? { gain: it, weight: 1 } : { gain: it.gain ?? 1, weight: it.weight ?? 1 });
+function changeInWords(it) {
+  const { gain = 1, weight = 1 } = typeof it === "number" ? { gain: it } : it;
+  return `${short(gain)} times as much${weight === 1 ? "" : `, weight ${short(weight)}`}`;
+}
+
+const NAMED = { units: (key) => `unit ${key}`, pairs: (key) => `units ${key.replace("&", " & ")}` };
+export const partName = ({ layer, part, key }) => `${layer}, ${part ? NAMED[part](key) : key}`;
 
 export function withoutLine(styleEdit, { layer, part, key }) {
   const copy = structuredClone(styleEdit);

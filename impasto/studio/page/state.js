@@ -18,7 +18,8 @@ function kept() {
 }
 
 function keep() {
-  try { localStorage.setItem(KEPT, JSON.stringify({ form: studio.form, marks: studio.marks })); } catch { /* private windows keep nothing */ }
+  const { form, marks } = studio;
+  try { localStorage.setItem(KEPT, JSON.stringify({ form, marks })); } catch { /* a private window keeps nothing */ }
 }
 
 const views = new Set();
@@ -56,7 +57,10 @@ export async function attempt(asked) {
 
 // Jobs and pictures
 
-const merged = (list, item) => (list.some((it) => it.id === item.id) ? list.map((it) => (it.id === item.id ? { ...it, ...item } : it)) : [item, ...list]);
+function merged(list, item) {
+  const known = list.some((it) => it.id === item.id);
+  return known ? list.map((it) => (it.id === item.id ? { ...it, ...item } : it)) : [item, ...list];
+}
 
 function addPicture(picture) {
   if (!picture.mask) change({ pictures: merged(studio.pictures, picture) });
@@ -143,7 +147,8 @@ export async function bring(files, place) {
 function restore(picture, place) {
   edit(fromRecord(picture.record, studio.recipe));
   const lacks = missingOf(picture.record), missing = lacks.length ? `Missing here: ${lacks.join(", ")}.` : "Its pictures are here too.";
-  tell(`Impasto painted “${picture.name}”: its settings are in the form now. ${missing}`, { label: "Use it as a picture instead", run: () => use([picture.id], place) });
+  const instead = { label: "Use it as a picture instead", run: () => use([picture.id], place) };
+  tell(`Impasto painted “${picture.name}”: its settings are in the form now. ${missing}`, instead);
   location.hash = "#paint";
 }
 
