@@ -27,11 +27,22 @@ class Answer(NamedTuple):
 
 
 class Running:
-    """`impasto studio --port 0 --no-browser` on a folder."""
+    """`impasto studio --no-browser` on a folder, at any free port unless one is named."""
 
-    def __init__(self, folder: Path, *options: str, **how: Any) -> None:
-        self.folder, self.lines = folder, []
-        command = [sys.executable, "-m", "impasto", "studio", "--port", "0", "--no-browser", "--folder", str(folder), *options]
+    def __init__(self, folder: Path, *options: str, port: int = 0, **how: Any) -> None:
+        self.folder, self.lines, self.opened = folder, [], set()
+        command = [
+            sys.executable,
+            "-m",
+            "impasto",
+            "studio",
+            "--port",
+            str(port),
+            "--no-browser",
+            "--folder",
+            str(folder),
+            *options,
+        ]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(command, stdout=-1, stderr=-1, text=True, env=environment, **how)
         assert self.process.stdout is not None
@@ -90,6 +101,14 @@ class Running:
 
     def job(self, id: str) -> dict[str, Any]:
         return dict(self.ask("GET", f"/api/jobs/{id}").json())
+
+    def address(self) -> str:
+        """The newest address, which no browser has opened yet."""
+        end = time.monotonic() + 10
+        while self.lines[-1] in self.opened and time.monotonic() < end:
+            time.sleep(0.05)
+        self.opened.add(self.lines[-1])
+        return self.lines[-1]
 
     def until(self, id: str, holds: Callable[[dict[str, Any]], bool], seconds: float = 120) -> dict[str, Any]:
         """The job, as soon as this holds of it."""

@@ -21,7 +21,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoError, NoRoom
-from impasto.files import sha256, write_whole
+from impasto.files import FULL, sha256, write_whole
 from impasto.pictures import picture_path
 from impasto.studio.decode import SMALL, Decoder
 from impasto.studio.events import Events
@@ -400,7 +400,8 @@ async def _json(request: Request) -> Any:
 async def _failed(_request: Request, error: Exception) -> Response:
     """One sentence."""
     if isinstance(error, OSError):
-        return JSONResponse({"error": f"the studio's folder cannot be used: {error.strerror or error}"}, 507)
+        why = "there is no room left on its disk" if error.errno in FULL else error.strerror or error
+        return JSONResponse({"error": f"the studio's folder cannot be written: {why}"}, 507)
     status = next((status for kind, status in STATUS.items() if isinstance(error, kind)), 400)
     return JSONResponse({"error": str(error)}, status)
 
