@@ -56,9 +56,16 @@ function Denied() {
     <p>Open the newest address that the studio has printed where it was started: the one that ends in a token. Each is good once.</p></main>`;
 }
 
-function Notice({ text, action }) {
+const READ = 8000; // milliseconds in which a notice that asks nothing can be read
+
+function Notice({ text, action, stays }) {
   const close = () => change({ notice: null });
-  return html`<div class="band" role="alert"><span>${text}</span>
+  useEffect(() => {
+    if (stays) return;
+    const later = setTimeout(close, READ);
+    return () => clearTimeout(later);
+  }, [text, stays]);
+  return html`<div class="band" role=${stays ? "alert" : "status"}><span>${text}</span>
     ${action && html`<button onClick=${() => { close(); action.run(); }}>${action.label}</button>`}
     <button onClick=${close} aria-label="Close this message">Close</button></div>`;
 }

@@ -32,6 +32,8 @@ export function Form() {
   </section>`;
 }
 
+export const showStage = () => document.querySelector(".stage > *").scrollIntoView();
+
 async function send(top, kind) {
   const wrong = top.querySelector(":invalid:not(fieldset)");
   if (wrong) {
@@ -41,7 +43,7 @@ async function send(top, kind) {
   try {
     addJob(await post("/api/jobs", asked(studio.form, studio.recipe, kind)));
     change({ shown: null, problem: null });
-    document.querySelector(".stage").scrollIntoView();
+    showStage();
   } catch (error) {
     change({ problem: error.message });
   }

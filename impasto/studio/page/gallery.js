@@ -4,7 +4,7 @@ import { html, useEffect, useState } from "./vendor/htm-preact.js";
 import { get, jobUrl, post } from "./api.js";
 import { addJob, attempt, edit, jobOf, paintAgain, pictureOfJob, removeJob, tell, use, useStudio } from "./state.js";
 import { changed, fromAsked, inWords, label, typed } from "./recipe.js";
-import { Thumb, comparable, isPicture, jobPicture, seconds, told, when } from "./jobs.js";
+import { Thumb, Warnings, comparable, isPicture, jobPicture, seconds, told, when } from "./jobs.js";
 import { Compare } from "./compare.js";
 import { Dialog, Select, Sure, given } from "./controls.js";
 
@@ -48,7 +48,7 @@ function Painting({ job }) {
     <div class="about"><p class="hint">${when(job.created)}, ${told(job)}</p>
       <${Actions} job=${job} />
       ${job.error && html`<p class="problem">${job.error}</p>`}
-      ${job.warnings.map((it) => html`<p class="hint" key=${it}>${it}</p>`)}
+      <${Warnings} job=${job} />
       <${Settings} job=${job} />
       ${job.kind === "grid" && job.result && html`<${Cells} job=${job} />`}
       ${job.result?.costs && html`<${Costs} result=${job.result} />`}</div></div>`;

@@ -55,6 +55,10 @@ export function comparable(job) {
 
 export const when = (created) => new Date(created).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
 
+export function Warnings({ job }) {
+  return [...new Set(job.warnings)].map((it) => html`<p class="hint" key=${it}>${it}</p>`);
+}
+
 const ACTIONS = {
   queued: ["cancel"], running: ["pause", "cancel"], paused: ["resume", "cancel"], unfinished: ["resume", "remove"],
   failed: ["resume", "again", "remove"], cancelled: ["resume", "again", "remove"], finished: ["again"],

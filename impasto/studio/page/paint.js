@@ -4,11 +4,11 @@ import { html, useState } from "./vendor/htm-preact.js";
 import { jobUrl, pictureUrl, post } from "./api.js";
 import { addJob, attempt, change, jobOf, pictureOf, useStudio } from "./state.js";
 import { label, standard, taken, typed } from "./recipe.js";
-import { JobButtons, JobRow, Thumb, comparable, isOpen, isPicture, jobPicture, percent, running, told } from "./jobs.js";
+import { JobButtons, JobRow, Thumb, Warnings, comparable, isOpen, isPicture, jobPicture, percent, running, told } from "./jobs.js";
 import { Compare } from "./compare.js";
 import { Curve } from "./curve.js";
 import { given } from "./controls.js";
-import { Form, LogSlider, NumberEntry } from "./form.js";
+import { Form, LogSlider, NumberEntry, showStage } from "./form.js";
 
 const LATELY = 12; // finished ones that are shown
 
@@ -40,7 +40,7 @@ function Stage({ job }) {
       <a href=${jobUrl(job.id, "download")} download>Download</a>`}</p>
     ${isOpen(job) && job.step && html`<progress max="100" value=${percent(job)} aria-label="How far the painting is" />`}
     ${job.error && html`<p class="problem">${job.error}</p>`}
-    ${job.warnings.map((it) => html`<p class="hint" key=${it}>${it}</p>`)}
+    <${Warnings} job=${job} />
     <div class="beside">
       <${Curve} key=${job.id} job=${job} />
       ${job.kind === "painting" && isLive && html`<${WhileItRuns} key=${job.id} job=${job} />`}
@@ -78,7 +78,8 @@ function LiveKnob({ field, value, usual, isMoved, put }) {
 
 function Queue({ current }) {
   const { jobs } = useStudio(), open = jobs.filter(isOpen).reverse();
-  const done = jobs.filter((it) => it.state === "finished" && isPicture(it)).slice(0, LATELY), show = (job) => change({ shown: job.id });
+  const done = jobs.filter((it) => it.state === "finished" && isPicture(it)).slice(0, LATELY);
+  const show = (job) => { change({ shown: job.id }); showStage(); };
   return html`
     ${open.length > 0 && html`<section><h3>At work and waiting</h3><ul class="jobs">${open.map((it) => html`
       <${JobRow} key=${it.id} job=${it} current=${it === current} show=${isPicture(it) ? show : null} />`)}</ul></section>`}

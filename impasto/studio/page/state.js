@@ -41,7 +41,8 @@ export function useStudio() {
 }
 
 export const edit = (parts) => change({ form: { ...studio.form, ...parts }, problem: null });
-export const tell = (text, action = null) => change({ notice: { text, action } });
+export const tell = (text, action = null) => change({ notice: { text, action, stays: Boolean(action) } });
+export const warn = (text) => change({ notice: { text, action: null, stays: true } });
 export const pictureOf = (id) => studio.pictures.find((it) => it.id === id);
 export const jobOf = (id) => studio.jobs.find((it) => it.id === id);
 
@@ -51,7 +52,7 @@ export async function attempt(asked) {
     return await asked();
   } catch (error) {
     if (error.status === 401) change({ denied: true });
-    else tell(error.message);
+    else warn(error.message);
   }
 }
 
