@@ -22,7 +22,7 @@ function usePlace() {
 }
 
 function App() {
-  const { recipe, denied, lost, notice, bringing, jobs } = useStudio();
+  const { recipe, denied, lost, notice, bringing, jobs, version, folder } = useStudio();
   const [name, ...rest] = usePlace();
   const [said, View] = VIEWS[name] ?? VIEWS.paint;
   const job = running(jobs);
@@ -32,7 +32,7 @@ function App() {
   }, [said]);
   return html`
     <header>
-      <h1><a href="#paint">Impasto studio</a></h1>
+      <h1><a href="#paint" title="Impasto ${version}, folder ${folder}">Impasto studio</a></h1>
       <nav aria-label="Views"><ul>${Object.entries(VIEWS).map(([it, [text]]) => html`
         <li><a href="#${it}" aria-current=${text === said ? "page" : undefined}>${text}</a></li>`)}</ul></nav>
     </header>

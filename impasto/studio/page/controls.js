@@ -26,11 +26,11 @@ export function Dialog({ title, close, kind = "", children }) {
 // Closes the dialog that an element is in; what had the focus before gets it back.
 export const closeAround = (element) => element.closest("dialog").close();
 
-// A button that asks before it does what cannot be undone.
-export function Sure({ text, sure, run }) {
+// A button that asks before it does what cannot be undone; `what` it is done to, for those who hear the page.
+export function Sure({ text, what = "", sure, run }) {
   const [asking, ask] = useState(false);
   const act = () => { ask(false); run(); };
-  if (!asking) return html`<button key="first" onClick=${() => ask(true)}>${text}</button>`;
+  if (!asking) return html`<button key="first" aria-label="${text} ${what}" onClick=${() => ask(true)}>${text}</button>`;
   return html`<span class="buttons" key="second" role="group" aria-label=${sure}><span>${sure}</span>
     <button class="danger" ref=${(it) => it?.focus()} onClick=${act}>${text}</button>
     <button onClick=${() => ask(false)}>Keep</button></span>`;

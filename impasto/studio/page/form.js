@@ -27,7 +27,7 @@ export function Form() {
     <div class="go">
       ${problem && html`<p class="problem" role="alert">${problem}</p>`}
       <button class="primary" onClick=${() => send(top.current, "painting")}>Paint</button>
-      <${Sure} text="Start over" sure="Empty the form?" run=${() => edit(emptyForm())} />
+      <${Sure} text="Start over" what="with an empty form" sure="Empty the form?" run=${() => edit(emptyForm())} />
     </div>
   </section>`;
 }

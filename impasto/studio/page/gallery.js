@@ -61,7 +61,7 @@ function toForm(parts, said) {
 
 function Actions({ job }) {
   const useAll = () => { toForm(fromAsked(job), "All its settings are in the form."); go("#paint"); };
-  const from = (place) => attempt(async () => { use([await pictureOfJob(job)], place); go("#paint"); });
+  const from = (place) => attempt(async () => { use([await pictureOfJob(job)], place); });
   const readStyle = () => attempt(async () => { addJob(await post("/api/jobs", { kind: "style", job: job.id })); go("#lens"); });
   return html`<div class="buttons">
     <button class="primary" onClick=${useAll}>Use all settings</button>
@@ -70,7 +70,7 @@ function Actions({ job }) {
     ${job.kind === "painting" && job.state === "finished" && html`
       <button onClick=${readStyle} title="What a net's units do in it, and which act together: a page in the lens">Read its style</button>
       <button onClick=${() => from("content")}>Use as photograph</button><button onClick=${() => from("styles")}>Use as painting</button>`}
-    ${job.state !== "running" && html`<${Sure} text="Delete" sure="Delete it for good?" run=${() => removeJob(job)} />`}</div>`;
+    ${job.state !== "running" && html`<${Sure} text="Delete" what=${job.name} sure="Delete it for good?" run=${() => removeJob(job)} />`}</div>`;
 }
 
 const ELSEWHERE = ["regions", "protect", "changes"]; // in a recipe, but no knobs of the form

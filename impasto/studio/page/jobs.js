@@ -3,6 +3,7 @@
 import { html } from "./vendor/htm-preact.js";
 import { jobUrl, pictureUrl } from "./api.js";
 import { actOn, paintAgain, pictureOf, removeJob, studio } from "./state.js";
+import { Sure } from "./controls.js";
 
 export const running = (jobs) => jobs.find((it) => it.state === "running") ?? jobs.find((it) => it.state === "paused");
 export const isOpen = (job) => job.state !== "finished" && job.state !== "cancelled";
@@ -68,12 +69,13 @@ const BUTTONS = {
   resume: ["Resume", (job) => actOn(job, "resume")],
   cancel: ["Cancel", (job) => actOn(job, "cancel")],
   again: ["Paint again", paintAgain],
-  remove: ["Remove", removeJob],
 };
 
 export function JobButtons({ job }) {
-  return html`<div class="buttons">${ACTIONS[job.state].map((it) => html`
-    <button key=${it} onClick=${() => BUTTONS[it][1](job)} aria-label="${BUTTONS[it][0]}: ${job.name}">${BUTTONS[it][0]}</button>`)}</div>`;
+  const can = ACTIONS[job.state], shown = can.filter((it) => it in BUTTONS).map((it) => BUTTONS[it]);
+  return html`<div class="buttons">
+    ${shown.map(([text, act]) => html`<button key=${text} onClick=${() => act(job)} aria-label="${text}: ${job.name}">${text}</button>`)}
+    ${can.includes("remove") && html`<${Sure} text="Remove" what=${job.name} sure="Remove it for good?" run=${() => removeJob(job)} />`}</div>`;
 }
 
 export function JobRow({ job, current, show }) {

@@ -45,7 +45,7 @@ function PageList({ title, kind, pages, about }) {
   return html`<section><h2>${title}</h2><p class="hint">${about}${pages.length === 0 && " There is none yet."}</p>
     <ul class="pages">${pages.map((it) => html`<li key=${it.id}>
       <a href="#lens/${kind}/${it.id}">${it.name || it.net}</a> <span class="said">${of(it)}</span>
-      ${jobOf(it.id) && html` <${Sure} text="Delete" sure="Delete “${it.name}” for good?" run=${() => removeJob(it)} />`}
+      ${jobOf(it.id) && html` <${Sure} text="Delete" what=${it.name} sure="Delete it for good?" run=${() => removeJob(it)} />`}
     </li>`)}</ul></section>`;
 }
 

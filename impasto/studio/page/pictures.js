@@ -3,7 +3,7 @@
 import { html, useRef, useState } from "./vendor/htm-preact.js";
 import { jobUrl, pictureUrl } from "./api.js";
 import { attempt, bring, edit, pictureOf, pictureOfJob, removePicture, use, useStudio } from "./state.js";
-import { Dialog, closeAround, given } from "./controls.js";
+import { Dialog, Sure, closeAround, given } from "./controls.js";
 
 // A place for pictures, with all the ways to fill it.
 export function Drop({ title, hint, place, many, children }) {
@@ -71,7 +71,7 @@ export function Picker({ title, close, picked, pickedJob = (job) => attempt(asyn
     <label class="search">Search <input type="search" value=${words} onInput=${given(search)} /></label>
     <ul class="cards">${pictures.filter(matches).map((it) => html`<li key=${it.id}>
       ${card(it.name, pictureUrl(it.id, "small"), () => picked(it.id))}
-      ${!it.bundled && html`<button class="away" aria-label="Delete ${it.name} from the studio" onClick=${() => removePicture(it)}>×</button>`}
+      ${!it.bundled && html`<${Sure} text="Delete" what=${it.name} sure="Delete it for good?" run=${() => removePicture(it)} />`}
     </li>`)}</ul>
     ${painted.length > 0 && html`<h3>Painted here</h3><ul class="cards">${painted.map((it) => html`
       <li key=${it.id}>${card(it.name, jobUrl(it.id, "small"), () => pickedJob(it))}</li>`)}</ul>`}<//>`;

@@ -7,7 +7,7 @@ import { emptyForm, fromRecord, missingOf } from "./recipe.js";
 const KEPT = "impasto-studio";
 
 export const studio = {
-  run: null, recipe: null, about: null, pictures: [], jobs: [],
+  run: null, version: "", folder: "", recipe: null, pictures: [], jobs: [],
   shown: null, // the job on the stage; null: the one that runs, or the newest
   lost: false, denied: false, notice: null, bringing: null, problem: null, // what is said where
   form: emptyForm(), marks: [], ...kept(),
@@ -77,12 +77,12 @@ const forget = (id) => change({ jobs: studio.jobs.filter((it) => it.id !== id), 
 let meanwhile = null; // jobs as they were told of while all were fetched, which may be newer
 
 async function fetchAll() {
-  meanwhile = [];
+  const came = meanwhile = [];
   try {
-    const [recipe, about, { pictures }, { jobs }] = await Promise.all(["/api/recipe", "/api/about", "/api/pictures", "/api/jobs"].map(get));
-    change({ recipe, about, pictures, jobs, denied: false });
-    meanwhile.forEach(addJob);
-    meanwhile = null;
+    const [recipe, { pictures }, { jobs }] = await Promise.all(["/api/recipe", "/api/pictures", "/api/jobs"].map(get));
+    change({ recipe, pictures, jobs, denied: false });
+    came.forEach(addJob);
+    if (meanwhile === came) meanwhile = null; // it was not begun anew
   } catch (error) {
     change(error.status === 401 ? { denied: true } : { lost: true });
   }
@@ -90,9 +90,9 @@ async function fetchAll() {
 
 export function start() {
   listen({
-    hello: ({ run }) => {
+    hello: ({ run, version, folder }) => {
       const known = run === studio.run && studio.recipe;
-      change({ run, lost: false });
+      change({ run, version, folder, lost: false });
       if (!known) fetchAll();
     },
     job: (job) => { meanwhile?.push(job); addJob(job); },
@@ -101,14 +101,9 @@ export function start() {
     reload: fetchAll,
     lost: () => {
       change({ lost: true });
-      attemptAbout();
+      get("/api/about").catch(({ status }) => change({ denied: status === 401 })); // a stream does not tell why it was refused
     },
   });
-}
-
-// An event stream does not tell why it was refused.
-async function attemptAbout() {
-  try { await get("/api/about"); } catch (error) { if (error.status === 401) change({ denied: true }); }
 }
 
 export const actOn = (job, action) => attempt(async () => addJob(await post(`/api/jobs/${job.id}/${action}`)));
@@ -128,7 +123,9 @@ const weighed = (id) => ({ id, weight: 1 });
 
 // `place` is content, styles or start; left out: the photograph where there is none yet, else a painting.
 export function use(ids, place = studio.form.content ? "styles" : "content") {
-  if (ids.length) TO[place](ids);
+  if (!ids.length) return;
+  TO[place](ids);
+  location.hash = "#paint";
 }
 
 export async function bring(files, place) {
