@@ -18,7 +18,7 @@ export const label = (name) => LABELS[name] ?? name[0].toUpperCase() + name.slic
 
 export const GROUPS = {
   style: "Style", content: "Photograph", colour: "Colours", start: "Where it starts",
-  descent: "How it is painted", network: "The net that looks",
+  descent: "Descent: how it is painted", network: "Network: what looks at it",
 };
 
 // The value that a knob has while nobody changes it.
