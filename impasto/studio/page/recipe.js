@@ -132,8 +132,7 @@ function changeInWords(it) {
   return `${short(gain)} times as much${weight === 1 ? "" : `, weight ${short(weight)}`}`;
 }
 
-const NAMED = { units: (key) => `unit ${key}`, pairs: (key) => `units ${key.replace("&", " & ")}` };
-export const partName = ({ layer, part, key }) => `${layer}, ${part ? NAMED[part](key) : key}`;
+export const partName = ({ layer, part, key }) => `${layer}${part ? "/" : ", "}${key}`; // as the lens's addresses
 
 export function withoutLine(styleEdit, { layer, part, key }) {
   const copy = structuredClone(styleEdit);
