@@ -18,7 +18,7 @@ export const label = (name) => LABELS[name] ?? name[0].toUpperCase() + name.slic
 
 export const GROUPS = {
   style: "Style", content: "Photograph", colour: "Colours", start: "Where it starts",
-  descent: "How it is painted", network: "The net that looks",
+  descent: "Descent: how it is painted", network: "Network: what looks at it",
 };
 
 // The value that a knob has while nobody changes it.
@@ -132,8 +132,7 @@ function changeInWords(it) {
   return `${short(gain)} times as much${weight === 1 ? "" : `, weight ${short(weight)}`}`;
 }
 
-const NAMED = { units: (key) => `unit ${key}`, pairs: (key) => `units ${key.replace("&", " & ")}` };
-export const partName = ({ layer, part, key }) => `${layer}, ${part ? NAMED[part](key) : key}`;
+export const partName = ({ layer, part, key }) => `${layer}${part ? "/" : ", "}${key}`; // as the lens's addresses
 
 export function withoutLine(styleEdit, { layer, part, key }) {
   const copy = structuredClone(styleEdit);
