@@ -18,12 +18,12 @@ test: $(VENV)/installed-dev browser
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
-# For the page of the atlas. Debian's, where we may install it; without one the tests that need it are skipped and say so.
+# For the pages. Debian's, where we may install it; without one the tests that need it are skipped and say so.
 browser:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
-	|| { echo "installing Chromium, which the page of the atlas is tried in"; \
+	|| { echo "installing Chromium, which the pages are tried in"; \
 	     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends chromium >/dev/null; } \
-	|| echo "Chromium is missing and could not be installed: the page of the atlas will not be tried in a browser"
+	|| echo "Chromium is missing and could not be installed: the pages will not be tried in a browser"
 
 clean:
 	rm -rf $(VENV) impasto-demo
@@ -31,9 +31,9 @@ clean:
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch
-	$(PIP) --editable .
+	$(PIP) --editable '.[studio]'
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(PIP) --editable '.[dev,hires,video]'
+	$(PIP) --editable '.[dev,hires,studio,video]'
 	touch $@

@@ -75,20 +75,22 @@ def load_checkpoint(path: Path, identity: dict[str, Any]) -> tuple[State, dict[s
         except (OSError, ValueError, KeyError, BadInput) as error:
             warnings.warn(f"the checkpoint {candidate} is damaged and not used ({error})", ImpastoWarning, stacklevel=2)
             continue
-        if changed := _changed(run, identity):
+        if changed := _changed(run, identity, state.i):
             raise BadRecipe(f"{candidate} is of another painting ({changed} differ): give the same again, another -o, or remove it")
         return state, run
     return None
 
 
-def _changed(run: dict[str, Any], identity: dict[str, Any]) -> str:
-    """What of `run` is not as in `identity`; knobs of the recipe by name."""
-    names = [name for name in identity if run.get(name) != identity[name]]
-    if "recipe" in names:
-        ours, theirs = identity["recipe"], run.get("recipe", {})
-        names += [knob for knob in ours if theirs.get(knob) != ours[knob]]
-        names.remove("recipe")
-    return ", ".join(names)
+def _changed(run: dict[str, Any], identity: dict[str, Any], i: int) -> str:
+    """What of `run` is not as in `identity`; knobs of the recipe by name, without what is changed from step i on."""
+    ours, theirs = (_up_to(it.get("recipe", {}), i) for it in (identity, run))
+    names = [name for name in identity if name != "recipe" and run.get(name) != identity[name]]
+    return ", ".join([*names, *(knob for knob in ours if theirs.get(knob) != ours[knob])])
+
+
+def _up_to(recipe: dict[str, Any], i: int) -> dict[str, Any]:
+    """A recipe as far as the state after step i depends on it."""
+    return {**recipe, "changes": {str(step): knobs for step, knobs in recipe.get("changes", {}).items() if int(step) < i}}
 
 
 def remove_checkpoint(path: Path) -> None:

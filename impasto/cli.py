@@ -19,7 +19,7 @@ from cyclopts import App, Group, Parameter
 from cyclopts.validators import Number
 
 from impasto.console import Flag, Quiet, Verbose, WeightsFile, WeightsInput, say, watch, watch_frames
-from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning
+from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning, MissingExtra
 from impasto.files import check_writable, make_folder, write_whole
 from impasto.lens.commands import demo_sheets, lens_app
 from impasto.lens.style_commands import style_app
@@ -54,6 +54,7 @@ def _option(name: str) -> tuple[str, Any, None]:
         "style_layers": "the preset's",
         "style_weights": "equal",
         "style_edit": "none",
+        "changes": "none",
         "style_costs": "gram",
         "content_costs": "features",
         "regions": "none",
@@ -389,6 +390,37 @@ def demo(
         print(output)
     for output in demo_sheets(folder, quiet):
         print(output)
+
+
+@app.command
+def studio(
+    *,
+    port: Annotated[int | None, Parameter(validator=Number(gte=0, lte=65535))] = None,
+    browser: bool = True,
+    folder: Path | None = None,
+    atlas: Annotated[list[Path] | None, Parameter(negative=())] = None,
+) -> None:
+    """Open the studio: paint, compare, and look at styles and units in a browser, on this machine alone.
+
+    The first line it prints is the address to open; it can be opened once, and a new one is printed then. Ctrl-C stops it: what is
+    being painted goes on from there next time.
+
+    Parameters
+    ----------
+    port
+        Listen on this port; the usual one, or any that is free, unless given.
+    browser
+        Open the address in the browser.
+    folder
+        Where pictures and paintings are kept: Impasto in the folder of your pictures unless given.
+    atlas
+        A page by lens atlas to browse; can be given more than once.
+    """
+    try:
+        from impasto.studio.serve import default_folder, serve
+    except ModuleNotFoundError as error:
+        raise MissingExtra("the studio needs the extra studio: pip install 'impasto[studio]'") from error
+    serve(folder or default_folder(), port, browser, atlas or [])
 
 
 @app.command

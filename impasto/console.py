@@ -68,9 +68,13 @@ def _bar(steps: Iterator["Step"], scales: Scales, console: Console, shown: str) 
 
 
 def _line(step: "Step", scales: Scales, shown: str) -> str:
-    left = step.seconds / step.scale**2 * _work(scales, step.i)
     cost = f"{'J' if shown == 'total' else shown} = {step.costs[shown]:.4g}"
-    return f"{step.scale} px, step {step.i}/{step.of}, {cost}, {timedelta(seconds=round(left))} left"
+    return f"{step.scale} px, step {step.i}/{step.of}, {cost}, {timedelta(seconds=round(time_left(step, scales)))} left"
+
+
+def time_left(step: "Step", scales: Scales) -> float:
+    """Seconds, should every pixel take as long as it did in this step."""
+    return step.seconds / step.scale**2 * _work(scales, step.i)
 
 
 def _work(scales: Scales, i: int) -> float:

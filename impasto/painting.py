@@ -27,7 +27,7 @@ from impasto.nets import Place
 from impasto.objective import costs_of
 from impasto.plan import Plan, default_budget, held_memory, read_plan, written
 from impasto.recipe import Recipe, checked_recipe
-from impasto.transfer import check_fit, finished, make_net, painted_scales, plan_scales, stylize
+from impasto.transfer import check_edit, check_fit, finished, make_net, painted_scales, plan_scales, stylize
 from impasto.weights import load_weights
 
 CHECKPOINT_SECONDS = 5.0
@@ -111,21 +111,37 @@ class Painting:
         self.state = self._resumed() if resume else None
         keeper = _Keeper(self)
         while True:
+            recipe = self.recipe
             try:
                 for step in self._stylize(seconds and seconds - (time.monotonic() - begun)):
                     self.state = step.state
                     if save_every and step.i % save_every == 0:
-                        shown = recolored(step.image, self.content.image, self.recipe, self.content.alpha, self.masks)
-                        self._write(self.output.with_stem(f"{self.output.stem}-{step.i:04d}"), shown, "on its way")
+                        self._write(self.output.with_stem(f"{self.output.stem}-{step.i:04d}"), self.shown(step), "on its way")
                     keeper.keep()
                     yield step
-                break
+                    if self.recipe is not recipe:
+                        break
+                else:
+                    break
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
                 self._shrink(error)
         self.seconds = time.monotonic() - begun
         self._finish()
+
+    def shown(self, step: Step) -> torch.Tensor:
+        """The picture of a step in the colours that the painting will have."""
+        return recolored(step.image, self.content.image, self.recipe, self.content.alpha, self.masks)
+
+    def change(self, knobs: dict[str, Any]) -> None:
+        """Paint with these knobs, some of CHANGEABLE, from the next step on; the recipe says so. Raises BadRecipe."""
+        i = 0 if self.state is None else self.state.i
+        changes = {**self.recipe.changes, i: {**self.recipe.changes.get(i, {}), **knobs}}
+        recipe = checked_recipe({**dict(self.recipe), "changes": changes})
+        check_edit(recipe.at(i), self.net)
+        check_fit(self.content.image, self.pictures, recipe.at(i), self._start_image())
+        self.recipe, self.identity = recipe, {**self.identity, "recipe": recipe.model_dump(mode="json")}
 
     def _planned(self, budget: float) -> list[Plan]:
         plans = plan_scales(self.content.image, self.pictures, self.recipe, self.net, self.held, budget)
@@ -194,7 +210,8 @@ class Painting:
         """What was painted, with the costs of the picture in the file."""
         record, picture = read_record(self.output), read_picture(self.output, keep_hidden=True)
         tiling = self.plans[-1].tiling
-        costs = costs_of(picture.image, self.content.image, self.pictures, self.recipe, self.net, tiling, self.masks, self.alphas)
+        recipe = self.recipe.at_last()
+        costs = costs_of(picture.image, self.content.image, self.pictures, recipe, self.net, tiling, self.masks, self.alphas)
         return {
             "output": str(self.output),
             "width": picture.image.shape[-1],

@@ -47,6 +47,18 @@ LayerWeights = Annotated[dict[str, Weight], BeforeValidator(parse_weights)]
 Numbers = Annotated[tuple[Weight, ...], BeforeValidator(parse_numbers)]
 
 
+# What can be changed while a painting is painted: nothing that its size, its steps or its net depend on.
+CHANGEABLE = ("alpha", "beta", "tv", "style_weights", "content_layers", "style_layers", "style_edit")
+
+
+def read_changes(value: Any) -> Any:
+    """The path of a TOML file -> what is in it; anything else passes. Raises BadRecipe."""
+    return read_toml(Path(value)) if isinstance(value, str | Path) else value
+
+
+Changes = Annotated[dict[Annotated[int, Field(ge=1)], dict[str, Any]], BeforeValidator(read_changes)]
+
+
 class Recipe(BaseModel):
     """What makes a picture, apart from the input pictures and the weights of the net. Made by `make_recipe`."""
 
@@ -111,6 +123,7 @@ class Recipe(BaseModel):
     coarsest: int = Field(256, ge=16, le=16384, description="longer side of the coarsest scale; at or above size: one scale")
     steps: int = Field(100, ge=1, le=1_000_000, description="optimiser steps at the coarsest scale")
     fine_steps: int = Field(50, ge=1, le=1_000_000, description="optimiser steps at the finest scale; in between they fall evenly")
+    changes: Changes = Field({}, description="a file of knobs changed on the way: a table [60] with beta = 30 counts after step 60")
 
     @property
     def has_content(self) -> bool:
@@ -166,6 +179,28 @@ class Recipe(BaseModel):
     def before(self, rule: Rule) -> Rule:
         """The rule by which style pictures are recoloured before painting, where this one is asked for."""
         return "style" if self.comes_after(rule) else rule
+
+    @model_validator(mode="after")
+    def _changeable(self) -> "Recipe":
+        for i, knobs in self.changes.items():
+            if fixed := set(knobs) - set(CHANGEABLE):
+                raise ValueError(f"changes has {', '.join(sorted(fixed))}, on the way there are {', '.join(CHANGEABLE)}")
+            changed = self.at(i)
+            for name in ("content_layers", "style_layers"):
+                if set(getattr(changed, name)) != set(getattr(self, name)):
+                    raise ValueError(
+                        f"changes can give the {name} other weights, not other layers: {', '.join(getattr(self, name))}"
+                    )
+        return self
+
+    def at(self, i: int) -> "Recipe":
+        """As it is after step i: with what has been changed by then. Raises BadRecipe for a change that is out of bounds."""
+        made = {name: value for step in sorted(self.changes) if step <= i for name, value in self.changes[step].items()}
+        return checked_recipe({**dict(self), **made, "changes": {}}) if made else self
+
+    def at_last(self) -> "Recipe":
+        """As it is when the picture is finished."""
+        return self.at(max(self.changes, default=0))
 
     def all_regions(self) -> dict[str, Region]:
         """The regions, with what is to be protected as one of them."""

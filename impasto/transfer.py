@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,8 @@ def make_net(recipe: Recipe, loaded: Loaded | None = None, place: Place | None =
     net = build_net(recipe.net, loaded.tensors, INPUTS[loaded.input], recipe.pooling, recipe.padding)
     for layer in (*recipe.content_layers, *recipe.style_layers):
         layer_name(net, layer)
-    check_edit(recipe, net)
+    for it in (recipe, *(recipe.at(i) for i in recipe.changes)):
+        check_edit(it, net)
     read = {cost for costs in wants_of(recipe, net).values() for cost in costs}
     if recipe.has_style and (unread := [cost for cost, weight in recipe.style_costs.items() if weight and cost not in read]):
         raise BadRecipe(f"the style cost {', '.join(unread)} reads none of the style layers {', '.join(recipe.style_layers)}")
@@ -150,28 +152,31 @@ def stylize(
     picture = None if picture is None else picture.to(device)
     total, until, state = sum(steps for _, steps in scales), 0, None if resume is None else moved(resume, device)
     for index, (side, steps) in enumerate(scales):
-        until += steps
+        begun, until = until, until + steps
         plan = plans[index] if plans else Plan(None, recipe.history)
         optimizer = Optimizer(recipe.optimizer, recipe.lr, plan.history, recipe.falloff)
-        if state is not None and state.i >= until:
-            continue
-        give_back()  # the last scale's maps, whose places suit this one's badly
-        scaled = resize(content, scaled_size(content, side))
-        cost = make_cost(make_targets(scaled, styles, recipe, net, plan.tiling, masks), recipe, net, plan.tiling)
-        cost = cost if ties is None else tied_cost(cost, ties.like(scaled, recipe))
-        if recipe.paints_light:
-            cost = partial(cost_of_light, cost)
-        if state is None:
-            state = begin(first_image(scaled, recipe, picture), cost)
-        elif state.x.shape != scaled.shape:
-            i = until - steps
-            state = begin(refined(state.x, scaled, styles, recipe, masks), cost, i, state.cut or state.i < i)
-        del scaled  # a large one would count in the peak
-        for step in descend(cost, state, until, total, optimizer):
-            state = step.state
-            yield step
-            if clock.is_over(index, step):
-                break
+        is_over = False
+        for first, last in pairwise((begun, *(i for i in sorted(recipe.changes) if begun < i < until), until)):
+            if is_over or (state is not None and state.i >= last):
+                continue
+            give_back()  # the last scale's maps, whose places suit this one's badly
+            now, scaled = recipe.at(first), resize(content, scaled_size(content, side))
+            cost = make_cost(make_targets(scaled, styles, now, net, plan.tiling, masks), now, net, plan.tiling)
+            cost = cost if ties is None else tied_cost(cost, ties.like(scaled, recipe))
+            if recipe.paints_light:
+                cost = partial(cost_of_light, cost)
+            if state is None:
+                state = begin(first_image(scaled, recipe, picture), cost)
+            elif state.x.shape != scaled.shape:
+                state = begin(refined(state.x, scaled, styles, now, masks), cost, begun, state.cut or state.i < begun)
+            elif state.i == first:
+                state = begin(state.x, cost, first, state.cut)  # what L-BFGS remembers is of another cost
+            del scaled  # a large one would count in the peak
+            for step in descend(cost, state, last, total, optimizer):
+                state = step.state
+                yield step
+                if is_over := clock.is_over(index, step):
+                    break
         if clock.is_up:
             return
 

@@ -33,7 +33,7 @@ def recipe_for(generated: Path | None, net: str, size: int) -> Recipe:
     recipe = record.get("recipe")
     if not isinstance(recipe, dict):
         return make_recipe(net=net, size=size)
-    return _taken_apart(checked_recipe(recipe), generated)
+    return _taken_apart(checked_recipe(recipe).at_last(), generated)
 
 
 def _taken_apart(recipe: Recipe, generated: Path | None) -> Recipe:

@@ -1,0 +1,410 @@
+"""The studio's server: what a page or a program can ask, by HTTP, of this machine alone. docs/studio.md lists it all.
+
+Every answer is a file of the studio's folder, known by an id, or JSON; every request has passed guard.Guard.
+"""
+
+import asyncio
+import contextlib
+import json
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoError, NoRoom
+from impasto.files import FULL, sha256, write_whole
+from impasto.pictures import picture_path
+from impasto.studio.decode import SMALL, Decoder
+from impasto.studio.events import Events
+from impasto.studio.form import form
+from impasto.studio.jobs import Jobs, Missing, WrongState, slug
+from impasto.studio.store import About, Store, now
+
+MOST_UPLOADED = 100_000_000
+MOST_JSON = 1_000_000
+MOST_STREAMS = 48
+MOST_RECORD = 100_000
+TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".webp": "image/webp",
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".svg": "image/svg+xml",
+}
+KEEP = {"cache-control": "private, max-age=86400"}
+
+
+class TooLarge(BadInput):
+    """More was sent than is taken."""
+
+
+STATUS: dict[type[ImpastoError], int] = {
+    WrongState: 409,
+    Missing: 404,
+    TooLarge: 413,
+    BadImage: 415,
+    NoRoom: 507,
+    CannotWrite: 507,
+    BadRecipe: 400,
+    BadInput: 404,
+    ImpastoError: 400,
+}
+PAGE = files("impasto.studio") / "page"
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Studio:
+    """The store, its jobs, and the answers."""
+
+    def __init__(self, store: Store, atlases: Mapping[str, Path]) -> None:
+        self.store, self.events = store, Events()
+        self.jobs = Jobs(store, self.events)
+        self.atlases = dict(atlases)
+        self.decoder = Decoder()
+        self.streams = 0
+
+    # Pictures
+
+    async def pictures(self, _request: Request) -> Response:
+        """All but the masks, newest first, the bundled ones last."""
+        found = [about for about in self.store.all("pictures") if not about["mask"]]
+        return JSONResponse({"pictures": [self._picture(about) for about in sorted(found, key=lambda it: it["bundled"])]})
+
+    async def upload(self, request: Request) -> Response:
+        """A picture, its bytes the body: written anew by a process of its own."""
+        name = _clean(request.query_params.get("name", "")) or "picture.png"
+        with tempfile.TemporaryDirectory(dir=self.store.folder, prefix=".upload-") as folder:
+            came = Path(folder) / "came"
+            with open(came, "wb") as file:
+                async for part in _limited(request, MOST_UPLOADED):
+                    file.write(part)
+            about = await self.take(came, name, request.query_params.get("mask") == "1")
+        await self.events.tell("picture", shown := self._picture(about))
+        return JSONResponse(shown, 201)
+
+    async def take(self, source: Path, name: str, mask: bool) -> About:
+        """A picture from outside into the store. Raises BadImage."""
+        id, folder = self.store.new("pictures")
+        try:
+            said = await self.decoder.decode(source, folder, name, "mask" if mask else "picture")
+            file = f"{slug(Path(name).stem)}.png"
+            (folder / "picture.png").rename(folder / file)
+            record = said["record"] if len(json.dumps(said["record"])) <= MOST_RECORD else None
+            hashes = [await asyncio.to_thread(sha256, path) for path in (source, folder / file)]
+            about = _told(id, name, said["width"], said["height"], file, hashes) | {"mask": mask, "record": _kept(record)}
+            self.store.save("pictures", about)
+            return about
+        except BaseException:
+            self.store.remove("pictures", id)
+            raise
+
+    def bundle(self) -> None:
+        """The pictures that come with the program into a new folder."""
+        known = {about["name"] for about in self.store.all("pictures") if about["bundled"]}
+        for path in sorted(picture_path("cat").parent.glob("*.jpg")):
+            if path.name not in known:
+                id, folder = self.store.new("pictures")
+                write_whole(folder / path.name, lambda file, path=path: file.write(path.read_bytes()))  # type: ignore[misc]
+                with Image.open(path) as opened:
+                    about = _told(id, path.name, *opened.size, path.name, [sha256(path)]) | {"bundled": True}
+                    opened.thumbnail((SMALL, SMALL))
+                    opened.save(folder / "small.webp", quality=75)
+                self.store.save("pictures", about)
+
+    async def picture_file(self, request: Request) -> Response:
+        """A picture or its small one."""
+        about = self.jobs.picture(request.path_params["id"])
+        folder = self.store.path("pictures", about["id"])
+        return _file(folder / ("small.webp" if request.path_params["what"] == "small" else about["file"]), KEEP)
+
+    async def remove_picture(self, request: Request) -> Response:
+        """One that no unfinished job needs."""
+        id = self.jobs.picture(request.path_params["id"])["id"]
+        if self.jobs.uses(id):
+            raise WrongState("a painting that is not finished is painted from it")
+        self.store.remove("pictures", id)
+        return Response(status_code=204)
+
+    def _picture(self, about: About) -> About:
+        """As pages know it; of a painting of ours also which pictures it was painted from."""
+        shown = {name: about[name] for name in ("id", "name", "created", "width", "height", "bundled", "mask")}
+        return shown | {"record": about["record"] and self._origins(about["record"])}
+
+    def _origins(self, record: About) -> About:
+        ids = {digest: it["id"] for it in reversed(self.store.all("pictures")) for digest in it["hashes"]}
+        content, styles = ids.get(record["content"]), [ids.get(style) for style in record["styles"]]
+        missing = [] if content or not record["content"] else ["the photograph"]
+        missing += [f"painting {n}" if len(styles) > 1 else "the painting" for n, style in enumerate(styles, 1) if style is None]
+        return {"recipe": record["recipe"], "content": content, "styles": styles, "missing": missing}
+
+    # Jobs
+
+    async def list_jobs(self, request: Request) -> Response:
+        """Newest first, those that are searched for."""
+        kind = request.query_params.get("kind")
+        found = self.store.all("jobs", request.query_params.get("search", ""))
+        return JSONResponse({"jobs": [self.jobs.shown(about) for about in found if kind in (None, about["kind"])]})
+
+    async def new_job(self, request: Request) -> Response:
+        """Into the queue."""
+        return JSONResponse(await self.jobs.submit(await _json(request)), 201)
+
+    async def one_job(self, request: Request) -> Response:
+        """What is known of it."""
+        return JSONResponse(self.jobs.shown(self.jobs.job(request.path_params["id"])))
+
+    async def act(self, request: Request) -> Response:
+        """Pause, resume, cancel."""
+        do = {"pause": self.jobs.pause, "resume": self.jobs.resume, "cancel": self.jobs.cancel}[request.path_params["act"]]
+        return JSONResponse(await do(request.path_params["id"]))
+
+    async def change(self, request: Request) -> Response:
+        """Other knobs on the way."""
+        asked = await _json(request)
+        knobs = asked.get("knobs") if isinstance(asked, dict) else None
+        return JSONResponse(await self.jobs.change(request.path_params["id"], knobs))
+
+    async def remove_job(self, request: Request) -> Response:
+        """And all that it made."""
+        await self.jobs.remove(request.path_params["id"])
+        return Response(status_code=204)
+
+    async def curve(self, request: Request) -> Response:
+        """The costs of every step; of a step that was done twice, after a crash, the last."""
+        path = self.store.path("jobs", self.jobs.job(request.path_params["id"])["id"]) / "curve.jsonl"
+        found: dict[int, list[Any]] = {}
+        for line in path.read_text("ascii").splitlines() if path.exists() else ():
+            with contextlib.suppress(ValueError, IndexError, TypeError):  # the last line may be half written
+                row = json.loads(line)
+                found = {i: kept for i, kept in found.items() if i < row[0]} if row[0] in found else found
+                found[row[0]] = row
+        return JSONResponse({"curve": [found[i] for i in sorted(found)]})
+
+    async def job_file(self, request: Request) -> Response:
+        """A painting, finished or so far; as it is painted; small; to keep."""
+        about, what = self.jobs.job(request.path_params["id"]), request.path_params["what"]
+        folder = self.store.path("jobs", about["id"])
+        if what in ("preview", "small"):
+            return _file(folder / f"{what}.webp")
+        output = self.jobs.output_of(about)
+        if what == "download":
+            return FileResponse(output, filename=output.name, media_type="image/png")
+        return _file(output)
+
+    # The lens
+
+    async def lens(self, _request: Request) -> Response:
+        """The pages of units and styles that can be looked at."""
+        atlases: list[About] = [
+            {"id": name, "name": path.name, "net": None, "layers": [], "url": f"/pages/atlas/{name}/index.html"}
+            for name, path in self.atlases.items()
+        ]
+        for about in self.store.all("jobs"):
+            if about["kind"] == "atlas" and about["state"] == "finished":
+                atlases.append(_shown_page("atlas", about))
+        styles = [_shown_page("style", it) for it in self.store.all("jobs") if it["kind"] == "style" and it["state"] == "finished"]
+        return JSONResponse({"atlases": atlases, "styles": styles})
+
+    async def lens_page(self, request: Request) -> Response:
+        """A file of such a page; none outside its folder, whatever is asked."""
+        id, name = request.path_params["id"], request.path_params["path"]
+        folder = self.atlases[id] if id in self.atlases else self.store.path("jobs", self.jobs.job(id)["id"]) / "page"
+        path = within(folder, name)
+        if path is None or path.suffix not in TYPES:
+            raise Missing("there is no such page")
+        return _file(path)
+
+    # The rest
+
+    async def stream(self, request: Request) -> Response:
+        """What happens, as it happens."""
+        if self.streams >= MOST_STREAMS:
+            return JSONResponse({"error": "too many pages are open"}, 503)
+        seen = request.headers.get("last-event-id", request.query_params.get("since", ""))
+        hello = {"version": version("impasto"), "folder": str(self.store.folder)}
+        return _Stream(self, self.events.since(seen, hello))
+
+    async def about(self, _request: Request) -> Response:
+        """Of the studio itself."""
+        return JSONResponse({"version": version("impasto"), "folder": str(self.store.folder)})
+
+    def routes(self) -> list[Route]:
+        """Every address, in one place."""
+
+        def route(path: str, handler: Handler, *methods: str) -> Route:
+            return Route(path, handler, methods=list(methods) or ["GET"])
+
+        return [
+            route("/", page),
+            route("/page/{path:path}", page),
+            route("/api/about", self.about),
+            route("/api/recipe", recipe),
+            route("/api/events", self.stream),
+            route("/api/pictures", self.pictures),
+            route("/api/pictures", self.upload, "POST"),
+            route("/api/pictures/{id}", self.remove_picture, "DELETE"),
+            route("/api/pictures/{id}/{what:str}", one_of(self.picture_file, "image", "small")),
+            route("/api/jobs", self.list_jobs),
+            route("/api/jobs", self.new_job, "POST"),
+            route("/api/jobs/{id}", self.one_job),
+            route("/api/jobs/{id}", self.remove_job, "DELETE"),
+            route("/api/jobs/{id}/change", self.change, "POST"),
+            route("/api/jobs/{id}/curve", self.curve),
+            route("/api/jobs/{id}/{act}", one_of(self.act, "pause", "resume", "cancel"), "POST"),
+            route("/api/jobs/{id}/{what}", one_of(self.job_file, "preview", "small", "image", "download")),
+            route("/api/lens", self.lens),
+            route("/pages/{kind}/{id}/{path:path}", self.lens_page),
+        ]
+
+    @contextlib.asynccontextmanager
+    async def alive(self, _app: Starlette) -> AsyncIterator[None]:
+        """While the server runs so does the queue."""
+        self.bundle()
+        work = asyncio.create_task(self.jobs.work())
+        yield
+        await self.jobs.close()
+        await work
+        self.decoder.close()
+        self.store.close()
+
+
+class _Stream(StreamingResponse):
+    """Events, counted from the first byte until the connection is gone."""
+
+    def __init__(self, studio: Studio, events: AsyncIterator[str]) -> None:
+        super().__init__(events, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+        self.studio = studio
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.studio.streams += 1
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.studio.streams -= 1
+
+
+def make_app(studio: Studio) -> Starlette:
+    """The answers without the guard."""
+    handlers: dict[Any, Any] = dict.fromkeys((ImpastoError, OSError, ClientDisconnect), _failed)
+    return Starlette(routes=studio.routes(), exception_handlers={**handlers, 404: _no_such, 405: _no_such}, lifespan=studio.alive)
+
+
+async def page(request: Request) -> Response:
+    """A file of the studio's own page."""
+    root = Path(str(PAGE))
+    path = within(root, request.path_params.get("path", "index.html"))
+    if path is None or path.suffix not in TYPES:
+        raise Missing("there is no such page")
+    return _file(path)
+
+
+async def recipe(_request: Request) -> Response:
+    """What the form is made of."""
+    return JSONResponse(form())
+
+
+def one_of(handler: Handler, *words: str) -> Handler:
+    """The handler for addresses that end in one of these words; there is nothing at others."""
+
+    async def handle(request: Request) -> Response:
+        if {request.path_params.get("what"), request.path_params.get("act")}.isdisjoint(words):
+            raise Missing("there is nothing at this address")
+        return await handler(request)
+
+    return handle
+
+
+def within(folder: Path, name: str) -> Path | None:
+    """The file of that name in the folder or below it; None for what is not there or would lead out of it, by links too."""
+    parts = name.split("/")
+    if any(part in ("", ".", "..") or set(part) & set("\\:\0") for part in parts):
+        return None
+    path = folder.joinpath(*parts)
+    try:
+        real = path.resolve(strict=True)
+    except (OSError, ValueError):
+        return None
+    return path if real.is_file() and real.is_relative_to(folder.resolve()) else None
+
+
+def _shown_page(kind: str, about: About) -> About:
+    result = about["result"]
+    return {"id": about["id"], "name": about["name"], "net": result["net"], "layers": result["layers"]} | {
+        "url": f"/pages/{kind}/{about['id']}/index.html"
+    }
+
+
+def _told(id: str, name: str, width: int, height: int, file: str, hashes: list[str]) -> About:
+    about: About = {"id": id, "name": name, "created": now(), "width": width, "height": height, "file": file}
+    return about | {"mask": False, "bundled": False, "record": None, "hashes": hashes}
+
+
+def _file(path: Path, headers: Mapping[str, str] | None = None) -> Response:
+    """Raises Missing where it is not there."""
+    if not path.is_file():
+        raise Missing("there is nothing to show yet")
+    return FileResponse(path, media_type=TYPES[path.suffix], headers=headers)
+
+
+def _clean(name: str) -> str:
+    """A picture's name as it is shown: the last part of a path, without control characters, not too long."""
+    last = name.replace("\\", "/").rsplit("/", 1)[-1]
+    return "".join(letter for letter in last if letter.isprintable())[:120].strip()
+
+
+def _kept(record: Any) -> About | None:
+    """Of a record that a file carries: the recipe and the pictures' hashes; None where it is not that of a painting."""
+    if not isinstance(record, dict) or not isinstance(record.get("recipe"), dict):
+        return None
+    inputs = record.get("inputs")
+    inputs = inputs if isinstance(inputs, dict) else {}
+    styles = inputs.get("styles")
+    styles = [style for style in styles if isinstance(style, str)][:16] if isinstance(styles, list) else []
+    content = inputs.get("content")
+    return {"recipe": record["recipe"], "content": content if isinstance(content, str) else None, "styles": styles}
+
+
+async def _limited(request: Request, most: int) -> AsyncIterator[bytes]:
+    """The body as it comes, up to so many bytes. Raises TooLarge."""
+    declared = request.headers.get("content-length", "0")
+    if not declared.isdecimal() or int(declared) > most:
+        raise TooLarge(f"at most {most // 10**6} MB are taken")
+    came = 0
+    async for part in request.stream():
+        came += len(part)
+        if came > most:
+            raise TooLarge(f"at most {most // 10**6} MB are taken")
+        yield part
+
+
+async def _json(request: Request) -> Any:
+    """Raises BadRecipe, TooLarge."""
+    body = b"".join([part async for part in _limited(request, MOST_JSON)])
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise BadRecipe("what was sent is no JSON") from None
+
+
+async def _failed(_request: Request, error: Exception) -> Response:
+    """One sentence."""
+    if isinstance(error, OSError):
+        why = "there is no room left on its disk" if error.errno in FULL else error.strerror or error
+        return JSONResponse({"error": f"the studio's folder cannot be written: {why}"}, 507)
+    status = next((status for kind, status in STATUS.items() if isinstance(error, kind)), 400)
+    return JSONResponse({"error": str(error)}, status)
+
+
+async def _no_such(_request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": "there is nothing at this address"}, getattr(error, "status_code", 404))

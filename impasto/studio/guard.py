@@ -1,0 +1,149 @@
+"""Who may ask: before anything else is done with a request, it is looked at here.
+
+The studio is for the person at this machine. Other programs and other people's pages can send requests to it as well (through the
+browser: cross-site requests, DNS rebinding), so a request must name this machine, come from the studio's own page, and bring the
+cookie that a token gave, or the key from the studio's folder. Nothing here depends on what kind of program says it is asking.
+"""
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Awaitable, Callable, Iterable
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qs
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+SAFE_METHODS = {"GET", "HEAD"}
+HEADER = "x-impasto"  # a page of another origin cannot send it without asking first, and is never answered yes
+PAGES = "/pages/"  # what the studio's page shows in a frame
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; frame-src 'self'; "
+    "base-uri 'none'; form-action 'none'"
+)
+HEADERS = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "permissions-policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
+}
+
+
+class Keys:
+    """What opens the studio: a token that is good once, for a browser; the cookie that it is changed for; a key for programs.
+
+    Cookie and key come of `secret`, which the folder keeps, so that open pages go on after a restart.
+    """
+
+    def __init__(self, secret: bytes, port: int, announce: Callable[[str], None]) -> None:
+        self.cookie_name = f"impasto-{port}"
+        self.cookie, self.key = (hmac.new(secret, of, hashlib.sha256).hexdigest() for of in (b"cookie", b"key"))
+        self.announce = announce
+        self.token = secrets.token_urlsafe(24)
+
+    def spend(self, token: str) -> bool:
+        """Whether it is the token; it is not good again, and the next one is announced."""
+        if not same(token, self.token):
+            return False
+        self.token = secrets.token_urlsafe(24)
+        self.announce(self.token)
+        return True
+
+    def fit(self, headers: Headers) -> bool:
+        """Whether the request brings the cookie or the key."""
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        return same(_cookie(headers, self.cookie_name), self.cookie) or (scheme.lower() == "bearer" and same(key, self.key))
+
+
+def same(given: str, expected: str) -> bool:
+    """Whether two secrets are equal, without telling by the time it takes."""
+    return hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode())
+
+
+def _cookie(headers: Headers, name: str) -> str:
+    try:
+        found = SimpleCookie(headers.get("cookie", "")).get(name)
+    except CookieError:
+        return ""
+    return "" if found is None else found.value
+
+
+def hosts_of(port: int) -> set[str]:
+    """The names under which a browser on this machine knows the studio."""
+    names = ("127.0.0.1", "localhost", "[::1]")
+    return {f"{name}:{port}" for name in names} | set(names if port == 80 else ())
+
+
+def refusal(method: str, headers: Headers, hosts: Iterable[str]) -> tuple[int, str] | None:
+    """(status, why) of a request that comes neither from the studio's own page nor from a program here; None lets it in."""
+    named = headers.getlist("host")
+    if len(named) != 1 or named[0].lower() not in hosts:
+        return 421, "this is the studio of another address"
+    origins = headers.getlist("origin")
+    if origins and (len(origins) > 1 or origins[0].lower() != f"http://{named[0].lower()}"):
+        return 403, "another page may not ask this"
+    if method not in SAFE_METHODS:
+        if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+            return 403, "another page may not ask this"
+        if HEADER not in headers:
+            return 403, f"a request that changes something carries the header {HEADER}"
+    return None
+
+
+class Guard:
+    """Lets through what may ask; gives every answer the headers that keep a browser within the studio."""
+
+    def __init__(self, app: ASGIApp, keys: Keys, port: int) -> None:
+        self.app, self.keys, self.hosts = app, keys, hosts_of(port)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http":
+            answer = self._answer(scope) or self.app
+            await answer(scope, receive, with_headers(send, scope["path"]))
+        else:  # a web socket: there is none
+            await send({"type": "websocket.close", "code": 1008})
+
+    def _answer(self, scope: Scope) -> Response | None:
+        headers = Headers(scope=scope)
+        if refused := refusal(scope["method"], headers, self.hosts):
+            return _error(*refused)
+        token = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        if scope["path"] == "/" and token and scope["method"] == "GET" and self.keys.spend(token):
+            entry = RedirectResponse("/", 303)
+            entry.set_cookie(self.keys.cookie_name, self.keys.cookie, httponly=True, samesite="strict", path="/")
+            return entry
+        if self.keys.fit(headers):
+            return RedirectResponse("/", 303) if token and scope["path"] == "/" else None
+        if scope["path"] == "/":
+            return Response(LOCKED, 401, media_type="text/html")
+        return _error(401, "open the address that the studio printed when it was started")
+
+
+LOCKED = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Impasto studio</title>
+<h1>Impasto studio</h1>
+<p>To come in, open the newest address that the studio has printed: the one that ends in a token. Each is good once.</p></html>
+"""
+
+
+def _error(status: int, why: str) -> Response:
+    return JSONResponse({"error": why}, status)
+
+
+def with_headers(send: Send, path: str) -> Callable[[Message], Awaitable[None]]:
+    """Adds the headers that every answer has; a page in a frame may be framed by the studio, nothing else by anyone."""
+    frames = "'self'" if path.startswith(PAGES) else "'none'"
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            headers.update({**HEADERS, "content-security-policy": f"{POLICY}; frame-ancestors {frames}"})
+            headers.setdefault("cache-control", "no-store")
+        await send(message)
+
+    return sending

@@ -1,0 +1,329 @@
+"""The queue: one job at a time, each in a process of its own, so that what happens to it happens to nothing else.
+
+A job's states: queued -> running -> finished or failed; paused and cancelled by hand; unfinished where the studio or the machine
+stopped under it. Whatever is not finished can be resumed, from its checkpoint.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from impasto.errors import BadInput, BadRecipe, ImpastoError
+from impasto.studio.asked import (
+    Asked,
+    AtlasAsked,
+    GridAsked,
+    PaintingAsked,
+    StyleAsked,
+    check_change,
+    knobs_of,
+    pictures_of,
+    read_asked,
+    words_of_axis,
+)
+from impasto.studio.decode import end
+from impasto.studio.events import Events
+from impasto.studio.store import About, Store, now
+
+RESUMABLE = ("paused", "cancelled", "failed", "unfinished")
+KILL_SECONDS = 30.0  # a step of a large picture takes long
+LINE = 2**22  # bytes of one line that a worker says
+BRIEF = ("id", "state", "step", "preview", "error", "warnings", "picture", "changes")
+MOST_WARNINGS = 20
+
+
+class WrongState(BadRecipe):
+    """What is asked of a job cannot be done in the state that it is in."""
+
+
+class Missing(BadInput):
+    """There is no such picture or job."""
+
+
+class Jobs:
+    """The jobs of a store, and the process that works on one of them."""
+
+    def __init__(self, store: Store, events: Events) -> None:
+        self.store, self.events = store, events
+        self.steps: dict[str, About] = {}  # of running jobs and those that ran: {step, preview}
+        self.process: asyncio.subprocess.Process | None = None
+        self.running: str | None = None
+        self.ending = ""  # what the running job is to become, where it was told to stop
+        self.wake = asyncio.Event()
+        self.is_closing = False
+        for about in store.all("jobs"):
+            if about["state"] == "running":
+                store.save("jobs", {**about, "state": "unfinished"})
+
+    # What a page asks
+
+    async def submit(self, value: Any) -> About:
+        """A new job, last in the queue. Raises BadRecipe, Missing."""
+        asked = read_asked(value)
+        for id in pictures_of(asked):
+            self.picture(id)
+        if isinstance(asked, StyleAsked) and asked.job:
+            self.output_of(self.job(asked.job))
+        name = self._name(asked)
+        id, _ = self.store.new("jobs")
+        about = {"id": id, "kind": asked.kind, "name": name, "created": now(), "queued": now(), "state": "queued", "error": None}
+        about |= {"warnings": [], "asked": asked.model_dump(mode="json"), "step": None, "preview": 0, "result": None, "changes": {}}
+        about |= {"file": f"{slug(name)}.png", "pictures": sorted(self._names(asked))}
+        return await self._save(about)
+
+    async def pause(self, id: str) -> About:
+        """Stop where it is, with a checkpoint."""
+        about = self.job(id)
+        if about["state"] == "queued":
+            return await self._save({**about, "state": "paused"})
+        self._tell_running(about, "paused")
+        return self.shown(about)
+
+    async def resume(self, id: str) -> About:
+        """Back into the queue, to go on from its checkpoint."""
+        about = self.job(id)
+        if about["state"] not in RESUMABLE:
+            raise WrongState(f"it is {about['state']}: there is nothing to resume")
+        return await self._save({**about, "state": "queued", "queued": now(), "error": None})
+
+    async def cancel(self, id: str) -> About:
+        """Stop, as pause does, and out of the way."""
+        about = self.job(id)
+        if about["state"] == "running":
+            self._tell_running(about, "cancelled")
+            return self.shown(about)
+        if about["state"] in ("finished", "cancelled"):
+            raise WrongState(f"it is {about['state']}: there is nothing to cancel")
+        return await self._save({**about, "state": "cancelled"})
+
+    async def change(self, id: str, knobs: Any) -> About:
+        """Other knobs from the next step on, of a painting that runs or is paused."""
+        about = self.job(id)
+        asked = read_asked(about["asked"])
+        if not isinstance(asked, PaintingAsked) or isinstance(asked, GridAsked) or not isinstance(knobs, dict):
+            raise BadRecipe("only a painting's knobs can be changed on the way")
+        i = ((about | self.steps.get(id, {}))["step"] or {}).get("i", 0)
+        if not i or about["state"] == "finished":
+            raise WrongState(f"it is {about['state']}: " + ("paint it again" if i else "it has not begun, ask for a new one"))
+        check_change(asked, knobs, i)
+        if about["state"] == "running":
+            self._order(json.dumps({"change": knobs}))
+            return self.shown(about)
+        return await self._save({**about, "changes": changed(about["changes"], i, knobs)})
+
+    async def remove(self, id: str) -> None:
+        """A job and all that it made."""
+        if self.job(id)["state"] == "running":
+            raise WrongState("it is running: cancel it first")
+        self.store.remove("jobs", id)
+        self.steps.pop(id, None)
+        await self.events.tell("gone", {"id": id})
+
+    def job(self, id: str) -> About:
+        """What is kept of a job. Raises Missing."""
+        about = self.store.get("jobs", id)
+        if about is None:
+            raise Missing("there is no such job")
+        return about
+
+    def picture(self, id: str) -> About:
+        """What is kept of a picture. Raises Missing."""
+        about = self.store.get("pictures", id)
+        if about is None:
+            raise Missing("there is no such picture")
+        return about
+
+    def path_of_picture(self, id: str) -> Path:
+        """Its file."""
+        return self.store.path("pictures", id) / str(self.picture(id)["file"])
+
+    def output_of(self, about: About) -> Path:
+        """The picture that a job made, finished or so far. Raises Missing."""
+        folder = self.store.path("jobs", about["id"])
+        for path in (folder / about["file"], folder / f"{Path(about['file']).stem}-so-far.png"):
+            if path.is_file():
+                return path
+        raise Missing("there is no picture of it yet")
+
+    def uses(self, picture: str) -> bool:
+        """Whether a job that is not finished needs the picture."""
+        unfinished = [about for about in self.store.all("jobs") if about["state"] != "finished"]
+        return any(picture in pictures_of(read_asked(about["asked"])) for about in unfinished)
+
+    def shown(self, about: About) -> About:
+        """A job as pages know it."""
+        about = about | self.steps.get(about["id"], {})
+        has = (self.store.path("jobs", about["id"]) / about["file"]).is_file()
+        return {name: value for name, value in about.items() if name not in ("file", "queued")} | {"picture": has}
+
+    # The work
+
+    async def work(self) -> None:
+        """Do what is queued, one after the other, until close()."""
+        while not self.is_closing:
+            self.wake.clear()
+            queued = [about for about in self.store.all("jobs") if about["state"] == "queued"]
+            if not queued:
+                await self.wake.wait()
+                continue
+            about = min(queued, key=lambda it: (it["queued"], it["created"]))
+            try:
+                await self._do(about)
+            except Exception as error:  # whatever it is, the next job is done
+                if not isinstance(error, ImpastoError | OSError):
+                    traceback.print_exc()
+                await self._end(about, "failed", str(error) or type(error).__name__)
+
+    async def close(self) -> None:
+        """Leave the running job with its checkpoint, and end."""
+        self.is_closing = True
+        self.wake.set()
+        if self.process is not None and self.running:
+            self._tell_running(self.job(self.running), "unfinished")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.process.wait(), KILL_SECONDS)
+
+    async def _do(self, about: About) -> None:
+        work = self._work_of(about)
+        folder = self.store.path("jobs", about["id"])
+        self.running, self.ending = about["id"], ""
+        await self._save({**about, "state": "running"})
+        with open(folder / "worker.log", "wb") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "impasto.studio.worker", stdin=-1, stdout=-1, stderr=log, limit=LINE, start_new_session=True
+            )
+        try:
+            self._order(json.dumps(work))
+            said = await self._listen(about["id"])
+            status = await self.process.wait()
+        finally:
+            self.process, self.running = None, None
+        await self._ended(about["id"], said, status)
+
+    async def _listen(self, id: str) -> About:
+        """What the worker says, until it ends; its last word."""
+        assert self.process is not None and self.process.stdout is not None
+        last: About = {}
+        async for line in self.process.stdout:
+            try:
+                said = json.loads(line)
+            except ValueError:
+                continue
+            if "ended" in said:
+                last = said
+            elif "step" in said:
+                self.steps[id] = {"step": said["step"], "preview": said.get("preview", 0)}
+                await self._tell(id)
+            elif "warning" in said:
+                about = self.job(id)
+                await self._save({**about, "warnings": [*about["warnings"], said["warning"]][-MOST_WARNINGS:]})
+            elif "changed" in said:
+                about, it = self.job(id), said["changed"]
+                await self._save({**about, "changes": changed(about["changes"], it["i"], it["knobs"])})
+        return last
+
+    async def _ended(self, id: str, said: About, status: int) -> None:
+        about = self.job(id)
+        if said.get("ended") == "finished":
+            await self._end({**about, "result": said["result"], "error": None}, "finished", None)
+        elif said.get("ended") == "failed":
+            await self._end(about, "failed", said["error"])
+        elif self.ending:
+            await self._end(about, self.ending, None)
+        else:
+            await self._end(about, "failed", why_it_died(status))
+
+    async def _end(self, about: About, state: str, error: str | None) -> None:
+        await self._save({**about, **self.steps.get(about["id"], {}), "state": state, "error": error})
+
+    def _order(self, line: str) -> None:
+        assert self.process is not None and self.process.stdin is not None
+        with contextlib.suppress(ConnectionError, RuntimeError):  # it has ended already, which is told by its end
+            self.process.stdin.write(line.encode() + b"\n")
+
+    def _tell_running(self, about: About, becomes: str) -> None:
+        """Let the running job stop at its next step, with a checkpoint; it is killed where it does not."""
+        if about["id"] != self.running or self.process is None:
+            raise WrongState(f"it is {about['state']}, not running")
+        self.ending = becomes
+        self._order("pause")
+        asyncio.get_running_loop().call_later(KILL_SECONDS, end, self.process)
+
+    async def _save(self, about: About) -> About:
+        self.store.save("jobs", about)
+        self.wake.set()
+        shown = self.shown(about)
+        await self.events.tell("job", shown)
+        return shown
+
+    async def _tell(self, id: str) -> None:
+        shown = self.shown(self.job(id))
+        await self.events.tell("job", {name: shown[name] for name in BRIEF})
+
+    # From what is asked to what a worker takes
+
+    def _work_of(self, about: About) -> dict[str, Any]:
+        asked, folder = read_asked(about["asked"]), self.store.path("jobs", about["id"])
+        work: dict[str, Any] = {"kind": asked.kind, "name": about["name"]}
+        work |= {"folder": str(folder), "output": str(folder / about["file"])}
+        if isinstance(asked, StyleAsked):
+            path = self.path_of_picture(asked.picture) if asked.picture else self.output_of(self.job(str(asked.job)))
+            return work | {"net": asked.net, "size": asked.size, "picture": str(path)}
+        if isinstance(asked, AtlasAsked):
+            ids = asked.pictures or [it["id"] for it in self.store.all("pictures") if not it["mask"]]
+            return work | {"net": asked.net, "pictures": [str(self.path_of_picture(id)) for id in ids]}
+        return work | self._painting_of(asked, {int(i): it for i, it in about["changes"].items()})
+
+    def _painting_of(self, asked: PaintingAsked, changes: dict[int, Any]) -> dict[str, Any]:
+        styles = [str(self.path_of_picture(id)) for id in asked.styles]
+        content = str(self.path_of_picture(asked.content)) if asked.content else next(iter(styles), None)
+        start = asked.start and str(self.path_of_picture(asked.start))
+        axes: dict[str, list[str]] = {}
+        if isinstance(asked, GridAsked):
+            axes = {name: words_of_axis(getattr(asked, name), self.path_of_picture) for name in ("rows", "columns")}
+            brought = {words[0] for words in axes.values() if words}
+            content, styles = None if "contents" in brought else content, [] if "styles" in brought else styles
+        knobs = knobs_of(asked, self.path_of_picture, changes)
+        return {"content": content, "styles": styles, "start": start, "knobs": knobs, **axes}
+
+    def _names(self, asked: Asked) -> Iterator[str]:
+        for id in pictures_of(asked):
+            yield str(self.picture(id)["name"])
+
+    def _name(self, asked: Asked) -> str:
+        """What a job is called: as it was asked, else after its pictures."""
+        if asked.name:
+            return asked.name
+        if isinstance(asked, AtlasAsked):
+            return f"Atlas of {asked.net}"
+        if isinstance(asked, StyleAsked):
+            return f"Style of {self.picture(asked.picture)['name'] if asked.picture else self.job(str(asked.job))['name']}"
+        stems = [Path(self.picture(id)["name"]).stem for id in (asked.content, *asked.styles[:1]) if id]
+        return "-".join(stems) or asked.kind
+
+
+def changed(changes: About, i: int, knobs: About) -> About:
+    """The changes of a recipe with one more."""
+    return {**changes, str(i): {**changes.get(str(i), {}), **knobs}}
+
+
+def slug(name: str) -> str:
+    """A file name of letters, digits and dashes, that no system objects to."""
+    return re.sub(r"[^\w]+", "-", name, flags=re.ASCII).strip("-_")[:80].lower() or "picture"
+
+
+def why_it_died(status: int) -> str:
+    """In words, of a worker that ended without a last word."""
+    if os.name == "posix" and status == -signal.SIGKILL:
+        return "the process that painted was killed: memory may have run out. Resume goes on from the last checkpoint"
+    if status < 0:
+        return f"the process that painted crashed ({signal.Signals(-status).name}). Resume goes on from the last checkpoint"
+    return f"the process that painted ended with exit code {status}, worker.log in its folder says more"

@@ -1,0 +1,94 @@
+// The shell: where one is (#paint, #gallery, #gallery/JOB, #lens, #lens/style/JOB), what holds everywhere, and pictures from outside.
+
+import { html, render, useEffect, useErrorBoundary, useRef, useState } from "./vendor/htm-preact.js";
+import { bring, change, jobOf, start, studio, useStudio } from "./state.js";
+import { Gallery } from "./gallery.js";
+import { Lens } from "./lens.js";
+import { Paint } from "./paint.js";
+import { percent, running } from "./jobs.js";
+import { emptyForm } from "./recipe.js";
+
+const VIEWS = { paint: ["Paint", Paint], gallery: ["Gallery", Gallery], lens: ["Lens", Lens] };
+const place = () => location.hash.slice(1).split("/");
+
+function usePlace() {
+  const [at, go] = useState(place());
+  useEffect(() => {
+    const moved = () => go(place());
+    window.addEventListener("hashchange", moved);
+    return () => window.removeEventListener("hashchange", moved);
+  }, []);
+  return at;
+}
+
+function App() {
+  const { recipe, denied, lost, notice, bringing, jobs, version, folder } = useStudio();
+  const [name, ...rest] = usePlace();
+  const [said, View] = VIEWS[name] ?? VIEWS.paint;
+  const job = running(jobs);
+  useEffect(() => { document.title = `${job ? `${percent(job)} % ` : ""}Impasto studio`; });
+  useEffect(() => {
+    if (document.activeElement === document.body) document.querySelector("main")?.focus(); // what had the focus is gone
+  }, [said]);
+  return html`
+    <header>
+      <h1><a href="#paint" title="Impasto ${version}, folder ${folder}">Impasto studio</a></h1>
+      <nav aria-label="Views"><ul>${Object.entries(VIEWS).map(([it, [text]]) => html`
+        <li><a href="#${it}" aria-current=${text === said ? "page" : undefined}>${text}</a></li>`)}</ul></nav>
+    </header>
+    ${lost && html`<p class="band" role="status">The studio does not answer; trying again.</p>`}
+    ${bringing && html`<p class="band" role="status">Bringing in “${bringing}”.</p>`}
+    ${notice && html`<${Notice} ...${notice} />`}
+    ${denied ? html`<${Denied} />` : recipe ? html`<${Guarded} View=${View} at=${rest} />` : html`<main><p class="empty">One moment.</p></main>`}
+    <${Spoken} jobs=${jobs} />`;
+}
+
+// What is in the form may come from a file of anybody's: if it cannot be shown, it goes.
+function Guarded({ View, at }) {
+  const [error, again] = useErrorBoundary();
+  if (!error) return html`<${View} at=${at} />`;
+  return html`<main class="plain"><h2>This cannot be shown</h2><p class="problem">${error.message}</p>
+    <p><button onClick=${() => { change({ form: emptyForm(), marks: [] }); again(); }}>Start with an empty form</button></p></main>`;
+}
+
+function Denied() {
+  return html`<main class="plain"><h2>This browser has no key to the studio</h2>
+    <p>Open the newest address that the studio has printed where it was started: the one that ends in a token. Each is good once.</p></main>`;
+}
+
+const READ = 8000; // milliseconds in which a notice that asks nothing can be read
+
+function Notice({ text, action, stays }) {
+  const close = () => change({ notice: null });
+  useEffect(() => {
+    if (stays) return;
+    const later = setTimeout(close, READ);
+    return () => clearTimeout(later);
+  }, [text, stays]);
+  return html`<div class="band" role=${stays ? "alert" : "status"}><span>${text}</span>
+    ${action && html`<button onClick=${() => { close(); action.run(); }}>${action.label}</button>`}
+    <button onClick=${close} aria-label="Close this message">Close</button></div>`;
+}
+
+// For those who hear the page: how far it is in quarters, and how it ended.
+function Spoken({ jobs }) {
+  const job = running(jobs), before = useRef(null), last = jobOf(before.current);
+  const said = job ? `${job.name}: ${25 * Math.floor(percent(job) / 25)} percent done` : last ? `${last.name}: ${last.state}` : "";
+  if (job) before.current = job.id;
+  return html`<p class="unseen" role="status" aria-live="polite">${said}</p>`;
+}
+
+const isFile = (event) => event.dataTransfer?.types.includes("Files");
+
+document.addEventListener("dragover", (event) => { if (isFile(event)) event.preventDefault(); });
+document.addEventListener("drop", (event) => {
+  if (!isFile(event) || event.defaultPrevented) return;
+  event.preventDefault();
+  bring(event.dataTransfer.files);
+});
+document.addEventListener("paste", (event) => {
+  if (event.clipboardData.files.length && studio.recipe) bring(event.clipboardData.files);
+});
+
+render(html`<${App} />`, document.getElementById("studio"));
+start();

@@ -1,0 +1,90 @@
+// What can be said of a job and done with it, wherever it is shown.
+
+import { html } from "./vendor/htm-preact.js";
+import { jobUrl, pictureUrl } from "./api.js";
+import { actOn, paintAgain, pictureOf, removeJob, studio } from "./state.js";
+import { Sure } from "./controls.js";
+
+export const running = (jobs) => jobs.find((it) => it.state === "running") ?? jobs.find((it) => it.state === "paused");
+export const isOpen = (job) => job.state !== "finished" && job.state !== "cancelled";
+export const isPicture = (job) => job.kind === "painting" || job.kind === "grid";
+export const percent = (job) => (job.step?.of ? Math.floor((100 * job.step.i) / job.step.of) : 0);
+
+export function seconds(left) {
+  if (left < 90) return `${Math.max(1, Math.round(left))} s`;
+  return left < 5400 ? `${Math.round(left / 60)} min` : `${(left / 3600).toFixed(1)} h`;
+}
+
+const STATES = {
+  queued: "waiting", paused: "paused", finished: "finished", failed: "failed", cancelled: "cancelled",
+  unfinished: "not finished: the studio stopped meanwhile",
+};
+
+// "step 12 of 90, at 256 px, 40 s left"
+export function told(job) {
+  const { step, state } = job;
+  const at = step?.of > 0 && `step ${step.i} of ${step.of}${isPicture(job) && step.scale ? `, at ${step.scale} px` : ""}`;
+  if (state !== "running") return isOpen(job) && at ? `${STATES[state]}, ${at}` : STATES[state];
+  if (!step) return "starting";
+  return [step.message, at, step.left !== null && `${seconds(step.left)} left`].filter(Boolean).join(", ");
+}
+
+// The picture of a job as it is now; null when there is none yet.
+export function jobPicture(job) {
+  if (!isPicture(job)) return null;
+  if (job.state === "finished") return jobUrl(job.id);
+  return job.preview ? `${jobUrl(job.id, "preview")}?n=${job.preview}` : job.picture ? jobUrl(job.id) : null;
+}
+
+export function Thumb({ job }) {
+  const from = job.asked.content ?? job.asked.styles?.[0] ?? job.asked.picture;
+  const own = isPicture(job) && job.state === "finished" ? jobUrl(job.id, "small") : jobPicture(job);
+  const url = own ?? (pictureOf(from) ? pictureUrl(from, "small") : job.asked.job ? jobUrl(job.asked.job, "small") : null);
+  return url ? html`<img class="thumb" src=${url} alt="" loading="lazy" />` : html`<span class="thumb" />`;
+}
+
+// What a job was painted from and can be compared with: [{name, url}].
+export function comparable(job) {
+  const { content, styles = [] } = job.asked;
+  const from = [["photograph", content], ...styles.map((id) => ["painting", id])].map(([what, id]) => [what, pictureOf(id)]);
+  const earlier = studio.jobs.filter((it) => it.id !== job.id && it.kind === "painting" && it.state === "finished").slice(0, 60);
+  return [
+    ...from.filter(([, it]) => it).map(([what, it]) => ({ name: `${what}: ${it.name}`, url: pictureUrl(it.id) })),
+    ...earlier.map((it) => ({ name: `painted: ${it.name}, ${when(it.created)}`, url: jobUrl(it.id) })),
+  ];
+}
+
+export const when = (created) => new Date(created).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+
+export function Warnings({ job }) {
+  return [...new Set(job.warnings)].map((it) => html`<p class="hint" key=${it}>${it}</p>`);
+}
+
+const ACTIONS = {
+  queued: ["cancel"], running: ["pause", "cancel"], paused: ["resume", "cancel"], unfinished: ["resume", "remove"],
+  failed: ["resume", "again", "remove"], cancelled: ["resume", "again", "remove"], finished: ["again"],
+};
+const BUTTONS = {
+  pause: ["Pause", (job) => actOn(job, "pause")],
+  resume: ["Resume", (job) => actOn(job, "resume")],
+  cancel: ["Cancel", (job) => actOn(job, "cancel")],
+  again: ["Paint again", paintAgain],
+};
+
+export function JobButtons({ job }) {
+  const can = ACTIONS[job.state], shown = can.filter((it) => it in BUTTONS).map((it) => BUTTONS[it]);
+  return html`<div class="buttons">
+    ${shown.map(([text, act]) => html`<button key=${text} onClick=${() => act(job)} aria-label="${text}: ${job.name}">${text}</button>`)}
+    ${can.includes("remove") && html`<${Sure} text="Remove" what=${job.name} sure="Remove it for good?" run=${() => removeJob(job)} />`}</div>`;
+}
+
+export function JobRow({ job, current, show }) {
+  const text = html`<${Thumb} job=${job} /><span><strong>${job.name}</strong><span class="said">${told(job)}</span>
+    ${job.error && html`<span class="problem">${job.error}</span>`}</span>`;
+  return html`<li class="job ${current ? "current" : ""}">
+    ${show && html`<button class="open" aria-pressed=${current} onClick=${() => show(job)}>${text}</button>`}
+    ${!show && html`<div class="open">${text}</div>`}
+    <${JobButtons} job=${job} />
+    ${job.state === "running" && html`<progress max="100" value=${percent(job)} aria-label="How far ${job.name} is" />`}
+  </li>`;
+}

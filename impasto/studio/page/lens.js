@@ -1,0 +1,129 @@
+// The lens: atlases of what nets look for, styles as they were read, and marks in them that change the next painting's style.
+
+import { html, useEffect, useState } from "./vendor/htm-preact.js";
+import { get, post } from "./api.js";
+import { addJob, attempt, change, edit, jobOf, removeJob, studio, tell, useStudio } from "./state.js";
+import { withMarks } from "./recipe.js";
+import { JobRow, isOpen } from "./jobs.js";
+import { Choose, Dialog, Select, Sure, closeAround, given, givenNumber } from "./controls.js";
+import { Picker } from "./pictures.js";
+
+const isLens = (job) => job.kind === "style" || job.kind === "atlas";
+
+export function Lens({ at: [kind, id] }) {
+  const { jobs } = useStudio(), pages = usePages(jobs.filter((it) => isLens(it) && it.state === "finished").length);
+  const page = (kind === "atlas" ? pages.atlases : pages.styles).find((it) => it.id === id);
+  return page ? html`<${Opened} key=${id} page=${page} />` : html`<${Pages} pages=${pages} jobs=${jobs} />`;
+}
+
+function usePages(finished) {
+  const [pages, put] = useState({ atlases: [], styles: [] });
+  useEffect(() => { attempt(async () => put(await get("/api/lens"))); }, [finished]);
+  return pages;
+}
+
+function Pages({ pages, jobs }) {
+  const [reading, read] = useState(false), [making, make] = useState(false), open = jobs.filter((it) => isLens(it) && isOpen(it)).reverse();
+  const ask = (wanted) => attempt(async () => addJob(await post("/api/jobs", { kind: "style", ...wanted })));
+  return html`<main class="lens" tabindex="-1">
+    <p>What a net sees in pictures. What you find here can be made stronger or weaker in the next painting.</p>
+    <div class="buttons"><button class="primary" onClick=${() => read(true)}>Read a painting’s style</button>
+      <button onClick=${() => make(true)}>Make an atlas</button></div>
+    ${open.length > 0 && html`<section><h2>At work and waiting</h2>
+      <ul class="jobs">${open.map((it) => html`<${JobRow} key=${it.id} job=${it} />`)}</ul></section>`}
+    <${PageList} title="Styles that were read" kind="style" pages=${pages.styles}
+      about="A style is what a net’s units do in a painting, and which of them act together." />
+    <${PageList} title="Atlases" kind="atlas" pages=${pages.atlases}
+      about="An atlas shows for each unit of a net the pieces of pictures that excite it most." />
+    ${reading && html`<${Picker} title="Whose style is to be read?" close=${() => read(false)}
+      picked=${(picture) => ask({ picture })} pickedJob=${(job) => ask({ job: job.id })} />`}
+    ${making && html`<${NewAtlas} close=${() => make(false)} />`}</main>`;
+}
+
+function PageList({ title, kind, pages, about }) {
+  const of = ({ net, layers }) => [net, layers.length > 0 && `${layers.length} layers`].filter(Boolean).join(", ");
+  return html`<section><h2>${title}</h2><p class="hint">${about}${pages.length === 0 && " There is none yet."}</p>
+    <ul class="pages">${pages.map((it) => html`<li key=${it.id}>
+      <a href="#lens/${kind}/${it.id}">${it.name || it.net}</a> <span class="said">${of(it)}</span>
+      ${jobOf(it.id) && html` <${Sure} text="Delete" what=${it.name} sure="Delete it for good?" run=${() => removeJob(it)} />`}
+    </li>`)}</ul></section>`;
+}
+
+function NewAtlas({ close }) {
+  const { recipe } = useStudio(), nets = recipe.fields.find((it) => it.name === "net").choices;
+  const [net, choose] = useState("alexnet"), [chosen, pick] = useState([]);
+  const make = ({ target }) => attempt(async () => {
+    addJob(await post("/api/jobs", { kind: "atlas", net, ...(chosen.length && { pictures: chosen }) }));
+    closeAround(target);
+  });
+  return html`<${Dialog} title="Make an atlas" close=${close} kind="wide">
+    <label>Net <${Select} value=${net} choices=${nets} put=${choose} /></label>
+    <p class="hint">Of which pictures? ${chosen.length ? `${chosen.length} chosen.` : "All of the studio’s, while none is chosen."}</p>
+    <${Choose} title="Pictures" chosen=${chosen} put=${pick} />
+    <button class="primary" onClick=${make}>Make the atlas</button><//>`;
+}
+
+// A page of the lens, and the marks made in it
+
+// "conv3_1/17&203" -> {layer, i, j}, the smaller unit first; null for what is no unit.
+function unitAt(address) {
+  const [, layer, i, j = i] = address.match(/^\s*(\S+)\/(\d{1,6})(?:\s*&\s*(\d{1,6}))?\s*$/) ?? [];
+  return layer ? { layer, i: Math.min(i, j), j: Math.max(i, j) } : null;
+}
+
+const addressOf = ({ layer, i, j }) => `${layer}/${i === j ? i : `${i}&${j}`}`;
+
+function plain(hash) {
+  try { return decodeURIComponent(hash.slice(1)); } catch { return hash.slice(1); }
+}
+
+function Opened({ page }) {
+  const [address, look] = useState(""), at = unitAt(address);
+  const loaded = ({ target: { contentWindow } }) => {
+    const moved = () => look(plain(contentWindow.location.hash));
+    contentWindow.addEventListener("hashchange", moved);
+    moved();
+  };
+  return html`<main class="opened" tabindex="-1">
+    <div class="tools"><a href="#lens">Back</a><strong>${page.name || page.net}</strong><span class="at">${address || "overview"}</span>
+      <button disabled=${!at} title="To change what is looked at in the next painting" onClick=${() => addMark(page.net, at)}>Mark</button></div>
+    <${Marks} net=${page.net} />
+    <iframe src=${page.url} title=${page.name || page.net} onLoad=${loaded} /></main>`;
+}
+
+function addMark(net, at) {
+  if (studio.marks.some((it) => it.net === net && addressOf(it) === addressOf(at))) return;
+  change({ marks: [...studio.marks, { net, ...at, gain: 2, weight: 1 }] });
+}
+
+function Marks({ net }) {
+  const { marks, recipe } = useStudio(), [text, type] = useState(""), own = marks.filter((it) => it.net === net), at = unitAt(text);
+  const put = (mark, parts) => change({ marks: marks.map((it) => (it === mark ? { ...it, ...parts } : it)) });
+  const remove = (mark) => change({ marks: marks.filter((it) => it !== mark) });
+  const add = () => {
+    if (!at) return;
+    addMark(net, at);
+    type("");
+  };
+  return html`<details class="marks" open=${own.length > 0}><summary>Marks (${own.length})</summary>
+    <ul class="lines">${own.map((it) => html`<li key=${addressOf(it)}><strong>${addressOf(it)}</strong>
+      <label>gain <input type="range" min="0" max="4" step="0.1" value=${it.gain}
+        onInput=${givenNumber((gain) => put(it, { gain }))} /> ${it.gain} ×</label>
+      <label>weight <input type="number" min="0" step="any" value=${it.weight}
+        onInput=${givenNumber((weight) => put(it, { weight }))} /></label>
+      <button onClick=${() => remove(it)} aria-label="Remove the mark ${addressOf(it)}">Remove</button></li>`)}</ul>
+    <div class="buttons">
+      <input type="text" aria-label="A unit or a pair, as conv3_1/17 or conv3_1/17&203" placeholder="conv3_1/17&203" value=${text}
+        onInput=${given(type)} onKeyDown=${(event) => event.key === "Enter" && add()} />
+      <button disabled=${!at} onClick=${add}>Add</button>
+      <button class="primary" disabled=${!own.length} onClick=${() => sendMarks(net, own, recipe)}>Send to Paint</button></div>
+    <p class="hint">Gain: how many times as much of it the painting is to have. Weight: how much that matters; 0 leaves it free.</p></details>`;
+}
+
+function sendMarks(net, marks, recipe) {
+  const { knobs, preset } = studio.form, now = knobs.net ?? recipe.presets[preset].net, fits = !net || now === net;
+  const styleEdit = withMarks(fits ? knobs.style_edit : {}, marks);
+  edit({ knobs: { ...knobs, style_edit: styleEdit, ...(!fits && { net }) } });
+  tell(fits ? "The marks are in the form." : `The marks are in the form, which now paints with the net ${net}, where they belong.`);
+  location.hash = "#paint";
+}

@@ -1,0 +1,60 @@
+// Parts of the photograph: what is to stay recognisable, and regions that are painted each in its own way.
+
+import { html, useState } from "./vendor/htm-preact.js";
+import { edit, pictureOf, useStudio } from "./state.js";
+import { Select, given } from "./controls.js";
+import { MaskDialog } from "./mask.js";
+
+const MADE = { light: "where it is light", dark: "where it is dark", rest: "the rest" };
+for (const of of [2, 3, 4]) {
+  for (let n = 1; n <= of; n++) MADE[`k-means ${n} of ${of}`] = `by colour, part ${n} of ${of} from dark to light`;
+}
+
+// A mask by name or painted: `value` is "", one of MADE or the id of a picture.
+function Mask({ title, value, put, none }) {
+  const { form } = useStudio(), [painting, paint] = useState(false), painted = value && !(value in MADE), photograph = pictureOf(form.content);
+  const choices = [...(none ? [["", none]] : []), ["painted", painted ? "as painted" : "paint it yourself"], ...Object.entries(MADE)];
+  return html`<span class="mask">
+    <${Select} aria-label=${title} value=${painted ? "painted" : value} choices=${choices}
+      put=${(it) => (it === "painted" ? paint(true) : put(it))} />
+    <button disabled=${!photograph} onClick=${() => paint(true)} aria-label="Paint the mask: ${title}">
+      ${painted ? "Change the mask" : "Paint the mask"}</button>
+    ${painting && photograph && html`<${MaskDialog} title=${title} picture=${photograph} mask=${painted ? value : null}
+      close=${() => paint(false)} saved=${put} />`}</span>`;
+}
+
+export function Regions() {
+  const { form } = useStudio(), { regions } = form;
+  const put = (n, parts) => edit({ regions: regions.map((it, k) => (k === n ? { ...it, ...parts } : it)) });
+  const remove = (n) => edit({ regions: regions.filter((_, k) => k !== n) });
+  const add = () => edit({ regions: [...regions, { name: `part ${regions.length + 1}`, mask: regions.length ? "rest" : "light" }] });
+  return html`${!form.content && html`<p class="hint">Choose a photograph first: masks are painted over it.</p>`}
+    <div class="knob"><span class="label">Keep recognisable</span>
+      <${Mask} title="Keep recognisable" value=${form.protect} none="nothing in particular" put=${(protect) => edit({ protect })} />
+      <p class="hint">A face, for instance: it is brushed more lightly and in its own colours.</p></div>
+    ${regions.map((it, n) => html`<${Region} key=${n} region=${it} put=${(parts) => put(n, parts)} remove=${() => remove(n)} />`)}
+    <button onClick=${add}>Add a part with its own style</button>`;
+}
+
+const NUMBERS = {
+  style_weight: ["Style", 1, "how much the painting counts here"],
+  content_weight: ["Photograph", 1, "how much the photograph counts here"],
+  feather: ["Soft edge", 0.01, "width of the soft edge, over the photograph's longer side; at most 0.5"],
+};
+
+function Region({ region, put, remove }) {
+  const { form, recipe } = useStudio(), { name } = region;
+  const paintings = form.styles.map((it, n) => [n + 1, `${n + 1}: ${pictureOf(it.id)?.name}`]);
+  const colors = recipe.fields.find((it) => it.name === "color").choices;
+  return html`<fieldset class="region"><legend>${name}</legend>
+    <label>Name <input type="text" required value=${name} onInput=${given((it) => put({ name: it }))} /></label>
+    <${Mask} title="Mask of ${name}" value=${region.mask} put=${(mask) => put({ mask })} />
+    <label>Painted like
+      <${Select} value=${region.style ?? ""} choices=${[["", "all paintings"], ...paintings]} put=${(style) => put({ style })} /></label>
+    <label>Colours
+      <${Select} value=${region.color ?? ""} choices=${[["", "as everywhere"], ...colors]} put=${(color) => put({ color })} /></label>
+    <div class="three">${Object.entries(NUMBERS).map(([key, [text, usual, about]]) => html`<label key=${key} title=${about}>${text}
+      <input type="number" min="0" max=${key === "feather" ? 0.5 : undefined} step="any" required value=${region[key] ?? usual}
+        onInput=${given((it) => put({ [key]: it }))} /></label>`)}</div>
+    <button onClick=${remove} aria-label="Remove ${name}">Remove</button></fieldset>`;
+}

@@ -1,0 +1,190 @@
+"""What the studio has: pictures and jobs, each a folder with a file that tells of it. The files are the truth.
+
+An SQLite index beside them finds and sorts; it is brought up to the files whenever the studio starts, and made anew where it is
+missing or damaged. Everything is known by an id, 16 hex digits: no path ever comes from a request.
+"""
+
+import contextlib
+import json
+import re
+import secrets
+import shutil
+import sqlite3
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from impasto.errors import BadInput, CannotWrite, ImpastoWarning
+from impasto.files import HALF, cannot_write, make_folder, write_whole
+
+ID = re.compile(r"[0-9a-f]{16}")
+About = dict[str, Any]
+KINDS = ("pictures", "jobs")
+TABLES = "".join(
+    f"CREATE TABLE IF NOT EXISTS {kind} (id TEXT PRIMARY KEY, created INTEGER, words TEXT, about TEXT); "
+    f"CREATE INDEX IF NOT EXISTS {kind}_created ON {kind} (created); "
+    for kind in KINDS
+)
+SECRET = "studio.key"
+
+
+def now() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+class Store:
+    """The folder of a studio. Raises CannotWrite where another studio has it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        for kind in KINDS:
+            make_folder(self.folder / kind)
+        self.lock = FileLock(self.folder / "studio.lock")
+        try:
+            self.lock.acquire(timeout=0)
+        except Timeout:
+            raise CannotWrite(f"another studio has the folder {folder}: open that one, or name another with --folder") from None
+        except OSError as error:
+            raise cannot_write(self.folder, error) from error
+        self.index = self._opened()
+        self._bring_up()
+
+    def close(self) -> None:
+        """Give the folder free."""
+        self.index.close()
+        self.lock.release()
+
+    def secret(self) -> bytes:
+        """What this folder's cookies and key come of; only its owner can read it."""
+        path = self.folder / SECRET
+        if not path.exists():
+            write_whole(path, lambda file: file.write(secrets.token_bytes(32)))
+            path.chmod(0o600)
+        return path.read_bytes()
+
+    # What there is
+
+    def all(self, kind: str, search: str = "") -> list[About]:
+        """Newest first; with all the words that are searched for."""
+        words = search.casefold().split()[:12]
+        where = " AND ".join(["instr(words, ?) > 0"] * len(words)) or "1"
+        rows = self.index.execute(f"SELECT about FROM {kind} WHERE {where} ORDER BY created DESC, id", words)
+        return [json.loads(about) for (about,) in rows]
+
+    def get(self, kind: str, id: str) -> About | None:
+        """What is told of one; None where there is none."""
+        row = self.index.execute(f"SELECT about FROM {kind} WHERE id = ?", [id]).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def path(self, kind: str, id: str) -> Path:
+        """Its folder. Raises BadInput for what is no id."""
+        if not ID.fullmatch(id):
+            raise BadInput("there is nothing of that name")
+        return self.folder / kind / id
+
+    def new(self, kind: str) -> tuple[str, Path]:
+        """An id that nothing has, and its folder; save() makes it known."""
+        id = secrets.token_hex(8)
+        path = self.folder / kind / id
+        make_folder(path)
+        return id, path
+
+    def save(self, kind: str, about: About) -> None:
+        """Write what is told of one, to its file first."""
+        data = json.dumps(about, allow_nan=False).encode()
+        write_whole(self.path(kind, about["id"]) / "about.json", lambda file: file.write(data))
+        self._note(kind, about)
+
+    def remove(self, kind: str, id: str) -> None:
+        """One and its folder: first it is no longer what it was, so that half of it is never taken for all."""
+        path = self.path(kind, id)
+        try:
+            (path / "about.json").unlink(missing_ok=True)
+            shutil.rmtree(path)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        self.index.execute(f"DELETE FROM {kind} WHERE id = ?", [id])
+
+    # The index
+
+    def _note(self, kind: str, about: About) -> None:
+        row = [about["id"], about["created"], words_of(about), json.dumps(about)]
+        self.index.execute(f"INSERT OR REPLACE INTO {kind} VALUES (?, ?, ?, ?)", row)
+
+    def _opened(self) -> sqlite3.Connection:
+        path = self.folder / "studio.db"
+        try:
+            return _connected(path)
+        except sqlite3.DatabaseError as error:
+            warnings.warn(f"the studio's index is damaged ({error}): it is made anew from the files", ImpastoWarning, stacklevel=3)
+            for part in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
+                part.unlink(missing_ok=True)
+            return _connected(path)
+
+    def _bring_up(self) -> None:
+        """Make the index say what the files say; what a kill left half made goes."""
+        for kind in KINDS:
+            self.index.execute("BEGIN")
+            self.index.execute(f"DELETE FROM {kind}")
+            for about in self._told(kind):
+                self._note(kind, about)
+            self.index.execute("COMMIT")
+
+    def _told(self, kind: str) -> Iterator[About]:
+        for path in sorted((self.folder / kind).iterdir()):
+            if not ID.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
+                continue
+            for half in path.glob(HALF):
+                half.unlink(missing_ok=True)
+            if not (path / "about.json").exists():  # never finished, or being removed when the studio ended
+                shutil.rmtree(path, ignore_errors=True)
+                continue
+            about = _read(path / "about.json")
+            if about is None or about.get("id") != path.name or not isinstance(about.get("created"), int):
+                warnings.warn(f"{path / 'about.json'} cannot be read and is left as it is", ImpastoWarning, stacklevel=2)
+                continue
+            yield about
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    """In WAL mode, with its tables, each statement by itself. Raises sqlite3.DatabaseError for a damaged file."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        if (said := connection.execute("PRAGMA quick_check").fetchone()[0]) != "ok":
+            raise sqlite3.DatabaseError(said)
+        connection.executescript(TABLES)
+        connection.execute(f"SELECT {', '.join(f'(SELECT count(words) FROM {kind})' for kind in KINDS)}")
+    except sqlite3.DatabaseError:
+        connection.close()
+        raise
+    return connection
+
+
+def _read(path: Path) -> About | None:
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        found = json.loads(path.read_bytes())
+        return found if isinstance(found, dict) else None
+    return None
+
+
+def words_of(about: About) -> str:
+    """What one is found by: every word in what is told of it, and the names of things with their values, as "beta 15"."""
+    return " ".join(_words(about)).casefold().replace("_", "-")
+
+
+def _words(value: Any) -> Iterable[str]:
+    if isinstance(value, dict):
+        for name, part in value.items():
+            yield str(name)
+            yield from _words(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _words(part)
+    elif value is not None:
+        yield f"{value:g}" if isinstance(value, float) else str(value)

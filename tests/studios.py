@@ -1,0 +1,144 @@
+"""A studio in a process of its own, for tests: started, asked over plain HTTP, killed."""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from impasto.pictures import picture_path
+from impasto.studio.client import Client
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Running:
+    """`impasto studio --no-browser` on a folder, at any free port unless one is named."""
+
+    def __init__(self, folder: Path, *options: str, port: int = 0, **how: Any) -> None:
+        self.folder, self.lines, self.opened = folder, [], set()
+        command = [
+            sys.executable,
+            "-m",
+            "impasto",
+            "studio",
+            "--port",
+            str(port),
+            "--no-browser",
+            "--folder",
+            str(folder),
+            *options,
+        ]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(command, stdout=-1, stderr=-1, text=True, env=environment, **how)
+        assert self.process.stdout is not None
+        self.lines.append(self.process.stdout.readline().strip())
+        if not self.lines[0]:
+            raise AssertionError(self.process.communicate()[1])
+        threading.Thread(target=self._read, daemon=True).start()
+        self.port = int(self.lines[0].split(":")[2].split("/")[0])
+        self.host = f"127.0.0.1:{self.port}"
+        door = json.loads((folder / "studio.json").read_bytes())
+        self.key, self.client = door["key"], Client(folder)
+
+    def _read(self) -> None:
+        with contextlib.suppress(ValueError):
+            for line in self.process.stdout:  # type: ignore[union-attr]
+                self.lines.append(line.strip())
+
+    def raw(self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None) -> Answer:
+        """A request with these headers and no others, but for Host and Content-Length where they are not given."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        headers = {"Host": self.host, **(headers or {})}
+        connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+        for name, value in headers.items():
+            connection.putheader(name, value)
+        if body is not None and "Content-Length" not in headers:
+            connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body)
+        answer = connection.getresponse()
+        found = Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
+        connection.close()
+        return found
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        """A request as the studio's own page or a program of its owner sends it; JSON unless the body is bytes."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        return self.raw(method, path, {"Authorization": f"Bearer {self.key}", "X-Impasto": "1", **headers}, data)
+
+    def bundled(self, name: str) -> str:
+        """The id of a bundled picture."""
+        return next(it["id"] for it in self.client.pictures() if it["name"] == picture_path(name).name)
+
+    def quick(self, **changed: Any) -> dict[str, Any]:
+        """A painting to ask for that takes seconds: AlexNet, small."""
+        knobs = {"net": "alexnet", "size": 64, "coarsest": 64, "steps": 5, **changed.pop("knobs", {})}
+        asked = {"kind": "painting", "content": self.bundled("cat"), "styles": [self.bundled("mosaic")], "knobs": knobs}
+        return {**asked, **changed}
+
+    def slow(self) -> dict[str, Any]:
+        """One that takes longer than any test."""
+        return self.quick(knobs={"steps": 100_000})
+
+    def submit(self, asked: dict[str, Any]) -> str:
+        answer = self.ask("POST", "/api/jobs", asked)
+        assert answer.status == 201, answer.body
+        return str(answer.json()["id"])
+
+    def job(self, id: str) -> dict[str, Any]:
+        return dict(self.ask("GET", f"/api/jobs/{id}").json())
+
+    def address(self) -> str:
+        """The newest address, which no browser has opened yet."""
+        end = time.monotonic() + 10
+        while self.lines[-1] in self.opened and time.monotonic() < end:
+            time.sleep(0.05)
+        self.opened.add(self.lines[-1])
+        return self.lines[-1]
+
+    def until(self, id: str, holds: Callable[[dict[str, Any]], bool], seconds: float = 120) -> dict[str, Any]:
+        """The job, as soon as this holds of it."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if holds(job := self.job(id)):
+                return job
+            time.sleep(0.1)
+        raise AssertionError(f"in {seconds} s the job did not come so far: {job}")
+
+    def ended(self, id: str) -> dict[str, Any]:
+        return self.until(id, lambda job: job["state"] not in ("queued", "running"))
+
+    def painting(self, id: str) -> dict[str, Any]:
+        """The job, once it has taken a step."""
+        return self.until(id, lambda job: bool(job["step"] and job["step"]["i"]))
+
+    def workers(self) -> list[int]:
+        """The processes of running jobs."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                parent = int((path / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                if parent == self.process.pid and b"impasto.studio.worker" in (path / "cmdline").read_bytes():
+                    found.append(int(path.name))
+        return found
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> str:
+        """End it, and what it has said on stderr."""
+        self.process.send_signal(how)
+        said = self.process.stderr.read()  # type: ignore[union-attr]
+        self.process.wait(60)
+        return str(said)

@@ -1,0 +1,499 @@
+"""A studio's jobs, from asking to the file, with a small real net; and what must not be lost when something dies."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+pytest.importorskip("starlette", reason="the studio is not tried: the extra studio is not installed")
+
+from impasto.errors import BadRecipe, CannotWrite, ImpastoWarning
+from impasto.images import read_picture, read_record
+from impasto.painting import Painting
+from impasto.pictures import picture_path
+from impasto.recipe import CHANGEABLE, Recipe, make_recipe
+from impasto.studio.asked import knobs_of, read_asked
+from impasto.studio.client import Client, Refused
+from impasto.studio.events import Events
+from impasto.studio.form import ELSEWHERE, GROUPS, form
+from impasto.studio.jobs import slug, why_it_died
+from impasto.studio.store import Store
+from tests.studios import Running
+
+weights = pytest.mark.weights
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory) -> Iterator[Running]:
+    running = Running(tmp_path_factory.mktemp("studio"))
+    yield running
+    said = running.stop()
+    assert "Traceback" not in said, said
+
+
+def file_of(studio: Running, id: str) -> Path:
+    (path,) = (studio.folder / "jobs" / id).glob("*.png")
+    return path
+
+
+# Painting
+
+
+@weights
+def test_a_painting_is_the_one_that_the_library_paints(studio, tmp_path):
+    asked = studio.quick(knobs={"beta": 7})
+    job = studio.ended(studio.submit(asked))
+    assert job["state"] == "finished" and job["error"] is None and job["picture"]
+    assert job["result"]["recipe"]["beta"] == 7 and job["name"] == "cat-mosaic"
+    recipe = make_recipe(**asked["knobs"])
+    assert Recipe(**job["result"]["recipe"]) == recipe
+    inputs = [picture_path(name) for name in ("cat", "mosaic")]
+    painting = Painting(inputs[0], inputs[1:], tmp_path / "own.png", recipe)
+    for _ in painting.steps():
+        pass
+    theirs = studio.client.download(job["id"], tmp_path / "theirs.png")
+    assert read_picture(theirs).image.allclose(read_picture(tmp_path / "own.png").image, atol=0.02)
+    curve = studio.ask("GET", f"/api/jobs/{job['id']}/curve").json()["curve"]
+    assert [row[0] for row in curve] == [1, 2, 3, 4, 5] and curve[-1][1] < curve[0][1]
+    assert job["result"]["costs"]["total"] == pytest.approx(curve[-1][1], rel=0.1)
+    for what, size in (("small", 64), ("preview", 64)):
+        shown = studio.ask("GET", f"/api/jobs/{job['id']}/{what}")
+        assert shown.status == 200 and shown.headers["content-type"] == "image/webp" and len(shown.body) > size
+
+
+@weights
+def test_more_is_queued_while_one_runs_and_done_in_turn(studio):
+    first, second, third = studio.submit(studio.slow()), studio.submit(studio.quick()), studio.submit(studio.quick())
+    studio.painting(first)
+    assert [studio.job(id)["state"] for id in (second, third)] == ["queued", "queued"]
+    assert studio.ask("POST", f"/api/jobs/{third}/pause").json()["state"] == "paused"
+    assert studio.ask("POST", f"/api/jobs/{first}/cancel").status == 200
+    assert studio.ended(first)["state"] == "cancelled" and studio.ended(second)["state"] == "finished"
+    assert studio.job(third)["state"] == "paused"
+    assert studio.ask("POST", f"/api/jobs/{third}/resume").status == 200
+    assert studio.ended(third)["state"] == "finished"
+    assert studio.ask("POST", f"/api/jobs/{third}/resume").status == 409
+    assert studio.ask("POST", f"/api/jobs/{third}/cancel").status == 409
+
+
+@weights
+def test_pausing_costs_nothing(studio):
+    knobs = {"steps": 60}
+    whole = studio.submit(studio.quick(knobs=knobs))
+    parted = studio.submit(studio.quick(knobs=knobs))
+    studio.ended(whole)
+    studio.painting(parted)
+    assert studio.ask("POST", f"/api/jobs/{parted}/pause").status == 200
+    paused = studio.ended(parted)
+    if paused["state"] == "paused":  # it may have been at its last step
+        assert paused["picture"] and studio.ask("GET", f"/api/jobs/{parted}/image").status == 200
+        studio.ask("POST", f"/api/jobs/{parted}/resume")
+    assert studio.ended(parted)["state"] == "finished"
+    assert file_of(studio, whole).read_bytes() == file_of(studio, parted).read_bytes()
+
+
+@weights
+def test_weights_changed_on_the_way_are_recorded_with_their_step(studio):
+    id = studio.submit(studio.slow())
+    studio.painting(id)
+    assert studio.ask("POST", f"/api/jobs/{id}/change", {"knobs": {"beta": 99}}).status == 200
+    job = studio.until(id, lambda job: bool(job["changes"]))
+    ((i, knobs),) = job["changes"].items()
+    assert int(i) >= 1 and knobs == {"beta": 99}
+    reached = int(i) + 1
+    studio.until(id, lambda job: job["step"]["i"] > reached)
+    studio.ask("POST", f"/api/jobs/{id}/pause")
+    studio.ended(id)
+    later = studio.ask("POST", f"/api/jobs/{id}/change", {"knobs": {"tv": 1}}).json()
+    assert list(later["changes"].values())[-1] == {"tv": 1}
+    studio.ask("POST", f"/api/jobs/{id}/resume")
+    studio.until(id, lambda job: job["state"] == "running")
+    studio.until(id, lambda job: job["step"]["i"] > int(max(later["changes"], key=int)))
+    studio.ask("POST", f"/api/jobs/{id}/cancel")
+    assert studio.ended(id)["state"] == "cancelled"
+    assert read_record(file_of(studio, id))["recipe"]["changes"] == later["changes"]
+    for wrong in ({"size": 99}, {"beta": -1}, {}, "beta", {"no_such": 1}):
+        assert studio.ask("POST", f"/api/jobs/{id}/change", {"knobs": wrong}).status == 400
+
+
+@weights
+def test_a_painting_dropped_again_brings_its_settings_and_its_pictures(studio, tmp_path):
+    asked = studio.quick(knobs={"beta": 3.5})
+    id = studio.ended(studio.submit(asked))["id"]
+    picture = studio.client.upload(studio.client.download(id, tmp_path / "again.png"))
+    record = picture["record"]
+    assert record["recipe"]["beta"] == 3.5 and record["missing"] == []
+    assert record["content"] == asked["content"] and record["styles"] == asked["styles"]
+    painted = tmp_path / "elsewhere.png"
+    own = tmp_path / "own.png"
+    Image.linear_gradient("L").convert("RGB").save(own)
+    for _ in Painting(own, [picture_path("mosaic")], painted, make_recipe(**asked["knobs"])).steps():
+        pass
+    assert studio.client.upload(painted)["record"]["missing"] == ["the photograph"]
+
+
+@weights
+def test_regions_and_what_is_protected(studio, tmp_path):
+    Image.linear_gradient("L").resize((451, 300)).save(tmp_path / "mask.png")
+    mask = studio.client.upload(tmp_path / "mask.png", mask=True)["id"]
+    assert mask not in [it["id"] for it in studio.client.pictures()]
+    asked = studio.quick(protect="dark", regions={"sky": {"mask": mask, "style": 1, "style_weight": 2.0}})
+    job = studio.ended(studio.submit(asked))
+    assert job["state"] == "finished", job["error"]
+    assert job["result"]["recipe"]["regions"]["sky"]["style_weight"] == 2 and job["result"]["recipe"]["protect"] == "dark"
+
+
+@weights
+def test_a_grid_is_a_sheet_and_its_cells(studio):
+    job = studio.ended(studio.submit({**studio.quick(), "kind": "grid", "rows": ["beta", "1", "50"], "columns": []}))
+    assert job["state"] == "finished" and job["result"]["rows"] == ["beta = 1", "beta = 50"]
+    assert [cell["recipe"]["beta"] for cell in job["result"]["cells"]] == [1, 50]
+    assert studio.ask("GET", f"/api/jobs/{job['id']}/image").headers["content-type"] == "image/png"
+    styles = [studio.bundled(name) for name in ("mosaic", "renoir-moulin")]
+    job = studio.ended(studio.submit({**studio.quick(styles=[]), "kind": "grid", "columns": ["styles", *styles]}))
+    assert job["state"] == "finished" and job["result"]["columns"] == ["mosaic", "renoir-moulin"]
+
+
+@weights
+def test_a_style_is_read_and_an_atlas_made_into_pages(studio):
+    style = studio.submit({"kind": "style", "picture": studio.bundled("mosaic"), "net": "alexnet", "size": 128})
+    atlas = studio.submit({"kind": "atlas", "net": "alexnet", "pictures": [studio.bundled("cat"), studio.bundled("mosaic")]})
+    assert studio.ended(style)["state"] == "finished" and studio.until(atlas, lambda job: job["state"] == "finished", 400)
+    found = studio.ask("GET", "/api/lens").json()
+    assert [it["id"] for it in found["styles"]] == [style] and [it["id"] for it in found["atlases"]] == [atlas]
+    for it in (*found["styles"], *found["atlases"]):
+        page = studio.ask("GET", it["url"])
+        assert page.status == 200 and "frame-ancestors 'self'" in page.headers["content-security-policy"]
+        assert studio.ask("GET", it["url"].replace("index.html", "parts/page.css")).status == 200
+        assert studio.ask("GET", it["url"].replace("index.html", "../about.json")).status == 404
+    assert found["styles"][0]["layers"][0] == "conv1"
+
+
+@weights
+def test_a_job_that_fails_says_why_and_the_next_is_done(studio):
+    flat = studio.folder / "flat.png"
+    Image.new("RGB", (300, 3)).save(flat)
+    thin = studio.client.upload(flat)["id"]
+    bad, good = studio.submit(studio.quick(content=thin)), studio.submit(studio.quick())
+    failed = studio.ended(bad)
+    assert failed["state"] == "failed" and "shorter than 16 pixels" in failed["error"]
+    assert studio.ended(good)["state"] == "finished"
+    unknown = studio.ended(studio.submit(studio.quick(knobs={"content_layers": "conv9_9"})))
+    assert unknown["state"] == "failed" and "conv9_9" in unknown["error"]
+
+
+# What dies
+
+
+@weights
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV])
+def test_36_37_a_worker_that_dies_fails_its_job_alone(studio, how):
+    id = studio.submit(studio.slow())
+    studio.painting(id)
+    (worker,) = studio.workers()
+    os.kill(worker, how)
+    job = studio.ended(id)
+    assert job["state"] == "failed" and ("killed" if how == signal.SIGKILL else "crashed (SIGSEGV)") in job["error"]
+    assert studio.ask("POST", f"/api/jobs/{id}/resume").status == 200
+    studio.until(id, lambda job: job["state"] == "running")
+    studio.ask("POST", f"/api/jobs/{id}/cancel")
+    assert studio.ended(id)["state"] == "cancelled"
+
+
+@weights
+def test_34_a_studio_killed_in_the_middle_loses_nothing_and_offers_to_resume(tmp_path):
+    studio = Running(tmp_path)
+    knobs = {"steps": 120}
+    whole = studio.ended(studio.submit(studio.quick(knobs=knobs)))
+    id = studio.submit(studio.quick(knobs=knobs))
+    waiting = studio.submit(studio.quick())
+    studio.until(id, lambda job: bool(job["step"]) and any((tmp_path / "jobs" / id).glob("*.checkpoint")))
+    (worker,) = studio.workers()
+    studio.stop(signal.SIGKILL)
+    for _ in range(300):  # its worker notices, leaves a checkpoint, and goes
+        if not Path(f"/proc/{worker}").exists() or "Z" in Path(f"/proc/{worker}/stat").read_text().split(")")[1][:3]:
+            break
+        signal.sigtimedwait([], 0.1)
+    else:
+        raise AssertionError("the worker outlived its studio")
+    again = Running(tmp_path)
+    assert again.job(whole["id"])["state"] == "finished"
+    assert again.ended(waiting)["state"] == "finished"
+    job = again.job(id)
+    if job["state"] == "unfinished":
+        again.ask("POST", f"/api/jobs/{id}/resume")
+        assert again.ended(id)["state"] == "finished"
+        assert file_of(again, id).read_bytes() == file_of(again, whole["id"]).read_bytes()
+    again.stop()
+
+
+@weights
+def test_a_studio_that_is_stopped_leaves_a_checkpoint(tmp_path):
+    studio = Running(tmp_path)
+    id = studio.submit(studio.slow())
+    studio.painting(id)
+    assert "Traceback" not in studio.stop(signal.SIGINT)
+    assert not (tmp_path / "studio.json").exists()
+    again = Running(tmp_path)
+    job = again.job(id)
+    assert job["state"] == "unfinished" and job["picture"] and job["step"]["i"] >= 1
+    reached = job["step"]["i"]
+    again.ask("POST", f"/api/jobs/{id}/resume")
+    assert again.until(id, lambda job: job["state"] == "running" and job["step"]["i"] > reached)
+    again.stop()
+
+
+@weights
+def test_35_a_disk_that_is_full_is_said_and_costs_no_finished_picture(tmp_path):
+    """Files of the studio and its children can be 30 kB long and no longer: about.json fits, checkpoints and pictures do not."""
+
+    def small_files() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))
+
+    studio = Running(tmp_path, preexec_fn=small_files)
+    big = tmp_path / "big.png"
+    Image.effect_noise((2000, 2000), 99).save(big)
+    answer = studio.ask("POST", "/api/pictures?name=big.png", big.read_bytes())
+    assert answer.status == 507 and "room" in answer.json()["error"]
+    job = studio.ended(studio.submit(studio.quick()))
+    assert job["state"] == "finished"
+    large = studio.ended(studio.submit(studio.quick(knobs={"size": 1600, "coarsest": 1600, "steps": 1})))
+    assert large["state"] == "failed" and "room" in large["error"]
+    assert studio.ask("GET", f"/api/jobs/{job['id']}/download").status == 200
+    studio.stop()
+
+
+def test_35_a_folder_that_cannot_be_written_is_said_at_once(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CannotWrite, match="cannot make the folder"):
+        Store(tmp_path / "file" / "studio")
+
+
+def test_38_two_studios_do_not_share_a_folder(tmp_path):
+    first = Store(tmp_path)
+    with pytest.raises(CannotWrite, match="another studio has the folder"):
+        Store(tmp_path)
+    first.close()
+    Store(tmp_path).close()
+
+
+def test_38_a_port_that_is_taken_is_said_in_one_line(studio, tmp_path):
+    command = [sys.executable, "-m", "impasto", "studio", "--port", str(studio.port), "--no-browser", "--folder", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stdout == "" and done.stderr.count("\n") == 1 and "cannot listen on port" in done.stderr
+
+
+# The store
+
+
+def about(id: str, **more: object) -> dict:
+    return {"id": id, "created": 1, "name": "cat", **more}
+
+
+def stored(store: Store, **more: object) -> str:
+    id, _ = store.new("jobs")
+    store.save("jobs", about(id, **more))
+    return id
+
+
+def test_the_newest_comes_first_and_all_words_must_be_there(tmp_path):
+    store = Store(tmp_path)
+    ids = [stored(store, created=n, asked={"knobs": {"style_scale": 0.5 * n}}) for n in (1, 2, 3)]
+    assert [it["id"] for it in store.all("jobs")] == ids[::-1]
+    assert [it["id"] for it in store.all("jobs", "CAT style-scale 1.5")] == [ids[2]]
+    assert store.all("jobs", "cat dog") == [] == store.all("jobs", "%") == store.all("jobs", "' OR 1=1 --")
+    store.close()
+
+
+@pytest.mark.parametrize("damage", ["missing", "no database", "cut off", "bits", "another table"])
+def test_39_an_index_that_is_gone_or_damaged_is_made_anew_from_the_files(tmp_path, damage):
+    store = Store(tmp_path)
+    ids = {stored(store, created=n) for n in range(50)}
+    store.close()
+    path = tmp_path / "studio.db"
+    for end in ("-wal", "-shm"):
+        path.with_name(f"studio.db{end}").unlink(missing_ok=True)
+    whole = path.read_bytes()
+    if damage == "another table":
+        path.unlink()
+        sqlite3.connect(path).execute("CREATE TABLE jobs (id TEXT)").connection.close()
+    else:
+        flipped = bytes(byte ^ 255 if n % 97 == 0 else byte for n, byte in enumerate(whole))
+        path.write_bytes({"missing": b"", "no database": b"x" * 5000, "cut off": whole[: len(whole) // 2], "bits": flipped}[damage])
+    if damage == "missing":
+        path.unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ImpastoWarning)
+        store = Store(tmp_path)
+    assert {it["id"] for it in store.all("jobs")} == ids
+    store.close()
+
+
+def test_the_files_are_the_truth(tmp_path):
+    store = Store(tmp_path)
+    kept, gone, other = (stored(store) for _ in range(3))
+    store.close()
+    shutil.rmtree(tmp_path / "jobs" / gone)
+    (tmp_path / "jobs" / other / "about.json").write_text(json.dumps(about(other, name="dog")))
+    (tmp_path / "jobs" / ("f" * 16)).mkdir()  # begun and never told of
+    (tmp_path / "jobs" / "notes").mkdir()
+    store = Store(tmp_path)
+    assert {it["id"]: it["name"] for it in store.all("jobs")} == {kept: "cat", other: "dog"}
+    assert not (tmp_path / "jobs" / ("f" * 16)).exists() and (tmp_path / "jobs" / "notes").exists()
+    store.close()
+
+
+def test_39_a_file_that_cannot_be_read_is_named_and_left(tmp_path):
+    store = Store(tmp_path)
+    bad, good = stored(store), stored(store)
+    store.close()
+    (tmp_path / "jobs" / bad / "about.json").write_bytes(b"\xff\x00")
+    with pytest.warns(ImpastoWarning, match="cannot be read and is left"):
+        store = Store(tmp_path)
+    assert [it["id"] for it in store.all("jobs")] == [good] and (tmp_path / "jobs" / bad).exists()
+    store.close()
+
+
+# What is asked
+
+
+def test_every_field_of_the_recipe_has_one_place_in_the_form():
+    shown = [name for names in GROUPS.values() for name in names]
+    assert sorted([*shown, *ELSEWHERE]) == sorted(Recipe.model_fields)
+    assert set(CHANGEABLE) <= set(shown)
+
+
+def test_the_form_has_the_recipes_bounds():
+    fields = {field["name"]: field for field in form()["fields"]}
+    assert (fields["size"]["kind"], fields["size"]["minimum"], fields["size"]["maximum"]) == ("int", 16, 16384)
+    assert fields["lr"]["above"] == 0 and fields["quality"]["choices"] == ["draft", "standard", "fine"]
+    assert fields["style_layers"]["kind"] == "weights" and fields["normalize_net"]["kind"] == "bool"
+    for name, field in fields.items():
+        low, high = field["minimum"], field["maximum"]
+        for value in (None if low is None else low - 1, None if high is None else high + 1):
+            if value is not None and field["kind"] in ("int", "float"):
+                with pytest.raises(BadRecipe, match=name):
+                    make_recipe(**{name: value})
+    assert set(form()["presets_about"]) == set(form()["presets"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({}, "what is asked"),
+        ({"kind": "dance"}, "kind"),
+        ([], "what is asked"),
+        ({"kind": "painting"}, "no photograph"),
+        ({"kind": "painting", "content": "a" * 16}, "no painting"),
+        ({"kind": "painting", "content": "../x", "styles": ["a" * 16]}, "content"),
+        ({"kind": "painting", "content": "a" * 16, "styles": ["b" * 16], "knobs": {"beta": -1}}, "beta"),
+        ({"kind": "painting", "content": "a" * 16, "styles": ["b" * 16], "color": "x"}, "color"),
+        ({"kind": "grid", "content": "a" * 16, "styles": ["b" * 16]}, "nothing to compare"),
+        ({"kind": "grid", "content": "a" * 16, "styles": ["b" * 16], "rows": ["beta"]}, "no values"),
+        ({"kind": "style"}, "give a picture or a job"),
+        ({"kind": "style", "picture": "a" * 16, "job": "b" * 16}, "give a picture or a job"),
+    ],
+)
+def test_what_is_wrong_in_what_is_asked_is_said_in_one_line(asked, said):
+    with pytest.raises(BadRecipe, match=said) as error:
+        read_asked(asked)
+    assert "\n" not in str(error.value)
+
+
+def test_a_texture_needs_no_photograph_and_an_inversion_no_painting():
+    read_asked({"kind": "painting", "preset": "texture", "styles": ["a" * 16]})
+    read_asked({"kind": "painting", "preset": "inversion", "content": "a" * 16})
+
+
+def test_masks_become_paths_and_nothing_else_does():
+    mask = "0123456789abcdef"
+    asked = read_asked(
+        {
+            "kind": "painting",
+            "content": mask,
+            "styles": [mask],
+            "protect": mask,
+            "regions": {"a": {"mask": "light", "style_mask": mask}},
+        }
+    )
+    knobs = knobs_of(asked, lambda id: Path("/there") / id)
+    assert knobs["protect"] == f"/there/{mask}"
+    assert knobs["regions"] == {"a": {"mask": "light", "style_mask": f"/there/{mask}"}}
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "CON", "a" * 500, "", "日本", "<b>", "a b.c"])
+def test_a_file_is_called_by_letters_and_digits(name):
+    assert slug(name).replace("-", "").replace("_", "").isalnum() and len(slug(name)) <= 80
+
+
+def test_a_death_is_put_in_words():
+    assert "killed" in why_it_died(-9) and "SIGSEGV" in why_it_died(-11) and "exit code 3" in why_it_died(3)
+
+
+# Events and client
+
+
+def test_a_page_that_was_away_is_told_what_it_missed():
+    import asyncio
+
+    async def listen() -> None:
+        events = Events()
+        for n in range(3):
+            await events.tell("job", {"n": n})
+        stream = events.since(f"{events.run}-1", {})
+        assert "event: hello" in await anext(stream)
+        assert '{"n": 1}' in await anext(stream) and '{"n": 2}' in await anext(stream)
+        await stream.aclose()
+        for unknown in ("gone-7", f"{events.run}-99", f"{events.run}-x"):
+            stream = events.since(unknown, {})
+            await anext(stream)
+            assert "event: reload" in await anext(stream)
+            await stream.aclose()
+
+    asyncio.run(listen())
+
+
+def test_a_stream_tells_pictures_as_they_come(studio, tmp_path):
+    told = studio.client.events()
+    assert next(told)[0] == "hello"
+    Image.new("RGB", (20, 20)).save(tmp_path / "new.png")
+    id = studio.client.upload(tmp_path / "new.png")["id"]
+    assert next((name, it["id"]) for name, it in told if name == "picture") == ("picture", id)
+    told.close()
+
+
+@weights
+def test_the_client_paints_waits_and_downloads(studio, tmp_path):
+    client, seen = Client(studio.folder), []
+    job = client.paint(picture_path("cat"), [picture_path("mosaic")], net="alexnet", size=64, coarsest=64, steps=4)
+    done = client.wait(job["id"], lambda job: seen.append(job["step"]))
+    assert done["state"] == "finished" and seen[-1]["i"] == 4
+    assert read_record(client.download(job["id"], tmp_path / "out.png"))["ended"] == "finished"
+    assert job["id"] in [it["id"] for it in client.jobs("cat-mosaic alexnet")]
+    client.remove(job["id"])
+    with pytest.raises(Refused, match="no such job") as refused:
+        client.job(job["id"])
+    assert refused.value.status == 404
+
+
+def test_a_picture_in_use_stays_and_one_that_is_not_goes(studio, tmp_path):
+    Image.new("RGB", (20, 20)).save(tmp_path / "new.png")
+    id = studio.client.upload(tmp_path / "new.png")["id"]
+    job = studio.submit(studio.quick(content=id))
+    studio.ask("POST", f"/api/jobs/{job}/pause")
+    assert studio.ask("DELETE", f"/api/pictures/{id}").status == 409
+    studio.ended(job)
+    studio.ask("DELETE", f"/api/jobs/{job}")
+    assert studio.ask("DELETE", f"/api/pictures/{id}").status == 204
+    assert studio.ask("GET", f"/api/pictures/{id}/image").status == 404
