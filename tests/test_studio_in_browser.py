@@ -100,8 +100,8 @@ def set_up(page, size: int = 64, steps: int | None = None) -> None:
     pick(page, "Photograph", "cat.jpg")
     pick(page, "Paintings", "mosaic.jpg")
     fill(page, "size", size)
-    page.get_by_text("All settings").first.click()
-    for group in ("The net that looks", "How it is painted"):
+    page.locator("summary", has_text="All settings").click()
+    for group in ("Network:", "Descent:"):
         page.locator("summary", has_text=group).click()
     page.locator("#knob-net").select_option("alexnet")
     fill(page, "coarsest", size)

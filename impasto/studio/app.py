@@ -134,6 +134,7 @@ class Studio:
         if self.jobs.uses(id):
             raise WrongState("a painting that is not finished is painted from it")
         self.store.remove("pictures", id)
+        await self.events.tell("gone", {"id": id})
         return Response(status_code=204)
 
     def _picture(self, about: About) -> About:
@@ -207,7 +208,7 @@ class Studio:
     async def lens(self, _request: Request) -> Response:
         """The pages of units and styles that can be looked at."""
         atlases: list[About] = [
-            {"id": name, "name": path.name, "net": None, "layers": [], "url": f"/pages/atlas/{name}/index.html"}
+            {"id": name, "name": path.name, **told_by_atlas(path), "url": f"/pages/atlas/{name}/index.html"}
             for name, path in self.atlases.items()
         ]
         for about in self.store.all("jobs"):
@@ -336,6 +337,17 @@ def within(folder: Path, name: str) -> Path | None:
     except (OSError, ValueError):
         return None
     return path if real.is_file() and real.is_relative_to(folder.resolve()) else None
+
+
+def told_by_atlas(folder: Path) -> About:
+    """{net, layers} of a page by lens atlas, which says them in a script; none where it says them otherwise than ours."""
+    try:
+        text = (folder / "parts" / "atlas.js").read_text("ascii")
+        about = json.loads(text.removeprefix("const ATLAS = ").rstrip().removesuffix(";"))
+        net = about["net"].lower().replace("-", "")  # VGG-19 -> vgg19
+        return {"net": net, "layers": [layer["name"] for layer in about["layers"]]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {"net": None, "layers": []}
 
 
 def _shown_page(kind: str, about: About) -> About:

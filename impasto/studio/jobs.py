@@ -147,11 +147,14 @@ class Jobs:
 
     def output_of(self, about: About) -> Path:
         """The picture that a job made, finished or so far. Raises Missing."""
-        folder = self.store.path("jobs", about["id"])
-        for path in (folder / about["file"], folder / f"{Path(about['file']).stem}-so-far.png"):
-            if path.is_file():
-                return path
-        raise Missing("there is no picture of it yet")
+        if (path := self._output_of(about)) is None:
+            raise Missing("there is no picture of it yet")
+        return path
+
+    def _output_of(self, about: About) -> Path | None:
+        """Finished, else so far."""
+        path = self.store.path("jobs", about["id"]) / about["file"]
+        return next((it for it in (path, path.with_stem(f"{path.stem}-so-far")) if it.is_file()), None)
 
     def uses(self, picture: str) -> bool:
         """Whether a job that is not finished needs the picture."""
@@ -161,8 +164,10 @@ class Jobs:
     def shown(self, about: About) -> About:
         """A job as pages know it."""
         about = about | self.steps.get(about["id"], {})
-        has = (self.store.path("jobs", about["id"]) / about["file"]).is_file()
-        return {name: value for name, value in about.items() if name not in ("file", "queued")} | {"picture": has}
+        hidden = ("file", "queued")
+        return {name: value for name, value in about.items() if name not in hidden} | {
+            "picture": self._output_of(about) is not None
+        }
 
     # The work
 
