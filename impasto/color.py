@@ -304,12 +304,12 @@ def cost_of_light(cost: Callable[[Tensor], dict[str, Tensor]], image: Tensor) ->
 def recolored(image: Tensor, content: Tensor, recipe: Recipe, alpha: Tensor | None = None) -> Tensor:
     """G as it is shown and saved: in the photograph's colours where these come in after painting.
 
-    `content` has any size, `alpha` is what shows of it.
+    `content`, framed, has any size, `alpha` is what shows of it.
     """
     if recipe.color == "style" or (recipe.color != "luminance" and recipe.color_when == "before"):
         return image
     size = size_of(image)
-    content, alpha = resize(content, size), None if alpha is None else resize(alpha, size)
+    content, alpha = resize(content, size, recipe.wraps), None if alpha is None else resize(alpha, size, recipe.wraps)
     if recipe.color == "luminance":
         matched = recipe.match_light and recipe.color_when == "after"
         image = _channel_mean(image) if paints_light(recipe) else image

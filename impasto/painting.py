@@ -15,11 +15,10 @@ from typing import Any
 import torch
 
 from impasto.checkpoint import checkpoint_path, load_checkpoint, remove_checkpoint, save_checkpoint
-from impasto.color import recolored
 from impasto.descent import State, Step
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning, NoRoom
 from impasto.files import check_writable
-from impasto.images import check_format, read_picture, read_record, resize, size_of, usable_profile, write_picture
+from impasto.images import check_format, read_picture, read_record, size_of, usable_profile, write_picture
 from impasto.kernels import has_winograd
 from impasto.machine import peak_memory_mb
 from impasto.masks import read_masks
@@ -27,7 +26,7 @@ from impasto.nets import Place
 from impasto.objective import costs_of
 from impasto.plan import Plan, default_budget, held_memory, read_plan, written
 from impasto.recipe import Recipe, checked_recipe
-from impasto.transfer import check_fit, finished, make_net, painted_scales, plan_scales, stylize
+from impasto.transfer import alpha_at, check_fit, colored, finished, make_net, painted_scales, plan_scales, stylize
 from impasto.weights import load_weights
 
 CHECKPOINT_SECONDS = 5.0
@@ -115,7 +114,7 @@ class Painting:
                 for step in self._stylize(seconds and seconds - (time.monotonic() - begun)):
                     self.state = step.state
                     if save_every and step.i % save_every == 0:
-                        shown = recolored(step.image, self.content.image, self.recipe, self.content.alpha)
+                        shown = colored(step.image, self.content.image, self.recipe, self.content.alpha)
                         self._write(self.output.with_stem(f"{self.output.stem}-{step.i:04d}"), shown, "on its way")
                     keeper.keep()
                     yield step
@@ -265,9 +264,7 @@ class Painting:
 
     def _alpha(self, image: torch.Tensor) -> torch.Tensor | None:
         """What of the painting shows: what shows of the content picture; all of a texture, which has none."""
-        if self.content.alpha is None or not self.recipe.has_content:
-            return None
-        return resize(self.content.alpha, size_of(image))
+        return alpha_at(self.content.alpha, size_of(image), self.recipe) if self.recipe.has_content else None
 
     def _write(self, path: Path, image: torch.Tensor, ended: str) -> None:
         assert self.state is not None

@@ -12,6 +12,8 @@ from typing import Any
 
 from impasto.costs import kept_memory
 from impasto.errors import NoRoom
+from impasto.frame import wrapping
+from impasto.images import Wraps
 from impasto.machine import free_memory, used_memory
 from impasto.nets import Conv, Net, Pool, channels, map_size, window
 from impasto.recipe import Recipe
@@ -77,7 +79,7 @@ def make_plan(net: Net, recipe: Recipe, size: tuple[int, int], style_places: int
     `style_places` are the pixels of the largest style picture. L-BFGS forgets earlier only where nothing else helps.
     Raises NoRoom with what is needed at least.
     """
-    least = inf
+    least, net = inf, wrapping(net, recipe)
     for history in _histories(recipe):
         plans = [(work, replace(plan, peak=plan.peak + held)) for work, plan in _plans(net, recipe, size, style_places, history)]
         fitting = [(work, plan) for work, plan in plans if plan.peak <= budget]
@@ -108,14 +110,14 @@ def _plans(net: Net, recipe: Recipe, size: tuple[int, int], style_places: int, h
         tiling = Tiling(tuple(pools[first:]), side)
         if side >= max(size) and first == len(pools):
             continue
-        work, most = _tiled(cut(net, layers, tiling.cuts), size, tiling)
+        work, most = _tiled(cut(net, layers, tiling.cuts), size, tiling, net.wraps)
         yield work, Plan(tiling, history, kept + most + HOLES)
 
 
-def _tiled(parts: Sequence[Sequence[Conv | Pool]], size: tuple[int, int], tiling: Tiling) -> tuple[float, float]:
+def _tiled(parts: Sequence[Sequence[Conv | Pool]], size: tuple[int, int], tiling: Tiling, wraps: Wraps) -> tuple[float, float]:
     """Work of a tiling, and the most bytes that its maps, their gradients and one tile take at a time."""
     work, most, kept = 0.0, 0.0, 0.0
-    for part, (here, behind, read, largest) in zip(parts, area_read(parts, size, tiling), strict=True):
+    for part, (here, behind, read, largest) in zip(parts, area_read(parts, size, tiling, wraps), strict=True):
         map_before = FLOAT * _channels_before(part) * prod(here)
         map_behind = FLOAT * _channels(part) * prod(behind)
         most = max(most, kept + 2 * map_before + map_behind + COPIES * _walking(part, largest))

@@ -99,6 +99,8 @@ class Video:
         self.output, self.recipe, self.motion, self.place = output, recipe, motion or Motion(), place or Place()
         if recipe.color != "style" and recipe.color_when == "after":
             raise BadRecipe("color_when is 'after', of a video's frames, which go on from one another, it must be before")
+        if recipe.shape or recipe.seamless != "none":
+            raise BadRecipe("a video has the shape and the edges of its frames: it takes no shape, and seamless must be none")
         self.clip = open_clip(source, rate)
         self.to_folder = output.is_dir() or not output.suffix
         self.work = output.with_name(f"{output.name}.frames")
