@@ -29,6 +29,7 @@ SLACK = 150e6  # the kernels' own buffers, weights as Winograd's convolution tra
 HOLES = 250e6  # what tiles of several sizes leave between them, whatever the picture's size (measured at 1024 and 2048 px)
 SPARE = 0.1  # of the free memory, left alone unless --max-memory says otherwise
 SIDES = (2048, 1448, 1024, 724, 512, 362, 256, 181, 128)
+FRAMES = 2  # maps more at a time where a picture wraps: put into its frame, and taken out (measured at 512 px)
 COPIES = 1.5  # a tile's own places are copied out of what it computes
 AGAIN = 1.5  # with a tiling everything is walked forwards twice
 MB = 1e6
@@ -104,7 +105,7 @@ def _plans(net: Net, recipe: Recipe, size: tuple[int, int], style_places: int, h
     kept = _pictures(recipe, size, history) + _targets(net, recipe, size)
     (whole,) = cut(net, layers, ())
     larger = max(size[0] * size[1], style_places // 2)  # targets are walked forwards alone
-    yield _work(whole, *size), Plan(None, history, kept + _walking(whole, larger))
+    yield _work(whole, *size), Plan(None, history, kept + _walking(whole, larger, any(net.wraps)))
     pools = [layer.name for layer in whole if isinstance(layer, Pool)]
     for first, side in product(range(len(pools) + 1), SIDES):
         tiling = Tiling(tuple(pools[first:]), side)
@@ -120,7 +121,7 @@ def _tiled(parts: Sequence[Sequence[Conv | Pool]], size: tuple[int, int], tiling
     for part, (here, behind, read, largest) in zip(parts, area_read(parts, size, tiling, wraps), strict=True):
         map_before = FLOAT * _channels_before(part) * prod(here)
         map_behind = FLOAT * _channels(part) * prod(behind)
-        most = max(most, kept + 2 * map_before + map_behind + COPIES * _walking(part, largest))
+        most = max(most, kept + 2 * map_before + map_behind + COPIES * _walking(part, largest, any(wraps)))
         kept += map_before
         work += AGAIN * _work(part, *here) * read / prod(here)
     return work, most
@@ -138,7 +139,7 @@ def _targets(net: Net, recipe: Recipe, size: tuple[int, int]) -> float:
     )
 
 
-def _walking(layers: Sequence[Conv | Pool], places: float) -> float:
+def _walking(layers: Sequence[Conv | Pool], places: float, wraps: bool) -> float:
     """The most bytes at a time on the way there and back, from so many places of the input.
 
     A convolution keeps its map, a pooling two masks; the way back needs three maps more where it stands. Winograd's convolution has
@@ -154,7 +155,7 @@ def _walking(layers: Sequence[Conv | Pool], places: float) -> float:
         else:
             behind = before / window(layer)[1] ** 2
             kept += 0.75 * before
-        most = max(most, kept + 3 * FLOAT * max(before, behind))
+        most = max(most, kept + (3 + FRAMES * wraps) * FLOAT * max(before, behind))
         before = behind
     return most + buffer
 
