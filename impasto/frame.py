@@ -5,7 +5,7 @@ nowhere else: the photograph, its alpha, its masks and a start by `framed`, styl
 """
 
 from dataclasses import replace
-from math import cos, radians, sin
+from math import cos, pi, radians, sin
 from typing import TypeVar
 
 import numpy as np
@@ -53,12 +53,20 @@ def cropped(image: Tensor, height: float, width: float) -> Tensor:
 
 def closed(image: Tensor, dim: int) -> Tensor:
     """The picture with its end faded into its beginning, shorter by that much: then it goes on at its other side."""
-    length = image.shape[dim]
+    length, other = (image.shape[it] for it in (dim, -3 - dim))
     fade = round(FADE * length)
-    t = ((torch.arange(fade) + 0.5) / fade).to(image)
-    ramp = (t * t * (3 - 2 * t)).view(-1, *[1] * (-1 - dim))
+    ramp = _ramp(fade, other).to(image)
+    ramp = ramp if dim == -2 else ramp.T
     begin, end = image.narrow(dim, 0, fade), image.narrow(dim, length - fade, fade)
     return torch.cat([torch.lerp(end, begin, ramp), image.narrow(dim, fade, length - 2 * fade)], dim)
+
+
+def _ramp(fade: int, side: int) -> Tensor:
+    """(fade, side): from 0 to 1 in half of the way, sooner here and later there, since the eye finds a straight line."""
+    t, s = ((torch.arange(n) + 0.5) / n for n in (fade, side))
+    wander = (torch.sin(2 * pi * 3 * s) + torch.sin(2 * pi * 7 * s + 2)) / 8  # at most a quarter of the way
+    u = (2 * (t[:, None] - 0.5 - wander) + 0.5).clamp(0, 1)
+    return u * u * (3 - 2 * u)
 
 
 def painted_size(content: Tensor, longer: int, recipe: Recipe) -> tuple[int, int]:

@@ -207,13 +207,13 @@ def test_softening_a_torus_divides_a_wave_by_its_frequency():
 
 @pytest.mark.parametrize("dim", [-2, -1])
 def test_a_closed_photograph_goes_on_at_its_other_side(dim):
-    """A ramp from dark to light, whose ends could not be farther apart, has no step larger than the fade needs; the rest stays."""
+    """A ramp from dark to light: the step between its ends is spread over half of what fades. The rest stays."""
     ramp = torch.linspace(0, 1, 64).view(1, 1, 1, 64).expand(1, 3, 32, 64)
     image = ramp if dim == -1 else ramp.mT
     found = closed(image, dim)
     assert found.shape[dim] == 56
     steps = (found - found.roll(1, dim)).abs()
-    assert float(steps.max()) < 2 / 8
+    assert float(steps.max()) < 1.5 / 4 + 1 / 63
     assert torch.equal(found.narrow(dim, 8, 48), image.narrow(dim, 8, 48))
 
 

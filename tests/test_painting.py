@@ -538,7 +538,7 @@ def test_sixteen_bits_with_alpha_stay_exact(files):
     assert torch.equal(read_picture(output).alpha, read_picture(content).alpha)
 
 
-FRAMES = [{"seamless": "both"}, {"seamless": "x", "shape": "3:2"}, {"shape": "1:2"}, {"style_rotation": 10.0, "style_scale": 1.5}]
+FRAMES = [{"seamless": "both"}, {"seamless": "x", "shape": "3:2"}, {"shape": "2:3"}, {"style_rotation": 10.0, "style_scale": 1.5}]
 
 
 @pytest.mark.parametrize("knobs", FRAMES, ids=str)
