@@ -1,12 +1,14 @@
-"""The pictures of docs/lens.md, dream.md and video.md, from the bundled pictures: python -m docs.make [PART...] where docs/ is.
+"""The pictures of docs/lens.md, dream.md, video.md and seamless.md: python -m docs.make [PART...] where docs/ is.
 
-Parts are sheets, controls, evolution, page, dreams and film; all unless named. The page needs Playwright and Debian's Chromium.
+Parts are sheets, controls, evolution, page, dreams, film, patterns, tilings, shapes and turns; all unless named. The page needs
+Playwright and Debian's Chromium.
 """
 
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +25,7 @@ from impasto.lens.sheet import project_picture, sheet
 from impasto.nets import INPUTS, Net, build_net, preprocess
 from impasto.pictures import picture_path
 from impasto.recipe import make_recipe
+from impasto.transfer import paint
 from impasto.video import Video
 from impasto.weights import load_weights
 from tests.nets_of_your_own import Block
@@ -137,7 +140,49 @@ def film(folder: Path) -> None:
     save(row([to_pillow(image) for image in found], 4), "video/still")
 
 
+def patterns(_: Path) -> None:
+    """Textures two by two, with edges and with sides that meet."""
+    pair = [twice(painted("mosaic", "mosaic", "texture", size=192, seamless=it)) for it in ("none", "both")]
+    save(row(pair, 8), "seamless/patterns")
+
+
+def tilings(_: Path) -> None:
+    """Paintings of a photograph two by two, with edges and with sides that meet."""
+    pair = [twice(painted("astronaut", "van-gogh-auvers", size=208, seamless=it)) for it in ("none", "both")]
+    save(row([it.resize((360, 360), Image.Resampling.LANCZOS) for it in pair], 8), "seamless/tilings")
+
+
+def shapes(_: Path) -> None:
+    """A wide photograph after a high painting, as it is, square and high; a texture of the painting, four times as wide as high."""
+    pictures = [Image.open(picture_path(name)).convert("RGB") for name in ("cat", "arcimboldo-spring")]
+    pictures += [painted("cat", "arcimboldo-spring", size=192, shape=shape) for shape in ("", "1:1", "2:3")]
+    above = row([it.resize((round(it.width * 150 / it.height), 150), Image.Resampling.LANCZOS) for it in pictures], 6)
+    strip = painted("arcimboldo-spring", "arcimboldo-spring", "texture", size=512, shape="4:1")
+    below = strip.resize((above.width, round(above.width / 4)), Image.Resampling.LANCZOS)
+    save(column([above, below], 6), "seamless/shapes")
+
+
+def turns(_: Path) -> None:
+    """Textures of a painting turned, and at three scales."""
+    turned = [painted("hokusai-great-wave", "hokusai-great-wave", "texture", **SQUARE, style_rotation=it) for it in (0, 45, 90)]
+    scaled = [painted("hokusai-great-wave", "hokusai-great-wave", "texture", **SQUARE, style_scale=it) for it in (0.7, 2)]
+    save(row([*turned, *scaled], 6), "seamless/turns")
+
+
 # What the parts have in common
+
+
+SQUARE = {"size": 160, "shape": "1:1"}
+
+
+def painted(content: str, style: str, preset: str = "impasto", **knobs: Any) -> Image.Image:
+    """A bundled picture in the manner of another."""
+    return paint(picture_path(content), [picture_path(style)], preset, **knobs)
+
+
+def twice(picture: Image.Image) -> Image.Image:
+    """The picture beside and below itself."""
+    return column([row([picture, picture], 0)] * 2, 0)
 
 
 def known(name: str) -> Net:
@@ -179,7 +224,8 @@ def save(picture: Image.Image, name: str, width: int | None = None) -> None:
     print(DOCS / f"{name}.webp", picture.size)
 
 
-PARTS: dict[str, Callable[[Path], None]] = {it.__name__: it for it in (sheets, controls, evolution, page, dreams, film)}
+ALL = (sheets, controls, evolution, page, dreams, film, patterns, tilings, shapes, turns)
+PARTS: dict[str, Callable[[Path], None]] = {it.__name__: it for it in ALL}
 
 
 def make(parts: Iterable[str]) -> None:
