@@ -119,11 +119,14 @@ def style_size(style: Tensor, longer: int, recipe: Recipe) -> tuple[int, int]:
 def turned(image: Tensor, degrees: float) -> Tensor:
     """(1, C, H, W) turned counter-clockwise, the largest upright part of it without empty corners; quarter turns are exact."""
     quarters = round(degrees / 90)
-    image, angle = image.rot90(quarters, (-2, -1)), radians(degrees - 90 * quarters)
-    if not angle:
-        return image
-    (height, width), (h, w) = size_of(image), (max(1, int(n)) for n in turned_size(size_of(image), degrees - 90 * quarters))
-    c, s = cos(angle), sin(angle)
+    image = image.rot90(quarters, (-2, -1)) if quarters % 4 else image
+    return _turned(image, degrees - 90 * quarters) if degrees % 90 else image
+
+
+def _turned(image: Tensor, degrees: float) -> Tensor:
+    """turned, by at most an eighth of a turn."""
+    (height, width), (h, w) = size_of(image), (max(1, int(n)) for n in turned_size(size_of(image), degrees))
+    c, s = cos(radians(degrees)), sin(radians(degrees))
     left, top = width / 2 - (c * w - s * h) / 2, height / 2 - (s * w + c * h) / 2
     back = (c, -s, left, s, c, top)
     channels = [
