@@ -105,6 +105,14 @@ def wrapping(net: Net, recipe: Recipe) -> Net:
 # Style pictures
 
 
+def mirroring(net: Net, recipe: Recipe) -> Net:
+    """The net that sees the style pictures of a seamless painting: beyond their edges they are mirrored.
+
+    Zeros beyond an edge make activations of their own, which a painting without edges would have to paint inside.
+    """
+    return replace(net, padding="reflect") if any(recipe.wraps) and net.padding == "zeros" else net
+
+
 def style_at(style: Tensor, longer: int, recipe: Recipe) -> Tensor:
     """A style picture or its mask (1, C, H, W), as it was read, turned, at the scale that gives it unturned this longer side."""
     return resize(turned(style, recipe.style_rotation), style_size(style, longer, recipe))

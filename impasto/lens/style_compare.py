@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
-from impasto.frame import style_at, torus_size, wrapping
+from impasto.frame import mirroring, style_at, torus_size, wrapping
 from impasto.geometry import field_of
 from impasto.images import Picture, read_picture, read_record, resize, size_of, to_pillow
 from impasto.lens.difference import Difference, differences, style_of, targets_of
@@ -77,7 +77,8 @@ def compare(painting: Path, other: Path, generated: Path | None, recipe: Recipe,
         pictures["generated"] = resize(picture, torus_size(size_of(picture), recipe), recipe.wraps)
         side = max(pictures["generated"].shape[-2:])
     image = style_at(read.image, round(side * recipe.style_scale), recipe)
-    targets, nets = targets_of(image, recipe, net), {"other": net, "generated": wrapping(net, recipe)}
+    nets = {"other": mirroring(net, recipe), "generated": wrapping(net, recipe)}
+    targets = targets_of(image, recipe, nets["other"])
     found = {name: differences(targets, picture, recipe, nets[name]) for name, picture in pictures.items()}
     named = _Names(Original(image, painting.name, read.sha256, net, recipe.pooling))
     about: dict[str, Any] = {"net": net.name, "pooling": recipe.pooling, "size": side, "painting": painting.name}
