@@ -142,14 +142,14 @@ def film(folder: Path) -> None:
 
 def patterns(_: Path) -> None:
     """Textures two by two, with edges and with sides that meet."""
-    pair = [twice(painted("mosaic", "mosaic", "texture", size=192, seamless=it)) for it in ("none", "both")]
+    pair = [twice(painted("mosaic", "mosaic", "texture", size=144, shape="1:1", seamless=it)) for it in ("none", "both")]
     save(row(pair, 8), "seamless/patterns")
 
 
 def tilings(_: Path) -> None:
     """Paintings of a photograph two by two, with edges and with sides that meet."""
-    pair = [twice(painted("astronaut", "van-gogh-auvers", size=208, seamless=it)) for it in ("none", "both")]
-    save(row([it.resize((360, 360), Image.Resampling.LANCZOS) for it in pair], 8), "seamless/tilings")
+    pair = [twice(painted("astronaut", "van-gogh-auvers", size=176, seamless=it)) for it in ("none", "both")]
+    save(row(pair, 8), "seamless/tilings")
 
 
 def shapes(_: Path) -> None:
