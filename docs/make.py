@@ -1,13 +1,15 @@
-"""The docs' pictures of what the lens shows, of dreams, videos, regions and presets: python -m docs.make [PART...]
+"""The docs' pictures of what the lens shows, of dreams, videos, regions, presets and frames: python -m docs.make [PART...]
 
-Parts are sheets, controls, evolution, page, dreams, film, colors and presets; all unless named. Run it where docs/ is; the page
-needs Playwright and Debian's Chromium.
+Parts are sheets, controls, evolution, page, dreams, film, colors, presets, patterns, tilings, shapes, turns and studio; all unless
+named.
+Run it where docs/ is; page and studio need Playwright and Debian's Chromium.
 """
 
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,11 +25,12 @@ from impasto.lens.scan import scan
 from impasto.lens.sheet import project_picture, sheet
 from impasto.nets import INPUTS, Net, build_net, preprocess
 from impasto.pictures import picture_path
-from impasto.recipe import Recipe, make_recipe
-from impasto.transfer import finished, make_net, stylize
+from impasto.recipe import make_recipe
+from impasto.transfer import paint
 from impasto.video import Video
 from impasto.weights import load_weights
 from tests.nets_of_your_own import Block
+from tests.studios import Running
 
 DOCS, PICTURES = Path(__file__).parent, picture_path("cat").parent
 DREAMS = {  # random.seed(0), then random.sample of four of the layer's channels, layer by layer
@@ -143,7 +146,6 @@ def film(folder: Path) -> None:
 
 def colors(folder: Path) -> None:
     """Drafts of the astronaut in the painting's colours, in its own, and in its own as a palette, before a painted sky."""
-    content, style = (read_picture(picture_path(name)).image for name in ("astronaut", "van-gogh-auvers"))
     figure = Image.new("L", (256, 256))
     ImageDraw.Draw(figure).ellipse(HEAD, 255)
     ImageDraw.Draw(figure).polygon(BODY, 255)
@@ -151,13 +153,12 @@ def colors(folder: Path) -> None:
     found = []
     for rule in ("style", "luminance", "monge"):
         regions = {"figure": {"mask": str(folder / "figure.png"), "color": rule}, "background": {"mask": "rest"}}
-        found.append(painted(content, style, make_recipe(size=256, quality="draft", regions=regions)))
+        found.append(painted("astronaut", "van-gogh-auvers", size=256, quality="draft", regions=regions))
     save(row(found, 4), "regions/colors")
 
 
 def presets(_: Path) -> None:
     """The astronaut after van Gogh by other programs' recipes, most with fewer steps than theirs."""
-    content, style = (read_picture(picture_path(name)).image for name in ("astronaut", "van-gogh-auvers"))
     shortened: dict[str, dict[str, int]] = {
         "neural-style": {"steps": 300},
         "crowsonkb": {"size": 192, "steps": 80, "fine_steps": 40},
@@ -165,17 +166,91 @@ def presets(_: Path) -> None:
         "strotss": {},
         "mrf": {"size": 192, "steps": 30, "fine_steps": 30},
     }
-    found = [painted(content, style, make_recipe(name, **{"size": 256, **its})) for name, its in shortened.items()]
+    found = [painted("astronaut", "van-gogh-auvers", name, **{"size": 256, **its}) for name, its in shortened.items()]
     save(row([it.resize((196, 196), Image.Resampling.LANCZOS) for it in found], 4), "presets/others")
+
+
+def patterns(_: Path) -> None:
+    """Textures two by two, with edges and with sides that meet."""
+    pair = [twice(painted("mosaic", "mosaic", "texture", size=144, shape="1:1", seamless=it)) for it in ("none", "both")]
+    save(row(pair, 8), "seamless/patterns")
+
+
+def tilings(_: Path) -> None:
+    """Paintings of a photograph two by two, with edges and with sides that meet."""
+    pair = [twice(painted("astronaut", "van-gogh-auvers", size=176, seamless=it)) for it in ("none", "both")]
+    save(row(pair, 8), "seamless/tilings")
+
+
+def shapes(_: Path) -> None:
+    """A wide photograph after a high painting, as it is, square and high; a texture of the painting, four times as wide as high."""
+    pictures = [Image.open(picture_path(name)).convert("RGB") for name in ("cat", "arcimboldo-spring")]
+    pictures += [painted("cat", "arcimboldo-spring", size=192, shape=shape) for shape in ("", "1:1", "2:3")]
+    above = row([it.resize((round(it.width * 150 / it.height), 150), Image.Resampling.LANCZOS) for it in pictures], 6)
+    strip = painted("arcimboldo-spring", "arcimboldo-spring", "texture", size=512, shape="4:1")
+    below = strip.resize((above.width, round(above.width / 4)), Image.Resampling.LANCZOS)
+    save(column([above, below], 6), "seamless/shapes")
+
+
+def turns(_: Path) -> None:
+    """Textures of a painting turned, and at three scales."""
+    turned = [painted("hokusai-great-wave", "hokusai-great-wave", "texture", **SQUARE, style_rotation=it) for it in (0, 45, 90)]
+    scaled = [painted("hokusai-great-wave", "hokusai-great-wave", "texture", **SQUARE, style_scale=it) for it in (0.7, 2)]
+    save(row([*turned, *scaled], 6), "seamless/turns")
+
+
+def studio(folder: Path) -> None:
+    """The studio while it paints, a painting compared with its photograph, a style with marks in it."""
+    from playwright.sync_api import sync_playwright
+
+    running = Running(folder / "studio")
+    content, style = (running.bundled(name) for name in ("astronaut", "van-gogh-auvers"))
+    asked = {"kind": "painting", "content": content, "styles": [style], "knobs": {"size": 384}}
+    done = running.ended(running.submit(asked), 600)["id"]
+    read = running.ended(running.submit({"kind": "style", "picture": style, "size": 384}), 600)["id"]
+    with sync_playwright() as started:
+        window = started.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"]).new_page()
+        window.set_viewport_size({"width": 1200, "height": 780})
+
+        def shoot(name: str) -> None:
+            window.wait_for_timeout(1500)
+            window.screenshot(path=folder / "shot.png")
+            save(Image.open(folder / "shot.png").convert("RGB"), f"studio/{name}", 1000)
+
+        window.goto(running.address())
+        window.get_by_role("button", name="Paint", exact=True).wait_for()
+        window.goto(f"http://{running.host}/#gallery/{done}")
+        window.get_by_label("Slider").check()
+        shoot("compare")
+        window.get_by_role("button", name="Use all settings").click()
+        window.get_by_role("button", name="Close this message").click()
+        window.get_by_role("button", name="Paint", exact=True).click()
+        running.until(running.client.jobs()[0]["id"], lambda job: bool(job["step"]) and job["step"]["i"] > 85, 600)
+        shoot("paint")
+        running.client.cancel(running.client.jobs()[0]["id"])
+        window.goto(f"http://{running.host}/#lens/style/{read}")
+        page = window.frame_locator("iframe")
+        page.locator("#layers a", has_text="conv3_1").click()
+        page.locator('a[href^="#conv3_1/"][href*="&"]').first.click()
+        window.get_by_role("button", name="Mark", exact=True).click()
+        shoot("lens")
+    running.stop()
 
 
 # What the parts have in common
 
 
-def painted(content: Tensor, style: Tensor, recipe: Recipe) -> Image.Image:
-    """The finished picture."""
-    *_, last = stylize(content, [style], recipe, make_net(recipe))
-    return to_pillow(finished(last.image, content, recipe))
+SQUARE = {"size": 160, "shape": "1:1"}
+
+
+def painted(content: str, style: str, preset: str = "impasto", **knobs: Any) -> Image.Image:
+    """A bundled picture in the manner of another."""
+    return paint(picture_path(content), [picture_path(style)], preset, **knobs)
+
+
+def twice(picture: Image.Image) -> Image.Image:
+    """The picture beside and below itself."""
+    return column([row([picture, picture], 0)] * 2, 0)
 
 
 def known(name: str) -> Net:
@@ -217,9 +292,8 @@ def save(picture: Image.Image, name: str, width: int | None = None) -> None:
     print(DOCS / f"{name}.webp", picture.size)
 
 
-PARTS: dict[str, Callable[[Path], None]] = {
-    it.__name__: it for it in (sheets, controls, evolution, page, dreams, film, colors, presets)
-}
+ALL = (sheets, controls, evolution, page, dreams, film, colors, presets, patterns, tilings, shapes, turns, studio)
+PARTS: dict[str, Callable[[Path], None]] = {it.__name__: it for it in ALL}
 
 
 def make(parts: Iterable[str]) -> None:

@@ -11,7 +11,7 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from impasto.images import resize, size_of
+from impasto.images import EDGES, Wraps, resize, size_of
 
 BLOCK = 4  # pixels of the fine picture that come from one place, squared; seams vanish in the descent
 PATCH = 5  # places of the coarse picture that are compared, squared
@@ -19,18 +19,20 @@ MOST = 2**16  # places of a painting that are compared: of larger ones every sec
 AT_ONCE = 512
 
 
-def finest_band(fine: Tensor, coarse: tuple[int, int]) -> Tensor:
+def finest_band(fine: Tensor, coarse: tuple[int, int], wraps: Wraps = EDGES) -> Tensor:
     """(1, 3, H, W) -> the same shape: what is lost when the picture is made as small as `coarse` (h, w)."""
-    return fine - resize(resize(fine, coarse), size_of(fine))
+    return fine - resize(resize(fine, coarse, wraps), size_of(fine), wraps)
 
 
-def borrowed_band(x: Tensor, size: tuple[int, int], paintings: Sequence[tuple[Tensor, tuple[int, int]]]) -> Tensor:
+def borrowed_band(
+    x: Tensor, size: tuple[int, int], paintings: Sequence[tuple[Tensor, tuple[int, int]]], wraps: Wraps = EDGES
+) -> Tensor:
     """The finest band (1, 3, H, W) of a picture of this `size` whose coarser self is x (1, 3, h, w), taken from the paintings.
 
-    `paintings` are pictures at the fine scale (1, 3, H', W'), each with its size (h', w') at the coarse one.
+    `paintings` are pictures at the fine scale (1, 3, H', W'), each with its size (h', w') at the coarse one. Only x wraps.
     """
     (rows, down), (columns, across) = (_middles(fine, coarse, x.device) for fine, coarse in zip(size, x.shape[-2:], strict=True))
-    wanted = _patches(x, *_grid(rows, columns))
+    wanted = _patches(x, *_grid(rows, columns), wraps)
     found = [_nearest(wanted, resize(painting, coarse)) for painting, coarse in paintings]
     nearest = torch.stack([distance for distance, *_ in found]).argmin(0).view(len(rows), -1)
     band = x.new_zeros(1, 3, *size)
@@ -54,11 +56,11 @@ def _grid(rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
     return y.flatten(), x.flatten()
 
 
-def _patches(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """(1, 3, h, w) -> (N, 3 PATCH^2) around these places; beyond the edge its places are repeated."""
+def _patches(x: Tensor, rows: Tensor, columns: Tensor, wraps: Wraps = EDGES) -> Tensor:
+    """(1, 3, h, w) -> (N, 3 PATCH^2) around these places; beyond the edge its places are repeated, or those of the other side."""
     around = torch.arange(PATCH, device=x.device) - PATCH // 2
-    y = (rows[:, None, None] + around[:, None]).clamp(0, x.shape[-2] - 1)
-    x_ = (columns[:, None, None] + around).clamp(0, x.shape[-1] - 1)
+    at = rows[:, None, None] + around[:, None], columns[:, None, None] + around
+    y, x_ = (i % n if wrap else i.clamp(0, n - 1) for i, n, wrap in zip(at, x.shape[-2:], wraps, strict=True))
     return x[0][:, y, x_].transpose(0, 1).flatten(1)
 
 

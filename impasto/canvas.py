@@ -42,19 +42,25 @@ def movable(x: Tensor, gradient: Tensor, canvas: Canvas = PIXELS) -> Tensor:
     return ~(((x <= canvas.low) & (gradient > 0)) | ((x >= canvas.high) & (gradient < 0)))
 
 
-def soften(x: Tensor, falloff: float) -> Tensor:
+def soften(x: Tensor, falloff: float, wraps: tuple[bool, bool] = (False, False)) -> Tensor:
     """(B, C, H, W) with each frequency f, in cycles a pixel, divided by f^falloff: a symmetric, positive operator.
 
-    The frequencies are those of a cosine transform (DCT-II), which knows no edge; the mean counts as the lowest but one.
+    The frequencies are those of a cosine transform (DCT-II), which knows no edge, on an axis that wraps those of Fourier's; the
+    mean counts as the lowest but one.
     As the first inverse Hessian of L-BFGS it makes large shapes and flat colours move before grain does.
     """
     if not falloff:
         return x
     height, width = x.shape[-2:]
-    f = np.hypot(np.arange(height)[:, None] / (2 * height), np.arange(width) / (2 * width))
-    gain = np.maximum(f, 1 / max(height, width)).astype(np.float32) ** -falloff
-    spectrum = scipy.fft.dctn(x.cpu().numpy(), axes=(-2, -1), norm="ortho") * gain
-    return torch.from_numpy(scipy.fft.idctn(spectrum, axes=(-2, -1), norm="ortho")).to(x)
+    rows, columns = (
+        np.abs(np.fft.fftfreq(n)) if wrap else np.arange(n) / (2 * n) for n, wrap in zip((height, width), wraps, strict=True)
+    )
+    gain = np.maximum(np.hypot(rows[:, None], columns), 1 / max(height, width)).astype(np.float32) ** -falloff
+    waves = [axis for axis, wrap in zip((-2, -1), wraps, strict=True) if wrap]
+    cosines = [axis for axis in (-2, -1) if axis not in waves]
+    spectrum = scipy.fft.dctn(x.cpu().numpy(), axes=cosines, norm="ortho")
+    spectrum = scipy.fft.ifftn(scipy.fft.fftn(spectrum, axes=waves) * gain, axes=waves).real if waves else spectrum * gain
+    return torch.from_numpy(scipy.fft.idctn(spectrum, axes=cosines, norm="ortho")).to(x)
 
 
 # How much red, green and blue the three axes of colour carry, one column an axis: light, then two of hue. color_axes of the

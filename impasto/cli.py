@@ -59,6 +59,7 @@ def _option(name: str) -> tuple[str, Any, None]:
         "content_costs": "features",
         "regions": "none",
         "protect": "none",
+        "shape": "the photograph's",
     }.get(name, DEFAULTS[name])
     shown = f"{field.description} [{default}]"
     return (

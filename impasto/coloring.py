@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from impasto.color import grey, keep_color, luminance, match_color, match_light
+from impasto.frame import framed
 from impasto.images import resize, size_of
 from impasto.masks import NO_MASKS, Masks, content_masks, shares
 from impasto.recipe import Recipe
@@ -24,12 +25,15 @@ def compared_with(
     """The pictures that G is compared with: as they are, or in the photograph's colours, or in none where only light is painted.
 
     Behind the given style pictures come those of the regions with colours of their own, as `masks.matched` numbers them. `alphas`
-    are what shows of the content picture and of each style picture, which their statistics are taken of.
+    are what shows of the content picture and of each style picture, which their statistics are taken of. All are as they were
+    read; the content picture comes back framed.
     """
     shows, *style_shows = alphas or (None,) * (1 + len(styles))
+    content, shows = framed(content, recipe), framed(shows, recipe)
     if recipe.paints_light:
         return seen(content, recipe), _lights(content, styles, recipe, shows, style_shows)
-    rule, where = recipe.before(recipe.color), shares(masks.content)
+    rule = recipe.before(recipe.color)
+    where = shares({name: framed(mask, recipe) for name, mask in masks.content.items()})
     found = [_matched(style, content, rule, w, shows) for style, w in zip(styles, style_shows, strict=True)]
     for name in masks.matched:
         region, part = recipe.regions[name], _both(where[name], shows)
@@ -69,16 +73,16 @@ def cost_of_light(cost: Callable[[Tensor], dict[str, Tensor]], image: Tensor) ->
 def recolored(image: Tensor, content: Tensor, recipe: Recipe, alpha: Tensor | None = None, masks: Masks | None = None) -> Tensor:
     """G as it is shown and saved: in the photograph's colours where these come in after painting, in each region by its rule.
 
-    `content` has any size, `alpha` is what shows of it; `masks` are those of the recipe's regions, made unless given.
+    `content`, `alpha` (what shows of it) and `masks` (those of the recipe's regions, made unless given) are as they were read.
     """
-    size = size_of(image)
+    photograph = resize(framed(content, recipe), size_of(image), recipe.wraps)
     if recipe.paints_light:
-        return keep_color(_channel_mean(image), resize(content, size), recipe.color_space)
+        return keep_color(_channel_mean(image), photograph, recipe.color_space)
     parts = _parts_after(image, content, recipe, masks)
-    content, alpha = resize(content, size), None if alpha is None else resize(alpha, size).to(image)
+    alpha = None if alpha is None else resize(framed(alpha, recipe), size_of(image), recipe.wraps).to(image)
     found = image
     for rule, where in parts:
-        changed = _recolored(image, content, rule, recipe, where, alpha)
+        changed = _recolored(image, photograph, rule, recipe, where, alpha)
         found = changed if where is None else found + where * (changed - image)
     return found.clamp(0, 1) if parts else image
 
@@ -89,7 +93,8 @@ def _parts_after(image: Tensor, content: Tensor, recipe: Recipe, masks: Masks | 
     if not own or not any(map(recipe.comes_after, (recipe.color, *own.values()))):
         return [(recipe.color, None)] if recipe.comes_after(recipe.color) else []
     found = content_masks(recipe, content) if masks is None else masks.content
-    where = shares({name: resize(mask, size_of(image)).to(image) for name, mask in found.items()})
+    brought = {name: resize(framed(mask, recipe), size_of(image), recipe.wraps) for name, mask in found.items()}
+    where = shares({name: mask.to(image) for name, mask in brought.items()})
     left = (1 - torch.stack([where[name] for name in own]).sum(0)).clamp(min=0)
     parts = [*((rule, where[name]) for name, rule in own.items()), (recipe.color, left)]
     return [(rule, part) for rule, part in parts if recipe.comes_after(rule)]

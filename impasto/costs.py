@@ -31,6 +31,7 @@ from impasto.distances import (
     transport_cost,
 )
 from impasto.geometry import field_of
+from impasto.images import EDGES, Wraps
 from impasto.losses import gram_cost
 from impasto.nets import Conv, Net, channels, layer_name, map_size
 from impasto.recipe import CONTENT_COSTS, Recipe
@@ -46,7 +47,8 @@ class Reading:
     """What a cost may read of a layer: means over the places of a part of a picture, or the map itself.
 
     `gram` (1, C, C), `mean` and `square` (1, C); `map` (1, C, h, w), and of the style layer `before`; `p` (h, w) what each place
-    weighs, None for all alike. What a cost does not ask for is None. `weights` (C, C) are those of a style edit.
+    weighs, None for all alike. What a cost does not ask for is None. `weights` (C, C) are those of a style edit; `wraps` says
+    whether the map goes on at its other side.
     """
 
     gram: Tensor | None = None
@@ -56,6 +58,7 @@ class Reading:
     before: Tensor | None = None
     p: Tensor | None = None
     weights: Tensor | None = None
+    wraps: Wraps = EDGES
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ HOW: dict[str, StyleCost] = {
     ),
     "sliced": _transport(_turned),
     "histogram": _transport(_own),
-    "patches": StyleCost(("map",), _some_patches, lambda target, it: patches_cost(target, it.map, it.p)),
+    "patches": StyleCost(("map",), _some_patches, lambda target, it: patches_cost(target, it.map, it.p, it.wraps)),
     "cross": StyleCost(("map", "before"), _cross, lambda target, it: cross_cost(target, _cross(it))),
 }
 

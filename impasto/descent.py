@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -67,12 +68,16 @@ def begin(x: Tensor, cost: Cost, i: int = 0, cut: bool = False, canvas: Canvas =
 
 @dataclass(frozen=True)
 class Optimizer:
-    """`name` is one of OPTIMIZERS, `lr` its step size; L-BFGS remembers `history` steps and starts from 1 / f^falloff (soften)."""
+    """`name` is one of OPTIMIZERS, `lr` its step size; L-BFGS remembers `history` steps and starts from 1 / f^falloff (soften).
+
+    `wraps` is whether the picture's rows and columns go on at the other side.
+    """
 
     name: str = "lbfgs"
     lr: float = 1.0
     history: int = 10
     falloff: float = 0.0
+    wraps: tuple[bool, bool] = (False, False)
 
 
 def descend(cost: Cost, state: State, until: int, of: int, optimizer: Optimizer) -> Iterator[Step]:
@@ -125,7 +130,7 @@ def lbfgs(cost: Cost, state: State, optimizer: Optimizer) -> State:
     Pixels at a bound that the gradient pushes outwards are held (Bertsekas 1982, projected Newton). A step that does not go down
     is halved or more until it does. The same state comes back when there is no way down.
     """
-    after = _search(cost, state, _direction(state, optimizer.falloff), optimizer.lr)
+    after = _search(cost, state, _direction(state, partial(soften, falloff=optimizer.falloff, wraps=optimizer.wraps)), optimizer.lr)
     if after is None:
         return lbfgs(cost, replace(state, memory={}), optimizer) if state.memory else state
     s, y = after.x - state.x, after.gradient - state.gradient
@@ -143,14 +148,14 @@ def _moved(cost: Cost, state: State, x: Tensor) -> State:
     return replace(state, x=x, gradient=gradient, costs=costs)
 
 
-def _direction(state: State, falloff: float) -> Tensor:
-    """Minus the inverse Hessian times the gradient, both of the free pixels: the two-loop recursion."""
+def _direction(state: State, first: Callable[[Tensor], Tensor]) -> Tensor:
+    """Minus the inverse Hessian times the gradient, both of the free pixels: the two-loop recursion from `first`."""
     free = movable(state.x, state.gradient, state.canvas).to(state.x.dtype)
     q = state.gradient * free  # stays 0 where a pixel is held, so that s and y need no mask in products with it
     pairs = zip(state.memory.get("s", ()), state.memory.get("y", ()), strict=True)
     curved = [(s, y, sy) for s, y in pairs if (sy := _dot(s * free, y)) > 1e-10 * _dot(y * free, y) > 0]
     if not curved:
-        q = soften(q, falloff).mul_(free)
+        q = first(q).mul_(free)
         return q.mul_(-FIRST_MOVE / max(float(q.abs().max()), 1e-30))
     shares = []
     for s, y, sy in reversed(curved):
@@ -158,7 +163,7 @@ def _direction(state: State, falloff: float) -> Tensor:
         q.addcmul_(y, free, value=-shares[-1])
     s, y, sy = curved[-1]
     y = y * free
-    q = soften(q, falloff).mul_(free).mul_(sy / _dot(y, soften(y, falloff)))
+    q = first(q).mul_(free).mul_(sy / _dot(y, first(y)))
     for (s, y, sy), share in zip(curved, reversed(shares), strict=True):
         q.addcmul_(s, free, value=share - _dot(y, q) / sy)
     return q.neg_()

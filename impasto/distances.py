@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from impasto.kernels import wrapped
 from impasto.losses import gram_matrix, unroll
 
 VARIANCE = 1e-5  # added to a variance before its root, as in AdaIN (arXiv:1703.06868)
@@ -173,11 +174,14 @@ def thinned(patches: Tensor, most: int) -> Tensor:
     return patches if len(patches) <= most else patches[torch.linspace(0, len(patches) - 1, most).long()]
 
 
-def patches_cost(patches: Tensor, a: Tensor, p: Tensor | None = None) -> Tensor:
+def patches_cost(patches: Tensor, a: Tensor, p: Tensor | None = None, wraps: tuple[bool, bool] = (False, False)) -> Tensor:
     """(N, 9 C) and (1, C, h, w) -> the mean square between each 3 x 3 patch and the one of S that is most like it, by cosine.
+
+    Where the map wraps there are patches across its edges too.
 
     The Markov random field of Li & Wand 2016 (arXiv:1601.04589): local pieces of the painting, not its statistics.
     """
+    a, p = wrapped(a, wraps, 1, 1), None if p is None else wrapped(p[None, None], wraps, 1, 1)[0, 0]
     filters = F.normalize(patches, dim=1).view(len(patches), a.shape[1], 3, 3)
     with torch.no_grad():
         nearest = torch.cat([F.conv2d(rows, filters)[0].flatten(1).argmax(0) for rows in _bands(a)])
@@ -211,23 +215,26 @@ def cross_cost(cross_S: Tensor, cross_G: Tensor) -> Tensor:
 # Of contents
 
 
-def laplacian_cost(content: Tensor, image: Tensor, weights: Tensor | None = None) -> Tensor:
+def laplacian_cost(
+    content: Tensor, image: Tensor, weights: Tensor | None = None, wraps: tuple[bool, bool] = (False, False)
+) -> Tensor:
     """(1, 3, H, W) twice -> the mean square between their edges, at 4 and at 16 pixels: Li et al. 2017 (arXiv:1707.01253).
 
-    `weights` (1, 1, H, W) say where how much it matters.
+    `weights` (1, 1, H, W) say where how much it matters. Where the pictures wrap, their sides are multiples of 16.
     """
     costs = []
     for size in (4, 16):
         if min(image.shape[-2:]) < 3 * size:
             continue
-        squares = (_edges(image, size) - _edges(content, size)).square()
-        costs.append((squares if weights is None else F.avg_pool2d(weights, size)[..., 1:-1, 1:-1] * squares).mean())
+        squares = (_edges(image, size, wraps) - _edges(content, size, wraps)).square()
+        inner = None if weights is None else wrapped(F.avg_pool2d(weights, size), wraps, 1, 1)[..., 1:-1, 1:-1]
+        costs.append((squares if inner is None else inner * squares).mean())
     return torch.stack(costs).mean() if costs else image.new_zeros(())
 
 
-def _edges(image: Tensor, size: int) -> Tensor:
+def _edges(image: Tensor, size: int, wraps: tuple[bool, bool]) -> Tensor:
     kernel = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]]).to(image).expand(image.shape[1], 1, 3, 3)
-    return F.conv2d(F.avg_pool2d(image, size), kernel, groups=image.shape[1])
+    return F.conv2d(wrapped(F.avg_pool2d(image, size), wraps, 1, 1), kernel, groups=image.shape[1])
 
 
 def self_similarity(a: Tensor) -> Tensor:

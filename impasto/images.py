@@ -9,6 +9,7 @@ import io
 import json
 import warnings
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,9 @@ RECORD = "impasto"  # the PNG text keyword, and the first word of the EXIF comme
 MAX_WEBP_SIDE = 16383
 MAX_RECORD = 1_000_000
 IHDR_END = 33  # of a PNG: signature, then the chunk that comes first
+LOBES = 3  # of LANCZOS: how far it reaches, in pixels of the smaller picture
+Wraps = tuple[bool, bool]  # whether a picture's bottom goes on at its top, and its right side at its left
+EDGES: Wraps = (False, False)
 
 
 @dataclass(frozen=True)
@@ -107,11 +111,18 @@ def scaled_size(image: Tensor, longer: int) -> tuple[int, int]:
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """(1, C, H, W) in [0, 1] -> (1, C, *size) by Pillow's LANCZOS on floats; its overshoot is cut off."""
+def resize(image: Tensor, size: tuple[int, int], wraps: Wraps = EDGES) -> Tensor:
+    """(1, C, H, W) in [0, 1] -> (1, C, *size) by Pillow's LANCZOS on floats; its overshoot is cut off.
+
+    Where the picture wraps, pixels beyond an edge are those of the other side.
+    """
     if tuple(image.shape[-2:]) == size:
         return image
-    channels = [Image.fromarray(channel).resize(size[::-1], Image.Resampling.LANCZOS) for channel in image[0].cpu().numpy()]
+    height, width = image.shape[-2:]
+    y, x = (ceil(LOBES * max(1, n / m)) if wrap else 0 for n, m, wrap in zip((height, width), size, wraps, strict=True))
+    padded = (np.pad(channel, ((y, y), (x, x)), "wrap") if y or x else channel for channel in image[0].cpu().numpy())
+    box = x, y, x + width, y + height
+    channels = [Image.fromarray(channel).resize(size[::-1], Image.Resampling.LANCZOS, box) for channel in padded]
     return torch.from_numpy(np.stack([np.asarray(channel) for channel in channels])).unsqueeze(0).clamp_(0, 1).to(image)
 
 

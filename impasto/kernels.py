@@ -56,6 +56,35 @@ class Rectified(torch.autograd.Function):
         return same_convolution(torch.ops.aten.threshold_backward(grad, y, 0), flipped, None), None, None, None
 
 
+class Wrapped(torch.autograd.Function):
+    """A map within a frame of its opposite sides, so many places wide: (left, right, above, below)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, frame: tuple[int, int, int, int]) -> Tensor:
+        """(B, C, H, W) -> (B, C, above + H + below, left + W + right)."""
+        ctx.frame, ctx.size = frame, x.shape[-2:]
+        return F.pad(x, frame, "circular")
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        """What is owed to a copy is owed to the place that it is a copy of."""
+        (left, right, above, below), (height, width) = ctx.frame, ctx.size
+        columns = grad[..., left : left + width].clone()
+        columns[..., width - left :] += grad[..., :left]
+        columns[..., :right] += grad[..., left + width :]
+        rows = columns[..., above : above + height, :]
+        rows[..., height - above :, :] += columns[..., :above, :]
+        rows[..., :below, :] += columns[..., above + height :, :]
+        return rows, None
+
+
+def wrapped(x: Tensor, wraps: tuple[bool, bool], before: int, behind: int) -> Tensor:
+    """(B, C, H, W) with so many places of the opposite side before and behind each axis that wraps: rows, columns."""
+    rows, columns = wraps
+    frame = (before * columns, behind * columns, before * rows, behind * rows)
+    return Wrapped.apply(x, frame) if any(frame) else x  # type: ignore[no-untyped-call]
+
+
 class Pooled(torch.autograd.Function):
     """The maximum of each 2x2 places, of equal ones the first; a last odd row or column is left out."""
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from impasto.edit import LayerEdit, pair_of
 from impasto.errors import BadInput
-from impasto.kernels import Gram
+from impasto.kernels import Gram, wrapped
 
 Cost = TypeVar("Cost", float, Tensor)
 Activations = Tensor | Mapping[str, Tensor]
@@ -92,14 +92,16 @@ def total_cost(J_content: Cost, J_style: Cost, alpha: float = 10, beta: float = 
     return alpha * J_content + beta * J_style
 
 
-def total_variation(image: Tensor) -> Tensor:
-    """(B, C, H, W) -> scalar: the mean square of the steps between neighbours, across plus down.
+def total_variation(image: Tensor, wraps: tuple[bool, bool] = (False, False)) -> Tensor:
+    """(B, C, H, W) -> scalar: the mean square of the steps between neighbours, across plus down; where it wraps the seam has one.
 
     A mean, not a sum, so that a weight means the same at every size. Not in the paper; Mahendran & Vedaldi 2015 (eq. 4, beta = 2).
     """
-    across = image[..., :, 1:] - image[..., :, :-1]
-    down = image[..., 1:, :] - image[..., :-1, :]
-    return (across.square().sum() + down.square().sum()) / image.numel()
+    image, places = wrapped(image, wraps, 0, 1), image.numel()
+    (rows, columns), (height, width) = wraps, image.shape[-2:]
+    across = image[..., : height - rows, 1:] - image[..., : height - rows, :-1]
+    down = image[..., 1:, : width - columns] - image[..., :-1, : width - columns]
+    return (across.square().sum() + down.square().sum()) / places
 
 
 def temporal_cost(image: Tensor, w: Tensor, c: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from impasto.errors import BadImage, BadRecipe
-from impasto.kernels import Averaged, Pooled, Rectified, flip
+from impasto.images import EDGES, Wraps
+from impasto.kernels import Averaged, Pooled, Rectified, flip, wrapped
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,17 @@ PADDINGS = {"zeros": "constant", "replicate": "replicate", "reflect": "reflect"}
 
 @dataclass(frozen=True)
 class Net:
-    """Named layers in order. `padding` says what lies beyond the picture's edge: `zeros` (the papers'), `replicate`, `reflect`."""
+    """Named layers in order. `padding` says what lies beyond the picture's edge: `zeros` (the papers'), `replicate`, `reflect`.
+
+    An axis that `wraps` has no edge: the picture goes on at its other side. There a layer leaves one place of as many as its
+    stride, so that a picture whose side is a multiple of the deepest layer's stride is a torus in every layer.
+    """
 
     name: str
     layers: tuple[Conv | Pool, ...]
     input: Input
     padding: str = "zeros"
+    wraps: Wraps = EDGES
 
     @property
     def convs(self) -> tuple[Conv, ...]:
@@ -215,20 +221,22 @@ def preprocess(image: Tensor, input: Input) -> Tensor:
 
 def walk(net: Net, image: Tensor, pre: Container[str] = ()) -> Iterator[tuple[str, Tensor]]:
     """(B, 3, H, W) in [0, 1] -> (layer name, activations) along the net; maps before the ReLU only for the names in `pre`."""
-    yield from walk_layers(net.layers, preprocess(image, net.input), net.padding, pre)
+    yield from walk_layers(net.layers, preprocess(image, net.input), net.padding, pre, net.wraps)
 
 
-def walk_layers(layers: Iterable[Conv | Pool], x: Tensor, padding: str, pre: Container[str] = ()) -> Iterator[tuple[str, Tensor]]:
+def walk_layers(
+    layers: Iterable[Conv | Pool], x: Tensor, padding: str, pre: Container[str] = (), wraps: Wraps = EDGES
+) -> Iterator[tuple[str, Tensor]]:
     """(B, C, H, W), what the first of these layers takes -> (layer name, activations) along them; see walk."""
     for layer in layers:
         if isinstance(layer, Pool):
-            x = pool(x, layer)
+            x = pool(x, layer, wraps)
         elif f"{layer.name}:pre" in pre:
-            x = convolve(x, layer, padding)
+            x = convolve(x, layer, padding, wraps)
             yield f"{layer.name}:pre", x
             x = F.relu(x)  # not in place: the map just handed out would change
         else:
-            x = rectified(x, layer, padding)
+            x = rectified(x, layer, padding, wraps)
         yield layer.name, x
 
 
@@ -253,12 +261,12 @@ def features(net: Net, image: Tensor, layers: Iterable[str]) -> dict[str, Tensor
     return {asked: found[name].to(image.dtype) for asked, name in names.items()}
 
 
-def lengths(layers: Iterable[Conv | Pool], length: int) -> list[int]:
+def lengths(layers: Iterable[Conv | Pool], length: int, wraps: bool = False) -> list[int]:
     """How long one axis is before the first of the layers and behind each."""
     found = [length]
     for layer in layers:
         size, stride, padding = window(layer)
-        found.append((found[-1] + 2 * padding - size) // stride + 1)
+        found.append(found[-1] // stride if wraps else (found[-1] + 2 * padding - size) // stride + 1)
     return found
 
 
@@ -266,7 +274,8 @@ def map_size(net: Net, layer: str, size: Sequence[int]) -> tuple[int, int]:
     """(h, w) of the layer's map of a picture of this size (H, W)."""
     names = [x.name for x in net.layers]
     down_to = net.layers[: names.index(layer_name(net, layer).removesuffix(":pre")) + 1]
-    return lengths(down_to, size[0])[-1], lengths(down_to, size[1])[-1]
+    rows, columns = (lengths(down_to, side, wraps)[-1] for side, wraps in zip(size, net.wraps, strict=True))
+    return rows, columns
 
 
 def channels(net: Net, layer: str) -> int:
@@ -297,26 +306,34 @@ def canonical(layer: str) -> str:
     return layer.replace("relu", "conv", 1) if layer.startswith("relu") else layer
 
 
-def rectified(x: Tensor, layer: Conv, padding: str) -> Tensor:
+def rectified(x: Tensor, layer: Conv, padding: str, wraps: Wraps = EDGES) -> Tensor:
     """One convolution and its ReLU, in the precision of the weights."""
     x = x.to(layer.weight.dtype)
-    if padding == "zeros" and layer.keeps_size:
-        return Rectified.apply(x, layer.weight, layer.bias, layer.flipped)  # type: ignore[no-untyped-call, no-any-return]
-    return F.relu_(convolve(x, layer, padding))
+    if padding != "zeros" or not layer.keeps_size:
+        return F.relu_(convolve(x, layer, padding, wraps))
+    x = wrapped(x, wraps, layer.padding, layer.padding)
+    y: Tensor = Rectified.apply(x, layer.weight, layer.bias, layer.flipped)  # type: ignore[no-untyped-call]
+    if not any(wraps):
+        return y
+    rows, columns = (slice(layer.padding, -layer.padding or None) if wrap else slice(None) for wrap in wraps)
+    return y[..., rows, columns]  # without the frame, which saw zeros
 
 
-def convolve(x: Tensor, layer: Conv, padding: str) -> Tensor:
+def convolve(x: Tensor, layer: Conv, padding: str, wraps: Wraps = EDGES) -> Tensor:
     """One convolution, before its ReLU."""
-    x = x.to(layer.weight.dtype)
-    if padding == "zeros":
-        return F.conv2d(x, layer.weight, layer.bias, layer.stride, layer.padding)
-    room = min(layer.padding, min(x.shape[-2:]) - 1) if padding == "reflect" else layer.padding
-    x = F.pad(x, (room,) * 4, PADDINGS[padding])
-    return F.conv2d(x, layer.weight, layer.bias, layer.stride, layer.padding - room)
+    size, stride, before = window(layer)
+    x = wrapped(x.to(layer.weight.dtype), wraps, before, size - stride - before)
+    rows, columns = (0 if wrap else before for wrap in wraps)
+    if padding == "zeros" or not (rows or columns):
+        return F.conv2d(x, layer.weight, layer.bias, stride, (rows, columns))
+    room = min(before, min(x.shape[-2:]) - 1) if padding == "reflect" else before
+    x = F.pad(x, [room if columns else 0] * 2 + [room if rows else 0] * 2, PADDINGS[padding])
+    return F.conv2d(x, layer.weight, layer.bias, stride, (max(0, rows - room), max(0, columns - room)))
 
 
-def pool(x: Tensor, layer: Pool) -> Tensor:
+def pool(x: Tensor, layer: Pool, wraps: Wraps = EDGES) -> Tensor:
     """One pooling. Raises BadImage when the map is smaller than the pool."""
+    x = wrapped(x, wraps, 0, layer.size - layer.stride)
     if min(x.shape[-2:]) < layer.size:
         raise BadImage(f"the picture is too small: at {layer.name} {x.shape[-1]} x {x.shape[-2]} places are left of it")
     if layer.size == layer.stride == 2 and x.device.type == "cpu":

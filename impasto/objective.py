@@ -10,6 +10,7 @@ from impasto.coloring import compared_with, seen
 from impasto.costs import HOW, similarity, unit, wants_of
 from impasto.descent import Cost
 from impasto.distances import laplacian_cost, self_similarity_cost
+from impasto.frame import torus_size, wrapping
 from impasto.images import resize, size_of
 from impasto.losses import content_cost, entry_weights, total_cost, total_variation
 from impasto.masks import NO_MASKS, Masks, place_weights
@@ -30,6 +31,7 @@ def make_cost(targets: Targets, recipe: Recipe, net: Net, tiling: Tiling | None 
     style_weights, which are made to sum to 1; parts of the picture by their weights and areas. A tiling changes what it takes,
     not what it is.
     """
+    net = wrapping(net, recipe)
     wants = wants_of(recipe, net)
     places = [places_of(wants, net, targets.size, part.where) for part in targets.parts]
     content, style = _content(targets, recipe, net), _style(targets, places, recipe, net)
@@ -49,7 +51,7 @@ def make_cost(targets: Targets, recipe: Recipe, net: Net, tiling: Tiling | None 
             edges = of_edges(image)
             costs["content"], costs["total"] = costs["content"] + edges, costs["total"] + recipe.alpha * edges
         if recipe.tv:
-            costs["tv"] = total_variation(image)
+            costs["tv"] = total_variation(image, recipe.wraps)
             costs["total"] = costs["total"] + recipe.tv * costs["tv"]
         return costs
 
@@ -66,12 +68,16 @@ def costs_of(
     masks: Masks = NO_MASKS,
     alphas: Sequence[Tensor | None] | None = None,
 ) -> dict[str, float]:
-    """The costs of a painting (1, 3, H, W), as stylize reports them at its size."""
+    """The costs of a painting (1, 3, H, W), as stylize reports them at its size, or the nearest at which its sides can meet.
+
+    The other pictures and the masks are as they were read.
+    """
     content, styles = compared_with(content, styles, recipe, alphas, masks)
-    image = seen(image, recipe)
+    image = seen(resize(image, torus_size(size_of(image), recipe), recipe.wraps), recipe)
     device = net.convs[0].weight.device
     image, content, styles = image.to(device), content.to(device), [style.to(device) for style in styles]
-    cost = make_cost(make_targets(resize(content, size_of(image)), styles, recipe, net, tiling, masks), recipe, net, tiling)
+    content = resize(content, size_of(image), recipe.wraps)
+    cost = make_cost(make_targets(content, styles, recipe, net, tiling, masks), recipe, net, tiling)
     with torch.no_grad():
         return {name: float(value) for name, value in cost(image).items()}
 
@@ -160,7 +166,7 @@ def _laplacian(targets: Targets, recipe: Recipe, net: Net) -> Callable[[Tensor],
     )
     assert targets.picture is not None  # kept for this cost
     picture, weights = targets.picture, targets.content_weights()
-    return lambda image: scale * laplacian_cost(picture, image, weights)
+    return lambda image: scale * laplacian_cost(picture, image, weights, recipe.wraps)
 
 
 def _content_weights(targets: Targets, layer: str, net: Net) -> Tensor | None:

@@ -19,7 +19,7 @@ from impasto.coloring import recolored
 from impasto.descent import State, Step
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning, NoRoom
 from impasto.files import check_writable
-from impasto.images import check_format, read_picture, read_record, resize, size_of, usable_profile, write_picture
+from impasto.images import check_format, read_picture, read_record, size_of, usable_profile, write_picture
 from impasto.kernels import has_winograd
 from impasto.machine import peak_memory_mb
 from impasto.masks import read_masks
@@ -27,7 +27,7 @@ from impasto.nets import Place
 from impasto.objective import costs_of
 from impasto.plan import Plan, default_budget, held_memory, read_plan, written
 from impasto.recipe import Recipe, checked_recipe
-from impasto.transfer import check_edit, check_fit, finished, make_net, painted_scales, plan_scales, stylize
+from impasto.transfer import alpha_at, check_edit, check_fit, finished, make_net, painted_scales, plan_scales, stylize
 from impasto.weights import load_weights
 
 CHECKPOINT_SECONDS = 5.0
@@ -283,9 +283,7 @@ class Painting:
 
     def _alpha(self, image: torch.Tensor) -> torch.Tensor | None:
         """What of the painting shows: what shows of the content picture; all of a texture, which has none."""
-        if self.content.alpha is None or not self.recipe.has_content:
-            return None
-        return resize(self.content.alpha, size_of(image))
+        return alpha_at(self.content.alpha, size_of(image), self.recipe) if self.recipe.has_content else None
 
     def _write(self, path: Path, image: torch.Tensor, ended: str) -> None:
         assert self.state is not None

@@ -12,6 +12,8 @@ from typing import Any
 
 from impasto.costs import kept_memory
 from impasto.errors import NoRoom
+from impasto.frame import wrapping
+from impasto.images import Wraps
 from impasto.machine import free_memory, used_memory
 from impasto.nets import Conv, Net, Pool, channels, map_size, window
 from impasto.recipe import Recipe
@@ -27,6 +29,7 @@ SLACK = 150e6  # the kernels' own buffers, weights as Winograd's convolution tra
 HOLES = 250e6  # what tiles of several sizes leave between them, whatever the picture's size (measured at 1024 and 2048 px)
 SPARE = 0.1  # of the free memory, left alone unless --max-memory says otherwise
 SIDES = (2048, 1448, 1024, 724, 512, 362, 256, 181, 128)
+FRAMES = 2  # maps more at a time where a picture wraps: put into its frame, and taken out (measured at 512 px)
 COPIES = 1.5  # a tile's own places are copied out of what it computes
 AGAIN = 1.5  # with a tiling everything is walked forwards twice
 MB = 1e6
@@ -77,7 +80,7 @@ def make_plan(net: Net, recipe: Recipe, size: tuple[int, int], style_places: int
     `style_places` are the pixels of the largest style picture. L-BFGS forgets earlier only where nothing else helps.
     Raises NoRoom with what is needed at least.
     """
-    least = inf
+    least, net = inf, wrapping(net, recipe)
     for history in _histories(recipe):
         plans = [(work, replace(plan, peak=plan.peak + held)) for work, plan in _plans(net, recipe, size, style_places, history)]
         fitting = [(work, plan) for work, plan in plans if plan.peak <= budget]
@@ -102,23 +105,23 @@ def _plans(net: Net, recipe: Recipe, size: tuple[int, int], style_places: int, h
     kept = _pictures(recipe, size, history) + _targets(net, recipe, size)
     (whole,) = cut(net, layers, ())
     larger = max(size[0] * size[1], style_places // 2)  # targets are walked forwards alone
-    yield _work(whole, *size), Plan(None, history, kept + _walking(whole, larger))
+    yield _work(whole, *size), Plan(None, history, kept + _walking(whole, larger, any(net.wraps)))
     pools = [layer.name for layer in whole if isinstance(layer, Pool)]
     for first, side in product(range(len(pools) + 1), SIDES):
         tiling = Tiling(tuple(pools[first:]), side)
         if side >= max(size) and first == len(pools):
             continue
-        work, most = _tiled(cut(net, layers, tiling.cuts), size, tiling)
+        work, most = _tiled(cut(net, layers, tiling.cuts), size, tiling, net.wraps)
         yield work, Plan(tiling, history, kept + most + HOLES)
 
 
-def _tiled(parts: Sequence[Sequence[Conv | Pool]], size: tuple[int, int], tiling: Tiling) -> tuple[float, float]:
+def _tiled(parts: Sequence[Sequence[Conv | Pool]], size: tuple[int, int], tiling: Tiling, wraps: Wraps) -> tuple[float, float]:
     """Work of a tiling, and the most bytes that its maps, their gradients and one tile take at a time."""
     work, most, kept = 0.0, 0.0, 0.0
-    for part, (here, behind, read, largest) in zip(parts, area_read(parts, size, tiling), strict=True):
+    for part, (here, behind, read, largest) in zip(parts, area_read(parts, size, tiling, wraps), strict=True):
         map_before = FLOAT * _channels_before(part) * prod(here)
         map_behind = FLOAT * _channels(part) * prod(behind)
-        most = max(most, kept + 2 * map_before + map_behind + COPIES * _walking(part, largest))
+        most = max(most, kept + 2 * map_before + map_behind + COPIES * _walking(part, largest, any(wraps)))
         kept += map_before
         work += AGAIN * _work(part, *here) * read / prod(here)
     return work, most
@@ -136,7 +139,7 @@ def _targets(net: Net, recipe: Recipe, size: tuple[int, int]) -> float:
     )
 
 
-def _walking(layers: Sequence[Conv | Pool], places: float) -> float:
+def _walking(layers: Sequence[Conv | Pool], places: float, wraps: bool) -> float:
     """The most bytes at a time on the way there and back, from so many places of the input.
 
     A convolution keeps its map, a pooling two masks; the way back needs three maps more where it stands. Winograd's convolution has
@@ -152,7 +155,7 @@ def _walking(layers: Sequence[Conv | Pool], places: float) -> float:
         else:
             behind = before / window(layer)[1] ** 2
             kept += 0.75 * before
-        most = max(most, kept + 3 * FLOAT * max(before, behind))
+        most = max(most, kept + (3 + FRAMES * wraps) * FLOAT * max(before, behind))
         before = behind
     return most + buffer
 

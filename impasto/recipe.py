@@ -4,12 +4,13 @@ A recipe holds what changes the picture and nothing else. The command line, the 
 are made from its fields.
 """
 
+import re
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from impasto.edit import StyleEdit, fields_at
 from impasto.errors import BadRecipe
@@ -39,12 +40,21 @@ def parse_numbers(value: Any) -> Any:
     return [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def check_shape(shape: str) -> str:
+    """A shape as it is, 16:9 or 1024x512. Raises ValueError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)[:x](\d+(?:\.\d+)?)", shape)
+    if shape and not (found and float(found[1]) and float(found[2])):
+        raise ValueError("must be width:height, as 16:9 or 1024x512")
+    return shape
+
+
 PROTECTED = "protected"  # the name of the region that --protect makes
 SPARED: dict[str, Any] = {"style_weight": 0.03, "content_weight": 6.0}  # by eye: still brushed, in its own colours
 SPARED_AFTER: Rule = "luminance"  # where other colours come in after painting, by measurement: bench/LOG.md
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 LayerWeights = Annotated[dict[str, Weight], BeforeValidator(parse_weights)]
 Numbers = Annotated[tuple[Weight, ...], BeforeValidator(parse_numbers)]
+Shape = Annotated[str, Field(max_length=40), AfterValidator(check_shape)]
 
 
 # What can be changed while a painting is painted: nothing that its size, its steps or its net depend on.
@@ -74,6 +84,16 @@ class Recipe(BaseModel):
     style_weights: Numbers = Field((), description="one weight a style picture, as 2,1; equal when empty")
     style_scale: float = Field(
         1.0, ge=0.1, le=10, description="size of the style pictures over the painting's: the larger, the larger the strokes"
+    )
+    style_rotation: float = Field(
+        0.0,
+        ge=-360,
+        le=360,
+        description="degrees that the style pictures, and with them the strokes, are turned counter-clockwise",
+    )
+    shape: Shape = Field("", description="width:height of the painting, as 16:9; the photograph is cropped about its middle")
+    seamless: Literal["none", "x", "y", "both"] = Field(
+        "none", description="sides that go on at the opposite one, so that the painting tiles: x left and right, y top and bottom"
     )
     init: Literal["content", "noise", "picture"] = Field("content", description="what G starts as; picture: that of --init-image")
     init_noise: float = Field(0.0, ge=0, le=1, description="share of white noise mixed into the start")
@@ -124,6 +144,17 @@ class Recipe(BaseModel):
     steps: int = Field(100, ge=1, le=1_000_000, description="optimiser steps at the coarsest scale")
     fine_steps: int = Field(50, ge=1, le=1_000_000, description="optimiser steps at the finest scale; in between they fall evenly")
     changes: Changes = Field({}, description="a file of knobs changed on the way: a table [60] with beta = 30 counts after step 60")
+
+    @property
+    def wraps(self) -> tuple[bool, bool]:
+        """Whether the painting's bottom goes on at its top, and its right side at its left."""
+        return self.seamless in ("y", "both"), self.seamless in ("x", "both")
+
+    @property
+    def proportions(self) -> tuple[float, float] | None:
+        """Height and width that the shape asks for, in no unit; None without a shape."""
+        width, _, height = self.shape.replace("x", ":").partition(":")
+        return (float(height), float(width)) if height else None
 
     @property
     def has_content(self) -> bool:

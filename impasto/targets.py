@@ -17,7 +17,8 @@ from impasto.costs import HOW, Reading, wants_of
 from impasto.distances import weighted_gram
 from impasto.edit import LayerEdit, pair_of
 from impasto.errors import ImpastoWarning
-from impasto.images import resize, scaled_size, size_of
+from impasto.frame import framed, mirroring, style_at, wrapping
+from impasto.images import resize, size_of
 from impasto.losses import edited_gram, gram_matrix
 from impasto.masks import FAINT, NO_MASKS, Masks, place_weights, shares
 from impasto.nets import Net, map_size
@@ -93,14 +94,15 @@ class Targets:
 def parts_of(content: Tensor, styles: int, recipe: Recipe, masks: Masks) -> tuple[Part, ...]:
     """The parts of a content picture at its size: the regions, and what is left of it; where regions overlap they share.
 
-    `styles` counts the paintings behind the given ones too.
+    `styles` counts the paintings behind the given ones too. Masks are as they were read.
     """
     given = styles - sum(map(len, masks.matched.values()))
     everything = tuple((n, None) for n in range(given))
     if not masks.content:
         return (Part(None, 1.0, 1.0, everything),)
     size = size_of(content)
-    where = shares({name: resize(mask, size).to(content) for name, mask in masks.content.items()})
+    brought = {name: resize(framed(mask, recipe), size, recipe.wraps) for name, mask in masks.content.items()}
+    where = shares({name: mask.to(content) for name, mask in brought.items()})
     parts = []
     for name, region in recipe.all_regions().items():
         paintings = tuple((n, masks.style.get(name)) for n in masks.matched.get(name, region.paintings(given)))
@@ -117,15 +119,19 @@ def make_targets(
     tiling: Tiling | None = None,
     masks: Masks = NO_MASKS,
 ) -> Targets:
-    """What G is compared with, for a content picture already at its size."""
+    """What G is compared with, for a content picture already framed and at its size; style pictures and masks are as read.
+
+    Only G and the content picture wrap: a style picture that does is seldom at hand.
+    """
     side = style_side(max(content.shape[-2:]), recipe)
     with torch.no_grad():
         parts = parts_of(content, len(styles), recipe, masks)
-        scaled = [resize(style, scaled_size(style, side)) for style in styles]
+        scaled = [style_at(style, side, recipe) for style in styles]
         found = {}
         for n, mask in dict.fromkeys(painting for part in parts for painting in part.paintings if part.style_weight):
-            found[n, mask] = _style_targets(scaled[n], recipe, net, tiling, mask)
-        activations = activations_of(content, recipe.content_layers, net, tiling)
+            where = None if mask is None else style_at(mask, side, recipe).to(content)
+            found[n, mask] = _style_targets(scaled[n], recipe, mirroring(net, recipe), tiling, where)
+        activations = activations_of(content, recipe.content_layers, wrapping(net, recipe), tiling)
 
     def of(part: Part) -> dict[str, list[dict[str, Any]]]:
         layers = recipe.style_layers if part.style_weight and part.paintings else ()
@@ -136,12 +142,11 @@ def make_targets(
 
 
 def _style_targets(
-    style: Tensor, recipe: Recipe, net: Net, tiling: Tiling | None, mask: Tensor | None
+    style: Tensor, recipe: Recipe, net: Net, tiling: Tiling | None, where: Tensor | None
 ) -> dict[str, dict[str, Any]]:
     """{layer: {cost: target}} of a painting at its size, or of the part of it under the mask."""
     size = size_of(style)
     wants = wants_of(recipe, net)
-    where = None if mask is None else resize(mask, size).to(style)
     places = places_of(wants, net, size, where)
     sums = style_sums(wants, [places])
     readings = readings_of(add_up(net, style, sums, tiling) if sums else {}, net, size, places, 0)
@@ -184,7 +189,7 @@ def readings_of(
         count = prod(map_size(net, layer, size)) if p is None else 1
         means = {read: found[key] / count for read in OVER_PLACES if (key := f"{read} {layer} {n}") in found}
         maps = {"map": found.get(f"map {layer}"), "before": found.get(f"map {before}"), "p": p}
-        readings[layer] = Reading(**means, **maps, weights=None if weights is None else weights[layer])
+        readings[layer] = Reading(**means, **maps, weights=None if weights is None else weights[layer], wraps=net.wraps)
     return readings
 
 

@@ -10,7 +10,7 @@ are added up where tiles overlap; one tile alone is checkpointing (Chen et al. 2
 """
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import accumulate, pairwise, product
 from math import prod
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from impasto.images import size_of
+from impasto.images import EDGES, Wraps, size_of
 from impasto.nets import Conv, Net, Pool, layer_name, lengths, preprocess, walk_layers, window
 
 
@@ -116,7 +116,10 @@ class _Segment:
 
 @dataclass(frozen=True)
 class _Tile:
-    """What a tile reads of the segment's input; by layer which places are its own, in the layer's map and in what it computes."""
+    """What a tile reads of the segment's input; by layer which places are its own, in the layer's map and in what it computes.
+
+    Where the picture wraps, a tile reads beyond its edges.
+    """
 
     crop: tuple[slice, slice]
     own: dict[str, tuple[slice, slice]]
@@ -127,6 +130,35 @@ def _at(x: Tensor, where: tuple[slice, slice]) -> Tensor:
     return x[..., where[0], where[1]]
 
 
+_Piece = tuple[tuple[slice, slice], tuple[slice, slice]]
+
+
+def _pieces(crop: tuple[slice, slice], size: tuple[int, int]) -> list[_Piece]:
+    """A crop that may reach beyond a picture that wraps, in pieces: each as it lies in the picture (H, W) and in the crop."""
+
+    def along(part: slice, length: int) -> Iterator[tuple[slice, slice]]:
+        at = part.start
+        while at < part.stop:
+            first = at % length
+            count = min(length - first, part.stop - at)
+            yield slice(first, first + count), slice(at - part.start, at - part.start + count)
+            at += count
+
+    rows, columns = map(along, crop, size)
+    return [((row[0], column[0]), (row[1], column[1])) for row, column in product(rows, columns)]
+
+
+def _read(x: Tensor, crop: tuple[slice, slice]) -> Tensor:
+    """What a tile reads, without a copy where it is one piece."""
+    pieces = _pieces(crop, size_of(x))
+    if len(pieces) == 1:
+        return _at(x, pieces[0][0])
+    tile = x.new_empty(*x.shape[:-2], *(part.stop - part.start for part in crop))
+    for there, here in pieces:
+        _at(tile, here).copy_(_at(x, there))
+    return tile
+
+
 def _forwards(segments: Sequence[_Segment], image: Tensor, sums: Mapping[str, Sum]) -> tuple[dict[str, Tensor], list[Tensor]]:
     """The sums, and the input of each segment."""
     found: dict[str, Tensor] = {}
@@ -134,7 +166,7 @@ def _forwards(segments: Sequence[_Segment], image: Tensor, sums: Mapping[str, Su
     for segment in segments:
         behind = image.new_empty(0 if segment is segments[-1] else image.shape[0], *segment.shape)
         for tile in segment.tiles:
-            parts, mine = _parts(segment, tile, _at(maps[-1], tile.crop), sums)
+            parts, mine = _parts(segment, tile, _read(maps[-1], tile.crop), sums)
             for name, part in parts.items():
                 if sums[name].of is None:
                     _at(_map_in(found, name, part, segment), tile.own[segment.layer_of[name]]).copy_(part)
@@ -161,14 +193,16 @@ def _backwards(segments: Sequence[_Segment], maps: list[Tensor], sums: Mapping[s
         before = maps.pop()
         gradient = torch.zeros_like(before)
         for tile in segment.tiles:
-            crop = _at(before, tile.crop).detach().requires_grad_()
+            crop = _read(before, tile.crop).detach().requires_grad_()
             parts, mine = _parts(segment, tile, crop, sums)
             outputs = list(parts.values())
             upstream = [owed[name] if sums[name].of else _at(owed[name], tile.own[segment.layer_of[name]]) for name in parts]
             if behind.numel():
                 outputs, upstream = [*outputs, mine], [*upstream, _at(behind, tile.own[segment.last])]
-            _at(gradient, tile.crop).add_(torch.autograd.grad(outputs, crop, upstream)[0])
-            del parts, mine, outputs, upstream, crop
+            (owing,) = torch.autograd.grad(outputs, crop, upstream)
+            for there, here in _pieces(tile.crop, size_of(gradient)):
+                _at(gradient, there).add_(_at(owing, here))
+            del parts, mine, outputs, upstream, crop, owing
         behind = gradient
     return behind
 
@@ -196,17 +230,24 @@ def _segments(net: Net, sums: Mapping[str, Sum], image: Tensor, tiling: Tiling) 
             if any(name.removesuffix(":pre") == layer.name for layer in part):
                 wants.setdefault(name, []).append(key)
         seen = {*wants, part[-1].name}
-        stretches = [_stretches(part, seen, length, side) for length in size]
-        tiles = [_Tile(*(_both(row[i], column[i]) for i in range(3))) for row, column in product(*stretches)]
-        size = lengths(part, size[0])[-1], lengths(part, size[1])[-1]
+        rows, columns = (_stretches(part, seen, length, side, wraps) for length, wraps in zip(size, net.wraps, strict=True))
+        tiles = [_Tile(*map(_both, row, column)) for row, column in product(rows, columns)]
+        wraps = net.wraps[0] and len(rows) == 1, net.wraps[1] and len(columns) == 1  # others read what lies beyond the edge
+        size = size_behind(part, size, net.wraps)
         channels = next(layer.weight.shape[0] for layer in reversed(part) if isinstance(layer, Conv))
-        walk = partial(_walk, net, part, frozenset(wants), is_first=n == 0)
+        walk = partial(_walk, replace(net, wraps=wraps), part, frozenset(wants), is_first=n == 0)
         segments.append(_Segment(walk, wants, tiles, (channels, *size), part[-1].name))
     return segments
 
 
 def _walk(net: Net, layers: Sequence[Conv | Pool], pre: Container[str], x: Tensor, is_first: bool) -> Iterator[tuple[str, Tensor]]:
-    return walk_layers(layers, preprocess(x, net.input) if is_first else x, net.padding, pre)
+    return walk_layers(layers, preprocess(x, net.input) if is_first else x, net.padding, pre, net.wraps)
+
+
+def size_behind(layers: Sequence[Conv | Pool], size: tuple[int, int], wraps: Wraps) -> tuple[int, int]:
+    """(H, W) of the map behind these layers."""
+    rows, columns = (lengths(layers, length, wrap)[-1] for length, wrap in zip(size, wraps, strict=True))
+    return rows, columns
 
 
 def cut(net: Net, layers: Iterable[str], cuts: Container[str]) -> list[list[Conv | Pool]]:
@@ -229,13 +270,14 @@ def sides(parts: Sequence[Sequence[Conv | Pool]], side: int) -> list[int]:
 
 
 def area_read(
-    parts: Sequence[Sequence[Conv | Pool]], size: tuple[int, int], tiling: Tiling
+    parts: Sequence[Sequence[Conv | Pool]], size: tuple[int, int], tiling: Tiling, wraps: Wraps = EDGES
 ) -> Iterator[tuple[tuple[int, int], tuple[int, int], int, int]]:
     """Of each part: the sizes (H, W) before and behind it, the places that its tiles read in all, and those of the largest tile."""
     for part, side in zip(parts, sides(parts, tiling.side), strict=True):
         seen = {layer.name for layer in part}
-        rows, columns = ([crop.stop - crop.start for crop, *_ in _stretches(part, seen, length, side)] for length in size)
-        behind = lengths(part, size[0])[-1], lengths(part, size[1])[-1]
+        stretches = (_stretches(part, seen, length, side, wrap) for length, wrap in zip(size, wraps, strict=True))
+        rows, columns = ([crop.stop - crop.start for crop, *_ in its] for its in stretches)
+        behind = size_behind(part, size, wraps)
         yield size, behind, sum(rows) * sum(columns), max(rows) * max(columns)
         size = behind
 
@@ -252,14 +294,16 @@ def _floats(layers: Sequence[Conv | Pool]) -> float:
 _Stretch = tuple[slice, dict[str, slice], dict[str, slice]]
 
 
-def _stretches(layers: Sequence[Conv | Pool], seen: Container[str], length: int, side: int) -> list[_Stretch]:
+def _stretches(layers: Sequence[Conv | Pool], seen: Container[str], length: int, side: int, wraps: bool = False) -> list[_Stretch]:
     """One axis of a segment's input cut so that each stretch has about `side` places behind it: a _Tile in one dimension.
 
-    A place belongs to one stretch. What the stretch reads is what its own places see, from the deepest layer up.
+    A place belongs to one stretch. What the stretch reads is what its own places see, from the deepest layer up. On an axis that
+    wraps that may lie beyond its ends; a stretch alone reads the axis and no more.
     """
-    long, strides = lengths(layers, length), list(accumulate((window(layer)[1] for layer in layers), mul, initial=1))
+    long, strides = lengths(layers, length, wraps), list(accumulate((window(layer)[1] for layer in layers), mul, initial=1))
     count, total = -(-long[-1] // side), strides[-1]
     bounds = [round(i * long[-1] / count) for i in range(count + 1)]
+    beyond = wraps and count > 1
     stretches = []
     for begin, end in pairwise(bounds):
         own = [
@@ -271,7 +315,8 @@ def _stretches(layers: Sequence[Conv | Pool], seen: Container[str], length: int,
             if layers[i].name in seen or f"{layers[i].name}:pre" in seen:
                 first, last = min(first, own[i + 1][0]), max(last, own[i + 1][1])
             size, stride, padding = window(layers[i])
-            first, last = max(0, first * stride - padding), min(long[i], (last - 1) * stride - padding + size)
+            first, last = first * stride - padding, (last - 1) * stride - padding + size
+            first, last = (first, last) if beyond else (max(0, first), min(long[i], last))
         first = first // total * total  # where every pooling in between begins a window
         at = {layer.name: (own[i], first // strides[i]) for i, layer in enumerate(layers, 1)}
         at |= {f"{name}:pre": where for name, where in at.items()}

@@ -24,6 +24,7 @@ from impasto.coloring import compared_with, cost_of_light, recolored, seen
 from impasto.costs import wants_of
 from impasto.descent import Cost, Optimizer, State, Step, begin, descend, moved
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
+from impasto.frame import finished_size, framed, painted_size, style_at, style_size
 from impasto.images import MIN_SIDE, in_profile, quantize, read_picture, resize, scaled_size, size_of, to_pillow, usable_profile
 from impasto.losses import temporal_cost
 from impasto.machine import give_back
@@ -85,7 +86,7 @@ def paint(
     alphas = [it.alpha for it in (picture, *paintings)]
     steps = stylize(picture.image, [it.image for it in paintings], recipe, make_net(recipe), alphas=alphas)
     image = finished(deque(steps, maxlen=1).pop().image, picture.image, recipe, alpha=picture.alpha)
-    pixels = to_pillow(image, None if picture.alpha is None else resize(picture.alpha, size_of(image)))
+    pixels = to_pillow(image, alpha_at(picture.alpha, size_of(image), recipe))
     profile = usable_profile(picture) if keep_profile else None
     return pixels if profile is None else in_profile(pixels, profile)
 
@@ -133,7 +134,7 @@ def stylize(
     alphas: Sequence[Tensor | None] | None = None,
     ties: Ties | None = None,
 ) -> Iterator[Step]:
-    """Steps from the start to the finished painting. Pictures are (1, 3, H, W) in [0, 1] of any size.
+    """Steps from the start to the finished painting. Pictures are (1, 3, H, W) in [0, 1] of any size, as they were read.
 
     `picture` is what G starts as with init="picture"; `resume` the state of an earlier Step; `seconds` how long it may take, of
     which each scale gets its share; `plans` how each of painted_scales is computed (plan_scales), whole unless given; `masks`
@@ -145,22 +146,23 @@ def stylize(
     masks = read_masks(recipe, content, styles) if masks is None else masks
     scales = painted_scales(content, recipe)
     clock = _Clock(scales, seconds)
+    sizes = [painted_size(content, side, recipe) for side, _ in scales]
     content, styles = compared_with(content, styles, recipe, alphas, masks)
-    picture = None if picture is None else seen(picture, recipe)
+    picture = None if picture is None else seen(framed(picture, recipe), recipe)
     device = net.convs[0].weight.device
     content, styles = content.to(device), [style.to(device) for style in styles]
     picture = None if picture is None else picture.to(device)
     total, until, state = sum(steps for _, steps in scales), 0, None if resume is None else moved(resume, device)
-    for index, (side, steps) in enumerate(scales):
+    for index, (size, (_, steps)) in enumerate(zip(sizes, scales, strict=True)):
         begun, until = until, until + steps
         plan = plans[index] if plans else Plan(None, recipe.history)
-        optimizer = Optimizer(recipe.optimizer, recipe.lr, plan.history, recipe.falloff)
+        optimizer = Optimizer(recipe.optimizer, recipe.lr, plan.history, recipe.falloff, recipe.wraps)
         is_over = False
         for first, last in pairwise((begun, *(i for i in sorted(recipe.changes) if begun < i < until), until)):
             if is_over or (state is not None and state.i >= last):
                 continue
             give_back()  # the last scale's maps, whose places suit this one's badly
-            now, scaled = recipe.at(first), resize(content, scaled_size(content, side))
+            now, scaled = recipe.at(first), resize(content, size, recipe.wraps)
             cost = make_cost(make_targets(scaled, styles, now, net, plan.tiling, masks), now, net, plan.tiling)
             cost = cost if ties is None else tied_cost(cost, ties.like(scaled, recipe))
             if recipe.paints_light:
@@ -184,7 +186,7 @@ def stylize(
 def painted_scales(content: Tensor, recipe: Recipe) -> list[tuple[int, int]]:
     """(longer side, steps) of each scale; those on which a narrow picture would be shorter than MIN_SIDE are left out."""
     scales = recipe.scales()
-    fitting = [(side, steps) for side, steps in scales if min(scaled_size(content, side)) >= MIN_SIDE]
+    fitting = [(side, steps) for side, steps in scales if min(painted_size(content, side, recipe)) >= MIN_SIDE]
     return [(fitting[0][0], scales[0][1]), *fitting[1:]] if fitting else []
 
 
@@ -192,19 +194,20 @@ def refined(x: Tensor, content: Tensor, styles: Sequence[Tensor], recipe: Recipe
     """The picture so far at the size of the content picture, with detail that the coarser scale could not hold.
 
     So much of the content's finest band as `detail` says, and of the paintings', where they look like the picture, as `strokes`
-    says: the descent bends both to what fits, where it would take long to make them out of nothing.
+    says: the descent bends both to what fits, where it would take long to make them out of nothing. The content picture is framed
+    and at its size, style pictures and masks are as they were read.
     """
-    larger = resize(x, size_of(content))
+    larger = resize(x, size_of(content), recipe.wraps)
     if recipe.detail:
-        larger = larger + recipe.detail * finest_band(content, size_of(x))
+        larger = larger + recipe.detail * finest_band(content, size_of(x), recipe.wraps)
     if recipe.strokes and styles:
         sides = [style_side(max(image.shape[-2:]), recipe) for image in (content, x)]
-        scaled = [(resize(style, scaled_size(style, sides[0])), scaled_size(style, sides[1])) for style in styles]
+        scaled = [(style_at(style, sides[0], recipe), style_size(style, sides[1], recipe)) for style in styles]
         for part in parts_of(content, len(styles), recipe, masks):
             its = zip(part.paintings, part.shares(recipe), strict=True)
             shown = [scaled[n] for (n, _), share in its if share and part.style_weight]
             if shown:
-                band = borrowed_band(x, size_of(content), shown)
+                band = borrowed_band(x, size_of(content), shown, recipe.wraps)
                 larger = larger + recipe.strokes * min(part.style_weight, 1) * (band if part.where is None else part.where * band)
     return larger
 
@@ -218,8 +221,9 @@ def plan_scales(content: Tensor, styles: Sequence[Tensor], recipe: Recipe, net: 
     def plan(side: int) -> Plan:
         if net.convs[0].weight.device.type != "cpu":
             return Plan(None, recipe.history)
-        largest = max((prod(scaled_size(style, style_side(side, recipe))) for style in styles), default=0)
-        return make_plan(net, recipe, scaled_size(content, side), largest, held, budget)
+        size = painted_size(content, side, recipe)
+        largest = max((prod(style_size(style, style_side(max(size), recipe), recipe)) for style in styles), default=0)
+        return make_plan(net, recipe, size, largest, held, budget)
 
     return [plan(side) for side, _ in painted_scales(content, recipe)]
 
@@ -240,8 +244,9 @@ def check_fit(content: Tensor, styles: Sequence[Tensor], recipe: Recipe, picture
     if (recipe.init == "picture") != (picture is not None):
         raise BadRecipe("init is picture exactly when there is a picture to start from (--init-image)")
     side = next(iter(painted_scales(content, recipe)), (recipe.size, 0))[0]
-    for name, image, longer in (("content", content, side), *(("style", style, style_side(side, recipe)) for style in styles)):
-        height, width = scaled_size(image, longer)
+    size = painted_size(content, side, recipe)
+    sizes = [("style", style, style_size(style, style_side(max(size), recipe), recipe)) for style in styles]
+    for name, image, (height, width) in (("content", content, size), *sizes):
         if min(height, width) < MIN_SIDE:
             was = f"{image.shape[-1]} x {image.shape[-2]}"
             raise BadImage(f"the {name} picture ({was}) would be {width} x {height} when painted, shorter than {MIN_SIDE} pixels")
@@ -252,7 +257,7 @@ def first_image(content: Tensor, recipe: Recipe, picture: Tensor | None = None) 
     noise = canvas.white_noise(content.shape, recipe.noise_width, recipe.seed).to(content)
     if recipe.init == "noise":
         return noise
-    return torch.lerp(content if picture is None else resize(picture, size_of(content)), noise, recipe.init_noise)
+    return torch.lerp(content if picture is None else resize(picture, size_of(content), recipe.wraps), noise, recipe.init_noise)
 
 
 def finished(
@@ -262,7 +267,13 @@ def finished(
 
     `alpha` is what shows of the content picture, `masks` are those of the recipe's regions, made unless given.
     """
-    return quantize(recolored(resize(image, scaled_size(content, recipe.size)), content, recipe, alpha, masks), bits)
+    image = resize(image, finished_size(content, recipe.size, recipe), recipe.wraps)
+    return quantize(recolored(image, content, recipe, alpha, masks), bits)
+
+
+def alpha_at(alpha: Tensor | None, size: tuple[int, int], recipe: Recipe) -> Tensor | None:
+    """What shows of a painting of this size (H, W), from what shows of its content picture, as it was read."""
+    return None if alpha is None else resize(framed(alpha, recipe), size, recipe.wraps)
 
 
 class _Clock:

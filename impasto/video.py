@@ -98,6 +98,8 @@ class Video:
     ) -> None:
         self.output, self.recipe, self.motion, self.place = output, recipe, motion or Motion(), place or Place()
         _check_colors(recipe)
+        if recipe.shape or recipe.seamless != "none":
+            raise BadRecipe("a video has the shape and the edges of its frames: it takes no shape, and seamless must be none")
         self.clip = open_clip(source, rate)
         self.to_folder = output.is_dir() or not output.suffix
         self.work = output.with_name(f"{output.name}.frames")

@@ -119,8 +119,8 @@ class Running:
             time.sleep(0.1)
         raise AssertionError(f"in {seconds} s the job did not come so far: {job}")
 
-    def ended(self, id: str) -> dict[str, Any]:
-        return self.until(id, lambda job: job["state"] not in ("queued", "running"))
+    def ended(self, id: str, seconds: float = 120) -> dict[str, Any]:
+        return self.until(id, lambda job: job["state"] not in ("queued", "running"), seconds)
 
     def painting(self, id: str) -> dict[str, Any]:
         """The job, once it has taken a step."""

@@ -66,6 +66,8 @@ def test_usage_errors_are_exit_2(impasto):
         (["--preset", "monet"], "must be one of impasto, gatys"),
         (["--beta", "-1"], "beta is -1"),
         (["--style-layers", "conv1_1=x"], "style_layers.conv1_1"),
+        (["--shape", "wide"], "shape is 'wide': must be width:height, as 16:9 or 1024x512"),
+        (["--style-rotation", "400"], "style_rotation is 400"),
     ],
 )
 def test_a_wrong_knob_is_one_line_and_exit_2(impasto, pictures, knobs, said):

@@ -99,6 +99,12 @@ def test_any_knob_is_an_axis_layers_and_presets_among_them(files):
     assert grid.cells[1, 1].recipe.style_layers.keys() == {"conv1_1"} and grid.cells[1, 1].recipe.preset == "gatys"
 
 
+def test_seamless_and_turned_styles_are_axes(files):
+    grid = make_grid(files[:2], ["seamless", "none", "both"], ["style-rotation", "0", "90"], KNOBS)
+    assert (grid.cells[2, 2].recipe.seamless, grid.cells[2, 2].recipe.style_rotation) == ("both", 90)
+    assert len({name_of(cell) for cell in grid.cells.values()}) == 4
+
+
 def test_one_knob_is_on_one_axis(files):
     with pytest.raises(BadRecipe, match="on both axes"):
         make_grid(files[:2], ["style-scale", "1"], ["style_scale", "2"], {})

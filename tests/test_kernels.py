@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from impasto.kernels import Averaged, Gram, Pooled, Rectified, flip, has_winograd, is_winograd, same_convolution
+from impasto.kernels import Averaged, Gram, Pooled, Rectified, flip, has_winograd, is_winograd, same_convolution, wrapped
 
 
 def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -72,3 +72,14 @@ def test_gram_passes_gradcheck_and_is_autograds():
     assert torch.autograd.gradcheck(Gram.apply, x)
     upstream = draw(2, 3, 3, seed=1)
     torch.testing.assert_close(*(torch.autograd.grad(y, x, upstream)[0] for y in (Gram.apply(x), x @ x.mT)))
+
+
+@pytest.mark.parametrize(("before", "behind"), [(1, 1), (0, 1), (2, 3)])
+@pytest.mark.parametrize("wraps", [(True, True), (True, False), (False, True), (False, False)], ids=str)
+def test_a_wrapped_map_is_a_part_of_the_map_tiled(wraps, before, behind):
+    x = draw(1, 2, 5, 4).requires_grad_()
+    rows, columns = (slice(n - before, 2 * n + behind) if wrap else slice(n, 2 * n) for n, wrap in zip((5, 4), wraps, strict=True))
+    expected, found = x.repeat(1, 1, 3, 3)[..., rows, columns], wrapped(x, wraps, before, behind)
+    torch.testing.assert_close(found, expected)
+    upstream = draw(*found.shape, seed=1)
+    torch.testing.assert_close(*(torch.autograd.grad(y, x, upstream)[0] for y in (found, expected)))

@@ -15,10 +15,12 @@ from impasto import painting as module
 from impasto.checkpoint import checkpoint_path, previous
 from impasto.color import SPACES
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoWarning, NoRoom
+from impasto.frame import finished_size, framed
 from impasto.images import read_picture, read_record, resize
 from impasto.nets import Place
 from impasto.painting import Painting, recipe_of
 from impasto.recipe import make_recipe
+from impasto.targets import parts_of
 from impasto.weights import Loaded
 from tests.conftest import tiny_net
 from tests.test_hires import p3, png
@@ -550,3 +552,45 @@ def test_sixteen_bits_with_alpha_stay_exact(files):
     content, style, output = files
     finish(Painting(content, [style], output, make_recipe(**KNOBS), bits=16))
     assert torch.equal(read_picture(output).alpha, read_picture(content).alpha)
+
+
+FRAMES = [{"seamless": "both"}, {"seamless": "x", "shape": "3:2"}, {"shape": "2:3"}, {"style_rotation": 10.0, "style_scale": 1.5}]
+
+
+@pytest.mark.parametrize("knobs", FRAMES, ids=str)
+def test_a_killed_run_in_a_frame_resumes_to_the_same_bytes_and_reports_its_costs(files, knobs, monkeypatch):
+    for name, value in {**knobs, "optimizer": "lbfgs", "lr": 1.0, "detail": 0.5, "strokes": 0.5}.items():
+        monkeypatch.setitem(KNOBS, name, value)
+    painting = made(files)
+    whole, report = finish(painting), painting.report()
+    size = finished_size(read_picture(files[0]).image, 40, painting.recipe)
+    assert (report["height"], report["width"]) == size
+    assert report["costs"]["total"] == pytest.approx(painting.state.costs["total"], rel=0.1)
+    files[2].unlink()
+    interrupted(files, 7)
+    assert finish(made(files), resume=True) == whole
+
+
+def test_alpha_and_pictures_on_the_way_are_framed_like_the_painting(files):
+    """The right half of a photograph shows; about its middle, cut to half its width, that is the right half still."""
+    photo = Image.open(files[0]).convert("RGBA")
+    photo.putalpha(Image.linear_gradient("L").rotate(90).resize(photo.size).point(lambda level: 255 * (level > 127)))
+    photo.save(files[0])
+    finish(made(files, shape="2:3"), save_every=5)
+    alphas = [read_picture(files[2].with_name(name)).alpha for name in ("out.png", "out-0005.png")]
+    for alpha in alphas:
+        assert alpha is not None and alpha.shape[-1] * 3 == pytest.approx(alpha.shape[-2] * 2, abs=3)
+        left, right = (float(half.mean()) for half in alpha.tensor_split(2, -1))
+        assert abs(left - right) > 0.9
+
+
+def test_masks_are_framed_with_the_photograph(files):
+    """Under the mask is the photograph's upper half; so it is of what is left when it is cut about its middle."""
+    mask = files[0].with_name("mask.png")
+    Image.fromarray(np.repeat(np.arange(30)[:, None] < 15, 40, 1).astype(np.uint8) * 255).save(mask)
+    painting = made(files, protect=str(mask), shape="2:1")
+    content = resize(framed(painting.content.image, painting.recipe), (20, 40))
+    (spared, rest) = parts_of(content, 1, painting.recipe, painting.masks)
+    above, below = spared.where.tensor_split(2, -2)
+    assert float(above.mean()) > 0.95 and float(below.mean()) < 0.05
+    torch.testing.assert_close(spared.where + rest.where, torch.ones(1, 1, 20, 40))

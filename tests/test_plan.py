@@ -43,6 +43,13 @@ def test_only_lbfgs_has_a_history_to_shorten():
         plan(1024, 60e6, adam)
 
 
+@pytest.mark.parametrize("budget", [1e12, 700e6])
+def test_sides_that_meet_take_more_memory_and_not_much(budget):
+    seamless = RECIPE.model_copy(update={"seamless": "both"})
+    edged, wrapped = plan(1024, budget), plan(1024, budget, seamless)
+    assert edged.way == wrapped.way and edged.peak < wrapped.peak < 1.5 * edged.peak
+
+
 def test_a_plan_is_read_as_it_was_written():
     for budget in (1e12, 700e6):
         made = plan(1024, budget)

@@ -92,3 +92,24 @@ def test_the_deeper_the_layer_the_less_of_the_pixels_comes_back():
     assert lost["conv1_1"] < 0.2 * lost["conv5_1"]
     assert lost["conv5_1"] < float((first_image(cat, recipe) - cat).square().mean())
     assert lost["conv1_1"] < 0.002
+
+
+def seams(image: torch.Tensor) -> list[tuple[float, float]]:
+    """Along each axis the mean step across the seam, and the largest mean step between neighbours inside the picture."""
+    found = []
+    for dim, other in ((2, 3), (3, 2)):
+        steps = (image - image.roll(1, dim)).abs().mean((1, other))[0]
+        found.append((float(steps[0]), float(steps[1:].max())))
+    return found
+
+
+@pytest.mark.parametrize("knobs", [{}, {"preset": "texture"}], ids=["painting", "texture"])
+def test_a_seamless_picture_has_no_step_at_its_seam_and_another_has(knobs):
+    def painted(seamless: str) -> torch.Tensor:
+        recipe = make_recipe(**knobs, seamless=seamless, size=96, coarsest=96, steps=15)
+        *_, last = stylize(bundled("astronaut"), [bundled("van-gogh-auvers")], recipe, make_net(recipe))
+        return finished(last.image, bundled("astronaut"), recipe)
+
+    assert all(across < inside for across, inside in seams(painted("both")))
+    (_, rows), (_, columns) = zip(seams(painted("none")), seams(painted("x")), strict=True)
+    assert rows[0] > rows[1] and columns[0] < columns[1]

@@ -25,11 +25,14 @@ def pictures(tmp_path) -> tuple[Path, Path, Path]:
 SIZES = {"painting": (50, 60, 1), "photo": (36, 48, 2), "painted": (36, 48, 3)}
 
 
-@pytest.mark.parametrize("norm", ["mean", "paper"])
-@pytest.mark.parametrize("edit", [{}, EDIT], ids=["plain", "edited"])
-def test_the_budget_sums_to_the_cost_that_transfer_reports(pictures, norm, edit):
+FRAMED = {"seamless": "x", "style_rotation": 30.0, "size": 50}
+CASES = [{"style_norm": norm, "style_edit": edit} for norm in ("mean", "paper") for edit in ({}, EDIT)]
+
+
+@pytest.mark.parametrize("knobs", [*CASES, FRAMED], ids=["mean", "mean edited", "paper", "paper edited", "framed"])
+def test_the_budget_sums_to_the_cost_that_transfer_reports(pictures, knobs):
     painting, photo, painted = pictures
-    recipe, net = make_recipe(**KNOBS, style_norm=norm, style_edit=edit), tiny_net()
+    recipe, net = make_recipe(**{**KNOBS, **knobs}), tiny_net()
     about, _ = compare(painting, photo, painted, recipe, net)
     image, content, style = (read_picture(path).image for path in (painted, photo, painting))
     costs = costs_of(image, content, [style], recipe, net)

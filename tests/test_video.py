@@ -94,6 +94,12 @@ def test_a_region_of_a_video_has_its_own_colours(style, tmp_path):
     assert not torch.equal(plain, own) and recipe_of(tmp_path / "monge" / "1.png").regions["sky"].color == "monge"
 
 
+@pytest.mark.parametrize("knobs", [{"shape": "1:1"}, {"seamless": "x"}], ids=str)
+def test_a_video_has_the_shape_and_the_edges_of_its_frames(clip, style, tmp_path, knobs):
+    with pytest.raises(BadRecipe, match="takes no shape, and seamless must be none"):
+        made(clip, style, tmp_path / "out.mp4", **knobs)
+
+
 def test_a_video_is_painted_with_its_times_and_its_sound(clip, style, tmp_path):
     report = finish(made(clip, style, tmp_path / "out.mp4"))
     assert shown_times(tmp_path / "out.mp4") == shown_times(clip) and packets(tmp_path / "out.mp4") == packets(clip)

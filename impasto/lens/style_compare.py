@@ -11,8 +11,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
+from impasto.frame import mirroring, style_at, torus_size, wrapping
 from impasto.geometry import field_of
-from impasto.images import Picture, read_picture, read_record, resize, scaled_size, to_pillow
+from impasto.images import Picture, read_picture, read_record, resize, size_of, to_pillow
 from impasto.lens.difference import Difference, differences, style_of, targets_of
 from impasto.lens.style import bring_to
 from impasto.lens.style_page import Original
@@ -64,19 +65,21 @@ def check_painted_from(generated: Path, painting: Picture) -> None:
 def compare(painting: Path, other: Path, generated: Path | None, recipe: Recipe, net: Net) -> tuple[dict[str, Any], Image.Image]:
     """What is to be told of how `other`, and `generated` where there is one, differ from a painting; and the figure.
 
-    The painting is as large as the recipe makes it, `other` has the recipe's size, `generated` its own: its J_style is
-    what transfer reports of it.
+    The painting is as large as the recipe makes it, and turned, `other` has the recipe's size, `generated` its own, or the nearest
+    at which its sides can meet: its J_style is what transfer reports of it.
     """
     read = read_picture(painting)
     pictures = {"other": bring_to(read_picture(other).image, recipe.size, net, recipe.style_layers)}
     side = recipe.size
     if generated is not None:
         check_painted_from(generated, read)
-        pictures["generated"] = read_picture(generated, keep_hidden=True).image
+        picture = read_picture(generated, keep_hidden=True).image
+        pictures["generated"] = resize(picture, torus_size(size_of(picture), recipe), recipe.wraps)
         side = max(pictures["generated"].shape[-2:])
-    image = resize(read.image, scaled_size(read.image, round(side * recipe.style_scale)))
-    targets = targets_of(image, recipe, net)
-    found = {name: differences(targets, picture, recipe, net) for name, picture in pictures.items()}
+    image = style_at(read.image, round(side * recipe.style_scale), recipe)
+    nets = {"other": mirroring(net, recipe), "generated": wrapping(net, recipe)}
+    targets = targets_of(image, recipe, nets["other"])
+    found = {name: differences(targets, picture, recipe, nets[name]) for name, picture in pictures.items()}
     named = _Names(Original(image, painting.name, read.sha256, net, recipe.pooling))
     about: dict[str, Any] = {"net": net.name, "pooling": recipe.pooling, "size": side, "painting": painting.name}
     for name, path in (("other", other), ("generated", generated)):

@@ -9,9 +9,19 @@ from impasto.recipe import CHANGEABLE, PRESETS, Recipe, make_recipe
 # The fields by what they are about, in the order in which they are shown. Masks, files and the preset have places of their own.
 GROUPS = {
     "main": ("size", "beta", "quality", "color", "seed"),
-    "style": ("style_weights", "style_scale", "style_costs", "style_layers", "style_edit", "style_norm", "strokes"),
+    "style": (
+        "style_weights",
+        "style_scale",
+        "style_rotation",
+        "style_costs",
+        "style_layers",
+        "style_edit",
+        "style_norm",
+        "strokes",
+    ),
     "content": ("alpha", "content_costs", "content_layers", "content_norm", "detail"),
     "colour": ("color_when", "color_space", "match_light"),
+    "frame": ("shape", "seamless"),
     "start": ("init", "init_noise", "noise_width"),
     "descent": ("optimizer", "lr", "history", "falloff", "coarsest", "steps", "fine_steps", "tv"),
     "network": ("net", "pooling", "padding", "normalize_net"),

@@ -17,7 +17,7 @@ const LABELS = {
 export const label = (name) => LABELS[name] ?? name[0].toUpperCase() + name.slice(1).replaceAll("_", " ");
 
 export const GROUPS = {
-  style: "Style", content: "Photograph", colour: "Colours", start: "Where it starts",
+  style: "Style", content: "Photograph", colour: "Colours", frame: "Shape and edges", start: "Where it starts",
   descent: "Descent: how it is painted", network: "Network: what looks at it",
 };
 

@@ -1,0 +1,160 @@
+"""The frame of a painting: its shape, whether its sides meet, and style pictures turned.
+
+Pictures are given to stylize, costs_of and the like as they were read. They are framed where they are brought to their size, and
+nowhere else: the photograph, its alpha, its masks and a start by `framed`, style pictures and their masks by `style_at`.
+"""
+
+from dataclasses import replace
+from math import cos, pi, radians, sin
+from typing import TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from impasto.geometry import field_of
+from impasto.images import resize, scaled_size, size_of
+from impasto.nets import NETS, Net, name_among
+from impasto.recipe import Recipe
+
+FADE = 1 / 8  # of a side: how much of a photograph fades into what lies at its opposite side
+LAPLACIAN = 16  # pixels a side of the coarser squares whose edges the content cost laplacian compares
+
+Given = TypeVar("Given", Tensor, Tensor | None)
+
+
+# The painting
+
+
+def framed(image: Given, recipe: Recipe) -> Given:
+    """(1, C, H, W) as it was read -> cropped about its middle to the recipe's shape, its sides made to meet where they are to.
+
+    None stays.
+    """
+    if image is None:
+        return image
+    rows, columns = recipe.wraps
+    if recipe.proportions:
+        height, width = recipe.proportions
+        image = cropped(image, height / (1 - FADE * rows), width / (1 - FADE * columns))
+    for dim, wraps in ((-2, rows), (-1, columns)):
+        image = closed(image, dim) if wraps else image
+    return image
+
+
+def cropped(image: Tensor, height: float, width: float) -> Tensor:
+    """The largest part about the middle that is as high for its width."""
+    H, W = size_of(image)
+    h, w = min(H, max(1, round(W * height / width))), min(W, max(1, round(H * width / height)))
+    y, x = (H - h) // 2, (W - w) // 2
+    return image[..., y : y + h, x : x + w]
+
+
+def closed(image: Tensor, dim: int) -> Tensor:
+    """The picture with its end faded into its beginning, shorter by that much: then it goes on at its other side."""
+    length, other = (image.shape[it] for it in (dim, -3 - dim))
+    fade = round(FADE * length)
+    ramp = _ramp(fade, other).to(image)
+    ramp = ramp if dim == -2 else ramp.T
+    begin, end = image.narrow(dim, 0, fade), image.narrow(dim, length - fade, fade)
+    return torch.cat([torch.lerp(end, begin, ramp), image.narrow(dim, fade, length - 2 * fade)], dim)
+
+
+def _ramp(fade: int, side: int) -> Tensor:
+    """(fade, side): from 0 to 1 in half of the way, sooner here and later there, since the eye finds a straight line."""
+    t, s = ((torch.arange(n) + 0.5) / n for n in (fade, side))
+    wander = (torch.sin(2 * pi * 3 * s) + torch.sin(2 * pi * 7 * s + 2)) / 8  # at most a quarter of the way
+    u = (2 * (t[:, None] - 0.5 - wander) + 0.5).clamp(0, 1)
+    return u * u * (3 - 2 * u)
+
+
+def painted_size(content: Tensor, longer: int, recipe: Recipe) -> tuple[int, int]:
+    """(H, W) at which a content picture, as it was read, is painted when the longer side is to be `longer`."""
+    return torus_size(finished_size(content, longer, recipe), recipe)
+
+
+def finished_size(content: Tensor, longer: int, recipe: Recipe) -> tuple[int, int]:
+    """(H, W) of the finished painting: in the recipe's shape, else in that of the framed content picture, a texture in its own."""
+    if recipe.proportions:
+        height, width = recipe.proportions
+    elif recipe.has_content:
+        height, width = (n - wraps * round(FADE * n) for n, wraps in zip(size_of(content), recipe.wraps, strict=True))
+    else:
+        height, width = size_of(content)
+    scale = longer / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def torus_size(size: tuple[int, int], recipe: Recipe) -> tuple[int, int]:
+    """The nearest size (H, W) whose sides that meet are multiples of the deepest layer's stride, which a torus needs."""
+    if not any(recipe.wraps):
+        return size
+    layers = NETS[recipe.net]
+    strides = [field_of(layers, name_among(layers, it, recipe.net)).stride for it in (*recipe.content_layers, *recipe.style_layers)]
+    stride = max(*strides, LAPLACIAN if recipe.content_costs.get("laplacian") else 1)
+    height, width = (max(1, round(n / stride)) * stride if wraps else n for n, wraps in zip(size, recipe.wraps, strict=True))
+    return height, width
+
+
+def wrapping(net: Net, recipe: Recipe) -> Net:
+    """The net that sees the painting: on the sides that meet it sees no edge."""
+    return replace(net, wraps=recipe.wraps)
+
+
+# Style pictures
+
+
+def mirroring(net: Net, recipe: Recipe) -> Net:
+    """The net that sees the style pictures of a seamless painting: beyond their edges they are mirrored.
+
+    Zeros beyond an edge make activations of their own, which a painting without edges would have to paint inside.
+    """
+    return replace(net, padding="reflect") if any(recipe.wraps) and net.padding == "zeros" else net
+
+
+def style_at(style: Tensor, longer: int, recipe: Recipe) -> Tensor:
+    """A style picture or its mask (1, C, H, W), as it was read, turned, at the scale that gives it unturned this longer side."""
+    return resize(turned(style, recipe.style_rotation), style_size(style, longer, recipe))
+
+
+def style_size(style: Tensor, longer: int, recipe: Recipe) -> tuple[int, int]:
+    """(H, W) of style_at."""
+    height, width = turned_size(scaled_size(style, longer), recipe.style_rotation)
+    return max(1, round(height)), max(1, round(width))
+
+
+def turned(image: Tensor, degrees: float) -> Tensor:
+    """(1, C, H, W) turned counter-clockwise, the largest upright part of it without empty corners; quarter turns are exact."""
+    quarters = round(degrees / 90)
+    image = image.rot90(quarters, (-2, -1)) if quarters % 4 else image
+    return _turned(image, degrees - 90 * quarters) if degrees % 90 else image
+
+
+def _turned(image: Tensor, degrees: float) -> Tensor:
+    """turned, by at most an eighth of a turn."""
+    (height, width), (h, w) = size_of(image), (max(1, int(n)) for n in turned_size(size_of(image), degrees))
+    c, s = cos(radians(degrees)), sin(radians(degrees))
+    left, top = width / 2 - (c * w - s * h) / 2, height / 2 - (s * w + c * h) / 2
+    back = (c, -s, left, s, c, top)
+    channels = [
+        Image.fromarray(channel).transform((w, h), Image.Transform.AFFINE, back, Image.Resampling.BICUBIC)
+        for channel in image[0].cpu().numpy()
+    ]
+    return torch.from_numpy(np.stack([np.asarray(channel) for channel in channels])).unsqueeze(0).clamp_(0, 1).to(image)
+
+
+def turned_size(size: tuple[float, float], degrees: float) -> tuple[float, float]:
+    """(H, W) of the largest upright rectangle in a turned one.
+
+    Either all four of its corners lie on the turned rectangle's sides, or, where that is narrow, two of them, opposite each other,
+    on its long ones.
+    """
+    quarters = round(degrees / 90)
+    height, width = size[::-1] if quarters % 2 else size
+    angle = abs(radians(degrees - 90 * quarters))
+    c, s, short = cos(angle), sin(angle), min(height, width)
+    if short <= 2 * s * c * max(height, width):
+        along, across = short / (2 * s), short / (2 * c)
+        return (across, along) if width >= height else (along, across)
+    return (height * c - width * s) / (c * c - s * s), (width * c - height * s) / (c * c - s * s)
