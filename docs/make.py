@@ -111,7 +111,7 @@ def page(folder: Path) -> None:
             window.wait_for_timeout(2000)
             window.screenshot(path=folder / "shot.png")
             shots.append(Image.open(folder / "shot.png").convert("RGB"))
-    save(row(shots, 30, "grey"), "lens/page")
+    save(row(shots, 30, "grey"), "lens/page", 1312)
 
 
 def dreams(_: Path) -> None:
