@@ -277,10 +277,12 @@ def row(pictures: Sequence[Image.Image], gap: int, ground: str = "white") -> Ima
 
 
 def column(pictures: Sequence[Image.Image], gap: int) -> Image.Image:
-    """Pictures of one width and height below one another."""
-    whole = Image.new("RGB", (pictures[0].width, len(pictures) * (pictures[0].height + gap) - gap), "white")
-    for n, it in enumerate(pictures):
-        whole.paste(it, (0, n * (it.height + gap)))
+    """Pictures of one width below one another."""
+    whole = Image.new("RGB", (pictures[0].width, sum(it.height + gap for it in pictures) - gap), "white")
+    top = 0
+    for it in pictures:
+        whole.paste(it, (0, top))
+        top += it.height + gap
     return whole
 
 
