@@ -2,13 +2,14 @@
 
 import io
 import json as json_
+import os
 import re
 import signal
 import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, make_dataclass, replace
 from datetime import timedelta
 from importlib.metadata import version
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 from cyclopts import App, Group, Parameter
 from cyclopts.validators import Number
 
-from impasto.console import Flag, Quiet, Verbose, WeightsFile, WeightsInput, say, watch, watch_frames
+from impasto.console import PLAIN_SECONDS, Flag, Quiet, Verbose, WeightsFile, WeightsInput, say, watch, watch_frames
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning, MissingExtra
 from impasto.files import check_writable, make_folder, write_whole
 from impasto.lens.commands import demo_sheets, lens_app
@@ -27,6 +28,7 @@ from impasto.machine import settle
 from impasto.recipe import Recipe, checked_recipe, make_recipe
 
 if TYPE_CHECKING:
+    from impasto.batch import Batch, Job
     from impasto.grid import Sheet
     from impasto.painting import Painting
 
@@ -361,6 +363,109 @@ def video(
         say(f"stopped: the frames so far are in {painted.work}, --resume goes on from there")
         raise
     print(json_.dumps(painted.report()) if json else output)
+
+
+@app.command
+def batch(
+    contents: Path | None = None,
+    styles: Path | None = None,
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    vary: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
+    jobs: str | None = None,
+    shard: str = "1/1",
+    tries: Annotated[int, Parameter(validator=Number(gte=1, lte=10))] = 2,
+    resume: bool = True,
+    dry_run: Flag = False,
+    max_memory: str | None = None,
+    device: Device = "auto",
+    json: Flag = False,
+    quiet: Quiet = False,
+    knobs: Given = None,
+) -> None:
+    """Paint many: all CONTENTS in the manner of all STYLES, for each value of a knob if it varies, or the jobs of a file.
+
+    Prints a line for each painting as it is done, then the page that shows them all. What is finished is not painted again, what
+    was begun goes on; a job that fails is tried again, then set aside, and the others are painted: exit code 3.
+
+    Parameters
+    ----------
+    contents
+        Photographs: a folder, a list of paths in a .txt file, or one picture.
+    styles
+        Paintings, likewise.
+    output
+        The folder for the paintings, index.html and contact sheets.
+    vary
+        A knob and its values, as beta 5 15 50.
+    jobs
+        In place of CONTENTS and STYLES a file of jobs (.toml, .jsonl, .csv), or - for lines of JSON from standard input.
+    shard
+        Paint this part of the jobs alone, as 2/5; auto takes it from Slurm, torchrun or Kubernetes.
+    tries
+        How often a job is tried.
+    resume
+        Go on with paintings that were begun; otherwise they begin anew.
+    dry_run
+        Print what would be painted, and how long it would take here.
+    max_memory
+        The most memory that the process that paints may hold (800MB, 2.5GB).
+    device
+        Where to compute.
+    json
+        Print JSON objects, one a line.
+    """
+    from impasto.batch import Batch, crossed, pictures_in, read_jobs, shard_of
+
+    if (jobs is None) == (contents is None or styles is None) or (jobs and contents):
+        raise BadRecipe("give contents and styles, or --jobs FILE")
+    given, part = _given(knobs), shard_of(shard, os.environ)
+    if jobs is None:
+        found = crossed(pictures_in(contents), pictures_in(styles), [vary] if vary else [], given)  # type: ignore[arg-type]
+    else:
+        found = read_jobs(jobs, given)
+    how = {"device": device, "max_memory": _bytes(max_memory), "resume": resume}
+    painted = Batch(found, output, tries=tries, how=how)
+    if dry_run:
+        _foretell(painted, part, json)
+        return
+    _carry_out_all(painted, part, json, quiet)
+    painted.check()
+
+
+def _foretell(painted: "Batch", part: tuple[int, int], json: bool) -> None:
+    """What there is to do, and how long that takes here by the measure of one step."""
+    from impasto.batch import estimated, measured
+
+    mine = painted.jobs[part[0] :: part[1]]
+    left = [job for job in mine if not painted.is_finished(job)]
+    seconds = estimated(left, measured(left)) if left else 0.0
+    for job in left:
+        print(json_.dumps({"output": job.output, "state": "to do"}) if json else job.output)
+    said = f"{len(left)} of {len(mine)} to paint, about {timedelta(seconds=round(seconds))}"
+    print(json_.dumps({"to_do": len(left), "of": len(mine), "seconds": round(seconds, 1)}) if json else said)
+
+
+def _carry_out_all(painted: "Batch", part: tuple[int, int], json: bool, quiet: bool) -> None:
+    """Every job with its line, then the page; on Ctrl-C with what there is."""
+    of, said = len(painted.jobs[part[0] :: part[1]]), time.monotonic()
+
+    def tell(job: "Job", step: Mapping[str, Any]) -> None:
+        nonlocal said
+        if not quiet and time.monotonic() - said >= PLAIN_SECONDS:
+            said = time.monotonic()
+            say(f"{job.output} ({len(painted.results) + 1} of {of}): step {step['i']}/{step['of']} at {step['scale']} px")
+
+    try:
+        for result in painted.paint(part, tell):
+            line = json_.dumps(result.to_json(painted.folder)) if json else f"{painted.folder / result.job.output}: {result.state}"
+            print(line, flush=True)
+            if result.error:
+                say(f"{result.job.output}: {result.error}")
+    finally:
+        page = painted.write_index()
+    print(json_.dumps({"index": str(page)}) if json else page)
 
 
 @app.command

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from impasto.descent import State, Step
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning, NoRoom
 from impasto.files import check_writable
 from impasto.images import check_format, read_picture, read_record, size_of, usable_profile, write_picture
+from impasto.kept import Kept
 from impasto.kernels import has_winograd
 from impasto.machine import peak_memory_mb
 from impasto.masks import read_masks
@@ -68,6 +70,7 @@ class Painting:
         max_memory: float | None = None,
         bits: int = 8,
         keep_profile: bool = False,
+        kept: Kept | None = None,
     ) -> None:
         self.place = place or Place()
         if max_memory and self.place.device != "cpu":
@@ -79,15 +82,17 @@ class Painting:
         self.inputs = [given for given in (content, *styles, start, *recipe.mask_files()) if given is not None]
         self._spare_inputs(output)
         self.content = read_picture(content)
-        self.styles = [read_picture(style) for style in styles]
+        self.kept = kept or Kept()
+        self.styles = [self.kept.once(("picture", *_state_of(style)), (), partial(read_picture, style)) for style in styles]
         self.start = None if start is None else read_picture(start)
         self.pictures = [style.image for style in self.styles]
         self.alphas = [picture.alpha for picture in (self.content, *self.styles)]
         self.bits, self.profile = bits, usable_profile(self.content) if keep_profile else None
         check_fit(self.content.image, self.pictures, recipe, self._start_image())
         self.masks = read_masks(recipe, self.content.image, self.pictures)
-        loaded = load_weights(recipe.net, weights, weights_input)
-        self.net = make_net(recipe, loaded, self.place)
+        read = partial(load_weights, recipe.net, weights, weights_input)
+        loaded = self.kept.once(("weights", recipe.net, weights, weights_input), (), read)
+        self.net = make_net(recipe, loaded, self.place, self.kept)
         self.scales = painted_scales(self.content.image, recipe)
         self.held = held_memory(self.net)
         self.plans = self._planned(max_memory or default_budget())
@@ -226,8 +231,9 @@ class Painting:
 
     def _stylize(self, seconds: float | None) -> Iterator[Step]:
         picture, resume = self._start_image(), self.state
-        options = {"picture": picture, "resume": resume, "seconds": seconds, "plans": self.plans, "alphas": self.alphas}
-        return stylize(self.content.image, self.pictures, self.recipe, self.net, **options, masks=self.masks)  # type: ignore[arg-type]
+        options: dict[str, Any] = {"picture": picture, "resume": resume, "seconds": seconds, "plans": self.plans}
+        options |= {"alphas": self.alphas, "masks": self.masks, "kept": self.kept}
+        return stylize(self.content.image, self.pictures, self.recipe, self.net, **options)
 
     def _start_image(self) -> torch.Tensor | None:
         return None if self.start is None else self.start.image
@@ -323,6 +329,15 @@ class _Keeper:
             return
         now = time.monotonic()
         self.due = now + max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * (now - begun))
+
+
+def _state_of(path: Path) -> tuple[Any, ...]:
+    """What changes when a file does; a file that is not there has a state too."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return (path,)
+    return path, stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
 def _same_file(path: Path, other: Path) -> bool:

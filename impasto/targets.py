@@ -19,6 +19,7 @@ from impasto.edit import LayerEdit, pair_of
 from impasto.errors import ImpastoWarning
 from impasto.frame import framed, mirroring, style_at, wrapping
 from impasto.images import resize, size_of
+from impasto.kept import Kept
 from impasto.losses import edited_gram, gram_matrix
 from impasto.masks import FAINT, NO_MASKS, Masks, place_weights, shares
 from impasto.nets import Net, map_size
@@ -26,6 +27,7 @@ from impasto.recipe import Recipe
 from impasto.tiles import Sum, Tiling, add_up
 
 Places = dict[str, Tensor | None]
+STYLE_KNOBS = {"style_layers", "style_costs", "style_edit", "style_rotation", "padding", "seamless"}  # that style targets depend on
 MISSED, BELOW = 0.1, 0.01  # of what a style edit asks of a pair, and of a target below 0, by its norm: from here on it is told
 
 
@@ -118,33 +120,43 @@ def make_targets(
     net: Net,
     tiling: Tiling | None = None,
     masks: Masks = NO_MASKS,
+    kept: Kept | None = None,
 ) -> Targets:
     """What G is compared with, for a content picture already framed and at its size; style pictures and masks are as read.
 
-    Only G and the content picture wrap: a style picture that does is seldom at hand.
+    Only G and the content picture wrap: a style picture that does is seldom at hand. What a painting before this one compared with
+    of the same style picture is `kept`, unless it is as large as maps.
     """
     side = style_side(max(content.shape[-2:]), recipe)
+    kept = kept if kept and not _reads_maps(recipe, net) else Kept()
+    key = (side, tiling, recipe.model_dump_json(include=STYLE_KNOBS))
     with torch.no_grad():
         parts = parts_of(content, len(styles), recipe, masks)
-        scaled = [style_at(style, side, recipe) for style in styles]
         found = {}
         for n, mask in dict.fromkeys(painting for part in parts for painting in part.paintings if part.style_weight):
             where = None if mask is None else style_at(mask, side, recipe).to(content)
-            found[n, mask] = _style_targets(scaled[n], recipe, mirroring(net, recipe), tiling, where)
+            style = partial(style_at, styles[n], side, recipe)
+            make = partial(_style_targets, style, recipe, mirroring(net, recipe), tiling, where)
+            found[n, mask] = kept.once((*key, n, mask is None), (styles[n], mask, net), make)
         activations = activations_of(content, recipe.content_layers, wrapping(net, recipe), tiling)
 
     def of(part: Part) -> dict[str, list[dict[str, Any]]]:
         layers = recipe.style_layers if part.style_weight and part.paintings else ()
         return {layer: [found[painting][layer] for painting in part.paintings] for layer in layers}
 
-    kept = content if recipe.content_costs.get("laplacian") else None
-    return Targets(activations, parts, tuple(of(part) for part in parts), size_of(content), kept)
+    original = content if recipe.content_costs.get("laplacian") else None
+    return Targets(activations, parts, tuple(of(part) for part in parts), size_of(content), original)
+
+
+def _reads_maps(recipe: Recipe, net: Net) -> bool:
+    return any({"map", "before"} & set(HOW[cost].reads) for costs in wants_of(recipe, net).values() for cost in costs)
 
 
 def _style_targets(
-    style: Tensor, recipe: Recipe, net: Net, tiling: Tiling | None, where: Tensor | None
+    brought: Callable[[], Tensor], recipe: Recipe, net: Net, tiling: Tiling | None, where: Tensor | None
 ) -> dict[str, dict[str, Any]]:
-    """{layer: {cost: target}} of a painting at its size, or of the part of it under the mask."""
+    """{layer: {cost: target}} of a painting, as it is brought to its size, or of the part of it under the mask."""
+    style = brought()
     size = size_of(style)
     wants = wants_of(recipe, net)
     places = places_of(wants, net, size, where)

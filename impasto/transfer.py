@@ -26,6 +26,7 @@ from impasto.descent import Cost, Optimizer, State, Step, begin, descend, moved
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
 from impasto.frame import finished_size, framed, painted_size, style_at, style_size
 from impasto.images import MIN_SIDE, in_profile, quantize, read_picture, resize, scaled_size, size_of, to_pillow, usable_profile
+from impasto.kept import Kept
 from impasto.losses import temporal_cost
 from impasto.machine import give_back
 from impasto.masks import NO_MASKS, Masks, read_masks
@@ -91,10 +92,11 @@ def paint(
     return pixels if profile is None else in_profile(pixels, profile)
 
 
-def make_net(recipe: Recipe, loaded: Loaded | None = None, place: Place | None = None) -> Net:
+def make_net(recipe: Recipe, loaded: Loaded | None = None, place: Place | None = None, kept: Kept | None = None) -> Net:
     """The recipe's net, with the given weights or its own, on the CPU unless `place` says. Raises BadRecipe for unknown layers."""
     loaded = loaded or load_weights(recipe.net)
-    net = build_net(recipe.net, loaded.tensors, INPUTS[loaded.input], recipe.pooling, recipe.padding)
+    key = ("net", recipe.net, recipe.pooling, recipe.padding, recipe.normalize_net, place)
+    net = (kept or Kept()).once(key, (loaded,), partial(_built, recipe, loaded, place))
     for layer in (*recipe.content_layers, *recipe.style_layers):
         layer_name(net, layer)
     for it in (recipe, *(recipe.at(i) for i in recipe.changes)):
@@ -105,6 +107,11 @@ def make_net(recipe: Recipe, loaded: Loaded | None = None, place: Place | None =
     if recipe.preset == "impasto" and loaded.input != SOURCES[recipe.net].input:
         said = f"preset impasto is made for {SOURCES[recipe.net].input} weights of {recipe.net}, these are {loaded.input}"
         warnings.warn(f"{said}: set --content-layers and --style-layers", ImpastoWarning, stacklevel=2)
+    return net
+
+
+def _built(recipe: Recipe, loaded: Loaded, place: Place | None) -> Net:
+    net = build_net(recipe.net, loaded.tensors, INPUTS[loaded.input], recipe.pooling, recipe.padding)
     if recipe.normalize_net:
         calibration = [read_picture(picture_path(name)).image for name in CALIBRATION]
         net = normalized(net, [resize(image, scaled_size(image, CALIBRATION_SIZE)) for image in calibration])
@@ -133,13 +140,14 @@ def stylize(
     masks: Masks | None = None,
     alphas: Sequence[Tensor | None] | None = None,
     ties: Ties | None = None,
+    kept: Kept | None = None,
 ) -> Iterator[Step]:
     """Steps from the start to the finished painting. Pictures are (1, 3, H, W) in [0, 1] of any size, as they were read.
 
     `picture` is what G starts as with init="picture"; `resume` the state of an earlier Step; `seconds` how long it may take, of
     which each scale gets its share; `plans` how each of painted_scales is computed (plan_scales), whole unless given; `masks`
     those of the recipe's regions, read unless given; `alphas` what shows of the content picture and of each style picture, for
-    the recipe's colours; `ties` add the temporal cost of a video.
+    the recipe's colours; `ties` add the temporal cost of a video; `kept` has what earlier paintings have computed.
     Raises BadImage for pictures too small to paint, BadRecipe for knobs that do not fit them.
     """
     check_fit(content, styles, recipe, picture)
@@ -163,7 +171,7 @@ def stylize(
                 continue
             give_back()  # the last scale's maps, whose places suit this one's badly
             now, scaled = recipe.at(first), resize(content, size, recipe.wraps)
-            cost = make_cost(make_targets(scaled, styles, now, net, plan.tiling, masks), now, net, plan.tiling)
+            cost = make_cost(make_targets(scaled, styles, now, net, plan.tiling, masks, kept), now, net, plan.tiling)
             cost = cost if ties is None else tied_cost(cost, ties.like(scaled, recipe))
             if recipe.paints_light:
                 cost = partial(cost_of_light, cost)

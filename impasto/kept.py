@@ -1,0 +1,29 @@
+"""What paintings made one after the other have in common, computed once: weights and nets, style pictures, style targets."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Kept:
+    """The last `most` results; none are kept at 0."""
+
+    def __init__(self, most: int = 0) -> None:
+        self.most = most
+        self.found: OrderedDict[Hashable, tuple[tuple[Any, ...], Any]] = OrderedDict()
+
+    def once(self, key: Hashable, of: Sequence[Any], make: Callable[[], T]) -> T:
+        """`make()`, or what it gave for this key and the very same objects `of`, which are kept with it."""
+        if not self.most:
+            return make()
+        of, (objects, value) = tuple(of), self.found.get(key, ((), None))
+        if key not in self.found or len(objects) != len(of) or any(a is not b for a, b in zip(objects, of, strict=True)):
+            value = make()
+        self.found[key] = (of, value)
+        self.found.move_to_end(key)
+        while len(self.found) > self.most:
+            self.found.popitem(last=False)
+        result: T = value
+        return result

@@ -1,0 +1,287 @@
+"""Many paintings: what is planned, what is painted, and what is left when jobs fail and processes die."""
+
+import io
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from impasto import hand as hand_module
+from impasto.batch import Batch, Job, crossed, distinct, estimated, index_page, measured, pictures_in, read_jobs, shard_of
+from impasto.errors import BadInput, BadRecipe, CannotWrite, SomeFailed
+from impasto.kept import Kept
+from impasto.painting import Painting
+from impasto.pictures import picture_path
+from impasto.recipe import make_recipe
+from impasto.targets import make_targets
+from tests.conftest import picture, tiny_net
+
+QUICK = {"net": "alexnet", "size": 64, "coarsest": 64, "steps": 4}
+weights = pytest.mark.weights
+
+
+@pytest.fixture
+def folders(tmp_path) -> tuple[Path, Path, Path]:
+    for folder, names in (("contents", ("cat", "astronaut")), ("styles", ("mosaic",))):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            shutil.copy(picture_path(name), tmp_path / folder)
+    return tmp_path / "contents", tmp_path / "styles", tmp_path / "out"
+
+
+def jobs_of(folders, vary=(), **knobs) -> list[Job]:
+    return crossed(pictures_in(folders[0]), pictures_in(folders[1]), vary, {**QUICK, **knobs})
+
+
+def results_of(batch: Batch, **how) -> dict[str, str]:
+    return {result.job.output: result.state for result in batch.paint(**how)}
+
+
+# Planning
+
+
+def test_every_content_meets_every_style_and_value(folders):
+    shutil.copy(picture_path("renoir-moulin"), folders[1])
+    jobs = jobs_of(folders, [["beta", "5", "50"], ["style-scale", "0.5", "1"]])
+    assert len(jobs) == len({job.output for job in jobs}) == 2 * 2 * 2 * 2
+    assert jobs[0].output == "astronaut-mosaic-beta-5-style_scale-0.5.png" and jobs[0].recipe.beta == 5
+    assert {(job.recipe.beta, job.recipe.style_scale) for job in jobs} == {(5, 0.5), (5, 1), (50, 0.5), (50, 1)}
+
+
+def test_pictures_come_from_folders_lists_and_files(folders):
+    (folders[0] / "notes.md").write_text("no picture")
+    assert [path.name for path in pictures_in(folders[0])] == ["astronaut.jpg", "cat.jpg"]
+    (folders[0] / "list.txt").write_text("# mine\ncat.jpg\n\n../styles/mosaic.jpg\n")
+    assert [path.name for path in pictures_in(folders[0] / "list.txt")] == ["cat.jpg", "mosaic.jpg"]
+    assert pictures_in(folders[0] / "cat.jpg") == [folders[0] / "cat.jpg"]
+    for nothing in (folders[0] / "none", folders[0].parent):
+        with pytest.raises(BadInput, match="no pictures"):
+            pictures_in(nothing)
+
+
+JOBS = {
+    "jobs.toml": '[[job]]\ncontent = "a.jpg"\nstyle = "s.jpg"\nbeta = 7\n[[job]]\ncontent = "a.jpg"\nstyles = ["s.jpg", "t.jpg"]\n',
+    "jobs.jsonl": '{"content": "a.jpg", "style": "s.jpg", "beta": 7}\n\n{"content": "a.jpg", "styles": ["s.jpg", "t.jpg"]}\n',
+    "jobs.csv": "content,style,beta\na.jpg,s.jpg,7\na.jpg,s.jpg;t.jpg,\n",
+}
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_a_file_of_jobs_says_the_same_in_every_format(tmp_path, name):
+    (tmp_path / name).write_text(JOBS[name])
+    first, second = read_jobs(str(tmp_path / name), {"beta": 3, "size": 99})
+    assert first.content == tmp_path / "a.jpg" and first.styles == (tmp_path / "s.jpg",)
+    assert (first.recipe.beta, second.recipe.beta, first.recipe.size) == (7, 3, 99)
+    assert second.styles == (tmp_path / "s.jpg", tmp_path / "t.jpg")
+    assert (first.output, second.output) == ("a-s.png", "a-s-2.png")
+
+
+def test_jobs_come_from_standard_input():
+    (job,) = read_jobs("-", {}, io.StringIO(JOBS["jobs.jsonl"].splitlines()[0] + "\n\n"))
+    assert job.content == Path("a.jpg") and job.recipe.beta == 7
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"style": "s.jpg"}, "job 1: it needs a content"),
+        ({"content": "a.jpg", "style": 3}, "job 1: it needs a content"),
+        ({"content": "a.jpg", "style": "s.jpg", "beta": -1}, "job 1: beta"),
+        ({"content": "a.jpg", "style": "s.jpg", "no_such": 1}, "job 1: there is no knob"),
+        ({"content": "a.jpg", "style": "s.jpg", "output": "../x.png"}, "job 1: output"),
+        ({"content": "a.jpg", "style": "s.jpg", "output": "x.gif"}, "job 1: output"),
+        ([], "must be tables"),
+    ],
+)
+def test_what_is_wrong_with_a_job_is_said_with_its_number(told, said):
+    with pytest.raises((BadInput, BadRecipe), match=said):
+        read_jobs("-", {}, io.StringIO(json.dumps(told)))
+
+
+def test_a_file_that_cannot_be_read_is_said(tmp_path):
+    for name, text in (("a.toml", "x = ["), ("a.jsonl", "{"), ("a.txt", ""), ("a.csv", ""), ("a.toml", "")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises((BadInput, BadRecipe)):
+            read_jobs(str(tmp_path / name), {})
+    with pytest.raises((BadInput, BadRecipe)):
+        read_jobs(str(tmp_path / "missing.jsonl"), {})
+
+
+def test_no_two_jobs_have_one_name():
+    recipe = make_recipe()
+    names = ["a.png", "A.png", "a-2.png", "a.png", "b.png"]
+    found = [job.output for job in distinct([Job(Path("c"), (), {}, recipe, name) for name in names])]
+    assert found[0] == "a.png" and found[4] == "b.png" and len({name.casefold() for name in found}) == 5
+
+
+def test_shards_part_the_jobs():
+    parts = [shard_of(f"{n}/3", {}) for n in (1, 2, 3)]
+    jobs = list(range(10))
+    assert sorted(it for n, of in parts for it in jobs[n::of]) == jobs
+    assert shard_of("auto", {"SLURM_PROCID": "2", "SLURM_NTASKS": "5"}) == (2, 5)
+    assert shard_of("auto", {"RANK": "0", "WORLD_SIZE": "2"}) == (0, 2)
+    for wrong in ("0/3", "4/3", "x", "1/0", "", "auto"):
+        with pytest.raises(BadRecipe):
+            shard_of(wrong, {})
+
+
+def test_an_output_never_replaces_an_input(folders):
+    (job, *_) = jobs_of(folders)
+    with pytest.raises(CannotWrite, match="one of the pictures to paint from"):
+        Batch([Job(folders[0] / "cat.jpg", job.styles, job.knobs, job.recipe, "cat.jpg")], folders[0])
+
+
+def test_time_is_told_by_pixels_and_steps(folders):
+    (job, other) = jobs_of(folders)
+    assert estimated([job, other], 1e-6) == pytest.approx(2 * 4 * 64**2 * 1e-6)
+
+
+# Painting
+
+
+@weights
+def test_a_batch_paints_what_transfer_paints_and_paints_it_once(folders):
+    jobs = jobs_of(folders)
+    batch = Batch(jobs, folders[2])
+    assert results_of(batch) == {job.output: "finished" for job in jobs}
+    own = folders[2] / "own.png"
+    for _ in Painting(jobs[1].content, jobs[1].styles, own, jobs[1].recipe).steps():
+        pass
+    assert own.read_bytes() == (folders[2] / jobs[1].output).read_bytes()
+    assert set(results_of(Batch(jobs, folders[2])).values()) == {"skipped"}
+    assert set(results_of(Batch(jobs_of(folders, beta=9), folders[2])).values()) == {"finished"}
+    shutil.copy(picture_path("hubble-deep-field"), folders[0] / "cat.jpg")
+    again = Batch(jobs_of(folders, beta=9), folders[2])
+    assert results_of(again) == {"astronaut-mosaic.png": "skipped", "cat-mosaic.png": "finished"}
+
+
+@weights
+def test_a_bad_picture_is_set_aside_and_listed(folders):
+    (folders[0] / "bad.jpg").write_text("no picture")
+    batch = Batch(jobs_of(folders), folders[2])
+    assert results_of(batch) == {"astronaut-mosaic.png": "finished", "bad-mosaic.png": "failed", "cat-mosaic.png": "finished"}
+    assert batch.results["bad-mosaic.png"].tries == 1
+    with pytest.raises(SomeFailed, match=r"1 of 3 jobs failed, bad-mosaic.png first: .*no picture"):
+        batch.check()
+    page = batch.write_index().read_text()
+    assert "2 of 3 paintings" in page and 'href="cat-mosaic.png"' in page and "no picture that can be read" in page
+    assert Image.open(folders[2] / "sheet-1.jpg").width > 400
+    assert sorted(path.name for path in (folders[2] / "small").iterdir()) == ["astronaut-mosaic.png.webp", "cat-mosaic.png.webp"]
+    assert measured([batch.jobs[1], batch.jobs[0]]) > 0
+
+
+@weights
+def test_shards_together_paint_everything_once(folders):
+    jobs = jobs_of(folders, [["beta", "1", "2", "3"]])
+    found = [results_of(Batch(jobs, folders[2]), part=(n, 2)) for n in (0, 1)]
+    assert not set(found[0]) & set(found[1]) and {**found[0], **found[1]} == {job.output: "finished" for job in jobs}
+
+
+@weights
+def test_a_batch_that_is_killed_goes_on_to_the_same_bytes(folders):
+    knobs = [f"--{name}={value}" for name, value in {**QUICK, "steps": 60}.items()]
+    command = [sys.executable, "-m", "impasto", "batch", str(folders[0]), str(folders[1]), *knobs, "-q", "-o"]
+    whole = folders[2].with_name("whole")
+    subprocess.run([*command, str(whole)], check=True, capture_output=True)
+    command.append(str(folders[2]))
+    killed = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
+    while not list(folders[2].glob("*.png")):
+        time.sleep(0.05)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    done = subprocess.run([*command, "--json"], check=True, capture_output=True, text=True)
+    states = [json.loads(line).get("state") for line in done.stdout.splitlines()]
+    assert states[0] == "skipped" and states[1] == "finished"
+    for name in ("astronaut-mosaic.png", "cat-mosaic.png"):
+        assert (folders[2] / name).read_bytes() == (whole / name).read_bytes()
+
+
+# A process that dies, in the place of the one that paints
+
+DYING = """
+import json, os, sys
+for line in sys.stdin:
+    work = json.loads(line)
+    marks = work["output"] + ".tried"
+    tried = os.path.getsize(marks) if os.path.exists(marks) else 0
+    open(marks, "a").write("x")
+    if "cat" in work["content"] or ("astronaut" in work["content"] and not tried):
+        os.kill(os.getpid(), 9)
+    print(json.dumps({"step": {"i": 1, "of": 1, "scale": 9, "total": 1.0}}), flush=True)
+    print(json.dumps({"report": {"width": 9, "height": 9, "seconds": 1, "costs": {}}}), flush=True)
+"""
+
+
+def test_what_kills_its_process_is_tried_again_then_set_aside(folders, monkeypatch):
+    monkeypatch.setattr(hand_module, "COMMAND", [sys.executable, "-c", DYING])
+    shutil.copy(picture_path("hubble-deep-field"), folders[0])
+    batch, seen = Batch(jobs_of(folders), folders[2], tries=3), []
+    found = {r.job.content.stem: (r.state, r.tries) for r in batch.paint(tell=lambda job, step: seen.append(job.content.stem))}
+    assert found == {"astronaut": ("finished", 2), "cat": ("failed", 3), "hubble-deep-field": ("finished", 1)}
+    assert "killed" in str(batch.results["cat-mosaic.png"].error) and seen == ["astronaut", "hubble-deep-field"]
+
+
+def test_two_processes_do_not_paint_the_same(folders, monkeypatch):
+    monkeypatch.setattr(hand_module, "COMMAND", [sys.executable, "-c", DYING])
+    jobs = [job for job in jobs_of(folders) if job.content.stem == "astronaut"]
+    first, second = Batch(jobs, folders[2]), Batch(jobs, folders[2])
+    met = []
+    for result in first.paint(tell=lambda *_: met.extend(r.state for r in second.paint())):
+        assert result.state == "finished"
+    assert met == ["elsewhere"]
+
+
+def test_the_page_shows_names_as_text(folders):
+    recipe = make_recipe()
+    evil = Job(Path("c"), (), {}, recipe, '<script>"x".png')
+    page = index_page([evil], {}, set(), [])
+    assert "<script>" not in page and "&lt;script&gt;" in page and "not painted yet" in page
+
+
+def test_the_command_refuses_what_is_neither(tmp_path):
+    for arguments in ([], [str(tmp_path)], ["a", "b", "--jobs", "c.toml"]):
+        command = [sys.executable, "-m", "impasto", "batch", *arguments, "-o", str(tmp_path / "out")]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 2 and "give contents and styles, or --jobs FILE" in done.stderr
+
+
+# What is kept from painting to painting
+
+
+def test_once_computes_again_when_the_key_or_the_objects_change():
+    kept, made = Kept(2), []
+
+    def make(n: int):
+        return lambda: made.append(n) or n
+
+    a, b = object(), object()
+    assert [kept.once("k", (a,), make(1)), kept.once("k", (a,), make(2)), kept.once("k", (b,), make(3))] == [1, 1, 3]
+    assert kept.once("other", (), make(4)) == 4 and kept.once("third", (), make(5)) == 5
+    assert kept.once("k", (b,), make(6)) == 6 and made == [1, 3, 4, 5, 6]
+    assert Kept().once("k", (), make(7)) == Kept().once("k", (), make(7)) == 7
+
+
+def test_style_targets_are_computed_once_for_pictures_of_one_size():
+    net, style, kept = tiny_net(), picture(40, 36), Kept(8)
+    layers = {"style_layers": {"conv1_1": 1.0, "conv2_1": 1.0}, "content_layers": {"conv2_1": 1.0}}
+
+    def targets(content: int, its: Kept | None = kept, **knobs):
+        return make_targets(picture(32, 24, content), [style], make_recipe(**layers, **knobs), net, kept=its)
+
+    first, second, alone = targets(1), targets(2), targets(2, None)
+    for layer in layers["style_layers"]:
+        (a,), (b,), (c,) = (it.styles[0][layer] for it in (first, second, alone))
+        assert a["gram"] is b["gram"] and torch.equal(b["gram"], c["gram"])
+    assert not torch.equal(first.content["conv2_1"], second.content["conv2_1"])
+    turned = targets(2, style_rotation=90.0).styles[0]["conv1_1"][0]["gram"]
+    assert not torch.equal(turned, second.styles[0]["conv1_1"][0]["gram"])
+    count = len(kept.found)
+    targets(2, style_costs={"sliced": 1.0})
+    assert len(kept.found) == count  # as large as maps: not kept
