@@ -16,6 +16,8 @@ COMMANDS = (
     "invert",
     "grid",
     "video",
+    "batch",
+    "studio",
     "demo",
     "lens",
     *(f"lens {it}" for it in LENS),
