@@ -17,7 +17,7 @@ from impasto.costs import HOW, Reading, wants_of
 from impasto.distances import weighted_gram
 from impasto.edit import LayerEdit, pair_of
 from impasto.errors import ImpastoWarning
-from impasto.frame import framed, mirroring, style_at, wrapping
+from impasto.frame import framed, style_at, wrapping
 from impasto.images import resize, size_of
 from impasto.losses import edited_gram, gram_matrix
 from impasto.masks import FAINT, NO_MASKS, Masks, place_weights, shares
@@ -119,10 +119,8 @@ def make_targets(
     tiling: Tiling | None = None,
     masks: Masks = NO_MASKS,
 ) -> Targets:
-    """What G is compared with, for a content picture already framed and at its size; style pictures and masks are as read.
-
-    Only G and the content picture wrap: a style picture that does is seldom at hand.
-    """
+    """What G is compared with, for a content picture already framed and at its size; style pictures and masks are as read."""
+    net = wrapping(net, recipe)
     side = style_side(max(content.shape[-2:]), recipe)
     with torch.no_grad():
         parts = parts_of(content, len(styles), recipe, masks)
@@ -130,8 +128,8 @@ def make_targets(
         found = {}
         for n, mask in dict.fromkeys(painting for part in parts for painting in part.paintings if part.style_weight):
             where = None if mask is None else style_at(mask, side, recipe).to(content)
-            found[n, mask] = _style_targets(scaled[n], recipe, mirroring(net, recipe), tiling, where)
-        activations = activations_of(content, recipe.content_layers, wrapping(net, recipe), tiling)
+            found[n, mask] = _style_targets(scaled[n], recipe, net, tiling, where)
+        activations = activations_of(content, recipe.content_layers, net, tiling)
 
     def of(part: Part) -> dict[str, list[dict[str, Any]]]:
         layers = recipe.style_layers if part.style_weight and part.paintings else ()
