@@ -172,13 +172,13 @@ def presets(_: Path) -> None:
 
 def patterns(_: Path) -> None:
     """Textures two by two, with edges and with sides that meet."""
-    pair = [twice(painted("mosaic", "mosaic", "texture", size=144, shape="1:1", seamless=it)) for it in ("none", "both")]
+    pair = [twice(painted("mosaic", "mosaic", "texture", size=128, shape="1:1", seamless=it)) for it in ("none", "both")]
     save(row(pair, 8), "seamless/patterns")
 
 
 def tilings(_: Path) -> None:
     """Paintings of a photograph two by two, with edges and with sides that meet."""
-    pair = [twice(painted("astronaut", "van-gogh-auvers", size=176, seamless=it)) for it in ("none", "both")]
+    pair = [twice(painted("astronaut", "van-gogh-auvers", size=160, seamless=it)) for it in ("none", "both")]
     save(row(pair, 8), "seamless/tilings")
 
 
@@ -187,14 +187,14 @@ def shapes(_: Path) -> None:
     pictures = [Image.open(picture_path(name)).convert("RGB") for name in ("cat", "arcimboldo-spring")]
     pictures += [painted("cat", "arcimboldo-spring", size=192, shape=shape) for shape in ("", "1:1", "2:3")]
     above = row([it.resize((round(it.width * 150 / it.height), 150), Image.Resampling.LANCZOS) for it in pictures], 6)
-    strip = painted("arcimboldo-spring", "arcimboldo-spring", "texture", size=512, shape="4:1")
+    strip = painted("arcimboldo-spring", "arcimboldo-spring", "texture", size=512, shape="4:1", style_scale=0.5)
     below = strip.resize((above.width, round(above.width / 4)), Image.Resampling.LANCZOS)
     save(column([above, below], 6), "seamless/shapes")
 
 
 def turns(_: Path) -> None:
     """Textures of a painting turned, and at three scales."""
-    turned = [painted("hokusai-great-wave", "hokusai-great-wave", "texture", **SQUARE, style_rotation=it) for it in (0, 45, 90)]
+    turned = [painted("hokusai-great-wave", "hokusai-great-wave", "texture", **SQUARE, style_rotation=it) for it in (0, 30, 90)]
     scaled = [painted("hokusai-great-wave", "hokusai-great-wave", "texture", **SQUARE, style_scale=it) for it in (0.7, 2)]
     save(row([*turned, *scaled], 6), "seamless/turns")
 
@@ -240,7 +240,7 @@ def studio(folder: Path) -> None:
 # What the parts have in common
 
 
-SQUARE = {"size": 160, "shape": "1:1"}
+SQUARE = {"size": 144, "shape": "1:1"}
 
 
 def painted(content: str, style: str, preset: str = "impasto", **knobs: Any) -> Image.Image:

@@ -29,18 +29,18 @@ def borrowed_band(
 ) -> Tensor:
     """The finest band (1, 3, H, W) of a picture of this `size` whose coarser self is x (1, 3, h, w), taken from the paintings.
 
-    `paintings` are pictures at the fine scale (1, 3, H', W'), each with its size (h', w') at the coarse one. Only x wraps.
+    `paintings` are pictures at the fine scale (1, 3, H', W'), each with its size (h', w') at the coarse one. All wrap alike.
     """
     (rows, down), (columns, across) = (_middles(fine, coarse, x.device) for fine, coarse in zip(size, x.shape[-2:], strict=True))
     wanted = _patches(x, *_grid(rows, columns), wraps)
-    found = [_nearest(wanted, resize(painting, coarse)) for painting, coarse in paintings]
+    found = [_nearest(wanted, resize(painting, coarse, wraps), wraps) for painting, coarse in paintings]
     nearest = torch.stack([distance for distance, *_ in found]).argmin(0).view(len(rows), -1)
     band = x.new_zeros(1, 3, *size)
     for n, ((painting, coarse), (_, y, x_)) in enumerate(zip(paintings, found, strict=True)):
         factors = [fine / few for fine, few in zip(painting.shape[-2:], coarse, strict=True)]
         fine_y = (y.view_as(nearest) * factors[0] + down[:, None]).round().long()
         fine_x = (x_.view_as(nearest) * factors[1] + across).round().long()
-        _lay(band, finest_band(painting, coarse), fine_y, fine_x, nearest == n)
+        _lay(band, finest_band(painting, coarse, wraps), fine_y, fine_x, nearest == n, wraps)
     return band
 
 
@@ -56,31 +56,36 @@ def _grid(rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
     return y.flatten(), x.flatten()
 
 
-def _patches(x: Tensor, rows: Tensor, columns: Tensor, wraps: Wraps = EDGES) -> Tensor:
+def _within(places: Tensor, length: int, wraps: bool) -> Tensor:
+    """Places beyond an axis as they are on it: those of the other side where it wraps, else the last."""
+    return places % length if wraps else places.clamp(0, length - 1)
+
+
+def _patches(x: Tensor, rows: Tensor, columns: Tensor, wraps: Wraps) -> Tensor:
     """(1, 3, h, w) -> (N, 3 PATCH^2) around these places; beyond the edge its places are repeated, or those of the other side."""
     around = torch.arange(PATCH, device=x.device) - PATCH // 2
     at = rows[:, None, None] + around[:, None], columns[:, None, None] + around
-    y, x_ = (i % n if wrap else i.clamp(0, n - 1) for i, n, wrap in zip(at, x.shape[-2:], wraps, strict=True))
+    y, x_ = map(_within, at, x.shape[-2:], wraps)
     return x[0][:, y, x_].transpose(0, 1).flatten(1)
 
 
-def _nearest(wanted: Tensor, painting: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _nearest(wanted: Tensor, painting: Tensor, wraps: Wraps) -> tuple[Tensor, Tensor, Tensor]:
     """(N, D) and (1, 3, h, w) -> the squared distance to the nearest patch of the painting, its row and its column, (N,) each."""
     height, width = painting.shape[-2:]
     every = ceil((height * width / MOST) ** 0.5)
     y, x = _grid(*(torch.arange(0, side, every, device=painting.device) for side in (height, width)))
-    keys = _patches(painting, y, x)
+    keys = _patches(painting, y, x, wraps)
     lengths = keys.square().sum(1)
     parts = [torch.min(torch.addmm(lengths, part, keys.T, alpha=-2), 1) for part in torch.split(wanted, AT_ONCE)]
     index = torch.cat([part.indices for part in parts])
     return torch.cat([part.values for part in parts]) + wanted.square().sum(1), y[index], x[index]
 
 
-def _lay(band: Tensor, source: Tensor, y: Tensor, x: Tensor, mine: Tensor) -> None:
+def _lay(band: Tensor, source: Tensor, y: Tensor, x: Tensor, mine: Tensor, wraps: Wraps) -> None:
     """Fill the blocks of the band that are `mine` (rows, columns of blocks) from the source, around (y, x)."""
     across = torch.arange(band.shape[-1], device=band.device)
     block, down = across // BLOCK, torch.arange(BLOCK, device=band.device)[:, None] - BLOCK // 2
     for j, strip in enumerate(torch.split(band, BLOCK, -2)):
-        rows = (y[j, block] + down[: strip.shape[-2]]).clamp(0, source.shape[-2] - 1)
-        columns = (x[j, block] + across % BLOCK - BLOCK // 2).clamp(0, source.shape[-1] - 1)
+        rows = _within(y[j, block] + down[: strip.shape[-2]], source.shape[-2], wraps[0])
+        columns = _within(x[j, block] + across % BLOCK - BLOCK // 2, source.shape[-1], wraps[1])
         strip.add_(source[..., rows, columns.expand_as(rows)] * mine[j, block])

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from impasto.geometry import field_of
-from impasto.images import resize, scaled_size, size_of
+from impasto.images import Wraps, resize, scaled_size, size_of
 from impasto.nets import NETS, Net, name_among
 from impasto.recipe import Recipe
 
@@ -38,9 +38,7 @@ def framed(image: Given, recipe: Recipe) -> Given:
     if recipe.proportions:
         height, width = recipe.proportions
         image = cropped(image, height / (1 - FADE * rows), width / (1 - FADE * columns))
-    for dim, wraps in ((-2, rows), (-1, columns)):
-        image = closed(image, dim) if wraps else image
-    return image
+    return closed(image, recipe.wraps)
 
 
 def cropped(image: Tensor, height: float, width: float) -> Tensor:
@@ -51,8 +49,14 @@ def cropped(image: Tensor, height: float, width: float) -> Tensor:
     return image[..., y : y + h, x : x + w]
 
 
-def closed(image: Tensor, dim: int) -> Tensor:
-    """The picture with its end faded into its beginning, shorter by that much: then it goes on at its other side."""
+def closed(image: Tensor, wraps: Wraps) -> Tensor:
+    """The picture with its ends faded into its beginnings, shorter by that much: then it goes on at its other side."""
+    for dim, wrap in ((-2, wraps[0]), (-1, wraps[1])):
+        image = _closed(image, dim) if wrap else image
+    return image
+
+
+def _closed(image: Tensor, dim: int) -> Tensor:
     length, other = (image.shape[it] for it in (dim, -3 - dim))
     fade = round(FADE * length)
     ramp = _ramp(fade, other).to(image)
@@ -98,30 +102,27 @@ def torus_size(size: tuple[int, int], recipe: Recipe) -> tuple[int, int]:
 
 
 def wrapping(net: Net, recipe: Recipe) -> Net:
-    """The net that sees the painting: on the sides that meet it sees no edge."""
+    """The net that sees the painting, and what it is compared with: on the sides that meet it sees no edge."""
     return replace(net, wraps=recipe.wraps)
 
 
 # Style pictures
 
 
-def mirroring(net: Net, recipe: Recipe) -> Net:
-    """The net that sees the style pictures of a seamless painting: beyond their edges they are mirrored.
-
-    Zeros beyond an edge make activations of their own, which a painting without edges would have to paint inside.
-    """
-    return replace(net, padding="reflect") if any(recipe.wraps) and net.padding == "zeros" else net
-
-
 def style_at(style: Tensor, longer: int, recipe: Recipe) -> Tensor:
-    """A style picture or its mask (1, C, H, W), as it was read, turned, at the scale that gives it unturned this longer side."""
-    return resize(turned(style, recipe.style_rotation), style_size(style, longer, recipe))
+    """A style picture or its mask (1, C, H, W), as it was read, at the scale that gives it this longer side: turned, then closed.
+
+    Of a seamless painting it is a torus too. With edges it had what no torus has, such as more steps up than down along a row.
+    """
+    framed = closed(turned(style, recipe.style_rotation), recipe.wraps)
+    return resize(framed, style_size(style, longer, recipe), recipe.wraps)
 
 
 def style_size(style: Tensor, longer: int, recipe: Recipe) -> tuple[int, int]:
     """(H, W) of style_at."""
-    height, width = turned_size(scaled_size(style, longer), recipe.style_rotation)
-    return max(1, round(height)), max(1, round(width))
+    sides = turned_size(scaled_size(style, longer), recipe.style_rotation)
+    height, width = (max(1, round(n * (1 - FADE * wraps))) for n, wraps in zip(sides, recipe.wraps, strict=True))
+    return torus_size((height, width), recipe)
 
 
 def turned(image: Tensor, degrees: float) -> Tensor:

@@ -17,7 +17,7 @@ from impasto.costs import HOW, Reading, wants_of
 from impasto.distances import weighted_gram
 from impasto.edit import LayerEdit, pair_of
 from impasto.errors import ImpastoWarning
-from impasto.frame import framed, mirroring, style_at, wrapping
+from impasto.frame import framed, style_at, wrapping
 from impasto.images import resize, size_of
 from impasto.kept import Kept
 from impasto.losses import edited_gram, gram_matrix
@@ -124,9 +124,9 @@ def make_targets(
 ) -> Targets:
     """What G is compared with, for a content picture already framed and at its size; style pictures and masks are as read.
 
-    Only G and the content picture wrap: a style picture that does is seldom at hand. What a painting before this one compared with
-    of the same style picture is `kept`, unless it is as large as maps.
+    What a painting before this one compared with of the same style picture is `kept`, unless it is as large as maps.
     """
+    seeing = wrapping(net, recipe)
     side = style_side(max(content.shape[-2:]), recipe)
     kept = kept if kept and not _reads_maps(recipe, net) else Kept()
     key = (side, tiling, recipe.model_dump_json(include=STYLE_KNOBS))
@@ -136,9 +136,9 @@ def make_targets(
         for n, mask in dict.fromkeys(painting for part in parts for painting in part.paintings if part.style_weight):
             where = None if mask is None else style_at(mask, side, recipe).to(content)
             style = partial(style_at, styles[n], side, recipe)
-            make = partial(_style_targets, style, recipe, mirroring(net, recipe), tiling, where)
+            make = partial(_style_targets, style, recipe, seeing, tiling, where)
             found[n, mask] = kept.once((*key, n, mask is None), (styles[n], mask, net), make)
-        activations = activations_of(content, recipe.content_layers, wrapping(net, recipe), tiling)
+        activations = activations_of(content, recipe.content_layers, seeing, tiling)
 
     def of(part: Part) -> dict[str, list[dict[str, Any]]]:
         layers = recipe.style_layers if part.style_weight and part.paintings else ()

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
-from impasto.frame import mirroring, style_at, torus_size, wrapping
+from impasto.frame import style_at, torus_size, wrapping
 from impasto.geometry import field_of
 from impasto.images import Picture, read_picture, read_record, resize, size_of, to_pillow
 from impasto.lens.difference import Difference, differences, style_of, targets_of
@@ -65,8 +65,8 @@ def check_painted_from(generated: Path, painting: Picture) -> None:
 def compare(painting: Path, other: Path, generated: Path | None, recipe: Recipe, net: Net) -> tuple[dict[str, Any], Image.Image]:
     """What is to be told of how `other`, and `generated` where there is one, differ from a painting; and the figure.
 
-    The painting is as large as the recipe makes it, and turned, `other` has the recipe's size, `generated` its own, or the nearest
-    at which its sides can meet: its J_style is what transfer reports of it.
+    The painting is as large as the recipe makes it, and framed so, `other` has the recipe's size, `generated` its own, or the
+    nearest at which its sides can meet: its J_style is what transfer reports of it.
     """
     read = read_picture(painting)
     pictures = {"other": bring_to(read_picture(other).image, recipe.size, net, recipe.style_layers)}
@@ -77,8 +77,8 @@ def compare(painting: Path, other: Path, generated: Path | None, recipe: Recipe,
         pictures["generated"] = resize(picture, torus_size(size_of(picture), recipe), recipe.wraps)
         side = max(pictures["generated"].shape[-2:])
     image = style_at(read.image, round(side * recipe.style_scale), recipe)
-    nets = {"other": mirroring(net, recipe), "generated": wrapping(net, recipe)}
-    targets = targets_of(image, recipe, nets["other"])
+    nets = {"other": net, "generated": wrapping(net, recipe)}
+    targets = targets_of(image, recipe, nets["generated"])
     found = {name: differences(targets, picture, recipe, nets[name]) for name, picture in pictures.items()}
     named = _Names(Original(image, painting.name, read.sha256, net, recipe.pooling))
     about: dict[str, Any] = {"net": net.name, "pooling": recipe.pooling, "size": side, "painting": painting.name}
