@@ -354,11 +354,14 @@ def test_the_files_are_the_truth(tmp_path):
     store.close()
 
 
-def test_39_a_file_that_cannot_be_read_is_named_and_left(tmp_path):
+@pytest.mark.parametrize(
+    "damaged", [b"\xff\x00", b'{"id": "ID", "created": 1, "name": "\\ud800"}', b'{"id": "ID", "created": 9223372036854775808}']
+)
+def test_39_a_file_that_cannot_be_read_is_named_and_left(tmp_path, damaged):
     store = Store(tmp_path)
     bad, good = stored(store), stored(store)
     store.close()
-    (tmp_path / "jobs" / bad / "about.json").write_bytes(b"\xff\x00")
+    (tmp_path / "jobs" / bad / "about.json").write_bytes(damaged.replace(b"ID", bad.encode()))
     with pytest.warns(ImpastoWarning, match="cannot be read and is left"):
         store = Store(tmp_path)
     assert [it["id"] for it in store.all("jobs")] == [good] and (tmp_path / "jobs" / bad).exists()

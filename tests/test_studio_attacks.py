@@ -4,6 +4,7 @@ The numbers are those of the checklist of attacks and faults that the studio was
 """
 
 import io
+import json
 import ntpath
 import os
 import socket
@@ -298,6 +299,32 @@ def test_17_more_than_is_taken_is_refused_while_it_comes(studio, monkeypatch):
     assert studio.ask("POST", "/api/jobs", b"[" * 900_000).status == 400
     assert studio.ask("POST", "/api/jobs", b'{"a": "' + b"x" * 2_000_000 + b'"}').status == 413
     assert files_in(studio) == before
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        '{"style_layers": "\\ud800"}',
+        '{"style_edit": {"conv1": {"units": {"3 \\ud800": 2}}}}',
+        '{"beta": NaN}',
+        '{"beta": 1e999}',
+        f'{{"beta": {"[" * 900}1{"]" * 900}}}',
+    ],
+)
+def test_17_what_cannot_be_written_is_refused_at_the_door(studio, knobs):
+    before, asked = files_in(studio), studio.quick()
+    body = json.dumps({**asked, "knobs": None}).replace("null", knobs).encode()
+    answer = studio.ask("POST", "/api/jobs", body)
+    assert answer.status == 400 and "nests too deep" in answer.json()["error"]
+    assert files_in(studio) == before
+
+
+@pytest.mark.parametrize("value", ['"\\ud800"', "NaN", "1e999", "[" * 900 + "]" * 900])
+def test_14_a_picture_whose_record_cannot_be_written_comes_without_it(studio, value):
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("impasto", f'{{"recipe": {{"beta": {value}}}}}')
+    answer = upload(studio, png(pnginfo=info))
+    assert answer.status == 201 and answer.json()["record"] is None
 
 
 def test_18_a_thousand_idle_pages_are_bounded_and_given_free(studio):

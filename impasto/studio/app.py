@@ -23,6 +23,7 @@ from starlette.types import Receive, Scope, Send
 from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoError, NoRoom
 from impasto.files import FULL, sha256, write_whole
 from impasto.pictures import picture_path
+from impasto.studio.asked import is_plain
 from impasto.studio.decode import SMALL, Decoder
 from impasto.studio.events import Events
 from impasto.studio.form import form
@@ -100,9 +101,8 @@ class Studio:
             said = await self.decoder.decode(source, folder, name, "mask" if mask else "picture")
             file = f"{slug(Path(name).stem)}.png"
             (folder / "picture.png").rename(folder / file)
-            record = said["record"] if len(json.dumps(said["record"])) <= MOST_RECORD else None
             hashes = [await asyncio.to_thread(sha256, path) for path in (source, folder / file)]
-            about = _told(id, name, said["width"], said["height"], file, hashes) | {"mask": mask, "record": _kept(record)}
+            about = _told(id, name, said["width"], said["height"], file, hashes) | {"mask": mask, "record": _kept(said["record"])}
             self.store.save("pictures", about)
             return about
         except BaseException:
@@ -376,8 +376,10 @@ def _clean(name: str) -> str:
 
 
 def _kept(record: Any) -> About | None:
-    """Of a record that a file carries: the recipe and the pictures' hashes; None where it is not that of a painting."""
-    if not isinstance(record, dict) or not isinstance(record.get("recipe"), dict):
+    """Of a record that a file carries: the recipe and the pictures' hashes; None for another's, or one that cannot be kept."""
+    if not isinstance(record, dict) or not isinstance(record.get("recipe"), dict) or not is_plain(record):
+        return None
+    if len(json.dumps(record)) > MOST_RECORD:
         return None
     inputs = record.get("inputs")
     inputs = inputs if isinstance(inputs, dict) else {}
@@ -404,9 +406,12 @@ async def _json(request: Request) -> Any:
     """Raises BadRecipe, TooLarge."""
     body = b"".join([part async for part in _limited(request, MOST_JSON)])
     try:
-        return json.loads(body)
+        found = json.loads(body)
     except (ValueError, RecursionError):
         raise BadRecipe("what was sent is no JSON") from None
+    if not is_plain(found):
+        raise BadRecipe("what was sent nests too deep, or has numbers that are not finite or text that is not UTF-8")
+    return found
 
 
 async def _failed(_request: Request, error: Exception) -> Response:

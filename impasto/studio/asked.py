@@ -3,6 +3,7 @@
 Nothing here loads torch, and no path comes from what is asked: pictures and masks are named by their ids.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -67,6 +68,17 @@ class AtlasAsked(_Asked):
     kind: Literal["atlas"]
     net: NetName = "alexnet"
     pictures: Annotated[tuple[Id, ...], Field(max_length=10_000)] = ()
+
+
+def is_plain(value: Any, depth: int = 20) -> bool:
+    """Whether it can be written anywhere: text that is UTF-8, numbers that are finite, nothing deep within another."""
+    if isinstance(value, dict):
+        return depth > 0 and all(is_plain(part, depth - 1) for item in value.items() for part in item)
+    if isinstance(value, list):
+        return depth > 0 and all(is_plain(part, depth - 1) for part in value)
+    if isinstance(value, str):
+        return not re.search("[\ud800-\udfff]", value)
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 Asked = PaintingAsked | GridAsked | StyleAsked | AtlasAsked

@@ -131,11 +131,14 @@ class Store:
         for kind in KINDS:
             self.index.execute("BEGIN")
             self.index.execute(f"DELETE FROM {kind}")
-            for about in self._told(kind):
-                self._note(kind, about)
+            for path, about in self._told(kind):
+                try:
+                    self._note(kind, about)
+                except (ValueError, OverflowError, RecursionError):  # text that is no UTF-8, a number too large, too deep
+                    _leave(path)
             self.index.execute("COMMIT")
 
-    def _told(self, kind: str) -> Iterator[About]:
+    def _told(self, kind: str) -> Iterator[tuple[Path, About]]:
         for path in sorted((self.folder / kind).iterdir()):
             if not ID.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
                 continue
@@ -146,9 +149,13 @@ class Store:
                 continue
             about = _read(path / "about.json")
             if about is None or about.get("id") != path.name or not isinstance(about.get("created"), int):
-                warnings.warn(f"{path / 'about.json'} cannot be read and is left as it is", ImpastoWarning, stacklevel=2)
+                _leave(path)
                 continue
-            yield about
+            yield path, about
+
+
+def _leave(path: Path) -> None:
+    warnings.warn(f"{path / 'about.json'} cannot be read and is left as it is", ImpastoWarning, stacklevel=3)
 
 
 def _connected(path: Path) -> sqlite3.Connection:
