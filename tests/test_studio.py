@@ -340,6 +340,43 @@ def test_39_an_index_that_is_gone_or_damaged_is_made_anew_from_the_files(tmp_pat
     store.close()
 
 
+def test_what_is_removed_is_gone_even_where_its_folder_is_not(tmp_path):
+    store = Store(tmp_path)
+    by_hand, left = stored(store), stored(store)
+    shutil.rmtree(tmp_path / "jobs" / by_hand)
+    store.remove("jobs", by_hand)
+    (tmp_path / "jobs" / left / "kept").mkdir()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "rmdir", lambda *_, **__: (_ for _ in ()).throw(OSError(39, "Directory not empty")))
+        store.remove("jobs", left)
+    assert store.all("jobs") == [] and (tmp_path / "jobs" / left).exists()
+    store.close()
+    Store(tmp_path).close()
+    assert not (tmp_path / "jobs" / left).exists()
+
+
+def test_34_an_upload_that_a_kill_cut_off_goes(tmp_path):
+    (tmp_path / ".upload-x").mkdir()
+    (tmp_path / ".upload-x" / "came").write_bytes(b"x")
+    Store(tmp_path).close()
+    assert not (tmp_path / ".upload-x").exists()
+
+
+def test_20_the_secret_is_never_anyone_elses_to_read(tmp_path):
+    """Not even as it is written, or where a kill left it empty."""
+    seen = []
+    store = Store(tmp_path)
+    (tmp_path / "studio.key").touch(0o600)
+    with pytest.MonkeyPatch.context() as patched:
+        replace = os.replace
+        patched.setattr(os, "replace", lambda a, b: (seen.append(os.stat(a).st_mode & 0o77), replace(a, b)))
+        assert len(store.secret()) == 32 and store.secret() == store.secret()
+        (tmp_path / "studio.key").unlink()
+        assert len(store.secret()) == 32
+    assert seen == [0, 0]
+    store.close()
+
+
 def test_the_files_are_the_truth(tmp_path):
     store = Store(tmp_path)
     kept, gone, other = (stored(store) for _ in range(3))

@@ -28,7 +28,7 @@ from impasto.studio.decode import SMALL, Decoder
 from impasto.studio.events import Events
 from impasto.studio.form import form
 from impasto.studio.jobs import Jobs, Missing, WrongState, slug
-from impasto.studio.store import About, Store, now
+from impasto.studio.store import UPLOAD, About, Store, now
 
 MOST_UPLOADED = 100_000_000
 MOST_JSON = 1_000_000
@@ -85,7 +85,7 @@ class Studio:
     async def upload(self, request: Request) -> Response:
         """A picture, its bytes the body: written anew by a process of its own."""
         name = _clean(request.query_params.get("name", "")) or "picture.png"
-        with tempfile.TemporaryDirectory(dir=self.store.folder, prefix=".upload-") as folder:
+        with tempfile.TemporaryDirectory(dir=self.store.folder, prefix=UPLOAD) as folder:
             came = Path(folder) / "came"
             with open(came, "wb") as file:
                 async for part in _limited(request, MOST_UPLOADED):

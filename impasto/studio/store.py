@@ -30,6 +30,7 @@ TABLES = "".join(
     for kind in KINDS
 )
 SECRET = "studio.key"
+UPLOAD = ".upload-"  # how folders begin into which pictures come
 
 
 def now() -> int:
@@ -62,9 +63,9 @@ class Store:
     def secret(self) -> bytes:
         """What this folder's cookies and key come of; only its owner can read it."""
         path = self.folder / SECRET
-        if not path.exists():
+        path.touch(0o600)  # write_whole keeps the mode
+        if not path.stat().st_size:
             write_whole(path, lambda file: file.write(secrets.token_bytes(32)))
-            path.chmod(0o600)
         return path.read_bytes()
 
     # What there is
@@ -105,10 +106,10 @@ class Store:
         path = self.path(kind, id)
         try:
             (path / "about.json").unlink(missing_ok=True)
-            shutil.rmtree(path)
         except OSError as error:
             raise cannot_write(path, error) from error
         self.index.execute(f"DELETE FROM {kind} WHERE id = ?", [id])
+        shutil.rmtree(path, ignore_errors=True)  # what a worker of a studio that was killed still writes goes at the next start
 
     # The index
 
@@ -128,6 +129,8 @@ class Store:
 
     def _bring_up(self) -> None:
         """Make the index say what the files say; what a kill left half made goes."""
+        for upload in self.folder.glob(f"{UPLOAD}*"):
+            shutil.rmtree(upload, ignore_errors=True)
         for kind in KINDS:
             self.index.execute("BEGIN")
             self.index.execute(f"DELETE FROM {kind}")
