@@ -22,11 +22,11 @@ from impasto.images import read_picture, read_record
 from impasto.painting import Painting
 from impasto.pictures import picture_path
 from impasto.recipe import CHANGEABLE, Recipe, make_recipe
-from impasto.studio.asked import knobs_of, read_asked
+from impasto.studio.asked import check_change, knobs_of, read_asked
 from impasto.studio.client import Client, Refused
 from impasto.studio.events import Events
 from impasto.studio.form import ELSEWHERE, GROUPS, form
-from impasto.studio.jobs import slug, why_it_died
+from impasto.studio.jobs import reached, slug, why_it_died
 from impasto.studio.store import Store
 from tests.studios import Running
 
@@ -449,6 +449,38 @@ def test_what_is_wrong_in_what_is_asked_is_said_in_one_line(asked, said):
     with pytest.raises(BadRecipe, match=said) as error:
         read_asked(asked)
     assert "\n" not in str(error.value)
+
+
+def test_a_change_is_checked_with_those_before_it():
+    asked = read_asked({"kind": "painting", "content": "a" * 16, "styles": ["b" * 16]})
+    check_change(asked, {"beta": 0}, 7, {})
+    for knobs, before, said in (
+        ({"beta": 0}, {"3": {"alpha": 0}}, "nothing to minimise"),
+        ({"beta": 0}, {"7": {"alpha": 0}}, "nothing to minimise"),
+        ({"style_weights": [1, 2]}, {}, "2 numbers for 1 style pictures"),
+    ):
+        with pytest.raises(BadRecipe, match=said):
+            check_change(asked, knobs, 7, before)
+
+
+def test_the_step_reached_is_known_of_a_job_that_nobody_listened_to(tmp_path):
+    assert reached(tmp_path) == 0
+    rows = "".join(f"[{i}, 1.5, null, 0.25, 64]\n" for i in range(1, 300))
+    for end, i in (("", 299), ("[300, 1.", 299), ("[300, 1.5, 1.0, 0.5, 64]", 300)):
+        (tmp_path / "curve.jsonl").write_text(rows + end)
+        assert reached(tmp_path) == i
+
+
+@weights
+def test_a_change_that_does_not_fit_is_said_and_painted_on(studio):
+    id = studio.submit(studio.slow())
+    studio.painting(id)
+    edit = {"conv1": {"units": {"999": 2}}}
+    assert studio.ask("POST", f"/api/jobs/{id}/change", {"knobs": {"style_edit": edit}}).status == 200
+    job = studio.until(id, lambda job: bool(job["warnings"]) or job["state"] != "running")
+    assert job["state"] == "running" and "unit 999 of conv1" in job["warnings"][0] and job["changes"] == {}
+    studio.ask("POST", f"/api/jobs/{id}/cancel")
+    assert studio.ended(id)["state"] == "cancelled"
 
 
 def test_a_texture_needs_no_photograph_and_an_inversion_no_painting():

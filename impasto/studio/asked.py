@@ -183,8 +183,11 @@ def words_of_axis(words: Sequence[str], path_of: PathOf) -> list[str]:
     return [*words[:1], *(str(path_of(value)) if tuple(words[:1]) in PICTURES else value for value in words[1:])]
 
 
-def check_change(asked: PaintingAsked, knobs: Mapping[str, Any], i: int) -> None:
-    """Raise BadRecipe for knobs that cannot be changed on the way, or not to that."""
+def check_change(asked: PaintingAsked, knobs: Mapping[str, Any], i: int, before: Mapping[str, Any]) -> None:
+    """Raise BadRecipe for knobs that cannot be changed on the way, or not to that after what has been changed before."""
     if not knobs or not set(knobs) <= set(CHANGEABLE):
         raise BadRecipe(f"on the way these can be changed: {', '.join(CHANGEABLE)}")
-    recipe_of(asked, {max(i, 1): knobs})
+    changes = {int(step): its for step, its in before.items()}
+    recipe_of(asked, {**changes, i: {**changes.get(i, {}), **knobs}})
+    if (weights := knobs.get("style_weights")) and isinstance(weights, list) and len(weights) != len(asked.styles):
+        raise BadRecipe(f"style_weights has {len(weights)} numbers for {len(asked.styles)} style pictures")

@@ -113,10 +113,10 @@ class Jobs:
         asked = read_asked(about["asked"])
         if not isinstance(asked, PaintingAsked) or isinstance(asked, GridAsked) or not isinstance(knobs, dict):
             raise BadRecipe("only a painting's knobs can be changed on the way")
-        i = ((about | self.steps.get(id, {}))["step"] or {}).get("i", 0)
+        i = reached(self.store.path("jobs", id))
         if not i or about["state"] == "finished":
             raise WrongState(f"it is {about['state']}: " + ("paint it again" if i else "it has not begun, ask for a new one"))
-        check_change(asked, knobs, i)
+        check_change(asked, knobs, i, about["changes"])
         if about["state"] == "running":
             self._order(json.dumps({"change": knobs}))
             return self.shown(about)
@@ -335,6 +335,16 @@ class Jobs:
             return f"Style of {self.picture(asked.picture)['name'] if asked.picture else self.job(str(asked.job))['name']}"
         stems = [Path(self.picture(id)["name"]).stem for id in (asked.content, *asked.styles[:1]) if id]
         return "-".join(stems) or asked.kind
+
+
+def reached(folder: Path) -> int:
+    """The last step that a worker did there, whether the studio lived to hear of it or not; 0 before the first."""
+    with contextlib.suppress(OSError), open(folder / "curve.jsonl", "rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 1000))
+        for row in reversed(file.read().splitlines()):
+            with contextlib.suppress(ValueError, TypeError):  # the last may be half written, the first is cut
+                return int(json.loads(row)[0])
+    return 0
 
 
 def changed(changes: About, i: int, knobs: About) -> About:
