@@ -48,7 +48,7 @@ def files_in(studio: Running) -> set[Path]:
 
 
 def cookie_of(studio: Running) -> dict[str, str]:
-    entry = studio.raw("GET", studio.lines[-1].split(studio.host)[1])
+    entry = studio.raw("GET", studio.address().split(studio.host)[1])
     assert entry.status == 303 and entry.headers["location"] == "/"
     return {"Cookie": entry.headers["set-cookie"].split(";")[0]}
 
@@ -69,6 +69,13 @@ def test_the_token_is_good_once_and_the_next_is_printed(studio):
     wait_for_a_new_address(studio, count)
     assert studio.raw("GET", first).status == 401
     assert studio.raw("GET", "/", cookie_of(studio)).status == 200
+
+
+@pytest.mark.parametrize("other", ['prefs={"a": [1, 2]}', "a b/c=d", "=", "\xe9=\xe9", "x=;;;"])
+def test_cookies_of_other_programs_on_this_machine_do_not_lock_the_studio(studio, other):
+    own = cookie_of(studio)["Cookie"]
+    assert studio.raw("GET", "/api/jobs", {"Cookie": f"{other}; {own}"}).status == 200
+    assert studio.raw("GET", "/api/jobs", {"Cookie": f"{other}; {own}x"}).status == 401
 
 
 def test_every_answer_keeps_a_browser_within_the_studio(studio):
