@@ -22,6 +22,7 @@ from impasto.images import read_picture, read_record
 from impasto.painting import Painting
 from impasto.pictures import picture_path
 from impasto.recipe import CHANGEABLE, Recipe, make_recipe
+from impasto.studio.app import Studio
 from impasto.studio.asked import check_change, knobs_of, read_asked
 from impasto.studio.client import Client, Refused
 from impasto.studio.events import Events
@@ -557,6 +558,24 @@ def test_the_client_paints_waits_and_downloads(studio, tmp_path):
     with pytest.raises(Refused, match="no such job") as refused:
         client.job(job["id"])
     assert refused.value.status == 404
+
+
+def test_a_list_of_paintings_takes_no_longer_a_picture_the_more_there_are(tmp_path, monkeypatch):
+    import asyncio
+
+    store, looked = Store(tmp_path), []
+    for n in range(20):
+        record = {"recipe": {}, "content": f"{n - 1}", "styles": ["0", "gone"]}
+        more = {"width": 1, "height": 1, "bundled": False, "mask": False, "hashes": [f"{n}"], "record": record}
+        id, _ = store.new("pictures")
+        store.save("pictures", {**about(id, created=n), **more})
+    studio = Studio(store, {})
+    found = store.all
+    monkeypatch.setattr(store, "all", lambda *given: looked.append(given) or found(*given))
+    pictures = json.loads(asyncio.run(studio.pictures(None)).body)["pictures"]
+    assert [it["record"]["content"] for it in pictures] == [*(it["id"] for it in pictures[1:]), None]
+    assert pictures[0]["record"]["missing"] == ["painting 2"] and len(looked) <= 2
+    store.close()
 
 
 def test_a_picture_in_use_stays_and_one_that_is_not_goes(studio, tmp_path):

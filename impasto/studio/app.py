@@ -80,7 +80,8 @@ class Studio:
     async def pictures(self, _request: Request) -> Response:
         """All but the masks, newest first, the bundled ones last."""
         found = [about for about in self.store.all("pictures") if not about["mask"]]
-        return JSONResponse({"pictures": [self._picture(about) for about in sorted(found, key=lambda it: it["bundled"])]})
+        ids = self._ids()
+        return JSONResponse({"pictures": [self._picture(about, ids) for about in sorted(found, key=lambda it: it["bundled"])]})
 
     async def upload(self, request: Request) -> Response:
         """A picture, its bytes the body: written anew by a process of its own."""
@@ -91,7 +92,7 @@ class Studio:
                 async for part in _limited(request, MOST_UPLOADED):
                     file.write(part)
             about = await self.take(came, name, request.query_params.get("mask") == "1")
-        await self.events.tell("picture", shown := self._picture(about))
+        await self.events.tell("picture", shown := self._picture(about, self._ids()))
         return JSONResponse(shown, 201)
 
     async def take(self, source: Path, name: str, mask: bool) -> About:
@@ -137,17 +138,14 @@ class Studio:
         await self.events.tell("gone", {"id": id})
         return Response(status_code=204)
 
-    def _picture(self, about: About) -> About:
+    def _ids(self) -> dict[str, str]:
+        """The pictures by their hashes; of several the newest."""
+        return {digest: it["id"] for it in reversed(self.store.all("pictures")) for digest in it["hashes"]}
+
+    def _picture(self, about: About, ids: Mapping[str, str]) -> About:
         """As pages know it; of a painting of ours also which pictures it was painted from."""
         shown = {name: about[name] for name in ("id", "name", "created", "width", "height", "bundled", "mask")}
-        return shown | {"record": about["record"] and self._origins(about["record"])}
-
-    def _origins(self, record: About) -> About:
-        ids = {digest: it["id"] for it in reversed(self.store.all("pictures")) for digest in it["hashes"]}
-        content, styles = ids.get(record["content"]), [ids.get(style) for style in record["styles"]]
-        missing = [] if content or not record["content"] else ["the photograph"]
-        missing += [f"painting {n}" if len(styles) > 1 else "the painting" for n, style in enumerate(styles, 1) if style is None]
-        return {"recipe": record["recipe"], "content": content, "styles": styles, "missing": missing}
+        return shown | {"record": about["record"] and _origins(about["record"], ids)}
 
     # Jobs
 
@@ -360,6 +358,13 @@ def _shown_page(kind: str, about: About) -> About:
 def _told(id: str, name: str, width: int, height: int, file: str, hashes: list[str]) -> About:
     about: About = {"id": id, "name": name, "created": now(), "width": width, "height": height, "file": file}
     return about | {"mask": False, "bundled": False, "record": None, "hashes": hashes}
+
+
+def _origins(record: About, ids: Mapping[str, str]) -> About:
+    content, styles = ids.get(record["content"]), [ids.get(style) for style in record["styles"]]
+    missing = [] if content or not record["content"] else ["the photograph"]
+    missing += [f"painting {n}" if len(styles) > 1 else "the painting" for n, style in enumerate(styles, 1) if style is None]
+    return {"recipe": record["recipe"], "content": content, "styles": styles, "missing": missing}
 
 
 def _file(path: Path, headers: Mapping[str, str] | None = None) -> Response:
