@@ -3,6 +3,7 @@
 The numbers are those of the checklist of attacks and faults that the studio was built against; docs/studio.md lists it.
 """
 
+import asyncio
 import io
 import json
 import ntpath
@@ -20,7 +21,9 @@ from PIL import Image, PngImagePlugin
 
 pytest.importorskip("starlette", reason="the studio is not tried: the extra studio is not installed")
 
+from impasto.errors import BadImage
 from impasto.studio.app import within
+from impasto.studio.decode import Decoder
 from impasto.studio.guard import hosts_of, refusal
 from tests.studios import Answer, Running
 
@@ -453,6 +456,28 @@ def test_29_a_decoder_that_dies_takes_nothing_with_it(studio):
     time.sleep(0.3)
     assert upload(studio, png()).status in (201, 415)
     assert upload(studio, png()).status == 201
+
+
+def test_29_the_picture_after_one_that_killed_the_decoder_is_read_at_once(tmp_path):
+    (tmp_path / "a.png").write_bytes(png())
+
+    async def scene() -> None:
+        decoder = Decoder()
+        asking = [tmp_path / "a.png", tmp_path, "a.png", "picture"]
+        assert (await decoder.decode(*asking))["width"] == 40
+        process = decoder.process
+        os.kill(process.pid, 19)  # it hangs
+        hanging = asyncio.create_task(decoder.decode(*asking))
+        await asyncio.sleep(0.1)
+        process.kill()
+        with pytest.raises(BadImage):
+            await hanging
+        assert (await decoder.decode(*asking))["width"] == 40
+        process = decoder.process
+        decoder.close()
+        await process.wait()
+
+    asyncio.run(scene())
 
 
 def test_30_a_polyglot_comes_out_as_a_picture_alone(studio):
