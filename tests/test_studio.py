@@ -17,7 +17,7 @@ from PIL import Image
 
 pytest.importorskip("starlette", reason="the studio is not tried: the extra studio is not installed")
 
-from impasto.errors import BadRecipe, CannotWrite, ImpastoWarning
+from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning
 from impasto.images import read_picture, read_record
 from impasto.painting import Painting
 from impasto.pictures import picture_path
@@ -558,6 +558,16 @@ def test_the_client_paints_waits_and_downloads(studio, tmp_path):
     with pytest.raises(Refused, match="no such job") as refused:
         client.job(job["id"])
     assert refused.value.status == 404
+
+
+def test_the_client_waits_for_no_job_that_is_removed_and_no_studio_that_ends(tmp_path, monkeypatch):
+    client = Client(address="http://127.0.0.1:1", key="x")
+    monkeypatch.setattr(client, "job", lambda id: {"id": id, "state": "queued"})
+    monkeypatch.setattr(client, "events", lambda: (it for it in [("hello", {}), ("gone", {"id": "b"}), ("gone", {"id": "a"})]))
+    with pytest.raises(Refused, match="removed"):
+        client.wait("a")
+    with pytest.raises(BadInput, match="has ended"):
+        client.wait("c")
 
 
 def test_a_list_of_paintings_takes_no_longer_a_picture_the_more_there_are(tmp_path, monkeypatch):
