@@ -22,7 +22,7 @@ from impasto.images import read_picture, read_record
 from impasto.painting import Painting
 from impasto.pictures import picture_path
 from impasto.recipe import CHANGEABLE, Recipe, make_recipe
-from impasto.studio.app import Studio
+from impasto.studio.app import Studio, make_app
 from impasto.studio.asked import check_change, knobs_of, read_asked
 from impasto.studio.client import Client, Refused
 from impasto.studio.events import Events
@@ -256,7 +256,7 @@ def test_a_studio_that_is_stopped_leaves_a_checkpoint(tmp_path):
 
 @weights
 def test_35_a_disk_that_is_full_is_said_and_costs_no_finished_picture(tmp_path):
-    """Files of the studio and its children can be 30 kB long and no longer: about.json fits, checkpoints and pictures do not."""
+    """Files of the studio and its children can be 2 MB long and no longer: small pictures fit, large ones do not."""
 
     def small_files() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -528,13 +528,35 @@ def test_a_page_that_was_away_is_told_what_it_missed():
         assert "event: hello" in await anext(stream)
         assert '{"n": 1}' in await anext(stream) and '{"n": 2}' in await anext(stream)
         await stream.aclose()
-        for unknown in ("gone-7", f"{events.run}-99", f"{events.run}-x"):
+        for unknown in ("gone-7", f"{events.run}-99", f"{events.run}-x", f"{events.run}-{'9' * 5000}"):
             stream = events.since(unknown, {})
             await anext(stream)
             assert "event: reload" in await anext(stream)
             await stream.aclose()
 
     asyncio.run(listen())
+
+
+def test_35_an_index_that_cannot_be_written_is_said(tmp_path):
+    import asyncio
+
+    store = Store(tmp_path)
+    app = make_app(Studio(store, {}))
+    store.close()
+    answers = []
+
+    async def ask() -> None:
+        async def receive() -> dict:
+            return {"type": "http.request"}
+
+        async def send(message: dict) -> None:
+            answers.append(message)
+
+        scope = {"type": "http", "method": "GET", "path": "/api/jobs", "query_string": b"", "headers": []}
+        await app(scope, receive, send)
+
+    asyncio.run(ask())
+    assert answers[0]["status"] == 507 and "index" in json.loads(answers[1]["body"])["error"]
 
 
 def test_a_stream_tells_pictures_as_they_come(studio, tmp_path):

@@ -6,6 +6,7 @@ Every answer is a file of the studio's folder, known by an id, or JSON; every re
 import asyncio
 import contextlib
 import json
+import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from importlib.metadata import version
@@ -230,7 +231,7 @@ class Studio:
         """What happens, as it happens."""
         if self.streams >= MOST_STREAMS:
             return JSONResponse({"error": "too many pages are open"}, 503)
-        seen = request.headers.get("last-event-id", request.query_params.get("since", ""))
+        seen = request.headers.get("last-event-id", "")
         hello = {"version": version("impasto"), "folder": str(self.store.folder)}
         return _Stream(self, self.events.since(seen, hello))
 
@@ -295,7 +296,7 @@ class _Stream(StreamingResponse):
 
 def make_app(studio: Studio) -> Starlette:
     """The answers without the guard."""
-    handlers: dict[Any, Any] = dict.fromkeys((ImpastoError, OSError, ClientDisconnect), _failed)
+    handlers: dict[Any, Any] = dict.fromkeys((ImpastoError, OSError, sqlite3.Error, ClientDisconnect), _failed)
     return Starlette(routes=studio.routes(), exception_handlers={**handlers, 404: _no_such, 405: _no_such}, lifespan=studio.alive)
 
 
@@ -421,6 +422,8 @@ async def _json(request: Request) -> Any:
 
 async def _failed(_request: Request, error: Exception) -> Response:
     """One sentence."""
+    if isinstance(error, sqlite3.Error):
+        return JSONResponse({"error": f"the studio's index cannot be used: {error}. Start the studio again"}, 507)
     if isinstance(error, OSError):
         why = "there is no room left on its disk" if error.errno in FULL else error.strerror or error
         return JSONResponse({"error": f"the studio's folder cannot be written: {why}"}, 507)
