@@ -17,16 +17,17 @@ from PIL import Image
 
 pytest.importorskip("starlette", reason="the studio is not tried: the extra studio is not installed")
 
-from impasto.errors import BadRecipe, CannotWrite, ImpastoWarning
+from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning
 from impasto.images import read_picture, read_record
 from impasto.painting import Painting
 from impasto.pictures import picture_path
 from impasto.recipe import CHANGEABLE, Recipe, make_recipe
-from impasto.studio.asked import knobs_of, read_asked
+from impasto.studio.app import Studio, make_app
+from impasto.studio.asked import check_change, knobs_of, read_asked
 from impasto.studio.client import Client, Refused
 from impasto.studio.events import Events
 from impasto.studio.form import ELSEWHERE, GROUPS, form
-from impasto.studio.jobs import slug, why_it_died
+from impasto.studio.jobs import reached, slug, why_it_died
 from impasto.studio.store import Store
 from tests.studios import Running
 
@@ -255,7 +256,7 @@ def test_a_studio_that_is_stopped_leaves_a_checkpoint(tmp_path):
 
 @weights
 def test_35_a_disk_that_is_full_is_said_and_costs_no_finished_picture(tmp_path):
-    """Files of the studio and its children can be 30 kB long and no longer: about.json fits, checkpoints and pictures do not."""
+    """Files of the studio and its children can be 2 MB long and no longer: small pictures fit, large ones do not."""
 
     def small_files() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -340,6 +341,43 @@ def test_39_an_index_that_is_gone_or_damaged_is_made_anew_from_the_files(tmp_pat
     store.close()
 
 
+def test_what_is_removed_is_gone_even_where_its_folder_is_not(tmp_path):
+    store = Store(tmp_path)
+    by_hand, left = stored(store), stored(store)
+    shutil.rmtree(tmp_path / "jobs" / by_hand)
+    store.remove("jobs", by_hand)
+    (tmp_path / "jobs" / left / "kept").mkdir()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "rmdir", lambda *_, **__: (_ for _ in ()).throw(OSError(39, "Directory not empty")))
+        store.remove("jobs", left)
+    assert store.all("jobs") == [] and (tmp_path / "jobs" / left).exists()
+    store.close()
+    Store(tmp_path).close()
+    assert not (tmp_path / "jobs" / left).exists()
+
+
+def test_34_an_upload_that_a_kill_cut_off_goes(tmp_path):
+    (tmp_path / ".upload-x").mkdir()
+    (tmp_path / ".upload-x" / "came").write_bytes(b"x")
+    Store(tmp_path).close()
+    assert not (tmp_path / ".upload-x").exists()
+
+
+def test_20_the_secret_is_never_anyone_elses_to_read(tmp_path):
+    """Not even as it is written, or where a kill left it empty."""
+    seen = []
+    store = Store(tmp_path)
+    (tmp_path / "studio.key").touch(0o600)
+    with pytest.MonkeyPatch.context() as patched:
+        replace = os.replace
+        patched.setattr(os, "replace", lambda a, b: (seen.append(os.stat(a).st_mode & 0o77), replace(a, b)))
+        assert len(store.secret()) == 32 and store.secret() == store.secret()
+        (tmp_path / "studio.key").unlink()
+        assert len(store.secret()) == 32
+    assert seen == [0, 0]
+    store.close()
+
+
 def test_the_files_are_the_truth(tmp_path):
     store = Store(tmp_path)
     kept, gone, other = (stored(store) for _ in range(3))
@@ -354,11 +392,14 @@ def test_the_files_are_the_truth(tmp_path):
     store.close()
 
 
-def test_39_a_file_that_cannot_be_read_is_named_and_left(tmp_path):
+@pytest.mark.parametrize(
+    "damaged", [b"\xff\x00", b'{"id": "ID", "created": 1, "name": "\\ud800"}', b'{"id": "ID", "created": 9223372036854775808}']
+)
+def test_39_a_file_that_cannot_be_read_is_named_and_left(tmp_path, damaged):
     store = Store(tmp_path)
     bad, good = stored(store), stored(store)
     store.close()
-    (tmp_path / "jobs" / bad / "about.json").write_bytes(b"\xff\x00")
+    (tmp_path / "jobs" / bad / "about.json").write_bytes(damaged.replace(b"ID", bad.encode()))
     with pytest.warns(ImpastoWarning, match="cannot be read and is left"):
         store = Store(tmp_path)
     assert [it["id"] for it in store.all("jobs")] == [good] and (tmp_path / "jobs" / bad).exists()
@@ -411,6 +452,38 @@ def test_what_is_wrong_in_what_is_asked_is_said_in_one_line(asked, said):
     assert "\n" not in str(error.value)
 
 
+def test_a_change_is_checked_with_those_before_it():
+    asked = read_asked({"kind": "painting", "content": "a" * 16, "styles": ["b" * 16]})
+    check_change(asked, {"beta": 0}, 7, {})
+    for knobs, before, said in (
+        ({"beta": 0}, {"3": {"alpha": 0}}, "nothing to minimise"),
+        ({"beta": 0}, {"7": {"alpha": 0}}, "nothing to minimise"),
+        ({"style_weights": [1, 2]}, {}, "2 numbers for 1 style pictures"),
+    ):
+        with pytest.raises(BadRecipe, match=said):
+            check_change(asked, knobs, 7, before)
+
+
+def test_the_step_reached_is_known_of_a_job_that_nobody_listened_to(tmp_path):
+    assert reached(tmp_path) == 0
+    rows = "".join(f"[{i}, 1.5, null, 0.25, 64]\n" for i in range(1, 300))
+    for end, i in (("", 299), ("[300, 1.", 299), ("[300, 1.5, 1.0, 0.5, 64]", 300)):
+        (tmp_path / "curve.jsonl").write_text(rows + end)
+        assert reached(tmp_path) == i
+
+
+@weights
+def test_a_change_that_does_not_fit_is_said_and_painted_on(studio):
+    id = studio.submit(studio.slow())
+    studio.painting(id)
+    edit = {"conv1": {"units": {"999": 2}}}
+    assert studio.ask("POST", f"/api/jobs/{id}/change", {"knobs": {"style_edit": edit}}).status == 200
+    job = studio.until(id, lambda job: bool(job["warnings"]) or job["state"] != "running")
+    assert job["state"] == "running" and "unit 999 of conv1" in job["warnings"][0] and job["changes"] == {}
+    studio.ask("POST", f"/api/jobs/{id}/cancel")
+    assert studio.ended(id)["state"] == "cancelled"
+
+
 def test_a_texture_needs_no_photograph_and_an_inversion_no_painting():
     read_asked({"kind": "painting", "preset": "texture", "styles": ["a" * 16]})
     read_asked({"kind": "painting", "preset": "inversion", "content": "a" * 16})
@@ -455,13 +528,35 @@ def test_a_page_that_was_away_is_told_what_it_missed():
         assert "event: hello" in await anext(stream)
         assert '{"n": 1}' in await anext(stream) and '{"n": 2}' in await anext(stream)
         await stream.aclose()
-        for unknown in ("gone-7", f"{events.run}-99", f"{events.run}-x"):
+        for unknown in ("gone-7", f"{events.run}-99", f"{events.run}-x", f"{events.run}-{'9' * 5000}"):
             stream = events.since(unknown, {})
             await anext(stream)
             assert "event: reload" in await anext(stream)
             await stream.aclose()
 
     asyncio.run(listen())
+
+
+def test_35_an_index_that_cannot_be_written_is_said(tmp_path):
+    import asyncio
+
+    store = Store(tmp_path)
+    app = make_app(Studio(store, {}))
+    store.close()
+    answers = []
+
+    async def ask() -> None:
+        async def receive() -> dict:
+            return {"type": "http.request"}
+
+        async def send(message: dict) -> None:
+            answers.append(message)
+
+        scope = {"type": "http", "method": "GET", "path": "/api/jobs", "query_string": b"", "headers": []}
+        await app(scope, receive, send)
+
+    asyncio.run(ask())
+    assert answers[0]["status"] == 507 and "index" in json.loads(answers[1]["body"])["error"]
 
 
 def test_a_stream_tells_pictures_as_they_come(studio, tmp_path):
@@ -485,6 +580,34 @@ def test_the_client_paints_waits_and_downloads(studio, tmp_path):
     with pytest.raises(Refused, match="no such job") as refused:
         client.job(job["id"])
     assert refused.value.status == 404
+
+
+def test_the_client_waits_for_no_job_that_is_removed_and_no_studio_that_ends(tmp_path, monkeypatch):
+    client = Client(address="http://127.0.0.1:1", key="x")
+    monkeypatch.setattr(client, "job", lambda id: {"id": id, "state": "queued"})
+    monkeypatch.setattr(client, "events", lambda: (it for it in [("hello", {}), ("gone", {"id": "b"}), ("gone", {"id": "a"})]))
+    with pytest.raises(Refused, match="removed"):
+        client.wait("a")
+    with pytest.raises(BadInput, match="has ended"):
+        client.wait("c")
+
+
+def test_a_list_of_paintings_takes_no_longer_a_picture_the_more_there_are(tmp_path, monkeypatch):
+    import asyncio
+
+    store, looked = Store(tmp_path), []
+    for n in range(20):
+        record = {"recipe": {}, "content": f"{n - 1}", "styles": ["0", "gone"]}
+        more = {"width": 1, "height": 1, "bundled": False, "mask": False, "hashes": [f"{n}"], "record": record}
+        id, _ = store.new("pictures")
+        store.save("pictures", {**about(id, created=n), **more})
+    studio = Studio(store, {})
+    found = store.all
+    monkeypatch.setattr(store, "all", lambda *given: looked.append(given) or found(*given))
+    pictures = json.loads(asyncio.run(studio.pictures(None)).body)["pictures"]
+    assert [it["record"]["content"] for it in pictures] == [*(it["id"] for it in pictures[1:]), None]
+    assert pictures[0]["record"]["missing"] == ["painting 2"] and len(looked) <= 2
+    store.close()
 
 
 def test_a_picture_in_use_stays_and_one_that_is_not_goes(studio, tmp_path):

@@ -3,7 +3,9 @@
 The numbers are those of the checklist of attacks and faults that the studio was built against; docs/studio.md lists it.
 """
 
+import asyncio
 import io
+import json
 import ntpath
 import os
 import socket
@@ -19,7 +21,9 @@ from PIL import Image, PngImagePlugin
 
 pytest.importorskip("starlette", reason="the studio is not tried: the extra studio is not installed")
 
+from impasto.errors import BadImage
 from impasto.studio.app import within
+from impasto.studio.decode import Decoder
 from impasto.studio.guard import hosts_of, refusal
 from tests.studios import Answer, Running
 
@@ -47,7 +51,7 @@ def files_in(studio: Running) -> set[Path]:
 
 
 def cookie_of(studio: Running) -> dict[str, str]:
-    entry = studio.raw("GET", studio.lines[-1].split(studio.host)[1])
+    entry = studio.raw("GET", studio.address().split(studio.host)[1])
     assert entry.status == 303 and entry.headers["location"] == "/"
     return {"Cookie": entry.headers["set-cookie"].split(";")[0]}
 
@@ -68,6 +72,13 @@ def test_the_token_is_good_once_and_the_next_is_printed(studio):
     wait_for_a_new_address(studio, count)
     assert studio.raw("GET", first).status == 401
     assert studio.raw("GET", "/", cookie_of(studio)).status == 200
+
+
+@pytest.mark.parametrize("other", ['prefs={"a": [1, 2]}', "a b/c=d", "=", "\xe9=\xe9", "x=;;;"])
+def test_cookies_of_other_programs_on_this_machine_do_not_lock_the_studio(studio, other):
+    own = cookie_of(studio)["Cookie"]
+    assert studio.raw("GET", "/api/jobs", {"Cookie": f"{other}; {own}"}).status == 200
+    assert studio.raw("GET", "/api/jobs", {"Cookie": f"{other}; {own}x"}).status == 401
 
 
 def test_every_answer_keeps_a_browser_within_the_studio(studio):
@@ -300,6 +311,32 @@ def test_17_more_than_is_taken_is_refused_while_it_comes(studio, monkeypatch):
     assert files_in(studio) == before
 
 
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        '{"style_layers": "\\ud800"}',
+        '{"style_edit": {"conv1": {"units": {"3 \\ud800": 2}}}}',
+        '{"beta": NaN}',
+        '{"beta": 1e999}',
+        f'{{"beta": {"[" * 900}1{"]" * 900}}}',
+    ],
+)
+def test_17_what_cannot_be_written_is_refused_at_the_door(studio, knobs):
+    before, asked = files_in(studio), studio.quick()
+    body = json.dumps({**asked, "knobs": None}).replace("null", knobs).encode()
+    answer = studio.ask("POST", "/api/jobs", body)
+    assert answer.status == 400 and "nests too deep" in answer.json()["error"]
+    assert files_in(studio) == before
+
+
+@pytest.mark.parametrize("value", ['"\\ud800"', "NaN", "1e999", "[" * 900 + "]" * 900])
+def test_14_a_picture_whose_record_cannot_be_written_comes_without_it(studio, value):
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("impasto", f'{{"recipe": {{"beta": {value}}}}}')
+    answer = upload(studio, png(pnginfo=info))
+    assert answer.status == 201 and answer.json()["record"] is None
+
+
 def test_18_a_thousand_idle_pages_are_bounded_and_given_free(studio):
     request = f"GET /api/events HTTP/1.1\r\nHost: {studio.host}\r\nAuthorization: Bearer {studio.key}\r\n\r\n".encode()
     idle = [socket.create_connection(("127.0.0.1", studio.port)) for _ in range(200)]
@@ -419,6 +456,28 @@ def test_29_a_decoder_that_dies_takes_nothing_with_it(studio):
     time.sleep(0.3)
     assert upload(studio, png()).status in (201, 415)
     assert upload(studio, png()).status == 201
+
+
+def test_29_the_picture_after_one_that_killed_the_decoder_is_read_at_once(tmp_path):
+    (tmp_path / "a.png").write_bytes(png())
+
+    async def scene() -> None:
+        decoder = Decoder()
+        asking = [tmp_path / "a.png", tmp_path, "a.png", "picture"]
+        assert (await decoder.decode(*asking))["width"] == 40
+        process = decoder.process
+        os.kill(process.pid, 19)  # it hangs
+        hanging = asyncio.create_task(decoder.decode(*asking))
+        await asyncio.sleep(0.1)
+        process.kill()
+        with pytest.raises(BadImage):
+            await hanging
+        assert (await decoder.decode(*asking))["width"] == 40
+        process = decoder.process
+        decoder.close()
+        await process.wait()
+
+    asyncio.run(scene())
 
 
 def test_30_a_polyglot_comes_out_as_a_picture_alone(studio):

@@ -6,6 +6,7 @@ Every answer is a file of the studio's folder, known by an id, or JSON; every re
 import asyncio
 import contextlib
 import json
+import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from importlib.metadata import version
@@ -23,11 +24,12 @@ from starlette.types import Receive, Scope, Send
 from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoError, NoRoom
 from impasto.files import FULL, sha256, write_whole
 from impasto.pictures import picture_path
+from impasto.studio.asked import is_plain
 from impasto.studio.decode import SMALL, Decoder
 from impasto.studio.events import Events
 from impasto.studio.form import form
 from impasto.studio.jobs import Jobs, Missing, WrongState, slug
-from impasto.studio.store import About, Store, now
+from impasto.studio.store import UPLOAD, About, Store, now
 
 MOST_UPLOADED = 100_000_000
 MOST_JSON = 1_000_000
@@ -79,18 +81,19 @@ class Studio:
     async def pictures(self, _request: Request) -> Response:
         """All but the masks, newest first, the bundled ones last."""
         found = [about for about in self.store.all("pictures") if not about["mask"]]
-        return JSONResponse({"pictures": [self._picture(about) for about in sorted(found, key=lambda it: it["bundled"])]})
+        ids = self._ids()
+        return JSONResponse({"pictures": [self._picture(about, ids) for about in sorted(found, key=lambda it: it["bundled"])]})
 
     async def upload(self, request: Request) -> Response:
         """A picture, its bytes the body: written anew by a process of its own."""
         name = _clean(request.query_params.get("name", "")) or "picture.png"
-        with tempfile.TemporaryDirectory(dir=self.store.folder, prefix=".upload-") as folder:
+        with tempfile.TemporaryDirectory(dir=self.store.folder, prefix=UPLOAD) as folder:
             came = Path(folder) / "came"
             with open(came, "wb") as file:
                 async for part in _limited(request, MOST_UPLOADED):
                     file.write(part)
             about = await self.take(came, name, request.query_params.get("mask") == "1")
-        await self.events.tell("picture", shown := self._picture(about))
+        await self.events.tell("picture", shown := self._picture(about, self._ids()))
         return JSONResponse(shown, 201)
 
     async def take(self, source: Path, name: str, mask: bool) -> About:
@@ -100,9 +103,8 @@ class Studio:
             said = await self.decoder.decode(source, folder, name, "mask" if mask else "picture")
             file = f"{slug(Path(name).stem)}.png"
             (folder / "picture.png").rename(folder / file)
-            record = said["record"] if len(json.dumps(said["record"])) <= MOST_RECORD else None
             hashes = [await asyncio.to_thread(sha256, path) for path in (source, folder / file)]
-            about = _told(id, name, said["width"], said["height"], file, hashes) | {"mask": mask, "record": _kept(record)}
+            about = _told(id, name, said["width"], said["height"], file, hashes) | {"mask": mask, "record": _kept(said["record"])}
             self.store.save("pictures", about)
             return about
         except BaseException:
@@ -137,17 +139,14 @@ class Studio:
         await self.events.tell("gone", {"id": id})
         return Response(status_code=204)
 
-    def _picture(self, about: About) -> About:
+    def _ids(self) -> dict[str, str]:
+        """The pictures by their hashes; of several the newest."""
+        return {digest: it["id"] for it in reversed(self.store.all("pictures")) for digest in it["hashes"]}
+
+    def _picture(self, about: About, ids: Mapping[str, str]) -> About:
         """As pages know it; of a painting of ours also which pictures it was painted from."""
         shown = {name: about[name] for name in ("id", "name", "created", "width", "height", "bundled", "mask")}
-        return shown | {"record": about["record"] and self._origins(about["record"])}
-
-    def _origins(self, record: About) -> About:
-        ids = {digest: it["id"] for it in reversed(self.store.all("pictures")) for digest in it["hashes"]}
-        content, styles = ids.get(record["content"]), [ids.get(style) for style in record["styles"]]
-        missing = [] if content or not record["content"] else ["the photograph"]
-        missing += [f"painting {n}" if len(styles) > 1 else "the painting" for n, style in enumerate(styles, 1) if style is None]
-        return {"recipe": record["recipe"], "content": content, "styles": styles, "missing": missing}
+        return shown | {"record": about["record"] and _origins(about["record"], ids)}
 
     # Jobs
 
@@ -232,7 +231,7 @@ class Studio:
         """What happens, as it happens."""
         if self.streams >= MOST_STREAMS:
             return JSONResponse({"error": "too many pages are open"}, 503)
-        seen = request.headers.get("last-event-id", request.query_params.get("since", ""))
+        seen = request.headers.get("last-event-id", "")
         hello = {"version": version("impasto"), "folder": str(self.store.folder)}
         return _Stream(self, self.events.since(seen, hello))
 
@@ -297,7 +296,7 @@ class _Stream(StreamingResponse):
 
 def make_app(studio: Studio) -> Starlette:
     """The answers without the guard."""
-    handlers: dict[Any, Any] = dict.fromkeys((ImpastoError, OSError, ClientDisconnect), _failed)
+    handlers: dict[Any, Any] = dict.fromkeys((ImpastoError, OSError, sqlite3.Error, ClientDisconnect), _failed)
     return Starlette(routes=studio.routes(), exception_handlers={**handlers, 404: _no_such, 405: _no_such}, lifespan=studio.alive)
 
 
@@ -362,6 +361,13 @@ def _told(id: str, name: str, width: int, height: int, file: str, hashes: list[s
     return about | {"mask": False, "bundled": False, "record": None, "hashes": hashes}
 
 
+def _origins(record: About, ids: Mapping[str, str]) -> About:
+    content, styles = ids.get(record["content"]), [ids.get(style) for style in record["styles"]]
+    missing = [] if content or not record["content"] else ["the photograph"]
+    missing += [f"painting {n}" if len(styles) > 1 else "the painting" for n, style in enumerate(styles, 1) if style is None]
+    return {"recipe": record["recipe"], "content": content, "styles": styles, "missing": missing}
+
+
 def _file(path: Path, headers: Mapping[str, str] | None = None) -> Response:
     """Raises Missing where it is not there."""
     if not path.is_file():
@@ -376,8 +382,10 @@ def _clean(name: str) -> str:
 
 
 def _kept(record: Any) -> About | None:
-    """Of a record that a file carries: the recipe and the pictures' hashes; None where it is not that of a painting."""
-    if not isinstance(record, dict) or not isinstance(record.get("recipe"), dict):
+    """Of a record that a file carries: the recipe and the pictures' hashes; None for another's, or one that cannot be kept."""
+    if not isinstance(record, dict) or not isinstance(record.get("recipe"), dict) or not is_plain(record):
+        return None
+    if len(json.dumps(record)) > MOST_RECORD:
         return None
     inputs = record.get("inputs")
     inputs = inputs if isinstance(inputs, dict) else {}
@@ -404,13 +412,18 @@ async def _json(request: Request) -> Any:
     """Raises BadRecipe, TooLarge."""
     body = b"".join([part async for part in _limited(request, MOST_JSON)])
     try:
-        return json.loads(body)
+        found = json.loads(body)
     except (ValueError, RecursionError):
         raise BadRecipe("what was sent is no JSON") from None
+    if not is_plain(found):
+        raise BadRecipe("what was sent nests too deep, or has numbers that are not finite or text that is not UTF-8")
+    return found
 
 
 async def _failed(_request: Request, error: Exception) -> Response:
     """One sentence."""
+    if isinstance(error, sqlite3.Error):
+        return JSONResponse({"error": f"the studio's index cannot be used: {error}. Start the studio again"}, 507)
     if isinstance(error, OSError):
         why = "there is no room left on its disk" if error.errno in FULL else error.strerror or error
         return JSONResponse({"error": f"the studio's folder cannot be written: {why}"}, 507)

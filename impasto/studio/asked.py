@@ -3,6 +3,7 @@
 Nothing here loads torch, and no path comes from what is asked: pictures and masks are named by their ids.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -67,6 +68,17 @@ class AtlasAsked(_Asked):
     kind: Literal["atlas"]
     net: NetName = "alexnet"
     pictures: Annotated[tuple[Id, ...], Field(max_length=10_000)] = ()
+
+
+def is_plain(value: Any, depth: int = 20) -> bool:
+    """Whether it can be written anywhere: text that is UTF-8, numbers that are finite, nothing deep within another."""
+    if isinstance(value, dict):
+        return depth > 0 and all(is_plain(part, depth - 1) for item in value.items() for part in item)
+    if isinstance(value, list):
+        return depth > 0 and all(is_plain(part, depth - 1) for part in value)
+    if isinstance(value, str):
+        return not re.search("[\ud800-\udfff]", value)
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 Asked = PaintingAsked | GridAsked | StyleAsked | AtlasAsked
@@ -171,8 +183,11 @@ def words_of_axis(words: Sequence[str], path_of: PathOf) -> list[str]:
     return [*words[:1], *(str(path_of(value)) if tuple(words[:1]) in PICTURES else value for value in words[1:])]
 
 
-def check_change(asked: PaintingAsked, knobs: Mapping[str, Any], i: int) -> None:
-    """Raise BadRecipe for knobs that cannot be changed on the way, or not to that."""
+def check_change(asked: PaintingAsked, knobs: Mapping[str, Any], i: int, before: Mapping[str, Any]) -> None:
+    """Raise BadRecipe for knobs that cannot be changed on the way, or not to that after what has been changed before."""
     if not knobs or not set(knobs) <= set(CHANGEABLE):
         raise BadRecipe(f"on the way these can be changed: {', '.join(CHANGEABLE)}")
-    recipe_of(asked, {max(i, 1): knobs})
+    changes = {int(step): its for step, its in before.items()}
+    recipe_of(asked, {**changes, i: {**changes.get(i, {}), **knobs}})
+    if (weights := knobs.get("style_weights")) and isinstance(weights, list) and len(weights) != len(asked.styles):
+        raise BadRecipe(f"style_weights has {len(weights)} numbers for {len(asked.styles)} style pictures")

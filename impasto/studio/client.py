@@ -6,6 +6,7 @@ studio.wait(job["id"], print)
 studio.download(job["id"], "cat-wave.png")
 """
 
+import contextlib
 import json
 import urllib.error
 import urllib.parse
@@ -94,16 +95,19 @@ class Client:
         self._ask("DELETE", f"/api/jobs/{_quoted(id)}")
 
     def wait(self, id: str, each: Callable[[Job], object] = lambda job: None) -> Job:
-        """Until it ends in any way; `each` is called with what is told on the way. Raises Refused where it failed."""
-        told = self.events()
-        next(told)  # from here on nothing is missed
-        job = self.job(id)
-        while job["state"] not in ENDED:
-            name, said = next(told)
-            if name == "job" and said["id"] == id:
-                job |= said
-                each(job)
-        told.close()
+        """Until it ends in any way; `each` is called with what is told on the way. Raises Refused where it failed or is removed."""
+        with contextlib.closing(self.events()) as told:
+            next(told)  # from here on nothing is missed
+            job = self.job(id)
+            while job["state"] not in ENDED:
+                name, said = next(told, ("over", {}))
+                if name == "over":
+                    raise BadInput(f"the studio at {self.address} has ended")
+                if name == "gone" and said["id"] == id:
+                    raise Refused("the job was removed", 404)
+                if name == "job" and said["id"] == id:
+                    job |= said
+                    each(job)
         if job["state"] == "failed":
             raise Refused(job["error"], 200)
         return self.job(id)

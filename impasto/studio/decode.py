@@ -42,7 +42,7 @@ class Decoder:
                 process.stdin.write(json.dumps([str(source), str(folder), name, kind]).encode() + b"\n")
                 said = json.loads(await asyncio.wait_for(process.stdout.readline(), 2 * SECONDS))
             except (TimeoutError, ConnectionError, ValueError):
-                end(process)
+                self.close()
                 raise BadImage(DAMAGED) from None
         if "error" in said:
             raise ERRORS.get(said.get("kind"), BadImage)(str(said["error"]))
@@ -56,9 +56,10 @@ class Decoder:
         return await asyncio.create_subprocess_exec(*command, **options, limit=2**24)
 
     def close(self) -> None:
-        """End the process."""
+        """End the process; the next picture has another."""
         if self.process is not None:
             end(self.process)
+            self.process = None
 
 
 def end(process: asyncio.subprocess.Process) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator
@@ -58,7 +59,7 @@ class Events:
         if not seen:
             return self.last
         run, _, number = seen.partition("-")
-        if run != self.run or not number.isdecimal():
+        if run != self.run or not re.fullmatch("[0-9]{1,15}", number):
             return None
         oldest = self.kept[0][0] if self.kept else self.last + 1
         return int(number) if oldest - 1 <= int(number) <= self.last else None

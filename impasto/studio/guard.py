@@ -9,10 +9,10 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -55,20 +55,13 @@ class Keys:
     def fit(self, headers: Headers) -> bool:
         """Whether the request brings the cookie or the key."""
         scheme, _, key = headers.get("authorization", "").partition(" ")
-        return same(_cookie(headers, self.cookie_name), self.cookie) or (scheme.lower() == "bearer" and same(key, self.key))
+        cookie = cookie_parser(headers.get("cookie", "")).get(self.cookie_name, "")  # those of other ports come too, of any kind
+        return same(cookie, self.cookie) or (scheme.lower() == "bearer" and same(key, self.key))
 
 
 def same(given: str, expected: str) -> bool:
     """Whether two secrets are equal, without telling by the time it takes."""
     return hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode())
-
-
-def _cookie(headers: Headers, name: str) -> str:
-    try:
-        found = SimpleCookie(headers.get("cookie", "")).get(name)
-    except CookieError:
-        return ""
-    return "" if found is None else found.value
 
 
 def hosts_of(port: int) -> set[str]:

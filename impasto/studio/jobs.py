@@ -10,6 +10,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import sys
 import traceback
 from collections.abc import Iterator
@@ -33,8 +34,10 @@ from impasto.studio.decode import end
 from impasto.studio.events import Events
 from impasto.studio.store import About, Store, now
 
+WORKER = (sys.executable, "-m", "impasto.studio.worker")
 RESUMABLE = ("paused", "cancelled", "failed", "unfinished")
 KILL_SECONDS = 30.0  # a step of a large picture takes long
+AGAIN_SECONDS = 5.0  # until it is tried again to write how a job ended
 LINE = 2**22  # bytes of one line that a worker says
 BRIEF = ("id", "state", "step", "preview", "error", "warnings", "picture", "changes")
 MOST_WARNINGS = 20
@@ -110,10 +113,10 @@ class Jobs:
         asked = read_asked(about["asked"])
         if not isinstance(asked, PaintingAsked) or isinstance(asked, GridAsked) or not isinstance(knobs, dict):
             raise BadRecipe("only a painting's knobs can be changed on the way")
-        i = ((about | self.steps.get(id, {}))["step"] or {}).get("i", 0)
+        i = reached(self.store.path("jobs", id))
         if not i or about["state"] == "finished":
             raise WrongState(f"it is {about['state']}: " + ("paint it again" if i else "it has not begun, ask for a new one"))
-        check_change(asked, knobs, i)
+        check_change(asked, knobs, i, about["changes"])
         if about["state"] == "running":
             self._order(json.dumps({"change": knobs}))
             return self.shown(about)
@@ -185,31 +188,33 @@ class Jobs:
             except Exception as error:  # whatever it is, the next job is done
                 if not isinstance(error, ImpastoError | OSError):
                     traceback.print_exc()
-                await self._end(about, "failed", str(error) or type(error).__name__)
+                await self._fail(about["id"], str(error) or type(error).__name__)
 
     async def close(self) -> None:
-        """Leave the running job with its checkpoint, and end."""
+        """Let work() leave the running job with its checkpoint, and end."""
         self.is_closing = True
         self.wake.set()
-        if self.process is not None and self.running:
+        if self.running:
             self._tell_running(self.job(self.running), "unfinished")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.process.wait(), KILL_SECONDS)
 
     async def _do(self, about: About) -> None:
         work = self._work_of(about)
         folder = self.store.path("jobs", about["id"])
         self.running, self.ending = about["id"], ""
-        await self._save({**about, "state": "running"})
-        with open(folder / "worker.log", "wb") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "impasto.studio.worker", stdin=-1, stdout=-1, stderr=log, limit=LINE, start_new_session=True
-            )
         try:
+            await self._save({**about, "state": "running"})
+            with open(folder / "worker.log", "wb") as log:
+                self.process = await asyncio.create_subprocess_exec(
+                    *WORKER, stdin=-1, stdout=-1, stderr=log, limit=LINE, start_new_session=True
+                )
             self._order(json.dumps(work))
+            if self.ending:  # it was told to stop before there was a process
+                self._stop()
             said = await self._listen(about["id"])
             status = await self.process.wait()
         finally:
+            if self.process is not None:
+                end(self.process)
             self.process, self.running = None, None
         await self._ended(about["id"], said, status)
 
@@ -249,17 +254,34 @@ class Jobs:
     async def _end(self, about: About, state: str, error: str | None) -> None:
         await self._save({**about, **self.steps.get(about["id"], {}), "state": state, "error": error})
 
+    async def _fail(self, id: str, error: str) -> None:
+        """End it as failed, as soon as that can be written: a disk may be full."""
+        while not self.is_closing:
+            try:
+                return await self._end(self.job(id), "failed", error)
+            except Missing:
+                return None
+            except (ImpastoError, OSError, sqlite3.Error):
+                await asyncio.sleep(AGAIN_SECONDS)
+
     def _order(self, line: str) -> None:
-        assert self.process is not None and self.process.stdin is not None
+        if self.process is None or self.process.stdin is None:
+            raise WrongState("it is just beginning: try again")
         with contextlib.suppress(ConnectionError, RuntimeError):  # it has ended already, which is told by its end
             self.process.stdin.write(line.encode() + b"\n")
 
     def _tell_running(self, about: About, becomes: str) -> None:
-        """Let the running job stop at its next step, with a checkpoint; it is killed where it does not."""
-        if about["id"] != self.running or self.process is None:
+        """Let the running job stop at its next step, with a checkpoint."""
+        if about["id"] != self.running:
             raise WrongState(f"it is {about['state']}, not running")
         self.ending = becomes
+        if self.process is not None:
+            self._stop()
+
+    def _stop(self) -> None:
+        """Let the process stop at its next step; it is killed where it does not."""
         self._order("pause")
+        assert self.process is not None
         asyncio.get_running_loop().call_later(KILL_SECONDS, end, self.process)
 
     async def _save(self, about: About) -> About:
@@ -313,6 +335,16 @@ class Jobs:
             return f"Style of {self.picture(asked.picture)['name'] if asked.picture else self.job(str(asked.job))['name']}"
         stems = [Path(self.picture(id)["name"]).stem for id in (asked.content, *asked.styles[:1]) if id]
         return "-".join(stems) or asked.kind
+
+
+def reached(folder: Path) -> int:
+    """The last step that a worker did there, whether the studio lived to hear of it or not; 0 before the first."""
+    with contextlib.suppress(OSError), open(folder / "curve.jsonl", "rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 1000))
+        for row in reversed(file.read().splitlines()):
+            with contextlib.suppress(ValueError, TypeError):  # the last may be half written, the first is cut
+                return int(json.loads(row)[0])
+    return 0
 
 
 def changed(changes: About, i: int, knobs: About) -> About:

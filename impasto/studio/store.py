@@ -30,6 +30,7 @@ TABLES = "".join(
     for kind in KINDS
 )
 SECRET = "studio.key"
+UPLOAD = ".upload-"  # how folders begin into which pictures come
 
 
 def now() -> int:
@@ -62,9 +63,9 @@ class Store:
     def secret(self) -> bytes:
         """What this folder's cookies and key come of; only its owner can read it."""
         path = self.folder / SECRET
-        if not path.exists():
+        path.touch(0o600)  # write_whole keeps the mode
+        if not path.stat().st_size:
             write_whole(path, lambda file: file.write(secrets.token_bytes(32)))
-            path.chmod(0o600)
         return path.read_bytes()
 
     # What there is
@@ -105,10 +106,10 @@ class Store:
         path = self.path(kind, id)
         try:
             (path / "about.json").unlink(missing_ok=True)
-            shutil.rmtree(path)
         except OSError as error:
             raise cannot_write(path, error) from error
         self.index.execute(f"DELETE FROM {kind} WHERE id = ?", [id])
+        shutil.rmtree(path, ignore_errors=True)  # what a worker of a studio that was killed still writes goes at the next start
 
     # The index
 
@@ -128,14 +129,19 @@ class Store:
 
     def _bring_up(self) -> None:
         """Make the index say what the files say; what a kill left half made goes."""
+        for upload in self.folder.glob(f"{UPLOAD}*"):
+            shutil.rmtree(upload, ignore_errors=True)
         for kind in KINDS:
             self.index.execute("BEGIN")
             self.index.execute(f"DELETE FROM {kind}")
-            for about in self._told(kind):
-                self._note(kind, about)
+            for path, about in self._told(kind):
+                try:
+                    self._note(kind, about)
+                except (ValueError, OverflowError, RecursionError):  # text that is no UTF-8, a number too large, too deep
+                    _leave(path)
             self.index.execute("COMMIT")
 
-    def _told(self, kind: str) -> Iterator[About]:
+    def _told(self, kind: str) -> Iterator[tuple[Path, About]]:
         for path in sorted((self.folder / kind).iterdir()):
             if not ID.fullmatch(path.name) or path.is_symlink() or not path.is_dir():
                 continue
@@ -146,9 +152,13 @@ class Store:
                 continue
             about = _read(path / "about.json")
             if about is None or about.get("id") != path.name or not isinstance(about.get("created"), int):
-                warnings.warn(f"{path / 'about.json'} cannot be read and is left as it is", ImpastoWarning, stacklevel=2)
+                _leave(path)
                 continue
-            yield about
+            yield path, about
+
+
+def _leave(path: Path) -> None:
+    warnings.warn(f"{path / 'about.json'} cannot be read and is left as it is", ImpastoWarning, stacklevel=3)
 
 
 def _connected(path: Path) -> sqlite3.Connection:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from impasto.console import time_left
-from impasto.errors import ImpastoError, ImpastoWarning
+from impasto.errors import BadRecipe, ImpastoError, ImpastoWarning
 from impasto.machine import settle
 
 PREVIEW_SECONDS = 0.8
@@ -105,8 +105,12 @@ def go_through(painting: Any, orders: Orders, telling: Telling, message: str | N
         for step in painting.steps(resume=True):
             telling.step(painting, step, message)
             for knobs in orders.take():
-                painting.change(knobs)
-                say(changed={"i": step.i, "knobs": knobs})
+                try:
+                    painting.change(knobs)
+                except BadRecipe as error:  # the studio cannot know all: a unit that its layer has not
+                    say(warning=f"painted on unchanged: {error}")
+                else:
+                    say(changed={"i": step.i, "knobs": knobs})
     except Paused:
         painting.set_aside()
         raise
