@@ -5,6 +5,7 @@ import { bring, change, jobOf, start, studio, useStudio } from "./state.js";
 import { Gallery } from "./gallery.js";
 import { Lens } from "./lens.js";
 import { Paint } from "./paint.js";
+import { Notice } from "./controls.js";
 import { percent, running } from "./jobs.js";
 import { emptyForm } from "./recipe.js";
 
@@ -54,20 +55,6 @@ function Guarded({ View, at }) {
 function Denied() {
   return html`<main class="plain"><h2>This browser has no key to the studio</h2>
     <p>Open the newest address that the studio has printed where it was started: the one that ends in a token. Each is good once.</p></main>`;
-}
-
-const READ = 8000; // milliseconds in which a notice that asks nothing can be read
-
-function Notice({ text, action, stays }) {
-  const close = () => change({ notice: null });
-  useEffect(() => {
-    if (stays) return;
-    const later = setTimeout(close, READ);
-    return () => clearTimeout(later);
-  }, [text, stays]);
-  return html`<div class="band" role=${stays ? "alert" : "status"}><span>${text}</span>
-    ${action && html`<button onClick=${() => { close(); action.run(); }}>${action.label}</button>`}
-    <button onClick=${close} aria-label="Close this message">Close</button></div>`;
 }
 
 // For those who hear the page: how far it is in quarters, and how it ended.

@@ -2,7 +2,7 @@
 
 import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
 import { pictureUrl } from "./api.js";
-import { useStudio } from "./state.js";
+import { change, useStudio } from "./state.js";
 
 // What was typed or chosen goes to `act`.
 export const given = (act) => (event) => act(event.target.value);
@@ -15,11 +15,36 @@ export function Select({ choices, put, ...rest }) {
     ${pairs.map(([value, text]) => html`<option key=${value} value=${value}>${text}</option>`)}</select>`;
 }
 
-export function Dialog({ title, close, kind = "", children }) {
-  const dialog = useRef(null);
+// What was done or refused. A dialog covers the page, so it shows its own.
+const READ = 8000; // milliseconds in which a notice that asks nothing can be read
+
+export function Notice({ text, action, stays }) {
+  const close = () => change({ notice: null });
+  useEffect(() => {
+    if (stays) return;
+    const later = setTimeout(close, READ);
+    return () => clearTimeout(later);
+  }, [text, stays]);
+  return html`<div class="band" role=${stays ? "alert" : "status"}><span>${text}</span>
+    ${action && html`<button onClick=${() => { close(); action.run(); }}>${action.label}</button>`}
+    <button onClick=${close} aria-label="Close this message">Close</button></div>`;
+}
+
+// `unsaved`: closing it would lose something, so it asks first.
+export function Dialog({ title, close, kind = "", unsaved = false, children }) {
+  const { notice } = useStudio(), dialog = useRef(null), [asking, ask] = useState(false);
   useEffect(() => { dialog.current.showModal(); }, []);
-  return html`<dialog ref=${dialog} class=${kind} aria-label=${title} onClose=${close}>
-    <div class="top"><h2>${title}</h2><button onClick=${() => dialog.current.close()}>Close</button></div>
+  const leave = (event) => {
+    if (!unsaved || event.target !== dialog.current) return;
+    event.preventDefault();
+    ask(true);
+  };
+  return html`<dialog ref=${dialog} class=${kind} aria-label=${title} onClose=${close} onCancel=${leave}>
+    <div class="top"><h2>${title}</h2>${asking && unsaved ? html`<span class="buttons" role="group" aria-label="Close without saving?">
+        <span>Close without saving?</span><button class="danger" ref=${(it) => it?.focus()} onClick=${() => dialog.current.close()}>Close</button>
+        <button onClick=${() => ask(false)}>Go on</button></span>`
+      : html`<button onClick=${() => (unsaved ? ask(true) : dialog.current.close())}>Close</button>`}</div>
+    ${notice && html`<${Notice} ...${notice} />`}
     ${children}</dialog>`;
 }
 

@@ -35,7 +35,7 @@ export function Form() {
 export const showStage = () => document.querySelector(".stage > *").scrollIntoView();
 
 async function send(top, kind) {
-  const wrong = top.querySelector(":invalid:not(fieldset)");
+  const wrong = top.querySelector(`:invalid:not(fieldset${kind === "grid" ? "" : ", .axis"})`); // a sheet's values are for a sheet
   if (wrong) {
     for (let it = wrong.closest("details"); it; it = it.parentElement.closest("details")) it.open = true;
     return wrong.reportValidity();
@@ -144,12 +144,19 @@ const OTHER_AXES = [["", "nothing"], ["ratio", "photograph over style (alpha/bet
 function Axis({ name, title, axis }) {
   const { recipe } = useStudio(), { knob, values } = axis, put = (parts) => edit({ [name]: { ...axis, ...parts } });
   const knobs = recipe.fields.filter((it) => it.kind !== "edit").map((it) => [it.name, `${label(it.name)} (${it.name})`]);
-  const ofPictures = knob === "contents" || knob === "styles";
+  const ofPictures = knob === "contents" || knob === "styles", kind = recipe.fields.find((it) => it.name === knob)?.kind ?? "float";
+  const between = ["int", "float", "choice", "bool"].includes(kind) ? /[\s,;]+/ : /\s+/; // other values may have commas in them
+  const type = ({ target }) => {
+    const those = target.value.split(between).filter(Boolean), isNumber = kind === "int" || kind === "float";
+    const wrong = isNumber && those.find((it) => !Number.isFinite(Number(it)));
+    target.setCustomValidity(wrong ? `“${wrong}” is no number.` : "");
+    put({ values: those });
+  };
   return html`<fieldset class="knob"><legend>${title}</legend>
     <${Select} aria-label="${title}: what differs" value=${knob} choices=${[...OTHER_AXES, ...knobs]}
       put=${(it) => put({ knob: it, values: [] })} />
     ${ofPictures && html`<${Choose} title="${title}: the pictures" chosen=${values} put=${(it) => put({ values: it })} />`}
-    ${knob && !ofPictures && html`<input key=${knob} type="text" aria-label="${title}: the values" placeholder="values, as 5 15 50"
-      defaultValue=${values.join(" ")} onInput=${given((it) => put({ values: it.split(/\s+/).filter(Boolean) }))} />`}
+    ${knob && !ofPictures && html`<input key=${knob} type="text" class="axis" aria-label="${title}: the values" placeholder="values, as 5 15 50"
+      defaultValue=${values.join(" ")} onInput=${type} />`}
   </fieldset>`;
 }

@@ -131,7 +131,7 @@ export function MaskDialog({ title, picture, mask, close, saved }) {
   const share = (value, of) => `${(100 * value) / of}%`;
   const ring = { left: share(at[0], width), top: share(at[1], height), width: share(brush.size, width) };
   const easel = { aspectRatio: `${width} / ${height}`, maxWidth: `calc(60vh * ${width / height})` };
-  return html`<${Dialog} title=${title} close=${close} kind="wide"><div onKeyDown=${key}>
+  return html`<${Dialog} title=${title} close=${close} kind="wide" unsaved=${history.past > 0}><div onKeyDown=${key}>
     <div class="easel" style=${easel}>
       <img src=${pictureUrl(picture.id)} alt="" draggable=${false} />
       <canvas ref=${canvas} width=${width} height=${height} tabindex="0" role="application"

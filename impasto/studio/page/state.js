@@ -92,7 +92,7 @@ export function start() {
   listen({
     hello: ({ run, version, folder }) => {
       const known = run === studio.run && studio.recipe;
-      change({ run, version, folder, lost: false });
+      change({ run, version, folder, lost: false, problem: studio.lost ? null : studio.problem }); // it answers again
       if (!known) fetchAll();
     },
     job: (job) => { meanwhile?.push(job); addJob(job); },
