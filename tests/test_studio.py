@@ -269,7 +269,7 @@ def test_35_a_disk_that_is_full_is_said_and_costs_no_finished_picture(tmp_path):
     assert answer.status == 507 and "room" in answer.json()["error"]
     job = studio.ended(studio.submit(studio.quick()))
     assert job["state"] == "finished"
-    large = studio.ended(studio.submit(studio.quick(knobs={"size": 1600, "coarsest": 1600, "steps": 1})))
+    large = studio.ended(studio.submit(studio.quick(knobs={"size": 1600, "coarsest": 1600, "steps": 1, "init": "noise"})))
     assert large["state"] == "failed" and "room" in large["error"]
     assert studio.ask("GET", f"/api/jobs/{job['id']}/download").status == 200
     studio.stop()
