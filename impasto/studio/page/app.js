@@ -29,7 +29,7 @@ function App() {
   const job = running(jobs);
   useEffect(() => { document.title = `${job ? `${percent(job)} % ` : ""}Impasto studio`; });
   useEffect(() => {
-    if (document.activeElement === document.body) document.querySelector("main")?.focus(); // what had the focus is gone
+    if (document.activeElement === document.body) document.querySelector("main")?.focus({ preventScroll: true }); // what had the focus is gone
   }, [said]);
   return html`
     <header>

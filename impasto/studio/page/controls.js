@@ -27,7 +27,7 @@ export function Notice({ text, action, stays }) {
   }, [text, stays]);
   return html`<div class="band" role=${stays ? "alert" : "status"}><span>${text}</span>
     ${action && html`<button onClick=${() => { close(); action.run(); }}>${action.label}</button>`}
-    <button onClick=${close} aria-label="Close this message">Close</button></div>`;
+    <button onClick=${close} aria-label="Dismiss this message">Dismiss</button></div>`;
 }
 
 // `unsaved`: closing it would lose something, so it asks first.

@@ -60,7 +60,7 @@ function toForm(parts, said) {
 }
 
 function Actions({ job }) {
-  const useAll = () => { toForm(fromAsked(job), "All its settings are in the form."); go("#paint"); };
+  const useAll = () => { toForm(fromAsked(job), `All its settings are in the form${Object.keys(job.changes).length ? ", but for what was changed on the way" : ""}.`); go("#paint"); };
   const from = (place) => attempt(async () => { use([await pictureOfJob(job)], place); });
   const readStyle = () => attempt(async () => { addJob(await post("/api/jobs", { kind: "style", job: job.id })); go("#lens"); });
   return html`<div class="buttons">

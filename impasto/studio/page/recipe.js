@@ -112,10 +112,14 @@ export function fromRecord({ recipe: whole, content, styles }, recipe) {
 
 const made = (mask) => /^(light|dark|rest|k-means \d+ of \d+)$/.test(mask);
 
-// What a record tells of and the studio does not have, in words.
+// What a record tells of and the form does not get, in words.
 export function missingOf({ recipe: whole, missing }) {
   const masks = [whole.protect, ...Object.values(whole.regions ?? {}).map((it) => it.mask)].filter(Boolean);
-  return masks.every(made) ? missing : [...missing, "the masks that were painted"];
+  const changes = Object.entries(whole.changes ?? {}).map(([i, it]) => `from step ${i} ${Object.keys(it).map(label).join(" and ")}`);
+  return [
+    ...missing, ...(masks.every(made) ? [] : ["the masks that were painted"]),
+    ...(changes.length ? [`what was changed on the way (${changes.join("; ")})`] : []),
+  ];
 }
 
 // A style edit as lines: [{layer, part: "units", "pairs" or null, key: "17", said: what is changed, in words}].
