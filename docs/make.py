@@ -223,7 +223,7 @@ def studio(folder: Path) -> None:
         window.get_by_label("Slider").check()
         shoot("compare")
         window.get_by_role("button", name="Use all settings").click()
-        window.get_by_role("button", name="Close this message").click()
+        window.get_by_role("button", name="Dismiss this message").click()
         window.get_by_role("button", name="Paint", exact=True).click()
         running.until(running.client.jobs()[0]["id"], lambda job: bool(job["step"]) and job["step"]["i"] > 85, 600)
         shoot("paint")

@@ -261,7 +261,7 @@ def features(net: Net, image: Tensor, layers: Iterable[str]) -> dict[str, Tensor
     return {asked: found[name].to(image.dtype) for asked, name in names.items()}
 
 
-def lengths(layers: Iterable[Conv | Pool], length: int, wraps: bool = False) -> list[int]:
+def lengths(layers: Iterable[Conv | ConvShape | Pool], length: int, wraps: bool = False) -> list[int]:
     """How long one axis is before the first of the layers and behind each."""
     found = [length]
     for layer in layers:

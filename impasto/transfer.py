@@ -30,7 +30,7 @@ from impasto.kept import Kept
 from impasto.losses import temporal_cost
 from impasto.machine import give_back
 from impasto.masks import NO_MASKS, Masks, read_masks
-from impasto.nets import INPUTS, Net, Place, build_net, channels, layer_name, normalized, put
+from impasto.nets import INPUTS, NETS, Net, Place, build_net, canonical, channels, layer_name, lengths, normalized, put
 from impasto.objective import make_cost
 from impasto.pictures import CALIBRATION, picture_path
 from impasto.plan import Plan, make_plan
@@ -258,6 +258,17 @@ def check_fit(content: Tensor, styles: Sequence[Tensor], recipe: Recipe, picture
         if min(height, width) < MIN_SIDE:
             was = f"{image.shape[-1]} x {image.shape[-2]}"
             raise BadImage(f"the {name} picture ({was}) would be {width} x {height} when painted, shorter than {MIN_SIDE} pixels")
+        if (least := _least_side(recipe)) > min(height, width):
+            said = f"the {name} picture would be {width} x {height} when painted, and {recipe.net} sees nothing"
+            raise BadImage(f"{said} in its deepest layer where a side is shorter than {least} pixels")
+
+
+def _least_side(recipe: Recipe) -> int:
+    """The shortest side of which every layer that the recipe names has a map."""
+    layers = NETS[recipe.net]
+    names = {canonical(layer).removesuffix(":pre") for layer in (*recipe.content_layers, *recipe.style_layers)}
+    deepest = max((n for n, layer in enumerate(layers) if layer.name in names), default=-1)
+    return next(side for side in range(1, 1000) if min(lengths(layers[: deepest + 1], side)) > 0)
 
 
 def first_image(content: Tensor, recipe: Recipe, picture: Tensor | None = None) -> Tensor:

@@ -267,3 +267,11 @@ def test_where_the_style_counts_there_is_one(net):
         check_fit(CONTENT, [], recipe(), None)
     strokes = make_recipe("inversion", size=48, coarsest=24, steps=2, fine_steps=1, strokes=0.5, content_layers="conv1_1")
     assert len(list(stylize(CONTENT, [], strokes, net))) == 3
+
+
+def test_a_picture_too_small_for_the_deepest_layer_is_refused_before_the_work():
+    knobs = {"net": "alexnet", "size": 64, "coarsest": 64, "style_scale": 0.6, "style_rotation": 30.0}
+    with pytest.raises(BadImage, match="alexnet sees nothing in its deepest layer where a side is shorter than 31 pixels"):
+        check_fit(picture(64, 64), [picture(64, 64)], make_recipe(**knobs), None)
+    check_fit(picture(64, 64), [picture(64, 64)], make_recipe(**{**knobs, "style_scale": 1.0}), None)
+    check_fit(picture(16, 16), [picture(16, 16)], make_recipe(size=16), None)
