@@ -116,7 +116,7 @@ def paint(page) -> None:
     page.get_by_role("button", name="Paint", exact=True).click()
 
 
-def painted(page, studio: Running) -> dict:
+def painted_job(page, studio: Running) -> dict:
     """Press Paint, and the job once it has ended."""
     before = len(studio.client.jobs())
     paint(page)
@@ -236,7 +236,7 @@ def test_a_painting_that_is_dropped_restores_everything(page, studio, tmp_path):
     expect(page.get_by_role("region", name="Photograph")).to_contain_text("cat.jpg")
     expect(page.get_by_role("region", name="Paintings")).to_contain_text("mosaic.jpg")
     expect(page.locator("#knob-beta")).to_have_value("3.5")
-    assert painted(page, studio)["result"]["recipe"]["beta"] == 3.5
+    assert painted_job(page, studio)["result"]["recipe"]["beta"] == 3.5
 
 
 def test_a_mask_is_painted_over_the_photograph(page, studio):
@@ -253,7 +253,7 @@ def test_a_mask_is_painted_over_the_photograph(page, studio):
     page.get_by_role("button", name="Redo").click()
     page.get_by_role("button", name="Save the mask").click()
     expect(page.get_by_role("dialog")).to_have_count(0)
-    job = painted(page, studio)
+    job = painted_job(page, studio)
     mask = read_picture(next((studio.folder / "pictures" / job["asked"]["protect"]).glob("mask.png"))).image.mean(1)[0]
     height, width = mask.shape
     assert mask[round(0.2 * height), width // 2] > 0.9 and mask[round(0.8 * height), width // 2] < 0.1
@@ -321,7 +321,7 @@ def test_marks_in_a_style_become_an_edit_of_the_next_painting(page, studio):
     expect(edit).to_contain_text("conv2/")
     expect(edit).to_contain_text("conv1/3&5")
     set_up(page)
-    recipe = painted(page, studio)["result"]["recipe"]
+    recipe = painted_job(page, studio)["result"]["recipe"]
     assert recipe["style_edit"]["conv1"]["pairs"]["3&5"]["gain"] == 2
     assert recipe["style_edit"]["conv2"]
 
