@@ -137,8 +137,10 @@ class Running:
         return found
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> str:
-        """End it, and what it has said on stderr."""
+        """End it, and what it has said on stderr; one that does not end is killed, and that is an error."""
         self.process.send_signal(how)
-        said = self.process.stderr.read()  # type: ignore[union-attr]
-        self.process.wait(60)
-        return str(said)
+        try:
+            self.process.wait(60)
+        finally:
+            self.process.kill()
+        return str(self.process.stderr.read())  # type: ignore[union-attr]

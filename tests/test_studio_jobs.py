@@ -36,10 +36,10 @@ def tried(folder: Path, monkeypatch, worker: str, scene: Callable[[Jobs, str], A
         queue = Jobs(store, Events())
         picture, _ = store.new("pictures")
         store.save("pictures", {"id": picture, "created": 1, "name": "cat.png", "file": "cat.png", "mask": False})
-        id = (await queue.submit({"kind": "painting", "content": picture, "styles": [picture]}))["id"]
+        id = queue.submit({"kind": "painting", "content": picture, "styles": [picture]})["id"]
         work = asyncio.create_task(queue.work())
         await scene(queue, id)
-        await queue.close()
+        queue.close()
         await work
         store.close()
 
@@ -56,7 +56,7 @@ def test_a_job_can_be_stopped_before_its_process_is_there(tmp_path, monkeypatch,
     async def scene(queue: Jobs, id: str) -> None:
         await until(queue, id, "running")
         assert queue.process is None
-        await getattr(queue, order)(id)
+        getattr(queue, order)(id)
         await until(queue, id, state)
 
     tried(tmp_path, monkeypatch, OBEYS, scene)
@@ -102,7 +102,7 @@ def test_35_a_job_whose_end_cannot_be_written_is_ended_later_and_the_next_is_don
         monkeypatch.setattr(queue.store, "save", full)
         await until(queue, id, "failed")
         assert len(refused) == 3 and queue.running is None
-        await queue.resume(id)
+        queue.resume(id)
         await until(queue, id, "running")
 
     tried(tmp_path, monkeypatch, SAYS % '{"warning": "hear"}\n', scene)

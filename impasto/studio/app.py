@@ -93,7 +93,7 @@ class Studio:
                 async for part in _limited(request, MOST_UPLOADED):
                     file.write(part)
             about = await self.take(came, name, request.query_params.get("mask") == "1")
-        await self.events.tell("picture", shown := self._picture(about, self._ids()))
+        self.events.tell("picture", shown := self._picture(about, self._ids()))
         return JSONResponse(shown, 201)
 
     async def take(self, source: Path, name: str, mask: bool) -> About:
@@ -136,7 +136,7 @@ class Studio:
         if self.jobs.uses(id):
             raise WrongState("a painting that is not finished is painted from it")
         self.store.remove("pictures", id)
-        await self.events.tell("gone", {"id": id})
+        self.events.tell("gone", {"id": id})
         return Response(status_code=204)
 
     def _ids(self) -> dict[str, str]:
@@ -158,7 +158,7 @@ class Studio:
 
     async def new_job(self, request: Request) -> Response:
         """Into the queue."""
-        return JSONResponse(await self.jobs.submit(await _json(request)), 201)
+        return JSONResponse(self.jobs.submit(await _json(request)), 201)
 
     async def one_job(self, request: Request) -> Response:
         """What is known of it."""
@@ -167,17 +167,17 @@ class Studio:
     async def act(self, request: Request) -> Response:
         """Pause, resume, cancel."""
         do = {"pause": self.jobs.pause, "resume": self.jobs.resume, "cancel": self.jobs.cancel}[request.path_params["act"]]
-        return JSONResponse(await do(request.path_params["id"]))
+        return JSONResponse(do(request.path_params["id"]))
 
     async def change(self, request: Request) -> Response:
         """Other knobs on the way."""
         asked = await _json(request)
         knobs = asked.get("knobs") if isinstance(asked, dict) else None
-        return JSONResponse(await self.jobs.change(request.path_params["id"], knobs))
+        return JSONResponse(self.jobs.change(request.path_params["id"], knobs))
 
     async def remove_job(self, request: Request) -> Response:
         """And all that it made."""
-        await self.jobs.remove(request.path_params["id"])
+        self.jobs.remove(request.path_params["id"])
         return Response(status_code=204)
 
     async def curve(self, request: Request) -> Response:
@@ -273,7 +273,7 @@ class Studio:
         self.bundle()
         work = asyncio.create_task(self.jobs.work())
         yield
-        await self.jobs.close()
+        self.jobs.close()
         await work
         self.decoder.close()
         self.store.close()

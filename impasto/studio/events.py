@@ -20,21 +20,23 @@ class Events:
         self.run = secrets.token_hex(4)
         self.kept: deque[tuple[int, str]] = deque(maxlen=KEPT)
         self.last = 0
-        self.happened = asyncio.Condition()
+        self.happened = asyncio.Event()  # a new one for each event: no stream holds a lock as its page goes
         self.closed = False
 
-    async def tell(self, name: str, data: dict[str, Any]) -> None:
+    def tell(self, name: str, data: dict[str, Any]) -> None:
         """To all pages."""
         self.last += 1
         self.kept.append((self.last, _event(name, data, f"{self.run}-{self.last}")))
-        async with self.happened:
-            self.happened.notify_all()
+        self._wake()
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """End every stream, or the server would wait for them."""
         self.closed = True
-        async with self.happened:
-            self.happened.notify_all()
+        self._wake()
+
+    def _wake(self) -> None:
+        self.happened.set()
+        self.happened = asyncio.Event()
 
     async def since(self, seen: str, hello: dict[str, Any]) -> AsyncIterator[str]:
         """The stream of a page that has seen up to this id ("" for none): first `hello`, then what comes."""
@@ -44,13 +46,13 @@ class Events:
             yield _event("reload", {}, f"{self.run}-{self.last}")
             at = self.last
         while not self.closed:
+            happened = self.happened
             for number, event in [it for it in self.kept if it[0] > at]:
                 at = number
                 yield event
             if at == self.last and not self.closed:
-                async with self.happened:
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self.happened.wait(), QUIET_SECONDS)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(happened.wait(), QUIET_SECONDS)
                 if at == self.last:
                     yield ": still here\n\n"
 

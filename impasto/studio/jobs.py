@@ -68,7 +68,7 @@ class Jobs:
 
     # What a page asks
 
-    async def submit(self, value: Any) -> About:
+    def submit(self, value: Any) -> About:
         """A new job, last in the queue. Raises BadRecipe, Missing."""
         asked = read_asked(value)
         for id in pictures_of(asked):
@@ -80,24 +80,24 @@ class Jobs:
         about = {"id": id, "kind": asked.kind, "name": name, "created": now(), "queued": now(), "state": "queued", "error": None}
         about |= {"warnings": [], "asked": asked.model_dump(mode="json"), "step": None, "preview": 0, "result": None, "changes": {}}
         about |= {"file": f"{slug(name)}.png", "pictures": sorted(self._names(asked))}
-        return await self._save(about)
+        return self._save(about)
 
-    async def pause(self, id: str) -> About:
+    def pause(self, id: str) -> About:
         """Stop where it is, with a checkpoint."""
         about = self.job(id)
         if about["state"] == "queued":
-            return await self._save({**about, "state": "paused"})
+            return self._save({**about, "state": "paused"})
         self._tell_running(about, "paused")
         return self.shown(about)
 
-    async def resume(self, id: str) -> About:
+    def resume(self, id: str) -> About:
         """Back into the queue, to go on from its checkpoint."""
         about = self.job(id)
         if about["state"] not in RESUMABLE:
             raise WrongState(f"it is {about['state']}: there is nothing to resume")
-        return await self._save({**about, "state": "queued", "queued": now(), "error": None})
+        return self._save({**about, "state": "queued", "queued": now(), "error": None})
 
-    async def cancel(self, id: str) -> About:
+    def cancel(self, id: str) -> About:
         """Stop, as pause does, and out of the way."""
         about = self.job(id)
         if about["state"] == "running":
@@ -105,9 +105,9 @@ class Jobs:
             return self.shown(about)
         if about["state"] in ("finished", "cancelled"):
             raise WrongState(f"it is {about['state']}: there is nothing to cancel")
-        return await self._save({**about, "state": "cancelled"})
+        return self._save({**about, "state": "cancelled"})
 
-    async def change(self, id: str, knobs: Any) -> About:
+    def change(self, id: str, knobs: Any) -> About:
         """Other knobs from the next step on, of a painting that runs or is paused."""
         about = self.job(id)
         asked = read_asked(about["asked"])
@@ -120,15 +120,15 @@ class Jobs:
         if about["state"] == "running":
             self._order(json.dumps({"change": knobs}))
             return self.shown(about)
-        return await self._save({**about, "changes": changed(about["changes"], i, knobs)})
+        return self._save({**about, "changes": changed(about["changes"], i, knobs)})
 
-    async def remove(self, id: str) -> None:
+    def remove(self, id: str) -> None:
         """A job and all that it made."""
         if self.job(id)["state"] == "running":
             raise WrongState("it is running: cancel it first")
         self.store.remove("jobs", id)
         self.steps.pop(id, None)
-        await self.events.tell("gone", {"id": id})
+        self.events.tell("gone", {"id": id})
 
     def job(self, id: str) -> About:
         """What is kept of a job. Raises Missing."""
@@ -190,7 +190,7 @@ class Jobs:
                     traceback.print_exc()
                 await self._fail(about["id"], str(error) or type(error).__name__)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Let work() leave the running job with its checkpoint, and end."""
         self.is_closing = True
         self.wake.set()
@@ -202,7 +202,7 @@ class Jobs:
         folder = self.store.path("jobs", about["id"])
         self.running, self.ending = about["id"], ""
         try:
-            await self._save({**about, "state": "running"})
+            self._save({**about, "state": "running"})
             with open(folder / "worker.log", "wb") as log:
                 self.process = await asyncio.create_subprocess_exec(
                     *WORKER, stdin=-1, stdout=-1, stderr=log, limit=LINE, start_new_session=True
@@ -216,7 +216,7 @@ class Jobs:
             if self.process is not None:
                 end(self.process)
             self.process, self.running = None, None
-        await self._ended(about["id"], said, status)
+        self._ended(about["id"], said, status)
 
     async def _listen(self, id: str) -> About:
         """What the worker says, until it ends; its last word."""
@@ -231,34 +231,34 @@ class Jobs:
                 last = said
             elif "step" in said:
                 self.steps[id] = {"step": said["step"], "preview": said.get("preview", 0)}
-                await self._tell(id)
+                self._tell(id)
             elif "warning" in said:
                 about = self.job(id)
-                await self._save({**about, "warnings": [*about["warnings"], said["warning"]][-MOST_WARNINGS:]})
+                self._save({**about, "warnings": [*about["warnings"], said["warning"]][-MOST_WARNINGS:]})
             elif "changed" in said:
                 about, it = self.job(id), said["changed"]
-                await self._save({**about, "changes": changed(about["changes"], it["i"], it["knobs"])})
+                self._save({**about, "changes": changed(about["changes"], it["i"], it["knobs"])})
         return last
 
-    async def _ended(self, id: str, said: About, status: int) -> None:
+    def _ended(self, id: str, said: About, status: int) -> None:
         about = self.job(id)
         if said.get("ended") == "finished":
-            await self._end({**about, "result": said["result"], "error": None}, "finished", None)
+            self._end({**about, "result": said["result"], "error": None}, "finished", None)
         elif said.get("ended") == "failed":
-            await self._end(about, "failed", said["error"])
+            self._end(about, "failed", said["error"])
         elif self.ending:
-            await self._end(about, self.ending, None)
+            self._end(about, self.ending, None)
         else:
-            await self._end(about, "failed", why_it_died(status))
+            self._end(about, "failed", why_it_died(status))
 
-    async def _end(self, about: About, state: str, error: str | None) -> None:
-        await self._save({**about, **self.steps.get(about["id"], {}), "state": state, "error": error})
+    def _end(self, about: About, state: str, error: str | None) -> None:
+        self._save({**about, **self.steps.get(about["id"], {}), "state": state, "error": error})
 
     async def _fail(self, id: str, error: str) -> None:
         """End it as failed, as soon as that can be written: a disk may be full."""
         while not self.is_closing:
             try:
-                return await self._end(self.job(id), "failed", error)
+                return self._end(self.job(id), "failed", error)
             except Missing:
                 return None
             except (ImpastoError, OSError, sqlite3.Error):
@@ -284,16 +284,16 @@ class Jobs:
         assert self.process is not None
         asyncio.get_running_loop().call_later(KILL_SECONDS, end, self.process)
 
-    async def _save(self, about: About) -> About:
+    def _save(self, about: About) -> About:
         self.store.save("jobs", about)
         self.wake.set()
         shown = self.shown(about)
-        await self.events.tell("job", shown)
+        self.events.tell("job", shown)
         return shown
 
-    async def _tell(self, id: str) -> None:
+    def _tell(self, id: str) -> None:
         shown = self.shown(self.job(id))
-        await self.events.tell("job", {name: shown[name] for name in BRIEF})
+        self.events.tell("job", {name: shown[name] for name in BRIEF})
 
     # From what is asked to what a worker takes
 

@@ -33,7 +33,7 @@ class _Server(uvicorn.Server):
         self.studio = studio
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await self.studio.events.close()
+        self.studio.events.close()
         await super().shutdown(sockets)
 
 
