@@ -23,9 +23,9 @@ from urllib.parse import quote
 from filelock import FileLock, Timeout
 from PIL import Image, ImageDraw
 
+from impasto.axes import Axis, axis
 from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoError, SomeFailed
 from impasto.files import check_writable, make_folder, sha256, write_whole
-from impasto.grid import Axis, axis
 from impasto.hand import Died, Hand
 from impasto.images import read_picture, read_record, to_pillow, write_small
 from impasto.lens.sheet import GAP, MARGIN, PAPER, SMALL, wrapped, write_lines

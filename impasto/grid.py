@@ -9,7 +9,6 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from importlib.metadata import version
 from itertools import accumulate
 from pathlib import Path
@@ -17,13 +16,14 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from impasto.axes import Axis, Label, axis, recipe_at
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, SomeFailed
 from impasto.files import check_writable, make_folder, sha256
 from impasto.images import check_format, read_picture, read_record, to_pillow, write_picture
 from impasto.lens.sheet import GAP, INK, MARGIN, OUTSIDE, PAPER, SMALL, TEXT, font, wrapped, write_lines
 from impasto.nets import NETS, name_among
 from impasto.painting import Painting
-from impasto.recipe import STYLE_LAYERS, Recipe, make_recipe
+from impasto.recipe import STYLE_LAYERS, Recipe
 
 ONE_SCALE = 16384  # for coarsest: as large as any picture
 FROM_NOISE = {"draft": 50, "standard": 100, "fine": 200}  # steps at one scale
@@ -31,14 +31,6 @@ DRAFT = {"quality": "draft", "size": 256}
 SHOWN, LABEL, LINE = 256, 128, SMALL + 6  # longer side of a picture on the sheet, of one in a label; a line of text
 
 Spot = tuple[int, int]  # row and column, from 1
-
-
-@dataclass(frozen=True)
-class Label:
-    """What a row or a column is: in words, or a picture and its name."""
-
-    text: str
-    picture: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -60,9 +52,6 @@ class Grid:
     cells: dict[Spot, Cell]
 
 
-Axis = list[tuple[Label, dict[str, Any]]]  # of each row or column what is changed; "content", "styles" and "ratio" are no knobs
-
-
 # What is to be painted
 
 
@@ -81,42 +70,6 @@ def make_grid(pictures: Sequence[Path], rows: Sequence[str], columns: Sequence[s
     return crossed(" against ".join(names), down, across, {**_inputs(pictures, names), **knobs})
 
 
-def axis(words: Sequence[str]) -> Axis:
-    """A knob's name and its values -> a label and the changed knobs for each; without a name one that changes nothing."""
-    if not words:
-        return [(Label(""), {})]
-    name, values = words[0].replace("-", "_"), words[1:]
-    if not values:
-        raise BadRecipe(f"{words[0]} has no values: give some, as {words[0]} 1 2 3")
-    if name in NO_KNOBS:
-        return [NO_KNOBS[name](value) for value in values]
-    if name not in Recipe.model_fields:
-        raise BadRecipe(f"there is no {words[0]}, there are {', '.join((*NO_KNOBS, *Recipe.model_fields))}")
-    return [(Label(f"{name} = {value}"), {name: value}) for value in values]
-
-
-def _content(value: str) -> tuple[Label, dict[str, Any]]:
-    return Label(Path(value).stem, Path(value)), {"content": Path(value)}
-
-
-def _style(value: str) -> tuple[Label, dict[str, Any]]:
-    return Label(Path(value).stem, Path(value)), {"styles": (Path(value),)}
-
-
-def _ratio(value: str) -> tuple[Label, dict[str, Any]]:
-    """Of 1/15, 0.07 or 1e-3."""
-    try:
-        ratio = Fraction(value)
-    except (ValueError, ZeroDivisionError):
-        ratio = Fraction(0)
-    if ratio <= 0:
-        raise BadRecipe(f"ratio is {value!r}, must be a number above 0, as 1/15 or 1e-3")
-    return Label(f"alpha/beta = {value}"), {"ratio": float(ratio)}
-
-
-NO_KNOBS: dict[str, Callable[[str], tuple[Label, dict[str, Any]]]] = {"contents": _content, "styles": _style, "ratio": _ratio}
-
-
 def crossed(title: str, rows: Axis, columns: Axis, base: Mapping[str, Any]) -> Grid:
     """Every row with every column."""
     spots = [(r, c) for r in range(1, len(rows) + 1) for c in range(1, len(columns) + 1)]
@@ -129,9 +82,7 @@ def make_cell(knobs: dict[str, Any]) -> Cell:
     content, styles, ratio = (knobs.pop(name, None) for name in ("content", "styles", "ratio"))
     if content is None:
         raise BadRecipe("there is no content picture")
-    recipe = make_recipe(**knobs)
-    if ratio is not None:
-        recipe = make_recipe(**{**knobs, "beta": recipe.alpha / ratio})
+    recipe = recipe_at(knobs, ratio)
     for layer in (*recipe.content_layers, *recipe.style_layers):
         name_among(NETS[recipe.net], layer, recipe.net)
     if not styles and recipe.has_style and not recipe.has_content:

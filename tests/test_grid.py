@@ -10,8 +10,9 @@ import torch
 
 from impasto import grid as module
 from impasto import painting, tiles
+from impasto.axes import Label, axis
 from impasto.errors import BadImage, BadRecipe, ImpastoError
-from impasto.grid import FIGURES, Grid, Sheet, axis, cell_at, make_figure, make_grid, name_of
+from impasto.grid import FIGURES, Grid, Sheet, cell_at, make_figure, make_grid, name_of
 from impasto.images import read_picture, read_record
 from impasto.painting import Painting
 from impasto.recipe import make_recipe
@@ -288,7 +289,7 @@ def test_why_a_small_cell_is_missing_is_not_cut_off(why):
 def test_labels_show_pictures_and_stay_on_the_page(files):
     drawn = module._label(axis(["styles", str(files[1])])[0][0], 60)
     assert drawn.height > 60 and read_picture(drawn).image.mean() < 0.95
-    long = module._label(module.Label("a label of very many words that has to be broken"), 60)
+    long = module._label(Label("a label of very many words that has to be broken"), 60)
     assert long.width <= 100 and torch.tensor(long.size).min() > 10
 
 

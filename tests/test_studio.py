@@ -55,7 +55,7 @@ def test_a_painting_is_the_one_that_the_library_paints(studio, tmp_path):
     asked = studio.quick(knobs={"beta": 7})
     job = studio.ended(studio.submit(asked))
     assert job["state"] == "finished" and job["error"] is None and job["picture"]
-    assert job["result"]["recipe"]["beta"] == 7 and job["name"] == "cat-mosaic"
+    assert job["result"]["recipe"]["beta"] == 7 and job["name"] == "cat in mosaic"
     recipe = make_recipe(**asked["knobs"])
     assert Recipe(**job["result"]["recipe"]) == recipe
     inputs = [picture_path(name) for name in ("cat", "mosaic")]
@@ -70,6 +70,68 @@ def test_a_painting_is_the_one_that_the_library_paints(studio, tmp_path):
     for what, size in (("small", 64), ("preview", 64)):
         shown = studio.ask("GET", f"/api/jobs/{job['id']}/{what}")
         assert shown.status == 200 and shown.headers["content-type"] == "image/webp" and len(shown.body) > size
+
+
+@weights
+def test_a_painting_that_was_changed_on_the_way_is_painted_again_to_the_same_bytes(studio):
+    id = studio.submit(studio.quick(knobs={"steps": 150}))
+    studio.painting(id)
+    studio.ask("POST", f"/api/jobs/{id}/change", {"knobs": {"beta": 90}})
+    first = studio.ended(id)
+    assert list(first["changes"].values()) == [{"beta": 90}] and first["result"]["recipe"]["changes"] == first["changes"]
+    again = studio.ended(studio.submit({**first["asked"], "changes": first["changes"]}))
+    assert again["changes"] == first["changes"] and file_of(studio, id).read_bytes() == file_of(studio, again["id"]).read_bytes()
+    picture = studio.client.upload(file_of(studio, id))
+    assert picture["record"]["recipe"]["changes"] == first["changes"] and picture["record"]["missing"] == []
+
+
+def test_the_same_file_twice_is_one_picture(studio, tmp_path):
+    Image.new("RGB", (21, 20)).save(tmp_path / "same.png")
+    first = studio.client.upload(tmp_path / "same.png")
+    assert studio.client.upload(tmp_path / "same.png") == first
+    mask = studio.client.upload(tmp_path / "same.png", mask=True)
+    assert mask["id"] != first["id"] and mask["mask"]
+
+
+@weights
+def test_a_painted_mask_is_known_again_in_a_painting_that_is_dropped(studio, tmp_path):
+    mask = Image.new("L", (32, 24))
+    mask.paste(255, (4, 4, 20, 20))
+    mask.save(tmp_path / "face.png")
+    id = studio.client.upload(tmp_path / "face.png", mask=True)["id"]
+    region = {"mask": id, "style_weight": 2.0}
+    job = studio.ended(
+        studio.submit(studio.quick(protect=id, regions={"sky": region}, content=upload_of(studio, tmp_path, (32, 24))))
+    )
+    record = studio.client.upload(file_of(studio, job["id"]))["record"]
+    assert record["masks"] == {"sky": id, "protected": id} and record["missing"] == [], job["error"]
+
+
+def upload_of(studio: Running, folder: Path, size: tuple[int, int]) -> str:
+    Image.linear_gradient("L").convert("RGB").resize(size).save(folder / "own.png")
+    return str(studio.client.upload(folder / "own.png")["id"])
+
+
+@pytest.mark.parametrize(
+    ("search", "found"),
+    [
+        ("beta 4", {"a"}),
+        ("beta 40", {"b"}),
+        ("beta=40.0", {"b"}),
+        ("hok", {"a", "b"}),
+        ("kusai", set()),
+        ("HOKUSAI net vgg", {"b"}),
+        ("4", {"a"}),
+    ],
+)
+def test_words_are_found_from_their_beginning_and_numbers_whole(tmp_path, search, found):
+    store = Store(tmp_path)
+    for id, knobs in (("a", {"beta": 4.0}), ("b", {"beta": 40, "net": "vgg16"})):
+        folder = store.path("jobs", id * 16)
+        folder.mkdir()
+        store.save("jobs", {"id": id * 16, "created": 1, "name": "cat in wave-hokusai", "asked": {"knobs": knobs}})
+    assert {it["id"][0] for it in store.all("jobs", search)} == found
+    store.close()
 
 
 @weights
@@ -428,6 +490,10 @@ def test_the_form_has_the_recipes_bounds():
     assert set(form()["presets_about"]) == set(form()["presets"])
 
 
+PAINTING = {"kind": "painting", "content": "a" * 16, "styles": ["b" * 16]}
+GRID = {**PAINTING, "kind": "grid"}
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
@@ -441,6 +507,22 @@ def test_the_form_has_the_recipes_bounds():
         ({"kind": "painting", "content": "a" * 16, "styles": ["b" * 16], "color": "x"}, "color"),
         ({"kind": "grid", "content": "a" * 16, "styles": ["b" * 16]}, "nothing to compare"),
         ({"kind": "grid", "content": "a" * 16, "styles": ["b" * 16], "rows": ["beta"]}, "no values"),
+        ({**GRID, "rows": ["beta", "5", "-1"]}, "beta"),
+        ({**GRID, "columns": ["gamma", "5"]}, "there is no gamma"),
+        ({**GRID, "rows": ["ratio", "x"]}, "ratio"),
+        (
+            {**GRID, "rows": ["alpha", "0", "1"], "columns": ["beta", "0", "1"]},
+            "nothing to",
+        ),
+        ({**PAINTING, "changes": {"3": {"size": 99}}}, "on the way there are"),
+        (
+            {**PAINTING, "changes": {"3": {"style_edit": "/x"}}},
+            "a table of layers",
+        ),
+        (
+            {**PAINTING, "changes": {"3": {"style_weights": [1, 2]}}},
+            "2 numbers for 1",
+        ),
         ({"kind": "style"}, "give a picture or a job"),
         ({"kind": "style", "picture": "a" * 16, "job": "b" * 16}, "give a picture or a job"),
     ],
@@ -603,7 +685,7 @@ def test_the_client_paints_waits_and_downloads(studio, tmp_path):
     done = client.wait(job["id"], lambda job: seen.append(job["step"]))
     assert done["state"] == "finished" and seen[-1]["i"] == 4
     assert read_record(client.download(job["id"], tmp_path / "out.png"))["ended"] == "finished"
-    assert job["id"] in [it["id"] for it in client.jobs("cat-mosaic alexnet")]
+    assert job["id"] in [it["id"] for it in client.jobs("cat mosaic alexnet")]
     client.remove(job["id"])
     with pytest.raises(Refused, match="no such job") as refused:
         client.job(job["id"])

@@ -13,6 +13,7 @@ import struct
 import time
 import zlib
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from urllib.parse import quote
 
@@ -36,9 +37,15 @@ def studio(tmp_path_factory) -> Iterator[Running]:
     assert "Traceback" not in said, said
 
 
+NUMBERS = count()
+
+
 def png(size: tuple[int, int] = (40, 30), **options) -> bytes:
+    """A picture like no other: one that is there already would not be decoded."""
+    picture = Image.linear_gradient("L").convert("RGB").resize(size)
+    picture.putpixel((0, 0), (next(NUMBERS) % 256, 7, 7))
     file = io.BytesIO()
-    Image.linear_gradient("L").convert("RGB").resize(size).save(file, "PNG", **options)
+    picture.save(file, "PNG", **options)
     return file.getvalue()
 
 

@@ -97,13 +97,17 @@ class Studio:
         return JSONResponse(shown, 201)
 
     async def take(self, source: Path, name: str, mask: bool) -> About:
-        """A picture from outside into the store. Raises BadImage."""
+        """A picture from outside into the store, unless it is there already. Raises BadImage."""
+        digest = await asyncio.to_thread(sha256, source)
+        for about in self.store.all("pictures"):
+            if digest in about["hashes"] and about["mask"] == mask:
+                return about
         id, folder = self.store.new("pictures")
         try:
             said = await self.decoder.decode(source, folder, name, "mask" if mask else "picture")
             file = f"{slug(Path(name).stem)}.png"
             (folder / "picture.png").rename(folder / file)
-            hashes = [await asyncio.to_thread(sha256, path) for path in (source, folder / file)]
+            hashes = [digest, await asyncio.to_thread(sha256, folder / file)]
             about = _told(id, name, said["width"], said["height"], file, hashes) | {"mask": mask, "record": _kept(said["record"])}
             self.store.save("pictures", about)
             return about
@@ -339,21 +343,21 @@ def within(folder: Path, name: str) -> Path | None:
 
 
 def told_by_atlas(folder: Path) -> About:
-    """{net, layers} of a page by lens atlas, which says them in a script; none where it says them otherwise than ours."""
+    """{net, layers, units} of a page by lens atlas, which says them in a script; none where it says them otherwise than ours."""
     try:
         text = (folder / "parts" / "atlas.js").read_text("ascii")
         about = json.loads(text.removeprefix("const ATLAS = ").rstrip().removesuffix(";"))
         net = about["net"].lower().replace("-", "")  # VGG-19 -> vgg19
-        return {"net": net, "layers": [layer["name"] for layer in about["layers"]]}
+        units = {str(layer["name"]): int(layer["units"]) for layer in about["layers"]}
+        return {"net": net, "layers": list(units), "units": units}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {"net": None, "layers": []}
+        return {"net": None, "layers": [], "units": {}}
 
 
 def _shown_page(kind: str, about: About) -> About:
     result = about["result"]
-    return {"id": about["id"], "name": about["name"], "net": result["net"], "layers": result["layers"]} | {
-        "url": f"/pages/{kind}/{about['id']}/index.html"
-    }
+    told = {name: result.get(name, {}) for name in ("net", "layers", "units")}
+    return {"id": about["id"], "name": about["name"], **told, "url": f"/pages/{kind}/{about['id']}/index.html"}
 
 
 def _told(id: str, name: str, width: int, height: int, file: str, hashes: list[str]) -> About:
@@ -365,7 +369,9 @@ def _origins(record: About, ids: Mapping[str, str]) -> About:
     content, styles = ids.get(record["content"]), [ids.get(style) for style in record["styles"]]
     missing = [] if content or not record["content"] else ["the photograph"]
     missing += [f"painting {n}" if len(styles) > 1 else "the painting" for n, style in enumerate(styles, 1) if style is None]
-    return {"recipe": record["recipe"], "content": content, "styles": styles, "missing": missing}
+    masks = {name: ids.get(digest) for name, digest in record.get("masks", {}).items()}
+    missing += [f"the mask of {name}" for name, id in masks.items() if id is None]
+    return {"recipe": record["recipe"], "content": content, "styles": styles, "masks": masks, "missing": missing}
 
 
 def _file(path: Path, headers: Mapping[str, str] | None = None) -> Response:
@@ -391,8 +397,9 @@ def _kept(record: Any) -> About | None:
     inputs = inputs if isinstance(inputs, dict) else {}
     styles = inputs.get("styles")
     styles = [style for style in styles if isinstance(style, str)][:16] if isinstance(styles, list) else []
-    content = inputs.get("content")
-    return {"recipe": record["recipe"], "content": content if isinstance(content, str) else None, "styles": styles}
+    content, masks = inputs.get("content"), inputs.get("masks")
+    masks = {name: it for name, it in masks.items() if isinstance(it, str)} if isinstance(masks, dict) else {}
+    return {"recipe": record["recipe"], "content": content if isinstance(content, str) else None, "styles": styles, "masks": masks}
 
 
 async def _limited(request: Request, most: int) -> AsyncIterator[bytes]:

@@ -6,11 +6,13 @@ Nothing here loads torch, and no path comes from what is asked: pictures and mas
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from impasto.axes import axis, recipe_at
 from impasto.errors import BadRecipe
 from impasto.recipe import CHANGEABLE, PRESETS, Recipe, make_recipe
 from impasto.regions import is_made
@@ -32,7 +34,10 @@ class _Asked(BaseModel):
 
 
 class PaintingAsked(_Asked):
-    """A painting: its pictures by id, the knobs that differ from the preset's, masks by id or as they are made."""
+    """A painting: its pictures by id, the knobs that differ from the preset's, masks by id or as they are made.
+
+    `changes` are knobs that change on the way, {step: {knob: value}}: those of a painting that is painted again.
+    """
 
     kind: Literal["painting"]
     content: Id | None = None
@@ -42,6 +47,7 @@ class PaintingAsked(_Asked):
     knobs: dict[str, Any] = {}
     regions: Annotated[dict[Name, dict[str, Any]], Field(max_length=32)] = {}
     protect: str = ""
+    changes: Annotated[dict[Annotated[int, Field(ge=1)], dict[str, Any]], Field(max_length=1000)] = {}
 
 
 class GridAsked(PaintingAsked):
@@ -101,6 +107,8 @@ def read_asked(value: Any) -> Asked:
 
 def _check_painting(asked: PaintingAsked) -> None:
     recipe = recipe_of(asked)
+    for knobs in asked.changes.values():
+        _check_style_weights(asked, knobs)
     if asked.content is None and (recipe.has_content or not asked.styles):
         raise BadRecipe("there is no photograph to paint")
     if isinstance(asked, GridAsked):
@@ -123,8 +131,11 @@ def _check_axes(asked: GridAsked) -> None:
             raise BadRecipe(f"there is no preset {unknown[0]}, there are {', '.join(PRESETS)}")
         if name in ("contents", "styles") and not all(re.fullmatch(r"[0-9a-f]{16}", value) for value in words[1:]):
             raise BadRecipe(f"{name} on an axis are pictures of the studio, by id")
-        if name and len(words) < 2:
-            raise BadRecipe(f"{words[0]} has no values")
+    knobs = knobs_of(asked, Path)
+    for (_, down), (_, across) in product(axis(asked.rows), axis(asked.columns)):
+        cell = {name: value for name, value in (knobs | down | across).items() if name not in ("content", "styles")}
+        ratio = cell.pop("ratio", None)
+        recipe_at(cell, ratio)
 
 
 def pictures_of(asked: Asked) -> Iterator[str]:
@@ -141,20 +152,21 @@ def pictures_of(asked: Asked) -> Iterator[str]:
         yield from (value for words in axes if words[:1] in PICTURES for value in words[1:])
 
 
-def recipe_of(asked: PaintingAsked, changes: Mapping[int, Any] | None = None) -> Recipe:
+def recipe_of(asked: PaintingAsked) -> Recipe:
     """Its recipe, as far as it can be told without the pictures. Raises BadRecipe."""
-    return make_recipe(**knobs_of(asked, Path, changes))
+    return make_recipe(**knobs_of(asked, Path))
 
 
-def knobs_of(asked: PaintingAsked, path_of: PathOf, changes: Mapping[int, Any] | None = None) -> dict[str, Any]:
+def knobs_of(asked: PaintingAsked, path_of: PathOf) -> dict[str, Any]:
     """What make_recipe takes, with the masks' paths. Raises BadRecipe for a knob that would name a file."""
     if asked.preset not in PRESETS:
         raise BadRecipe(f"there is no preset {asked.preset}, there are {', '.join(PRESETS)}")
     for name in ("preset", *READS_FILES, "changes"):
         if name in asked.knobs:
             raise BadRecipe(f"{name} is no knob here: it has a place of its own")
-    if not isinstance(asked.knobs.get("style_edit", {}), dict):
-        raise BadRecipe("style_edit is a table of layers here")
+    for knobs in (asked.knobs, *asked.changes.values()):
+        if not isinstance(knobs.get("style_edit", {}), dict):
+            raise BadRecipe("style_edit is a table of layers here")
     knobs = {"preset": asked.preset, **asked.knobs}
     if asked.start:
         knobs.setdefault("init", "picture")
@@ -162,7 +174,7 @@ def knobs_of(asked: PaintingAsked, path_of: PathOf, changes: Mapping[int, Any] |
         knobs["regions"] = {name: _placed(region, path_of) for name, region in asked.regions.items()}
     if asked.protect:
         knobs["protect"] = _mask(asked.protect, path_of)
-    return knobs | ({"changes": dict(changes)} if changes else {})
+    return knobs | ({"changes": asked.changes} if asked.changes else {})
 
 
 def _placed(region: Mapping[str, Any], path_of: PathOf) -> dict[str, Any]:
@@ -188,6 +200,10 @@ def check_change(asked: PaintingAsked, knobs: Mapping[str, Any], i: int, before:
     if not knobs or not set(knobs) <= set(CHANGEABLE):
         raise BadRecipe(f"on the way these can be changed: {', '.join(CHANGEABLE)}")
     changes = {int(step): its for step, its in before.items()}
-    recipe_of(asked, {**changes, i: {**changes.get(i, {}), **knobs}})
+    recipe_of(asked.model_copy(update={"changes": {**changes, i: {**changes.get(i, {}), **knobs}}}))
+    _check_style_weights(asked, knobs)
+
+
+def _check_style_weights(asked: PaintingAsked, knobs: Mapping[str, Any]) -> None:
     if (weights := knobs.get("style_weights")) and isinstance(weights, list) and len(weights) != len(asked.styles):
         raise BadRecipe(f"style_weights has {len(weights)} numbers for {len(asked.styles)} style pictures")

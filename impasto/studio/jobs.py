@@ -28,6 +28,7 @@ from impasto.studio.asked import (
     knobs_of,
     pictures_of,
     read_asked,
+    recipe_of,
     words_of_axis,
 )
 from impasto.studio.decode import end
@@ -41,6 +42,7 @@ AGAIN_SECONDS = 5.0  # until it is tried again to write how a job ended
 LINE = 2**22  # bytes of one line that a worker says
 BRIEF = ("id", "state", "step", "preview", "error", "warnings", "picture", "changes")
 MOST_WARNINGS = 20
+MOST_NAME = 120  # letters
 
 
 class WrongState(BadRecipe):
@@ -77,9 +79,10 @@ class Jobs:
             self.output_of(self.job(asked.job))
         name = self._name(asked)
         id, _ = self.store.new("jobs")
-        about = {"id": id, "kind": asked.kind, "name": name, "created": now(), "queued": now(), "state": "queued", "error": None}
-        about |= {"warnings": [], "asked": asked.model_dump(mode="json"), "step": None, "preview": 0, "result": None, "changes": {}}
-        about |= {"file": f"{slug(name)}.png", "pictures": sorted(self._names(asked))}
+        about: About = {"id": id, "kind": asked.kind, "name": name, "created": now(), "queued": now(), "state": "queued"}
+        about |= {"asked": asked.model_dump(mode="json"), "file": f"{slug(name)}.png", "pictures": sorted(self._names(asked))}
+        about |= {"error": None, "warnings": [], "step": None, "preview": 0, "result": None}
+        about |= {"changes": about["asked"].get("changes", {})}
         return self._save(about)
 
     def pause(self, id: str) -> About:
@@ -166,7 +169,7 @@ class Jobs:
 
     def shown(self, about: About) -> About:
         """A job as pages know it."""
-        about = about | self.steps.get(about["id"], {})
+        about = about | self.steps.get(about["id"], {}) | {"ending": self.ending if about["id"] == self.running else ""}
         hidden = ("file", "queued")
         return {name: value for name, value in about.items() if name not in hidden} | {
             "picture": self._output_of(about) is not None
@@ -303,13 +306,14 @@ class Jobs:
         work |= {"folder": str(folder), "output": str(folder / about["file"])}
         if isinstance(asked, StyleAsked):
             path = self.path_of_picture(asked.picture) if asked.picture else self.output_of(self.job(str(asked.job)))
-            return work | {"net": asked.net, "size": asked.size, "picture": str(path)}
+            return work | {"net": asked.net, "size": asked.size, "picture": str(path), "painting": self._painting_read(asked)}
         if isinstance(asked, AtlasAsked):
             ids = asked.pictures or [it["id"] for it in self.store.all("pictures") if not it["mask"]]
             return work | {"net": asked.net, "pictures": [str(self.path_of_picture(id)) for id in ids]}
-        return work | self._painting_of(asked, {int(i): it for i, it in about["changes"].items()})
+        changes = {int(i): knobs for i, knobs in about["changes"].items()}
+        return work | self._painting_of(asked.model_copy(update={"changes": changes}))
 
-    def _painting_of(self, asked: PaintingAsked, changes: dict[int, Any]) -> dict[str, Any]:
+    def _painting_of(self, asked: PaintingAsked) -> dict[str, Any]:
         styles = [str(self.path_of_picture(id)) for id in asked.styles]
         content = str(self.path_of_picture(asked.content)) if asked.content else next(iter(styles), None)
         start = asked.start and str(self.path_of_picture(asked.start))
@@ -318,7 +322,7 @@ class Jobs:
             axes = {name: words_of_axis(getattr(asked, name), self.path_of_picture) for name in ("rows", "columns")}
             brought = {words[0] for words in axes.values() if words}
             content, styles = None if "contents" in brought else content, [] if "styles" in brought else styles
-        knobs = knobs_of(asked, self.path_of_picture, changes)
+        knobs = knobs_of(asked, self.path_of_picture)
         return {"content": content, "styles": styles, "start": start, "knobs": knobs, **axes}
 
     def _names(self, asked: Asked) -> Iterator[str]:
@@ -332,9 +336,23 @@ class Jobs:
         if isinstance(asked, AtlasAsked):
             return f"Atlas of {asked.net}"
         if isinstance(asked, StyleAsked):
-            return f"Style of {self.picture(asked.picture)['name'] if asked.picture else self.job(str(asked.job))['name']}"
-        stems = [Path(self.picture(id)["name"]).stem for id in (asked.content, *asked.styles[:1]) if id]
-        return "-".join(stems) or asked.kind
+            return f"Style of {self._painting_read(asked)}"
+        return self._name_of_painting(asked)
+
+    def _painting_read(self, asked: StyleAsked) -> str:
+        return str((self.picture(asked.picture) if asked.picture else self.job(str(asked.job)))["name"])
+
+    def _name_of_painting(self, asked: PaintingAsked) -> str:
+        """ "cat in mosaic and wave": the pictures that it is painted from, and not those that its recipe has no use for."""
+        recipe = recipe_of(asked)
+        content = self._stem(asked.content) if asked.content and recipe.has_content else ""
+        styles = " and ".join(self._stem(id) for id in asked.styles) if recipe.has_style else ""
+        name = f"{content} in {styles}" if content and styles else content or styles or asked.kind
+        axes = [words[0] for words in (asked.rows, asked.columns) if words] if isinstance(asked, GridAsked) else []
+        return f"{name[:MOST_NAME]}{', ' if axes else ''}{' by '.join(axes)}"
+
+    def _stem(self, picture: str) -> str:
+        return Path(self.picture(picture)["name"]).stem
 
 
 def reached(folder: Path) -> int:

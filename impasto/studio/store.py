@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from impasto.errors import BadInput, CannotWrite, ImpastoWarning
 from impasto.files import HALF, cannot_write, make_folder, write_whole
+from impasto.recipe import Recipe
 
 ID = re.compile(r"[0-9a-f]{16}")
 About = dict[str, Any]
@@ -71,10 +72,10 @@ class Store:
     # What there is
 
     def all(self, kind: str, search: str = "") -> list[About]:
-        """Newest first; with all the words that are searched for."""
-        words = search.casefold().split()[:12]
-        where = " AND ".join(["instr(words, ?) > 0"] * len(words)) or "1"
-        rows = self.index.execute(f"SELECT about FROM {kind} WHERE {where} ORDER BY created DESC, id", words)
+        """Newest first; with all that is searched for, as parts_of takes it apart."""
+        parts = parts_of(search)
+        where = " AND ".join(["instr(words, ?) > 0"] * len(parts)) or "1"
+        rows = self.index.execute(f"SELECT about FROM {kind} WHERE {where} ORDER BY created DESC, id", parts)
         return [json.loads(about) for (about,) in rows]
 
     def get(self, kind: str, id: str) -> About | None:
@@ -184,17 +185,42 @@ def _read(path: Path) -> About | None:
 
 
 def words_of(about: About) -> str:
-    """What one is found by: every word in what is told of it, and the names of things with their values, as "beta 15"."""
-    return " ".join(_words(about)).casefold().replace("_", "-")
+    """What one is found by: every word in what is told of it, with a space on either side, and behind a thing's name its value."""
+    return f" {' '.join(_words(about))} ".casefold()
+
+
+def parts_of(search: str) -> list[str]:
+    """What must be among the words: "hok beta 4" -> [" hok", " beta 4 "]. A word may go on, a number not; a knob has its value."""
+    words = [_plain(word) for word in re.split(r"[\s,;:=]+", search.casefold()) if word]
+    parts: list[str] = []
+    while words and len(parts) < 12:
+        word = last = words.pop(0)
+        if word in KNOBS and words:
+            last = words.pop(0)
+            word = f"{word} {last}"
+        parts.append(f" {word} " if NUMBER.fullmatch(last) else f" {word}")
+    return parts
+
+
+NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?")
+KNOBS = {name.replace("_", "-") for name in Recipe.model_fields}
 
 
 def _words(value: Any) -> Iterable[str]:
     if isinstance(value, dict):
         for name, part in value.items():
-            yield str(name)
+            yield str(name).replace("_", "-")
             yield from _words(part)
     elif isinstance(value, list):
         for part in value:
             yield from _words(part)
     elif value is not None:
-        yield f"{value:g}" if isinstance(value, float) else str(value)
+        for word in re.split(r"[\s,;:=]+", str(value)):
+            yield _plain(word)
+            if not NUMBER.fullmatch(word.casefold()):
+                yield from re.findall(r"[^\W_]+", word)[1:]  # "wave-hokusai.jpg" is found by hokusai too
+
+
+def _plain(word: str) -> str:
+    """Numbers that are one are written as one: 30.0 and 3e1 as 30."""
+    return f"{float(word):g}" if NUMBER.fullmatch(word.casefold()) else word.replace("_", "-")

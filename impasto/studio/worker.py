@@ -16,6 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from impasto.console import time_left
 from impasto.errors import BadRecipe, ImpastoError, ImpastoWarning
 from impasto.machine import settle
@@ -67,13 +69,14 @@ class Telling:
     def __init__(self, folder: Path) -> None:
         self.folder, self.previews, self.told = folder, 0, float("-inf")
 
-    def step(self, painting: Any, step: Any, message: str | None = None) -> None:
+    def step(self, painting: Any, step: Any, sheet: "OfSheet | None" = None) -> None:
         """One step."""
         if time.monotonic() - self.told >= PREVIEW_SECONDS or step.i == step.of:
             self._preview(painting, step)
         costs = {name: step.costs.get(name) for name in ("total", "content", "style")}
         left = time_left(step, painting.scales)
-        line = {"i": step.i, "of": step.of, "scale": step.scale, **costs, "left": left, "message": message}
+        line = {"i": step.i, "of": step.of, "scale": step.scale, **costs, "left": left, "message": None}
+        line |= {} if sheet is None else sheet.told(left)
         with open(self.folder / "curve.jsonl", "a", encoding="ascii") as file:
             file.write(json.dumps([step.i, *costs.values(), step.scale]) + "\n")
         say(step=line, preview=self.previews)
@@ -85,6 +88,19 @@ class Telling:
         shown.thumbnail((PREVIEW, PREVIEW))
         write_small(self.folder / "preview.webp", shown)
         self.previews, self.told = time.time_ns() // 1_000_000, time.monotonic()
+
+
+class OfSheet:
+    """One painting of a sheet that has so many, some of them done."""
+
+    def __init__(self, name: str, done: int, cells: int) -> None:
+        self.name, self.done, self.cells, self.begun = name, done, cells, time.monotonic()
+
+    def told(self, left: float | None) -> dict[str, Any]:
+        """Of the whole sheet: the seconds left if the others take as long as this one, of which so many are left."""
+        others = self.cells - self.done - 1
+        whole = None if left is None else left + others * (time.monotonic() - self.begun + left)
+        return {"left": whole, "message": f"{self.name}: {self.done + 1} of {self.cells}", "cells": [self.done, self.cells]}
 
 
 def paint(work: Work, orders: Orders, telling: Telling) -> dict[str, Any]:
@@ -99,11 +115,11 @@ def paint(work: Work, orders: Orders, telling: Telling) -> dict[str, Any]:
     return {key: report[key] for key in ("width", "height", "seconds", "costs", "recipe", "peak_memory_mb")}
 
 
-def go_through(painting: Any, orders: Orders, telling: Telling, message: str | None = None) -> None:
+def go_through(painting: Any, orders: Orders, telling: Telling, sheet: OfSheet | None = None) -> None:
     """All steps; changes are made where they come. A pause leaves a checkpoint and the picture so far. Raises Paused."""
     try:
         for step in painting.steps(resume=True):
-            telling.step(painting, step, message)
+            telling.step(painting, step, sheet)
             for knobs in orders.take():
                 try:
                     painting.change(knobs)
@@ -125,7 +141,7 @@ def paint_grid(work: Work, orders: Orders, telling: Telling) -> dict[str, Any]:
     sheet = Sheet(grid, Path(work["output"]), telling.folder / "cells")
 
     def one(spot: tuple[int, int], painting: Any) -> None:
-        go_through(painting, orders, telling, f"{sheet.name_of(spot)}: {len(sheet.found) + 1} of {len(grid.cells)}")
+        go_through(painting, orders, telling, OfSheet(sheet.name_of(spot), len(sheet.found), len(grid.cells)))
 
     sheet.paint(one)
     sheet.write()
@@ -142,11 +158,12 @@ def read_style(work: Work, _orders: Orders, telling: Telling) -> dict[str, Any]:
     path, net = Path(work["picture"]), net_of(work["net"])
     say(step=_message("reading the style"))
     reading = read_painting(path, net, [], work["size"], "max")
-    reading = replace(reading, painting=replace(reading.painting, name=work["name"]))
+    reading = replace(reading, painting=replace(reading.painting, name=work["painting"]))
     say(step=_message("drawing the page"))
     write_page(telling.folder / "page", reading)
     _small(path, telling.folder)
-    return {"painting": work["name"], "net": work["net"], "layers": [style.layer for style in reading.styles]}
+    units = {style.layer: style.gram.shape[-1] for style in reading.styles}
+    return {"painting": work["painting"], "net": work["net"], "layers": list(units), "units": units}
 
 
 def make_atlas(work: Work, orders: Orders, telling: Telling) -> dict[str, Any]:
@@ -160,7 +177,8 @@ def make_atlas(work: Work, orders: Orders, telling: Telling) -> dict[str, Any]:
     setup, folder = make_setup(net, per_image=3 if len(work["pictures"]) < 30 else 1), telling.folder / "scan"
     followed(scan(_paths(work["pictures"]), net, setup, folder, resume=True), orders, "looked at")
     followed(draw_atlas(folder, net, telling.folder / "page"), orders, "drawn")
-    return {"net": work["net"], "layers": list(setup.layers), "pictures": len(work["pictures"])}
+    units = {name: layer.units for name, layer in setup.layers.items()}
+    return {"net": work["net"], "layers": list(units), "units": units, "pictures": len(work["pictures"])}
 
 
 def followed(progress: Any, orders: Orders, done: str) -> None:
@@ -199,6 +217,8 @@ def main() -> None:
     settle()
     work = json.loads(sys.stdin.readline())
     orders, telling = Orders(), Telling(Path(work["folder"]))
+    alone = FileLock(telling.folder / "worker.lock")  # that of a studio that was killed may be at its last step still
+    alone.acquire()
     orders.listen()
     warnings.simplefilter("always", ImpastoWarning)
     warnings.showwarning = lambda message, *_: say(warning=str(message)) if isinstance(message, ImpastoWarning) else None

@@ -3,7 +3,7 @@
 import { html, useRef } from "./vendor/htm-preact.js";
 import { post } from "./api.js";
 import { addJob, change, edit, studio, useStudio } from "./state.js";
-import { GROUPS, PLACED, asked, editLines, emptyForm, label, partName, standard, typed, withoutLine } from "./recipe.js";
+import { GROUPS, PLACED, asked, changesInWords, editLines, emptyForm, label, partName, standard, typed, withoutLine } from "./recipe.js";
 import { Choose, Select, Sure, given, givenNumber } from "./controls.js";
 import { Paintings, Photograph, StartPicture } from "./pictures.js";
 import { Regions } from "./regions.js";
@@ -17,6 +17,7 @@ export function Form() {
     <${Preset} />
     ${of("main").map((it) => html`<${Knob} key=${it.name} field=${it} />`)}
     <${StyleEdit} />
+    <${Changes} />
     <details><summary>Parts of the photograph</summary><${Regions} /></details>
     <details><summary>All settings</summary>
       ${count > 0 && html`<p class="hint">${count === 1 ? "1 setting differs" : `${count} settings differ`} from the preset.
@@ -126,6 +127,17 @@ function StyleEdit() {
   return html`<section class="knob changed" aria-label="Changes to the style"><h3>Changes to the style</h3>
     <ul class="lines">${lines.map((it) => html`<li key=${partName(it)}><span>${partName(it)}: ${it.said}</span>
       <button onClick=${() => put(withoutLine(now, it))} aria-label="Remove the change of ${partName(it)}">Remove</button></li>`)}</ul>
+  </section>`;
+}
+
+// What changes on the way, as it did in the painting that the settings are from.
+function Changes() {
+  const { changes } = useStudio().form, lines = Object.entries(changes);
+  if (!lines.length) return null;
+  const remove = (i) => edit({ changes: Object.fromEntries(lines.filter(([it]) => it !== i)) });
+  return html`<section class="knob changed" aria-label="Changes on the way"><h3>Changes on the way</h3>
+    <ul class="lines">${lines.map(([i, knobs]) => html`<li key=${i}><span>From step ${i}: ${changesInWords(knobs)}</span>
+      <button onClick=${() => remove(i)} aria-label="Remove the change from step ${i}">Remove</button></li>`)}</ul>
   </section>`;
 }
 

@@ -2,9 +2,9 @@
 
 import { html, useEffect, useState } from "./vendor/htm-preact.js";
 import { get, jobUrl, post } from "./api.js";
-import { addJob, attempt, edit, jobOf, paintAgain, pictureOfJob, removeJob, tell, use, useStudio } from "./state.js";
-import { changed, fromAsked, inWords, label, typed } from "./recipe.js";
-import { Thumb, Warnings, comparable, isPicture, jobPicture, seconds, told, when } from "./jobs.js";
+import { addJob, attempt, edit, isPicture, jobOf, paintAgain, pictureOfJob, removeJob, studio, tell, use, useStudio } from "./state.js";
+import { changed, changesInWords, fromAsked, inWords, label, typed } from "./recipe.js";
+import { Thumb, Warnings, comparable, jobPicture, seconds, told, when } from "./jobs.js";
 import { Compare } from "./compare.js";
 import { Dialog, Select, Sure, given } from "./controls.js";
 
@@ -23,8 +23,14 @@ export function Gallery({ at: [id] }) {
       <span class="hint" role="status">${shown.length} ${shown.length === 1 ? "picture" : "pictures"}</span></div>
     ${shown.length === 0 && html`<p class="empty">${words || kind ? "There is nothing like that." : "Nothing is painted yet."}</p>`}
     <ul class="cards large">${shown.map((it) => html`<li key=${it.id}><a class="card" href="#gallery/${it.id}"><${Thumb} job=${it} />
-      <span>${it.name}</span><span class="said">${it.state === "finished" ? when(it.created) : told(it)}</span></a></li>`)}</ul>
+      <span>${it.name}</span><span class="said own">${ownSettings(it)}</span>
+      <span class="said">${it.state === "finished" ? when(it.created) : told(it)}</span></a></li>`)}</ul>
     ${job && html`<${Dialog} key=${id} title=${job.name} kind="full" close=${() => go("#gallery")}><${Painting} job=${job} /><//>`}</main>`;
+}
+
+// What tells it from others of the same pictures: "gatys, Style strength 40".
+function ownSettings({ asked: { preset, knobs } }) {
+  return [preset === studio.recipe.default ? "" : preset, changesInWords(knobs)].filter(Boolean).join(", ");
 }
 
 // The ids of what is found; null: nothing was searched for.
@@ -60,7 +66,7 @@ function toForm(parts, said) {
 }
 
 function Actions({ job }) {
-  const useAll = () => { toForm(fromAsked(job), `All its settings are in the form${Object.keys(job.changes).length ? ", but for what was changed on the way" : ""}.`); go("#paint"); };
+  const useAll = () => { toForm(fromAsked(job), "All its settings are in the form."); go("#paint"); };
   const from = (place) => attempt(async () => { use([await pictureOfJob(job)], place); });
   const readStyle = () => attempt(async () => { addJob(await post("/api/jobs", { kind: "style", job: job.id })); go("#lens"); });
   return html`<div class="buttons">
@@ -79,18 +85,20 @@ const ELSEWHERE = ["regions", "protect", "changes"]; // in a recipe, but no knob
 function Settings({ job }) {
   const { recipe, form } = useStudio(), [all, showAll] = useState(false);
   const whole = job.result?.recipe ?? { preset: job.asked.preset ?? recipe.default, ...job.asked.knobs };
-  const differ = [...Object.keys(changed(whole, recipe)), ...ELSEWHERE.filter((it) => typed(whole[it]) !== "")];
+  const axes = [job.asked.rows?.[0], job.asked.columns?.[0]]; // a sheet's own differ from cell to cell
+  const differ = [...Object.keys(changed(whole, recipe)).filter((it) => !axes.includes(it)), ...ELSEWHERE.filter((it) => typed(whole[it]) !== "")];
   const names = ["preset", ...(all ? Object.keys(whole).filter((it) => it !== "preset") : differ)];
   const before = fromAsked(job);
   const own = {
     preset: () => ({ preset: whole.preset }), regions: () => ({ regions: before.regions }), protect: () => ({ protect: before.protect }),
+    changes: () => ({ changes: before.changes }),
     style_weights: () => ({ styles: form.styles.map((it, n) => ({ ...it, weight: whole.style_weights[n] ?? 1 })) }),
   };
   const one = (name) => toForm(own[name]?.() ?? { knobs: { ...form.knobs, [name]: whole[name] } }, `${label(name)} is in the form.`);
   return html`<table><caption>Settings</caption><tbody>${names.map((name) => html`
       <tr key=${name} class=${differ.includes(name) ? "changed" : ""}>
         <th scope="row" title=${name}>${label(name)}</th><td>${inWords(whole[name])}</td>
-        <td>${name !== "changes" && html`<button onClick=${() => one(name)} aria-label="Use ${label(name)} in the form">Use</button>`}</td>
+        <td><button onClick=${() => one(name)} aria-label="Use ${label(name)} in the form">Use</button></td>
       </tr>`)}</tbody></table>
     <button onClick=${() => showAll(!all)} aria-expanded=${all}>${all ? "Only what differs from the preset" : "All settings"}</button>`;
 }

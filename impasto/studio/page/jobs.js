@@ -2,13 +2,17 @@
 
 import { html } from "./vendor/htm-preact.js";
 import { jobUrl, pictureUrl } from "./api.js";
-import { actOn, paintAgain, pictureOf, removeJob, studio } from "./state.js";
+import { actOn, isPicture, paintAgain, pictureOf, removeJob, studio } from "./state.js";
 import { Sure } from "./controls.js";
 
 export const running = (jobs) => jobs.find((it) => it.state === "running") ?? jobs.find((it) => it.state === "paused");
 export const isOpen = (job) => job.state !== "finished" && job.state !== "cancelled";
-export const isPicture = (job) => job.kind === "painting" || job.kind === "grid";
-export const percent = (job) => (job.step?.of ? Math.floor((100 * job.step.i) / job.step.of) : 0);
+
+// How far a job is; of a sheet, all its paintings.
+export function percent({ step }) {
+  const [done, all] = step?.cells ?? [0, 1];
+  return step?.of ? Math.floor((100 * (done + step.i / step.of)) / all) : 0;
+}
 
 export function seconds(left) {
   if (left < 90) return `${Math.max(1, Math.round(left))} s`;
@@ -25,6 +29,7 @@ export function told(job) {
   const { step, state } = job;
   const at = step?.of > 0 && `step ${step.i} of ${step.of}${isPicture(job) && step.scale ? `, at ${step.scale} px` : ""}`;
   if (state !== "running") return isOpen(job) && at ? `${STATES[state]}, ${at}` : STATES[state];
+  if (job.ending) return job.ending === "paused" ? "pausing, after this step" : "stopping, after this step";
   if (!step) return "starting";
   return [step.message, at, step.left !== null && `${seconds(step.left)} left`].filter(Boolean).join(", ");
 }

@@ -2,7 +2,7 @@
 
 import { html, useEffect, useState } from "./vendor/htm-preact.js";
 import { get, post } from "./api.js";
-import { addJob, attempt, change, edit, jobOf, removeJob, studio, tell, useStudio } from "./state.js";
+import { addJob, attempt, change, edit, jobOf, pictureOf, removeJob, studio, tell, useStudio } from "./state.js";
 import { withMarks } from "./recipe.js";
 import { JobRow, isOpen } from "./jobs.js";
 import { Choose, Dialog, Select, Sure, closeAround, given, givenNumber } from "./controls.js";
@@ -65,10 +65,17 @@ function NewAtlas({ close }) {
 
 // A page of the lens, and the marks made in it
 
-// "conv3_1/17&203" -> {layer, i, j}, the smaller unit first; null for what is no unit.
-function unitAt(address) {
+// "conv3_1/17&203" -> {layer, i, j}, the smaller unit first; null for what is no unit of the page's net.
+function unitAt(address, { units }) {
   const [, layer, i, j = i] = address.match(/^\s*(\S+)\/(\d{1,6})(?:\s*&\s*(\d{1,6}))?\s*$/) ?? [];
-  return layer ? { layer, i: Math.min(i, j), j: Math.max(i, j) } : null;
+  return layer && Math.max(i, j) < (units[layer] ?? 0) ? { layer, i: Math.min(i, j), j: Math.max(i, j) } : null;
+}
+
+// Why what was typed is no unit, or "".
+function whyNot(text, { net, units }) {
+  const layer = text.trim().split("/")[0];
+  if (!text.includes("/") || unitAt(text, { units })) return "";
+  return layer in units ? `${layer} has the units 0 to ${units[layer] - 1}.` : `${net} has no layer ${layer} here, but ${Object.keys(units).join(", ")}.`;
 }
 
 const addressOf = ({ layer, i, j }) => `${layer}/${i === j ? i : `${i}&${j}`}`;
@@ -78,7 +85,7 @@ function plain(hash) {
 }
 
 function Opened({ page }) {
-  const [address, look] = useState(""), at = unitAt(address);
+  const [address, look] = useState(""), at = unitAt(address, page);
   const loaded = ({ target: { contentWindow } }) => {
     const moved = () => look(plain(contentWindow.location.hash));
     contentWindow.addEventListener("hashchange", moved);
@@ -86,8 +93,9 @@ function Opened({ page }) {
   };
   return html`<main class="opened" tabindex="-1">
     <div class="tools"><a href="#lens">Back</a><strong>${page.name || page.net}</strong><span class="at">${address || "overview"}</span>
-      <button disabled=${!at} title="To change what is looked at in the next painting" onClick=${() => addMark(page.net, at)}>Mark</button></div>
-    <${Marks} net=${page.net} />
+      <button disabled=${!at} aria-describedby="mark-about" onClick=${() => addMark(page.net, at)}>Mark</button>
+      <span class="hint" id="mark-about">${at ? "to change it in the next painting" : "Open a unit or a pair, to mark it."}</span></div>
+    <${Marks} page=${page} />
     <iframe src=${page.url} title=${page.name || page.net} onLoad=${loaded} /></main>`;
 }
 
@@ -96,8 +104,9 @@ function addMark(net, at) {
   change({ marks: [...studio.marks, { net, ...at, gain: 2, weight: 1 }] });
 }
 
-function Marks({ net }) {
-  const { marks, recipe } = useStudio(), [text, type] = useState(""), own = marks.filter((it) => it.net === net), at = unitAt(text);
+function Marks({ page }) {
+  const { net } = page, { marks, recipe } = useStudio(), [text, type] = useState("");
+  const own = marks.filter((it) => it.net === net), at = unitAt(text, page), why = whyNot(text, page);
   const put = (mark, parts) => change({ marks: marks.map((it) => (it === mark ? { ...it, ...parts } : it)) });
   const remove = (mark) => change({ marks: marks.filter((it) => it !== mark) });
   const add = () => {
@@ -116,14 +125,19 @@ function Marks({ net }) {
       <input type="text" aria-label="A unit or a pair, as conv3_1/17 or conv3_1/17&203" placeholder="conv3_1/17&203" value=${text}
         onInput=${given(type)} onKeyDown=${(event) => event.key === "Enter" && add()} />
       <button disabled=${!at} onClick=${add}>Add</button>
-      <button class="primary" disabled=${!own.length} onClick=${() => sendMarks(net, own, recipe)}>Send to Paint</button></div>
+      <button class="primary" disabled=${!own.length} onClick=${() => sendMarks(page, own, recipe)}>Send to Paint</button></div>
+    ${why && html`<p class="problem" role="alert">${why}</p>`}
     <p class="hint">Gain: how many times as much of it the painting is to have. Weight: how much that matters; 0 leaves it free.</p></details>`;
 }
 
-function sendMarks(net, marks, recipe) {
-  const { knobs, preset } = studio.form, now = knobs.net ?? recipe.presets[preset].net, fits = !net || now === net;
-  const styleEdit = withMarks(fits ? knobs.style_edit : {}, marks);
-  edit({ knobs: { ...knobs, style_edit: styleEdit, ...(!fits && { net }) } });
+// With the painting that was read, where the form has none yet.
+function sendMarks({ id, net }, marks, recipe) {
+  const { knobs, preset, styles } = studio.form, now = knobs.net ?? recipe.presets[preset].net, fits = !net || now === net;
+  const styleEdit = withMarks(fits ? knobs.style_edit : {}, marks), read = pictureOf(jobOf(id)?.asked.picture);
+  edit({
+    knobs: { ...knobs, style_edit: styleEdit, ...(!fits && { net }) },
+    ...(read && !styles.length && { styles: [{ id: read.id, weight: 1 }] }),
+  });
   tell(fits ? "The marks are in the form." : `The marks are in the form, which now paints with the net ${net}, where they belong.`);
   location.hash = "#paint";
 }

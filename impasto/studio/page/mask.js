@@ -1,4 +1,4 @@
-// A mask painted over the photograph. On the canvas it is a veil whose opacity is the mask; saved, it is white on black.
+// A mask painted over a picture. On the canvas it is a veil whose opacity is the mask; saved, it is white on black.
 
 import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
 import { pictureUrl, upload } from "./api.js";

@@ -2,9 +2,9 @@
 
 import { html, useState } from "./vendor/htm-preact.js";
 import { jobUrl, pictureUrl, post } from "./api.js";
-import { addJob, attempt, change, jobOf, pictureOf, useStudio } from "./state.js";
-import { label, standard, taken, typed } from "./recipe.js";
-import { JobButtons, JobRow, Thumb, Warnings, comparable, isOpen, isPicture, jobPicture, percent, running, told } from "./jobs.js";
+import { addJob, attempt, change, isPicture, jobOf, pictureOf, useStudio } from "./state.js";
+import { changesInWords, label, standard, taken, typed } from "./recipe.js";
+import { JobButtons, JobRow, Thumb, Warnings, comparable, isOpen, jobPicture, percent, running, told } from "./jobs.js";
 import { Compare } from "./compare.js";
 import { Curve } from "./curve.js";
 import { given } from "./controls.js";
@@ -64,8 +64,6 @@ function WhileItRuns({ job }) {
     ${Object.entries(job.changes).map(([i, knobs]) => html`<p class="hint" key=${i}>From step ${i}: ${changesInWords(knobs)}</p>`)}
   </details>`;
 }
-
-const changesInWords = (knobs) => Object.entries(knobs).map(([name, value]) => `${label(name)} ${typed(value)}`).join(", ");
 
 function LiveKnob({ field, value, usual, isMoved, put }) {
   const { name, kind, description } = field, id = `live-${name}`;

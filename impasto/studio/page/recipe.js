@@ -4,6 +4,7 @@ export const emptyForm = () => ({
   content: null, styles: [], start: null, // styles: [{id, weight}]
   preset: "impasto", knobs: {}, // only those that were changed; numbers as they were typed
   protect: "", regions: [], // regions: [{name, mask, ...}]
+  changes: {}, // on the way: {step: {knob: value}}
   rows: { knob: "", values: [] }, columns: { knob: "", values: [] },
 });
 
@@ -75,6 +76,7 @@ export function asked(form, recipe, kind = "painting") {
     ...(form.content && { content: form.content }),
     ...(form.start && form.knobs.init === "picture" && { start: form.start }),
     ...(form.protect && { protect: form.protect }),
+    ...(Object.keys(form.changes).length && { changes: form.changes }),
     ...(form.regions.length && { regions: Object.fromEntries(form.regions.map(({ name, ...region }) => [name, regionAsked(region)])) }),
     ...(kind === "grid" && { rows: axis(form.rows), columns: axis(form.columns) }),
   };
@@ -92,35 +94,28 @@ export function fromAsked(job) {
   const axis = ([knob = "", ...values]) => ({ knob, values });
   return {
     ...emptyForm(), content: rest.content ?? null, start: rest.start ?? null, preset: rest.preset ?? "impasto", protect: rest.protect ?? "",
-    knobs: others, styles: styles.map((id, n) => ({ id, weight: weights?.[n] ?? 1 })),
+    changes: job.changes, knobs: others, styles: styles.map((id, n) => ({ id, weight: weights?.[n] ?? 1 })),
     regions: Object.entries(regions).map(([name, region]) => ({ name, ...region })), rows: axis(rows), columns: axis(columns),
   };
 }
 
-// The form of a picture that Impasto painted. Masks from files are not in its record: those regions are left out.
-export function fromRecord({ recipe: whole, content, styles }, recipe) {
-  const { style_weights: weights, ...knobs } = changed(whole, recipe), { regions, protect } = whole;
+// The form of a picture that Impasto painted. A mask that was painted is in `masks`, by the name of its region, where it is here.
+export function fromRecord({ recipe: whole, content, styles, masks }, recipe) {
+  const { style_weights: weights, ...knobs } = changed(whole, recipe), { regions, protect, changes = {} } = whole;
+  const mask = (value, name) => (made(value) ? value : masks[name] ?? "");
   return {
-    ...emptyForm(), content, knobs, preset: whole.preset in recipe.presets ? whole.preset : recipe.default,
+    ...emptyForm(), content, knobs, changes, preset: whole.preset in recipe.presets ? whole.preset : recipe.default,
     styles: styles.map((id, n) => ({ id, weight: weights?.[n] ?? 1 })).filter((it) => it.id),
-    protect: made(protect) ? protect : "",
-    regions: Object.entries(regions ?? {}).filter(([, it]) => made(it.mask)).map(([name, it]) => ({
-      name, ...it, style_mask: made(it.style_mask) ? it.style_mask : "",
-    })),
+    protect: mask(protect, "protected"),
+    regions: Object.entries(regions ?? {}).map(([name, it]) => ({
+      name, ...it, mask: mask(it.mask, name), style_mask: mask(it.style_mask, `${name}, style`),
+    })).filter((it) => it.mask),
   };
 }
 
 const made = (mask) => /^(light|dark|rest|k-means \d+ of \d+)$/.test(mask);
 
-// What a record tells of and the form does not get, in words.
-export function missingOf({ recipe: whole, missing }) {
-  const masks = [whole.protect, ...Object.values(whole.regions ?? {}).map((it) => it.mask)].filter(Boolean);
-  const changes = Object.entries(whole.changes ?? {}).map(([i, it]) => `from step ${i} ${Object.keys(it).map(label).join(" and ")}`);
-  return [
-    ...missing, ...(masks.every(made) ? [] : ["the masks that were painted"]),
-    ...(changes.length ? [`what was changed on the way (${changes.join("; ")})`] : []),
-  ];
-}
+export const changesInWords = (knobs) => Object.entries(knobs).map(([name, value]) => `${label(name)} ${inWords(value)}`).join(", ");
 
 // A style edit as lines: [{layer, part: "units", "pairs" or null, key: "17", said: what is changed, in words}].
 export function editLines(styleEdit = {}) {

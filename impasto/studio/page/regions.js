@@ -10,27 +10,27 @@ for (const of of [2, 3, 4]) {
   for (let n = 1; n <= of; n++) MADE[`k-means ${n} of ${of}`] = `by colour, part ${n} of ${of} from dark to light`;
 }
 
-// A mask by name or painted: `value` is "", one of MADE or the id of a picture.
-function Mask({ title, value, put, none }) {
-  const { form } = useStudio(), [painting, paint] = useState(false), painted = value && !(value in MADE), photograph = pictureOf(form.content);
+// A mask by name or painted over a picture: `value` is "", one of MADE or the id of a picture.
+function Mask({ title, value, put, none, over }) {
+  const [painting, paint] = useState(false), painted = value && !(value in MADE);
   const choices = [...(none ? [["", none]] : []), ["painted", painted ? "as painted" : "paint it yourself"], ...Object.entries(MADE)];
   return html`<span class="mask">
     <${Select} aria-label=${title} value=${painted ? "painted" : value} choices=${choices}
       put=${(it) => (it === "painted" ? paint(true) : put(it))} />
-    <button disabled=${!photograph} onClick=${() => paint(true)} aria-label="Paint the mask: ${title}">
+    <button disabled=${!over} onClick=${() => paint(true)} aria-label="Paint the mask: ${title}">
       ${painted ? "Change the mask" : "Paint the mask"}</button>
-    ${painting && photograph && html`<${MaskDialog} title=${title} picture=${photograph} mask=${painted ? value : null}
+    ${painting && over && html`<${MaskDialog} title=${title} picture=${over} mask=${painted ? value : null}
       close=${() => paint(false)} saved=${put} />`}</span>`;
 }
 
 export function Regions() {
-  const { form } = useStudio(), { regions } = form;
+  const { form } = useStudio(), { regions } = form, photograph = pictureOf(form.content);
   const put = (n, parts) => edit({ regions: regions.map((it, k) => (k === n ? { ...it, ...parts } : it)) });
   const remove = (n) => edit({ regions: regions.filter((_, k) => k !== n) });
   const add = () => edit({ regions: [...regions, { name: `part ${regions.length + 1}`, mask: regions.length ? "rest" : "light" }] });
   return html`${!form.content && html`<p class="hint">Choose a photograph first: masks are painted over it.</p>`}
     <div class="knob"><span class="label">Keep recognisable</span>
-      <${Mask} title="Keep recognisable" value=${form.protect} none="nothing in particular" put=${(protect) => edit({ protect })} />
+      <${Mask} title="Keep recognisable" value=${form.protect} none="nothing in particular" over=${photograph} put=${(protect) => edit({ protect })} />
       <p class="hint">A face, for instance: it is brushed more lightly and in its own colours.</p></div>
     ${regions.map((it, n) => html`<${Region} key=${n} region=${it} put=${(parts) => put(n, parts)} remove=${() => remove(n)} />`)}
     <button onClick=${add}>Add a part with its own style</button>`;
@@ -45,12 +45,16 @@ const NUMBERS = {
 function Region({ region, put, remove }) {
   const { form, recipe } = useStudio(), { name } = region;
   const paintings = form.styles.map((it, n) => [n + 1, `${n + 1}: ${pictureOf(it.id)?.name}`]);
+  const only = form.styles[form.styles.length === 1 ? 0 : region.style - 1]; // the one painting that it is painted like
   const colors = recipe.fields.find((it) => it.name === "color").choices;
   return html`<fieldset class="region"><legend>${name}</legend>
     <label>Name <input type="text" required value=${name} onInput=${given((it) => put({ name: it }))} /></label>
-    <${Mask} title="Mask of ${name}" value=${region.mask} put=${(mask) => put({ mask })} />
+    <${Mask} title="Mask of ${name}" value=${region.mask} over=${pictureOf(form.content)} put=${(mask) => put({ mask })} />
     <label>Painted like
-      <${Select} value=${region.style ?? ""} choices=${[["", "all paintings"], ...paintings]} put=${(style) => put({ style })} /></label>
+      <${Select} value=${region.style ?? ""} choices=${[["", "all paintings"], ...paintings]} put=${(style) => put({ style, style_mask: "" })} /></label>
+    ${only && html`<span class="label">From which part of it</span>
+      <${Mask} title="Part of the painting for ${name}" value=${region.style_mask ?? ""} none="all of it" over=${pictureOf(only.id)}
+        put=${(mask) => put({ style_mask: mask })} />`}
     <label>Colours
       <${Select} value=${region.color ?? ""} choices=${[["", "as everywhere"], ...colors]} put=${(color) => put({ color })} /></label>
     <div class="three">${Object.entries(NUMBERS).map(([key, [text, usual, about]]) => html`<label key=${key} title=${about}>${text}

@@ -2,7 +2,7 @@
 
 import { useEffect, useState } from "./vendor/htm-preact.js";
 import { get, listen, post, remove, upload } from "./api.js";
-import { emptyForm, fromRecord, missingOf } from "./recipe.js";
+import { emptyForm, fromRecord } from "./recipe.js";
 
 const KEPT = "impasto-studio";
 
@@ -10,11 +10,16 @@ export const studio = {
   run: null, version: "", folder: "", recipe: null, pictures: [], jobs: [],
   shown: null, // the job on the stage; null: the one that runs, or the newest
   lost: false, denied: false, notice: null, bringing: null, problem: null, // what is said where
-  form: emptyForm(), marks: [], ...kept(),
+  ...kept(),
 };
 
 function kept() {
-  try { return JSON.parse(localStorage.getItem(KEPT)) ?? {}; } catch { return {}; }
+  const { form, marks = [] } = stored() ?? {};
+  return { form: { ...emptyForm(), ...form }, marks };
+}
+
+function stored() {
+  try { return JSON.parse(localStorage.getItem(KEPT)); } catch { return null; }
 }
 
 function keep() {
@@ -44,6 +49,7 @@ export const edit = (parts) => change({ form: { ...studio.form, ...parts }, prob
 export const tell = (text, action = null) => change({ notice: { text, action, stays: Boolean(action) } });
 export const warn = (text) => change({ notice: { text, action: null, stays: true } });
 export const pictureOf = (id) => studio.pictures.find((it) => it.id === id);
+export const isPicture = (job) => job.kind === "painting" || job.kind === "grid";
 export const jobOf = (id) => studio.jobs.find((it) => it.id === id);
 
 // Runs what may be refused, and says so where everybody looks. -> what came of it, or undefined
@@ -109,7 +115,7 @@ export function start() {
 export const actOn = (job, action) => attempt(async () => addJob(await post(`/api/jobs/${job.id}/${action}`)));
 export const removeJob = (job) => attempt(() => remove(`/api/jobs/${job.id}`));
 export const removePicture = ({ id }) => attempt(async () => { await remove(`/api/pictures/${id}`); forget(id); });
-export const paintAgain = (job) => attempt(async () => { addJob(await post("/api/jobs", job.asked)); change({ shown: null }); });
+export const paintAgain = (job) => attempt(async () => { addJob(await post("/api/jobs", { ...job.asked, ...(isPicture(job) && { changes: job.changes }) })); change({ shown: null }); });
 
 // Pictures that come in. One that Impasto painted brings its recipe along.
 
@@ -144,7 +150,7 @@ export async function bring(files, place) {
 
 function restore(picture, place) {
   edit(fromRecord(picture.record, studio.recipe));
-  const lacks = missingOf(picture.record), missing = lacks.length ? `Missing here: ${lacks.join(", ")}.` : "Its pictures are here too.";
+  const { missing: lacks } = picture.record, missing = lacks.length ? `Missing here: ${lacks.join(", ")}.` : "Its pictures are here too.";
   const instead = { label: "Use it as a picture instead", run: () => use([picture.id], place) };
   tell(`Impasto painted “${picture.name}”: its settings are in the form now. ${missing}`, instead);
   location.hash = "#paint";

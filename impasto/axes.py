@@ -1,0 +1,63 @@
+"""What differs from painting to painting on a sheet or in a batch: a knob and its values, pictures, or a ratio."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from impasto.errors import BadRecipe
+from impasto.recipe import Recipe, make_recipe
+
+
+@dataclass(frozen=True)
+class Label:
+    """What a row or a column is: in words, or a picture and its name."""
+
+    text: str
+    picture: Path | None = None
+
+
+Axis = list[tuple[Label, dict[str, Any]]]  # of each row or column what is changed; "content", "styles" and "ratio" are no knobs
+
+
+def axis(words: Sequence[str]) -> Axis:
+    """A knob's name and its values -> a label and the changed knobs for each; without a name one that changes nothing."""
+    if not words:
+        return [(Label(""), {})]
+    name, values = words[0].replace("-", "_"), words[1:]
+    if not values:
+        raise BadRecipe(f"{words[0]} has no values: give some, as {words[0]} 1 2 3")
+    if name in NO_KNOBS:
+        return [NO_KNOBS[name](value) for value in values]
+    if name not in Recipe.model_fields:
+        raise BadRecipe(f"there is no {words[0]}, there are {', '.join((*NO_KNOBS, *Recipe.model_fields))}")
+    return [(Label(f"{name} = {value}"), {name: value}) for value in values]
+
+
+def _content(value: str) -> tuple[Label, dict[str, Any]]:
+    return Label(Path(value).stem, Path(value)), {"content": Path(value)}
+
+
+def _style(value: str) -> tuple[Label, dict[str, Any]]:
+    return Label(Path(value).stem, Path(value)), {"styles": (Path(value),)}
+
+
+def _ratio(value: str) -> tuple[Label, dict[str, Any]]:
+    """Of 1/15, 0.07 or 1e-3."""
+    try:
+        ratio = Fraction(value)
+    except (ValueError, ZeroDivisionError):
+        ratio = Fraction(0)
+    if ratio <= 0:
+        raise BadRecipe(f"ratio is {value!r}, must be a number above 0, as 1/15 or 1e-3")
+    return Label(f"alpha/beta = {value}"), {"ratio": float(ratio)}
+
+
+NO_KNOBS: dict[str, Callable[[str], tuple[Label, dict[str, Any]]]] = {"contents": _content, "styles": _style, "ratio": _ratio}
+
+
+def recipe_at(knobs: Mapping[str, Any], ratio: float | None = None) -> Recipe:
+    """The recipe of one painting: with a ratio, alpha over beta, that beta. Raises BadRecipe."""
+    recipe = make_recipe(**knobs)
+    return recipe if ratio is None else make_recipe(**{**knobs, "beta": recipe.alpha / ratio})
