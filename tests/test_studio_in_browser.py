@@ -229,14 +229,18 @@ def test_a_studio_that_was_killed_is_found_again_and_goes_on(browser, tmp_path):
 
 
 def test_a_painting_that_is_dropped_restores_everything(page, studio, tmp_path):
-    asked = studio.quick(knobs={"beta": 3.5, "steps": 3})
+    asked = studio.quick(knobs={"beta": 3.5, "steps": 3}, changes={"2": {"beta": 8}})
     painted = studio.client.download(studio.ended(studio.submit(asked))["id"], tmp_path / "painted.png")
     drop(page, "Photograph", painted)
     expect(page.get_by_role("alert")).to_contain_text("its settings are in the form now")
     expect(page.get_by_role("region", name="Photograph")).to_contain_text("cat.jpg")
     expect(page.get_by_role("region", name="Paintings")).to_contain_text("mosaic.jpg")
     expect(page.locator("#knob-beta")).to_have_value("3.5")
-    assert painted_job(page, studio)["result"]["recipe"]["beta"] == 3.5
+    expect(page.get_by_role("region", name="Changes on the way")).to_contain_text("From step 2: Style strength 8")
+    job = painted_job(page, studio)
+    assert job["result"]["recipe"]["beta"] == 3.5 and job["changes"] == {"2": {"beta": 8}}
+    (again,) = (studio.folder / "jobs" / job["id"]).glob("*.png")
+    assert again.read_bytes() == painted.read_bytes()
 
 
 def test_a_mask_is_painted_over_the_photograph(page, studio):
@@ -290,8 +294,11 @@ def test_pictures_are_compared_by_slider_side_by_side_and_hover(page, studio):
 def test_the_gallery_finds_by_knobs_and_brings_settings_back(page, studio):
     id = studio.ended(studio.submit(studio.quick(name="needle", knobs={"beta": 77, "seed": 5})))["id"]
     page.goto(f"http://{studio.host}/#gallery")
+    page.get_by_role("searchbox").fill("needle beta 7")
+    expect(page.get_by_text("There is nothing like that.")).to_be_visible()
     page.get_by_role("searchbox").fill("needle beta 77")
     expect(page.locator(".gallery .card")).to_have_count(1)
+    expect(page.locator(".gallery .card")).to_contain_text("Style strength 77")
     page.locator(".gallery .card").click()
     page.get_by_role("button", name="Use Style strength in the form").click()
     page.get_by_role("dialog").get_by_role("button", name="Close").click()
@@ -314,12 +321,17 @@ def test_marks_in_a_style_become_an_edit_of_the_next_painting(page, studio):
     frame.locator("#layers a", has_text="conv2").first.click()
     frame.locator('a[href^="#conv2/"]').first.click()
     page.get_by_role("button", name="Mark", exact=True).click()
+    for wrong, said in (("conv1/64", "conv1 has the units 0 to 63"), ("conv9/1", "alexnet has no layer conv9 here")):
+        page.get_by_label("A unit or a pair").fill(wrong)
+        expect(page.get_by_role("alert")).to_contain_text(said)
+        expect(page.get_by_role("button", name="Add", exact=True)).to_be_disabled()
     page.get_by_label("A unit or a pair").fill("conv1/3&5")
     page.get_by_role("button", name="Add", exact=True).click()
     page.get_by_role("button", name="Send to Paint").click()
     edit = page.get_by_role("region", name="Changes to the style")
     expect(edit).to_contain_text("conv2/")
     expect(edit).to_contain_text("conv1/3&5")
+    page.get_by_role("button", name="Take away the painting mosaic.jpg").click()  # the one that was read
     set_up(page)
     recipe = painted_job(page, studio)["result"]["recipe"]
     assert recipe["style_edit"]["conv1"]["pairs"]["3&5"]["gain"] == 2
@@ -328,7 +340,7 @@ def test_marks_in_a_style_become_an_edit_of_the_next_painting(page, studio):
 
 def test_an_evil_name_is_text(page, studio, tmp_path):
     evil = tmp_path / '<img src=x onerror="document.title=1">.jpg'.replace("/", "")
-    shutil.copy(picture_path("cat"), evil)
+    evil.write_bytes(picture_path("cat").read_bytes() + b"\0")  # another file than the studio's
     drop(page, "Photograph", evil)
     expect(page.get_by_role("region", name="Photograph")).to_contain_text('<img src=x onerror="document.title=1">.jpg')
     assert page.title() != "1"
