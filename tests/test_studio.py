@@ -129,7 +129,7 @@ def test_words_are_found_from_their_beginning_and_numbers_whole(tmp_path, search
     for id, knobs in (("a", {"beta": 4.0}), ("b", {"beta": 40, "net": "vgg16"})):
         folder = store.path("jobs", id * 16)
         folder.mkdir()
-        store.save("jobs", {"id": id * 16, "created": 1, "name": "cat in wave-hokusai", "asked": {"knobs": knobs}})
+        store.save("jobs", about(id * 16, name="cat in wave-hokusai", asked={"knobs": knobs}))
     assert {it["id"][0] for it in store.all("jobs", search)} == found
     store.close()
 
@@ -221,6 +221,7 @@ def test_a_grid_is_a_sheet_and_its_cells(studio):
     job = studio.ended(studio.submit({**studio.quick(), "kind": "grid", "rows": ["beta", "1", "50"], "columns": []}))
     assert job["state"] == "finished" and job["result"]["rows"] == ["beta = 1", "beta = 50"]
     assert [cell["recipe"]["beta"] for cell in job["result"]["cells"]] == [1, 50]
+    assert job["name"] == "cat in mosaic, beta" and job["step"]["cells"] == [1, 2]
     assert studio.ask("GET", f"/api/jobs/{job['id']}/image").headers["content-type"] == "image/png"
     styles = [studio.bundled(name) for name in ("mosaic", "renoir-moulin")]
     job = studio.ended(studio.submit({**studio.quick(styles=[]), "kind": "grid", "columns": ["styles", *styles]}))
@@ -239,7 +240,8 @@ def test_a_style_is_read_and_an_atlas_made_into_pages(studio):
         assert page.status == 200 and "frame-ancestors 'self'" in page.headers["content-security-policy"]
         assert studio.ask("GET", it["url"].replace("index.html", "parts/page.css")).status == 200
         assert studio.ask("GET", it["url"].replace("index.html", "../about.json")).status == 404
-    assert found["styles"][0]["layers"][0] == "conv1"
+    assert found["styles"][0]["layers"][0] == "conv1" and found["styles"][0]["units"]["conv1"] == 64
+    assert found["atlases"][0]["units"] == {"conv1": 64, "conv2": 192, "conv3": 384, "conv4": 256, "conv5": 256}
 
 
 @weights
@@ -360,7 +362,8 @@ def test_38_a_port_that_is_taken_is_said_in_one_line(studio, tmp_path):
 
 
 def about(id: str, **more: object) -> dict:
-    return {"id": id, "created": 1, "name": "cat", **more}
+    told = {"id": id, "created": 1, "queued": 1, "name": "cat", "kind": "painting", "state": "finished", "file": "cat.png"}
+    return {**told, "asked": {}, "changes": {}, "warnings": [], **more}
 
 
 def stored(store: Store, **more: object) -> str:
@@ -454,13 +457,16 @@ def test_the_files_are_the_truth(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "damaged", [b"\xff\x00", b'{"id": "ID", "created": 1, "name": "\\ud800"}', b'{"id": "ID", "created": 9223372036854775808}']
+    "damaged",
+    [None, {"name": "\ud800"}, {"created": 2**63}, {"file": "../../../key"}, {"file": ".."}, {"state": None}, {"asked": []}],
 )
 def test_39_a_file_that_cannot_be_read_is_named_and_left(tmp_path, damaged):
     store = Store(tmp_path)
     bad, good = stored(store), stored(store)
     store.close()
-    (tmp_path / "jobs" / bad / "about.json").write_bytes(damaged.replace(b"ID", bad.encode()))
+    (tmp_path / "jobs" / bad / "about.json").write_bytes(
+        b"\xff\0" if damaged is None else json.dumps(about(bad, **damaged)).encode()
+    )
     with pytest.warns(ImpastoWarning, match="cannot be read and is left"):
         store = Store(tmp_path)
     assert [it["id"] for it in store.all("jobs")] == [good] and (tmp_path / "jobs" / bad).exists()
@@ -717,6 +723,16 @@ def test_a_list_of_paintings_takes_no_longer_a_picture_the_more_there_are(tmp_pa
     pictures = json.loads(asyncio.run(studio.pictures(None)).body)["pictures"]
     assert [it["record"]["content"] for it in pictures] == [*(it["id"] for it in pictures[1:]), None]
     assert pictures[0]["record"]["missing"] == ["painting 2"] and len(looked) <= 2
+    store.close()
+
+
+def test_a_bundled_picture_that_was_deleted_stays_away(tmp_path):
+    store = Store(tmp_path)
+    Studio(store, {}).bundle()
+    all_of_them = store.all("pictures")
+    store.remove("pictures", all_of_them[0]["id"])
+    Studio(store, {}).bundle()
+    assert len(store.all("pictures")) == len(all_of_them) - 1 > 3
     store.close()
 
 

@@ -116,17 +116,20 @@ class Studio:
             raise
 
     def bundle(self) -> None:
-        """The pictures that come with the program into a new folder."""
-        known = {about["name"] for about in self.store.all("pictures") if about["bundled"]}
-        for path in sorted(picture_path("cat").parent.glob("*.jpg")):
-            if path.name not in known:
-                id, folder = self.store.new("pictures")
-                write_whole(folder / path.name, lambda file, path=path: file.write(path.read_bytes()))  # type: ignore[misc]
-                with Image.open(path) as opened:
-                    about = _told(id, path.name, *opened.size, path.name, [sha256(path)]) | {"bundled": True}
-                    opened.thumbnail((SMALL, SMALL))
-                    opened.save(folder / "small.webp", quality=75)
-                self.store.save("pictures", about)
+        """The pictures that come with the program into a folder that has not had them; what was deleted since stays away."""
+        list_of = self.store.folder / "bundled.txt"
+        had = list_of.read_text("utf-8").splitlines() if list_of.exists() else []
+        come = [path for path in sorted(picture_path("cat").parent.glob("*.jpg")) if path.name not in had]
+        for path in come:
+            id, folder = self.store.new("pictures")
+            write_whole(folder / path.name, lambda file, path=path: file.write(path.read_bytes()))  # type: ignore[misc]
+            with Image.open(path) as opened:
+                about = _told(id, path.name, *opened.size, path.name, [sha256(path)]) | {"bundled": True}
+                opened.thumbnail((SMALL, SMALL))
+                opened.save(folder / "small.webp", quality=75)
+            self.store.save("pictures", about)
+        names = "\n".join([*had, *(path.name for path in come)])
+        write_whole(list_of, lambda file: file.write(names.encode()))
 
     async def picture_file(self, request: Request) -> Response:
         """A picture or its small one."""

@@ -25,6 +25,10 @@ from impasto.recipe import Recipe
 ID = re.compile(r"[0-9a-f]{16}")
 About = dict[str, Any]
 KINDS = ("pictures", "jobs")
+NEEDED = {  # in what is told of one
+    "pictures": {"name": str, "width": int, "height": int, "file": str, "mask": bool, "bundled": bool, "hashes": list},
+    "jobs": {"name": str, "kind": str, "state": str, "queued": int, "file": str, "asked": dict, "changes": dict, "warnings": list},
+}
 TABLES = "".join(
     f"CREATE TABLE IF NOT EXISTS {kind} (id TEXT PRIMARY KEY, created INTEGER, words TEXT, about TEXT); "
     f"CREATE INDEX IF NOT EXISTS {kind}_created ON {kind} (created); "
@@ -152,10 +156,16 @@ class Store:
                 shutil.rmtree(path, ignore_errors=True)
                 continue
             about = _read(path / "about.json")
-            if about is None or about.get("id") != path.name or not isinstance(about.get("created"), int):
+            if about is None or about.get("id") != path.name or not _is_whole(about, kind):
                 _leave(path)
                 continue
             yield path, about
+
+
+def _is_whole(about: About, kind: str) -> bool:
+    """Whether all that is needed is told, and its file is in its own folder."""
+    typed = all(isinstance(about.get(name), its) for name, its in {"created": int, **NEEDED[kind]}.items())
+    return typed and re.fullmatch(r"\w[\w.-]*", about["file"], re.ASCII) is not None
 
 
 def _leave(path: Path) -> None:
