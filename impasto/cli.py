@@ -10,6 +10,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, make_dataclass, replace
 from datetime import timedelta
 from importlib.metadata import version
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 from cyclopts import App, Group, Parameter
 from cyclopts.validators import Number
 
-from impasto.console import PLAIN_SECONDS, Flag, Quiet, Verbose, WeightsFile, WeightsInput, say, watch, watch_frames
+from impasto.console import Crew, Flag, Quiet, Together, Verbose, WeightsFile, WeightsInput, say, watch, watch_frames
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning, MissingExtra
 from impasto.files import check_writable, make_folder, write_whole
 from impasto.lens.commands import demo_sheets, lens_app
@@ -382,6 +383,7 @@ def batch(
     device: Device = "auto",
     json: Flag = False,
     quiet: Quiet = False,
+    crew: Crew | None = None,
     knobs: Given = None,
 ) -> None:
     """Paint many: all CONTENTS in the manner of all STYLES, for each value of a knob if it varies, or the jobs of a file.
@@ -425,12 +427,13 @@ def batch(
         found = crossed(pictures_in(contents), pictures_in(styles), [vary] if vary else [], given)  # type: ignore[arg-type]
     else:
         found = read_jobs(jobs, given)
-    how = {"device": device, "max_memory": _bytes(max_memory), "resume": resume}
+    crew = crew or Crew()
+    how = {"device": device, "max_memory": _bytes(max_memory), "resume": resume, "threads": _threads(crew)}
     painted = Batch(found, output, tries=tries, how=how)
     if dry_run:
         _foretell(painted, part, json)
         return
-    _carry_out_all(painted, part, json, quiet)
+    _carry_out_all(painted, part, crew, json, quiet)
     painted.check()
 
 
@@ -447,22 +450,21 @@ def _foretell(painted: "Batch", part: tuple[int, int], json: bool) -> None:
     print(json_.dumps({"to_do": len(left), "of": len(mine), "seconds": round(seconds, 1)}) if json else said)
 
 
-def _carry_out_all(painted: "Batch", part: tuple[int, int], json: bool, quiet: bool) -> None:
+def _carry_out_all(painted: "Batch", part: tuple[int, int], crew: Crew, json: bool, quiet: bool) -> None:
     """Every job with its line, then the page; on Ctrl-C with what there is."""
-    of, said = len(painted.jobs[part[0] :: part[1]]), time.monotonic()
+    from impasto.cluster import hands
 
     def tell(job: "Job", step: Mapping[str, Any]) -> None:
-        nonlocal said
-        if not quiet and time.monotonic() - said >= PLAIN_SECONDS:
-            said = time.monotonic()
-            say(f"{job.output} ({len(painted.results) + 1} of {of}): step {step['i']}/{step['of']} at {step['scale']} px")
+        bar.show(job.output, step["i"] / step["of"], f"step {step['i']}/{step['of']} at {step['scale']} px")
 
+    of, threads = len(painted.jobs[part[0] :: part[1]]), painted.how["threads"]
     try:
-        for result in painted.paint(part, tell):
-            line = json_.dumps(result.to_json(painted.folder)) if json else f"{painted.folder / result.job.output}: {result.state}"
-            print(line, flush=True)
-            if result.error:
-                say(f"{result.job.output}: {result.error}")
+        with hands(crew, threads) as them, Together(of, quiet) as bar, closing(painted.paint(part, tell, them)) as results:
+            for result in results:
+                line = f"{painted.folder / result.job.output}: {result.state}"
+                bar.ended(result.job.output, json_.dumps(result.to_json(painted.folder)) if json else line)
+                if result.error:
+                    say(f"{result.job.output}: {result.error}")
     finally:
         page = painted.write_index()
     print(json_.dumps({"index": str(page)}) if json else page)
@@ -711,6 +713,13 @@ def _seconds_left(budget: timedelta | None) -> float | None:
     if budget is not None and budget <= timedelta():
         raise BadRecipe(f"--time-budget is {budget}, must be more than nothing")
     return None if budget is None else budget.total_seconds() - (time.monotonic() - BEGUN)
+
+
+def _threads(crew: Crew) -> int:
+    """Of whoever does the work, here or elsewhere."""
+    from torch import get_num_threads
+
+    return crew.threads or get_num_threads()
 
 
 def _bytes(size: str | None) -> float | None:
