@@ -25,7 +25,7 @@ from PIL import Image, ImageDraw
 
 from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoError, SomeFailed
 from impasto.files import check_writable, make_folder, sha256, write_whole
-from impasto.grid import Axis, axis
+from impasto.grid import LOCKS, Axis, axis
 from impasto.hand import TRIES, Hand, LocalHand, Said, painting_work, shared_out, tried
 from impasto.images import read_picture, read_record, to_pillow, write_small
 from impasto.lens.sheet import GAP, MARGIN, PAPER, SMALL, wrapped, write_lines
@@ -34,7 +34,6 @@ from impasto.recipe import Recipe, make_recipe, read_toml
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".ppm")
 THUMB, ACROSS, A_SHEET = 200, 8, 96  # pixels of a small picture; of them side by side, on one contact sheet
-LOCKS = ".locks"  # which process paints what
 PAINTED = (".png", ".webp", ".tif", ".tiff", ".jpg", ".jpeg")  # how a painting's file may end
 
 
@@ -172,31 +171,6 @@ def distinct(jobs: Sequence[Job]) -> list[Job]:
         seen[name.casefold()] += 1
         found.append(Job(job.content, job.styles, job.recipe, name))
     return found
-
-
-def shard_of(text: str, environment: Mapping[str, str]) -> tuple[int, int]:
-    """ "2/5" -> (1, 5): which part of how many, from 0; "auto" reads what a scheduler has set. Raises BadRecipe."""
-    if text == "auto":
-        for rank, of in RANKS:
-            if rank in environment and of in environment:
-                return _checked(environment[rank], environment[of], 0, f"{rank}/{of}")
-        raise BadRecipe(f"--shard auto finds none of {', '.join(f'{rank} and {of}' for rank, of in RANKS)} in the environment")
-    part, _, count = text.partition("/")
-    return _checked(part, count, 1, "--shard")
-
-
-RANKS = (
-    ("SLURM_PROCID", "SLURM_NTASKS"),
-    ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"),
-    ("RANK", "WORLD_SIZE"),
-    ("JOB_COMPLETION_INDEX", "JOB_COMPLETIONS"),
-)
-
-
-def _checked(part: str, count: str, first: int, what: str) -> tuple[int, int]:
-    if not (part.isdecimal() and count.isdecimal() and 0 <= int(part) - first < int(count)):
-        raise BadRecipe(f"{what} is {part}/{count}, must be one part of so many, as 1/4 to 4/4")
-    return int(part) - first, int(count)
 
 
 # Painting it

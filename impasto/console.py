@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -53,6 +53,13 @@ class Crew:
         float | None,
         Parameter(validator=Number(gte=0), help="GPUs of a worker, 0.5 for half of one; unless given, 1 where there are any."),
     ] = None
+
+
+def threads_of(crew: Crew) -> int:
+    """Threads of whoever does the work, here or elsewhere: those of torch here unless others are asked for."""
+    from torch import get_num_threads
+
+    return crew.threads or get_num_threads()
 
 
 def watch(steps: Iterator["Step"], scales: Scales, quiet: bool, shown: str = "total") -> None:
@@ -105,16 +112,16 @@ class Together:
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def show(self, name: str, part: float, what: str) -> None:
-        """How far the work of this name is, and in words."""
-        now = time.monotonic()
-        self.parts[name] = part
+    def follow(self, name: str, step: Mapping[str, Any]) -> None:
+        """The work of this name is at step `i` of so many at this `scale`."""
+        self.parts[name], now = step["i"] / step["of"], time.monotonic()
         done, ended = sum(self.parts.values()), sum(it >= 1 for it in self.parts.values())
         self.first = done if self.first is None else self.first
         a_work = (now - self.begun) / (done - self.first) if done > self.first else None
         left = "" if a_work is None else f", {timedelta(seconds=round(a_work * (self.of - done)))} left"
-        line = f"{ended} of {self.of} done, {len(self.parts) - ended} at work{left}; {name}: {what}"
-        self.bar.update(self.task, completed=done, description=line)
+        at = f"{name}: step {round(step['i'], 1)}/{step['of']} at {step['scale']} px"
+        line = f"{ended} of {self.of} done, {len(self.parts) - ended} at work{left}; {at}"
+        self.bar.update(self.task, total=self.of, completed=done, description=line)
         if self.says_lines and now - self.said >= PLAIN_SECONDS:
             self.said = now
             say(line)

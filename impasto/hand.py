@@ -16,7 +16,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Protocol, TypeVar
 
-from impasto.errors import ImpastoError
+from impasto.errors import BadRecipe, ImpastoError
 from impasto.recipe import Recipe
 
 COMMAND = [sys.executable, "-m", "impasto.work"]
@@ -144,3 +144,28 @@ def shared_out(works: Iterable[T], hands: Sequence[Hand], do: Callable[[T, Hand]
             hand.close()
         for thread in threads:
             thread.join()
+
+
+def shard_of(text: str, environment: Mapping[str, str]) -> tuple[int, int]:
+    """ "2/5" -> (1, 5): which part of how many, from 0; "auto" reads what a scheduler has set. Raises BadRecipe."""
+    if text == "auto":
+        for rank, of in RANKS:
+            if rank in environment and of in environment:
+                return _checked(environment[rank], environment[of], 0, f"{rank}/{of}")
+        raise BadRecipe(f"--shard auto finds none of {', '.join(f'{rank} and {of}' for rank, of in RANKS)} in the environment")
+    part, _, count = text.partition("/")
+    return _checked(part, count, 1, "--shard")
+
+
+RANKS = (
+    ("SLURM_PROCID", "SLURM_NTASKS"),
+    ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"),
+    ("RANK", "WORLD_SIZE"),
+    ("JOB_COMPLETION_INDEX", "JOB_COMPLETIONS"),
+)
+
+
+def _checked(part: str, count: str, first: int, what: str) -> tuple[int, int]:
+    if not (part.isdecimal() and count.isdecimal() and 0 <= int(part) - first < int(count)):
+        raise BadRecipe(f"{what} is {part}/{count}, must be one part of so many, as 1/4 to 4/4")
+    return int(part) - first, int(count)

@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 
 from impasto import hand as hand_module
-from impasto.batch import Batch, Job, crossed, distinct, estimated, index_page, measured, pictures_in, read_jobs, shard_of
+from impasto.batch import Batch, Job, crossed, distinct, estimated, index_page, measured, pictures_in, read_jobs
 from impasto.errors import BadInput, BadRecipe, CannotWrite, SomeFailed
+from impasto.hand import shard_of
 from impasto.kept import Kept
 from impasto.painting import Painting
 from impasto.pictures import picture_path

@@ -8,10 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from impasto.batch import Batch, Job, crossed, pictures_in
 from impasto.cluster import ALONE, QUIET, RayHand, on_ray
 from impasto.console import Crew
+from impasto.hand import LocalHand
+from impasto.lens.commands import net_of
+from impasto.lens.index import INDEX, MANIFEST, make_setup
+from impasto.lens.scan import begin_shards, merge_shards, scan, scan_shards
 from impasto.pictures import picture_path
 
 pytestmark = pytest.mark.weights
@@ -139,3 +144,21 @@ def test_what_is_begun_on_ray_ends_here_and_the_reverse(jobs, here, hands, tmp_p
         found = states(Batch(jobs, folder, how=ONE), second)
         assert "skipped" in found.values() and "finished" in found.values()
         assert paintings(folder) == here
+
+
+def test_a_scan_on_ray_has_the_bytes_of_one_here(hands, tmp_path):
+    """Begun on Ray, a part of it done; gone on with here, in a process of its own; ended on Ray."""
+    folder, net = picture_path("cat").parent, net_of("alexnet")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for _ in scan([folder], net, make_setup(net, ["conv1", "conv3"], size=64), tmp_path / "here"):
+        pass
+    torch.set_num_threads(threads)
+    asked = {"kind": "scan", "folder": str(tmp_path), "places": [str(folder)], "threads": 1, "net": "alexnet"}
+    asked |= {"weights": None, "weights_input": None, "setup": [["conv1", "conv3"], 9, 1, 64, "center"]}
+    begin_shards(tmp_path / "ray", 3, resume=False)
+    for part, them in ((0, hands[:1]), (1, [LocalHand()]), (2, hands[1:])):
+        assert list(scan_shards(asked, tmp_path / "ray", [(part, 3)], them))
+    assert merge_shards(tmp_path / "ray", 3)
+    for name in (INDEX, MANIFEST):
+        assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
