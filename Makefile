@@ -35,5 +35,5 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(PIP) --editable '.[dev,hires,studio,video]'
+	$(PIP) --editable '.[dev,hires,ray,studio,video]'
 	touch $@

@@ -2,8 +2,8 @@
 
 What is finished is not painted again, what was begun goes on from its checkpoint, what fails is tried again and then set aside: the
 others are painted all the same. A painting that is there, with the recipe and the hashes of its inputs inside, is its own mark of
-completion, so that any number of processes, here or elsewhere, can share a folder (--shard). One process after the other does the
-work (hand.py); what kills it costs one try of one job.
+completion, so that any number of processes, here or elsewhere, can share a folder (--shard). Hands do the work (hand.py), one here
+or many on a cluster; what kills one costs one try of one job.
 """
 
 import csv
@@ -13,7 +13,7 @@ import re
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
 from pathlib import Path
@@ -26,7 +26,8 @@ from PIL import Image, ImageDraw
 from impasto.axes import Axis, axis
 from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoError, SomeFailed
 from impasto.files import check_writable, make_folder, sha256, write_whole
-from impasto.hand import Died, Hand
+from impasto.grid import LOCKS
+from impasto.hand import TRIES, Hand, LocalHand, Said, painting_work, shared_out, tried
 from impasto.images import read_picture, read_record, to_pillow, write_small
 from impasto.lens.sheet import GAP, MARGIN, PAPER, SMALL, wrapped, write_lines
 from impasto.painting import Painting
@@ -34,7 +35,6 @@ from impasto.recipe import Recipe, make_recipe, read_toml
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".ppm")
 THUMB, ACROSS, A_SHEET = 200, 8, 96  # pixels of a small picture; of them side by side, on one contact sheet
-LOCKS = ".locks"  # which process paints what
 PAINTED = (".png", ".webp", ".tif", ".tiff", ".jpg", ".jpeg")  # how a painting's file may end
 
 
@@ -44,7 +44,6 @@ class Job:
 
     content: Path
     styles: tuple[Path, ...]
-    knobs: Mapping[str, Any]
     recipe: Recipe
     output: str
 
@@ -99,7 +98,7 @@ def crossed(contents: Sequence[Path], styles: Sequence[Path], vary: Sequence[Seq
             raise BadRecipe(f"--vary takes knobs, not {unknown.pop()}")
         own = {**knobs, **changed}
         tail = "".join(f"-{name}-{value}" for name, value in changed.items())
-        jobs.append(Job(content, (style,), own, make_recipe(**own), f"{content.stem}-{style.stem}{_plain(tail)}.png"))
+        jobs.append(Job(content, (style,), make_recipe(**own), f"{content.stem}-{style.stem}{_plain(tail)}.png"))
     return distinct(jobs)
 
 
@@ -148,13 +147,12 @@ def _job(told: Mapping[str, Any], folder: Path, knobs: Mapping[str, Any]) -> Job
     if not isinstance(content, str) or not isinstance(styles, list | tuple) or not all(isinstance(it, str) for it in styles):
         raise BadInput("it needs a content and a style, or styles, as paths")
     own = {name.replace("-", "_"): value for name, value in told.items() if name not in ("content", "style", "styles", "output")}
-    given = {**knobs, **own}
-    recipe = make_recipe(**given)
+    recipe = make_recipe(**{**knobs, **own})
     if not isinstance(output, str) or (output and (Path(output).name != output or not output.lower().endswith(PAINTED))):
         raise BadInput(f"output is {output!r}, must be a file name that ends in {', '.join(PAINTED)}, without a folder")
     paths = tuple(folder / style for style in styles)
     name = output or f"{'-'.join([Path(content).stem, *(path.stem for path in paths[:1])])}.png"
-    return Job(folder / content, paths, given, recipe, name)
+    return Job(folder / content, paths, recipe, name)
 
 
 def _plain(text: str) -> str:
@@ -172,33 +170,8 @@ def distinct(jobs: Sequence[Job]) -> list[Job]:
             seen[job.output.casefold()] += 1
             name = f"{path.stem}-{seen[job.output.casefold()]}{path.suffix}"
         seen[name.casefold()] += 1
-        found.append(Job(job.content, job.styles, job.knobs, job.recipe, name))
+        found.append(Job(job.content, job.styles, job.recipe, name))
     return found
-
-
-def shard_of(text: str, environment: Mapping[str, str]) -> tuple[int, int]:
-    """ "2/5" -> (1, 5): which part of how many, from 0; "auto" reads what a scheduler has set. Raises BadRecipe."""
-    if text == "auto":
-        for rank, of in RANKS:
-            if rank in environment and of in environment:
-                return _checked(environment[rank], environment[of], 0, f"{rank}/{of}")
-        raise BadRecipe(f"--shard auto finds none of {', '.join(f'{rank} and {of}' for rank, of in RANKS)} in the environment")
-    part, _, count = text.partition("/")
-    return _checked(part, count, 1, "--shard")
-
-
-RANKS = (
-    ("SLURM_PROCID", "SLURM_NTASKS"),
-    ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"),
-    ("RANK", "WORLD_SIZE"),
-    ("JOB_COMPLETION_INDEX", "JOB_COMPLETIONS"),
-)
-
-
-def _checked(part: str, count: str, first: int, what: str) -> tuple[int, int]:
-    if not (part.isdecimal() and count.isdecimal() and 0 <= int(part) - first < int(count)):
-        raise BadRecipe(f"{what} is {part}/{count}, must be one part of so many, as 1/4 to 4/4")
-    return int(part) - first, int(count)
 
 
 # Painting it
@@ -207,7 +180,7 @@ def _checked(part: str, count: str, first: int, what: str) -> tuple[int, int]:
 class Batch:
     """Jobs and the folder where their paintings go. What can be known to be wrong is raised here, before the work."""
 
-    def __init__(self, jobs: Sequence[Job], folder: Path, *, tries: int = 2, how: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, jobs: Sequence[Job], folder: Path, *, tries: int = TRIES, how: Mapping[str, Any] | None = None) -> None:
         make_folder(folder / LOCKS)
         check_writable(folder / "index.html")
         self.jobs, self.folder, self.tries, self.how = list(jobs), folder, tries, dict(how or {})
@@ -233,45 +206,32 @@ class Batch:
             inputs,
         )
 
-    def paint(self, part: tuple[int, int] = (0, 1), tell: Tell = lambda *_: None) -> Iterator[Result]:
-        """Every job of this part, one after the other, and what became of it. `tell` hears of the steps."""
-        hand = Hand()
-        try:
-            for job in self.jobs[part[0] :: part[1]]:
-                result = self.results[job.output] = self._one(job, hand, tell)
-                yield result
-        finally:
-            hand.close()
+    def paint(
+        self, part: tuple[int, int] = (0, 1), tell: Tell = lambda *_: None, hands: Sequence[Hand] | None = None
+    ) -> Generator[Result, None, None]:
+        """Every job of this part, and what became of it, as they end. `tell` hears of the steps; the hands, one unless given, are
+        closed in the end."""
+        for job, event in shared_out(self.jobs[part[0] :: part[1]], hands or [LocalHand()], self._one):
+            if isinstance(event, Result):
+                self.results[job.output] = event
+                yield event
+            else:
+                tell(job, event["step"])
 
-    def _one(self, job: Job, hand: Hand, tell: Tell) -> Result:
+    def _one(self, job: Job, hand: Hand) -> Iterator[Said | Result]:
         lock = FileLock(self.folder / LOCKS / job.output)
         try:
             with lock.acquire(timeout=0):
                 if self.is_finished(job):
-                    return Result(job, "skipped")
-                return self._tried(job, hand, lambda step: tell(job, step))
+                    yield Result(job, "skipped")
+                    return
+                work = painting_work(job.content, job.styles, self.folder / job.output, job.recipe, self.how)
+                for said in tried(work, hand, self.tries):
+                    yield said if "step" in said else _result(job, said)
         except Timeout:
-            return Result(job, "elsewhere")
+            yield Result(job, "elsewhere")
         except ImpastoError as error:
-            return Result(job, "failed", 1, error=str(error))
-
-    def _tried(self, job: Job, hand: Hand, tell: Callable[[Mapping[str, Any]], object]) -> Result:
-        """Painted, or given up after so many tries; what is wrong with a job itself is not tried twice."""
-        work: dict[str, Any] = {"content": str(job.content), "styles": [str(style) for style in job.styles]}
-        work |= {"output": str(self.folder / job.output), "knobs": _as_json(job.knobs), "how": self.how}
-        error = ""
-        for n in range(1, self.tries + 1):
-            try:
-                said = hand.do(work, tell)
-            except Died as died:
-                error = str(died)
-                continue
-            if "report" in said:
-                return Result(job, "finished", n, said["report"])
-            error = said["error"]
-            if said["is_final"]:
-                return Result(job, "failed", n, error=error)
-        return Result(job, "failed", self.tries, error=error)
+            yield Result(job, "failed", 1, error=str(error))
 
     def check(self) -> None:
         """Raise SomeFailed where jobs failed."""
@@ -308,8 +268,10 @@ class Batch:
         return name
 
 
-def _as_json(knobs: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: str(value) if isinstance(value, Path) else value for name, value in knobs.items()}
+def _result(job: Job, said: Said) -> Result:
+    if "report" in said:
+        return Result(job, "finished", said["tries"], said["report"])
+    return Result(job, "failed", said["tries"], error=said["error"])
 
 
 def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

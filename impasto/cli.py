@@ -10,6 +10,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, make_dataclass, replace
 from datetime import timedelta
 from importlib.metadata import version
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 from cyclopts import App, Group, Parameter
 from cyclopts.validators import Number
 
-from impasto.console import PLAIN_SECONDS, Flag, Quiet, Verbose, WeightsFile, WeightsInput, say, watch, watch_frames
+from impasto.console import Crew, Flag, Quiet, Together, Verbose, WeightsFile, WeightsInput, say, threads_of, watch, watch_frames
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning, MissingExtra
 from impasto.files import check_writable, make_folder, write_whole
 from impasto.lens.commands import demo_sheets, lens_app
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from impasto.batch import Batch, Job
     from impasto.grid import Sheet
     from impasto.painting import Painting
+    from impasto.video import Video
 
 BEGUN = time.monotonic()
 DEMO = (("cat", "hokusai-great-wave"), ("astronaut", "van-gogh-auvers"))
@@ -241,10 +243,12 @@ def grid(
     paint: str | None = None,
     cells: Path | None = None,
     resume: Flag = False,
+    shard: str = "1/1",
     max_memory: str | None = None,
     device: Device = "auto",
     json: Flag = False,
     quiet: Quiet = False,
+    crew: Crew | None = None,
     knobs: Given = None,
 ) -> None:
     """Paint one or two knobs against each other on one sheet, small and quickly: --rows beta 5 15 50 --columns style-scale 0.5 1 2.
@@ -271,14 +275,17 @@ def grid(
         The folder of the paintings; named after the sheet unless given.
     resume
         Continue the painting that was interrupted.
+    shard
+        Paint this part of the cells alone, as 2/5; auto takes it from Slurm, torchrun or Kubernetes. The sheet shows what is there.
     max_memory
-        The most memory that the process may hold (800MB, 2.5GB).
+        The most memory that a process may hold (800MB, 2.5GB).
     device
         Where to compute.
     json
         Print one JSON object with the recipe and the file of each cell instead of the path.
     """
     from impasto.grid import DRAFT, Sheet, cell_at, make_figure, make_grid
+    from impasto.hand import shard_of
 
     given = {**({"quality": "fine"} if paint else DRAFT), **_given(knobs)}
     if figure and (rows or columns):
@@ -288,8 +295,12 @@ def grid(
         cell, way = cell_at(made, paint), Way(resume=resume, max_memory=max_memory, device=device, json=json, quiet=quiet)
         _carry_out(cell.content, cell.styles, output, cell.recipe, way)
         return
-    sheet = Sheet(made, output, cells)
-    _paint_sheet(sheet, quiet, resume, device, _bytes(max_memory))
+    sheet, crew, part = Sheet(made, output, cells), crew or Crew(), shard_of(shard, os.environ)
+    how = {"device": device, "max_memory": _bytes(max_memory), "resume": resume, "threads": threads_of(crew)}
+    if crew.ray is None and part == (0, 1):
+        _paint_sheet(sheet, quiet, how)
+    else:
+        _share_sheet(sheet, crew, part, quiet, how)
     print(json_.dumps(sheet.report()) if json else output)
     sheet.check()
 
@@ -307,6 +318,7 @@ def video(
     passes: Annotated[int, Parameter(validator=Number(gte=1, lte=20))] = 1,
     rate: Annotated[float, Parameter(validator=Number(gt=0, lte=1000))] = 25.0,
     resume: Flag = False,
+    shard: str = "1/1",
     weights: WeightsFile = None,
     weights_input: WeightsInput = None,
     max_memory: str | None = None,
@@ -314,6 +326,7 @@ def video(
     json: Flag = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
+    crew: Crew | None = None,
     knobs: Given = None,
 ) -> None:
     """Paint the video SOURCE, or a folder of frames, in the manner of STYLES, without flicker (Ruder, Dosovitskiy & Brox 2016).
@@ -344,25 +357,53 @@ def video(
         Frames a second, where a folder becomes a video.
     resume
         Go on with the frames that are painted.
+    shard
+        Paint this part of the scenes alone, as 2/5, and go on with what is painted; auto takes it from Slurm, torchrun or
+        Kubernetes. The last writes the video.
     max_memory
-        The most memory that the process may hold (800MB, 2.5GB).
+        The most memory that a process may hold (800MB, 2.5GB).
     device
         Where to compute.
     json
         Print one JSON object with costs and flicker instead of the path.
     """
+    import torch
+
+    from impasto.hand import shard_of
     from impasto.nets import choose_place
     from impasto.video import Motion, Video
 
-    motion = Motion(temporal, tuple(_whole_numbers("--long-term", long_term)), passes, frame_steps, start)
+    motion, recipe = Motion(temporal, tuple(_whole_numbers("--long-term", long_term)), passes, frame_steps, start), _recipe(knobs)
+    crew, part = crew or Crew(), shard_of(shard, os.environ)
+    torch.set_num_threads(threads_of(crew))
     given: dict[str, Any] = {"weights": weights, "weights_input": weights_input, "max_memory": _bytes(max_memory)}
-    painted = Video(source, styles, output, _recipe(knobs), motion, rate=rate, place=choose_place(device, "auto"), **given)
+    painted = Video(source, styles, output, recipe, motion, rate=rate, place=choose_place(device, "auto"), **given)
     try:
-        watch_frames(painted.steps(resume=resume), quiet)
+        if crew.ray is None and part == (0, 1):
+            watch_frames(painted.steps(resume=resume), quiet)
+        else:
+            _share_video(painted, crew, part, resume or part != (0, 1), quiet)
     except KeyboardInterrupt:
         say(f"stopped: the frames so far are in {painted.work}, --resume goes on from there")
         raise
-    print(json_.dumps(painted.report()) if json else output)
+    if painted.is_finished():
+        print(json_.dumps(painted.report()) if json else output)
+    else:
+        say("this part is painted; the last to be painted writes the video")
+
+
+def _share_video(painted: "Video", crew: Crew, part: tuple[int, int], resume: bool, quiet: bool) -> None:
+    """By hands, scene by scene."""
+    from impasto.cluster import hands
+
+    with (
+        hands(crew, threads_of(crew)) as them,
+        closing(painted.share_out(them, resume=resume, part=part)) as events,
+        Together(0, quiet) as bar,
+    ):
+        for name, said in events:
+            bar.of = len(painted.scenes()[part[0] :: part[1]])
+            bar.follow(f"scene {name}", said["step"]) if "step" in said else bar.ended(f"scene {name}")
 
 
 @app.command
@@ -382,6 +423,7 @@ def batch(
     device: Device = "auto",
     json: Flag = False,
     quiet: Quiet = False,
+    crew: Crew | None = None,
     knobs: Given = None,
 ) -> None:
     """Paint many: all CONTENTS in the manner of all STYLES, for each value of a knob if it varies, or the jobs of a file.
@@ -416,7 +458,8 @@ def batch(
     json
         Print JSON objects, one a line.
     """
-    from impasto.batch import Batch, crossed, pictures_in, read_jobs, shard_of
+    from impasto.batch import Batch, crossed, pictures_in, read_jobs
+    from impasto.hand import shard_of
 
     if (jobs is None) == (contents is None or styles is None) or (jobs and contents):
         raise BadRecipe("give contents and styles, or --jobs FILE")
@@ -425,12 +468,13 @@ def batch(
         found = crossed(pictures_in(contents), pictures_in(styles), [vary] if vary else [], given)  # type: ignore[arg-type]
     else:
         found = read_jobs(jobs, given)
-    how = {"device": device, "max_memory": _bytes(max_memory), "resume": resume}
+    crew = crew or Crew()
+    how = {"device": device, "max_memory": _bytes(max_memory), "resume": resume, "threads": threads_of(crew)}
     painted = Batch(found, output, tries=tries, how=how)
     if dry_run:
         _foretell(painted, part, json)
         return
-    _carry_out_all(painted, part, json, quiet)
+    _carry_out_all(painted, part, crew, json, quiet)
     painted.check()
 
 
@@ -447,22 +491,21 @@ def _foretell(painted: "Batch", part: tuple[int, int], json: bool) -> None:
     print(json_.dumps({"to_do": len(left), "of": len(mine), "seconds": round(seconds, 1)}) if json else said)
 
 
-def _carry_out_all(painted: "Batch", part: tuple[int, int], json: bool, quiet: bool) -> None:
+def _carry_out_all(painted: "Batch", part: tuple[int, int], crew: Crew, json: bool, quiet: bool) -> None:
     """Every job with its line, then the page; on Ctrl-C with what there is."""
-    of, said = len(painted.jobs[part[0] :: part[1]]), time.monotonic()
+    from impasto.cluster import hands
 
     def tell(job: "Job", step: Mapping[str, Any]) -> None:
-        nonlocal said
-        if not quiet and time.monotonic() - said >= PLAIN_SECONDS:
-            said = time.monotonic()
-            say(f"{job.output} ({len(painted.results) + 1} of {of}): step {step['i']}/{step['of']} at {step['scale']} px")
+        bar.follow(job.output, step)
 
+    of, threads = len(painted.jobs[part[0] :: part[1]]), painted.how["threads"]
     try:
-        for result in painted.paint(part, tell):
-            line = json_.dumps(result.to_json(painted.folder)) if json else f"{painted.folder / result.job.output}: {result.state}"
-            print(line, flush=True)
-            if result.error:
-                say(f"{result.job.output}: {result.error}")
+        with hands(crew, threads) as them, Together(of, quiet) as bar, closing(painted.paint(part, tell, them)) as results:
+            for result in results:
+                line = f"{painted.folder / result.job.output}: {result.state}"
+                bar.ended(result.job.output, json_.dumps(result.to_json(painted.folder)) if json else line)
+                if result.error:
+                    say(f"{result.job.output}: {result.error}")
     finally:
         page = painted.write_index()
     print(json_.dumps({"index": str(page)}) if json else page)
@@ -759,26 +802,54 @@ def _carry_out(content: Path, styles: tuple[Path, ...], output: Path, recipe: Re
     print(json_.dumps(painting.report()) if way.json else output)
 
 
-def _paint_sheet(sheet: "Sheet", quiet: bool, resume: bool, device: str, max_memory: float | None) -> None:
+def _paint_sheet(sheet: "Sheet", quiet: bool, how: Mapping[str, Any]) -> None:
     """The cells that are not there yet, one after the other, then the sheet; on Ctrl-C with what there is."""
+    import torch
+
     from impasto.nets import choose_place
+
+    torch.set_num_threads(how["threads"])
 
     def work(spot: tuple[int, int], painting: "Painting") -> None:
         if not quiet:
             say(f"{sheet.name_of(spot)} ({len(sheet.found) + 1} of {len(sheet.grid.cells)})")
         try:
-            watch(painting.steps(resume=resume), painting.scales, quiet)
+            watch(painting.steps(resume=how["resume"]), painting.scales, quiet)
         except KeyboardInterrupt:
             painting.set_aside()
             raise
 
+    with _so_far(sheet):
+        sheet.paint(work, place=choose_place(how["device"], "auto"), max_memory=how["max_memory"])
+    sheet.write()
+
+
+def _share_sheet(sheet: "Sheet", crew: Crew, part: tuple[int, int], quiet: bool, how: Mapping[str, Any]) -> None:
+    """The same by hands."""
+    from impasto.cluster import hands
+
+    of = len(list(sheet.grid.cells)[part[0] :: part[1]])
+    with (
+        _so_far(sheet),
+        hands(crew, how["threads"]) as them,
+        Together(of, quiet) as bar,
+        closing(sheet.share_out(them, how, part)) as events,
+    ):
+        for spot, said in events:
+            name = f"{sheet.name_of(spot)} ({spot[0]},{spot[1]})"
+            bar.follow(name, said["step"]) if "step" in said else bar.ended(name)
+    sheet.write()
+
+
+@contextmanager
+def _so_far(sheet: "Sheet") -> Iterator[None]:
+    """On Ctrl-C the sheet is written with what there is."""
     try:
-        sheet.paint(work, place=choose_place(device, "auto"), max_memory=max_memory)
+        yield
     except KeyboardInterrupt:
         sheet.write()
         say(f"stopped: {sheet.output} is the sheet so far, --resume goes on from there")
         raise
-    sheet.write()
 
 
 def _paint(painting: "Painting", quiet: bool, **options: Any) -> None:

@@ -3,12 +3,14 @@
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
@@ -25,6 +27,39 @@ WeightsInput = Annotated[
     Literal["caffe", "torchvision"] | None,
     Parameter(help="How the weights of that file want their pixels, where it does not tell."),
 ]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Crew:
+    """Who does the work: this process or, with --ray, workers that may be on many machines."""
+
+    ray: Annotated[
+        list[str] | None,
+        Parameter(
+            consume_multiple=(0, 1),
+            negative=(),
+            help="Have workers do it, on the Ray cluster at this address (host:port, or auto); without one, on a Ray of its own.",
+        ),
+    ] = None
+    workers: Annotated[
+        int | None, Parameter(validator=Number(gte=1), help="How many, with --ray; unless given, as many as there is room for.")
+    ] = None
+    threads: Annotated[
+        int | None,
+        Parameter(validator=Number(gte=1), help="Threads of a worker; the bytes depend on them. Unless given, torch's own here."),
+    ] = None
+    gpus_each: Annotated[
+        float | None,
+        Parameter(validator=Number(gte=0), help="GPUs of a worker, 0.5 for half of one; unless given, 1 where there are any."),
+    ] = None
+
+
+def threads_of(crew: Crew) -> int:
+    """Threads of whoever does the work, here or elsewhere: those of torch here unless others are asked for."""
+    from torch import get_num_threads
+
+    return crew.threads or get_num_threads()
 
 
 def watch(steps: Iterator["Step"], scales: Scales, quiet: bool, shown: str = "total") -> None:
@@ -57,6 +92,48 @@ def watch_frames(steps: Iterator[Any], quiet: bool) -> None:
             if not (quiet or console.is_terminal) and time.monotonic() - said >= PLAIN_SECONDS:
                 said = time.monotonic()
                 say(line)
+
+
+class Together:
+    """Several works at once, each somewhere between 0 and 1: one bar of all on a terminal, else a line now and then."""
+
+    def __init__(self, of: int, quiet: bool) -> None:
+        console, self.of, self.begun, self.said = Console(stderr=True), of, time.monotonic(), 0.0
+        columns = (BarColumn(), TextColumn("{task.description}"))
+        self.bar = Progress(*columns, console=console, transient=True, disable=quiet, redirect_stdout=False)
+        self.task, self.parts = self.bar.add_task("beginning", total=of), dict[str, float]()
+        self.says_lines = not quiet and not console.is_terminal
+        self.first: float | None = None  # what was done when the first came: it took no time
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def follow(self, name: str, step: Mapping[str, Any]) -> None:
+        """The work of this name is at step `i` of so many at this `scale`."""
+        self.parts[name], now = step["i"] / step["of"], time.monotonic()
+        done, ended = sum(self.parts.values()), sum(it >= 1 for it in self.parts.values())
+        self.first = done if self.first is None else self.first
+        a_work = (now - self.begun) / (done - self.first) if done > self.first else None
+        left = "" if a_work is None else f", {timedelta(seconds=round(a_work * (self.of - done)))} left"
+        at = f"{name}: step {round(step['i'], 1)}/{step['of']} at {step['scale']} px"
+        line = f"{ended} of {self.of} done, {len(self.parts) - ended} at work{left}; {at}"
+        self.bar.update(self.task, total=self.of, completed=done, description=line)
+        if self.says_lines and now - self.said >= PLAIN_SECONDS:
+            self.said = now
+            say(line)
+
+    def ended(self, name: str, line: str | None = None) -> None:
+        """The work of this name is done; a line of the result goes to stdout, above the bar."""
+        self.parts[name] = 1.0
+        self.bar.update(self.task, completed=sum(self.parts.values()))
+        if line is not None:
+            self.bar.stop()
+            print(line, flush=True)
+            self.bar.start()
 
 
 def _bar(steps: Iterator["Step"], scales: Scales, console: Console, shown: str) -> None:

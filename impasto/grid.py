@@ -7,18 +7,22 @@ not painted again, whichever sheet it was painted for. Gatys, Ecker & Bethge 201
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from PIL import Image, ImageDraw
 
 from impasto.axes import Axis, Label, axis, recipe_at
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, SomeFailed
 from impasto.files import check_writable, make_folder, sha256
+from impasto.hand import Hand, Said, painting_work, shared_out, tried
 from impasto.images import check_format, read_picture, read_record, to_pillow, write_picture
 from impasto.lens.sheet import GAP, INK, MARGIN, OUTSIDE, PAPER, SMALL, TEXT, font, wrapped, write_lines
 from impasto.nets import NETS, name_among
@@ -28,6 +32,7 @@ from impasto.recipe import STYLE_LAYERS, Recipe
 ONE_SCALE = 16384  # for coarsest: as large as any picture
 FROM_NOISE = {"draft": 50, "standard": 100, "fine": 200}  # steps at one scale
 DRAFT = {"quality": "draft", "size": 256}
+LOCKS = ".locks"  # which process paints what
 SHOWN, LABEL, LINE = 256, 128, SMALL + 6  # longer side of a picture on the sheet, of one in a label; a line of text
 
 Spot = tuple[int, int]  # row and column, from 1
@@ -178,7 +183,7 @@ class Sheet:
             raise CannotWrite(f"{output} is one of the pictures to paint from: name another file with -o")
         self.grid, self.output = grid, output
         self.folder = folder or output.with_name(f"{output.stem}-cells")
-        make_folder(self.folder)
+        make_folder(self.folder / LOCKS)
         self.found: dict[Spot, Path | ImpastoError] = {}
 
     def name_of(self, spot: Spot) -> str:
@@ -193,12 +198,53 @@ class Sheet:
         """
         for spot, cell in self.grid.cells.items():
             try:
-                path = self.folder / f"{name_of(cell)}.png"
+                path = self._path(cell)
                 if not is_painted(path):
                     work(spot, Painting(cell.content, cell.styles, path, cell.recipe, **how))
                 self.found[spot] = path
             except ImpastoError as error:
                 self.found[spot] = error
+
+    def share_out(
+        self, hands: Sequence[Hand], how: Mapping[str, Any], part: tuple[int, int] = (0, 1)
+    ) -> Generator[tuple[Spot, Said], None, None]:
+        """Have hands paint this part of the cells (see painting_work); what is said of each as it comes.
+
+        What another process paints is left to it, and found if it is there in the end, as are the cells of other parts.
+        """
+        for spot, said in shared_out(list(self.grid.cells)[part[0] :: part[1]], hands, partial(self._one, how)):
+            if "error" in said:
+                self.found[spot] = ImpastoError(said["error"])
+            yield spot, said
+        self._look()
+
+    def _one(self, how: Mapping[str, Any], spot: Spot, hand: Hand) -> Iterator[Said]:
+        cell = self.grid.cells[spot]
+        try:
+            path = self._path(cell)
+            with FileLock(self.folder / LOCKS / path.name).acquire(timeout=0):
+                if is_painted(path):
+                    yield {"report": {}}
+                else:
+                    yield from tried(painting_work(cell.content, cell.styles, path, cell.recipe, how), hand)
+        except Timeout:
+            yield {"report": {}}
+        except ImpastoError as error:
+            yield {"error": str(error)}
+
+    def _look(self) -> None:
+        """Which cells are there, in their order."""
+        failed = self.found
+        self.found = {}
+        for spot, cell in self.grid.cells.items():
+            with suppress(BadImage):  # of another part: who paints that says so
+                if spot in failed:
+                    self.found[spot] = failed[spot]
+                elif is_painted(path := self._path(cell)):
+                    self.found[spot] = path
+
+    def _path(self, cell: Cell) -> Path:
+        return self.folder / f"{name_of(cell)}.png"
 
     def write(self) -> None:
         """The sheet, with what there is of it so far. Raises the first error where no cell could be painted."""

@@ -1,98 +1,171 @@
-"""A process that paints one job after the other: `python -m impasto.hand`. It may die; who asked it starts another.
+"""Whoever does one piece of work after the other, and may die: a process of this machine, or an actor on a cluster (cluster.py).
 
-Nets, and what paintings are compared with, are kept from job to job.
+Work is a mapping that JSON can carry; work.py has what is done with it. What is said of it are mappings too: steps on the way, then
+{"report": ...}, or {"error": ..., "is_final": ...}.
 """
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
-import traceback
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, Protocol, TypeVar
 
-from impasto.errors import BadInput, BadRecipe, ImpastoError
-from impasto.kept import Kept
-from impasto.machine import settle
+from impasto.errors import BadRecipe, ImpastoError
+from impasto.recipe import Recipe
 
-COMMAND = [sys.executable, "-m", "impasto.hand"]
+COMMAND = [sys.executable, "-m", "impasto.work"]
+TRIES = 2
 Work = Mapping[str, Any]
-KEPT = 48  # weights, nets, style pictures, and of each a target a scale
+Said = dict[str, Any]
+T = TypeVar("T")
+Event = TypeVar("Event")
+
+
+def painting_work(content: Path, styles: Sequence[Path], output: Path, recipe: Recipe, how: Mapping[str, Any]) -> Work:
+    """One painting; `how` may say device, threads (as many as here unless given), max_memory in bytes, and no resume."""
+    pictures = {"content": str(content), "styles": [str(style) for style in styles], "output": str(output)}
+    return {"kind": "painting", "folder": os.getcwd(), **pictures, "recipe": recipe.model_dump(mode="json"), "how": settled(how)}
+
+
+def settled(how: Mapping[str, Any]) -> dict[str, Any]:
+    """How a worker is to do its work, with nothing left to where it does it."""
+    from torch import get_num_threads
+
+    return {"device": "auto", "threads": get_num_threads(), "max_memory": None, "resume": True, **how}
 
 
 class Died(ImpastoError):
-    """The process that painted is gone."""
+    """Whoever did the work is gone."""
 
 
-class Hand:
-    """The process, on the side of who asks; it is started when first needed, and anew after it has died."""
+class Hand(Protocol):
+    """Does one piece of work at a time."""
+
+    def do(self, work: Work) -> Iterator[Said]:
+        """Its steps, then its report or error. Raises Died; the next work finds another in the place of the dead."""
+
+    def close(self) -> None:
+        """Stop, for good; what was being done has its checkpoint. From any thread."""
+
+
+class LocalHand:
+    """A process of this machine; it is started when first needed, and anew after it has died."""
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[str] | None = None
+        self.closed = False
 
-    def do(self, work: Work, tell: Callable[[Mapping[str, Any]], object]) -> dict[str, Any]:
-        """One job; `tell` hears of its steps. {"report": ...}, or {"error": ..., "is_final": ...}. Raises Died."""
-        process = self.process = self.process or _started()
+    def do(self, work: Work) -> Iterator[Said]:
+        """See Hand."""
+        process = self.process = self.process or subprocess.Popen(COMMAND, stdin=-1, stdout=-1, text=True)
+        if self.closed:
+            process.kill()
         assert process.stdin is not None and process.stdout is not None
         with contextlib.suppress(BrokenPipeError):  # it is dead, as the next line tells
             process.stdin.write(json.dumps(work) + "\n")
             process.stdin.flush()
         for line in process.stdout:
             said = json.loads(line)
+            yield said
             if "step" not in said:
-                return dict(said)
-            tell(said["step"])
+                return
         status, self.process = process.wait(), None
-        raise Died(f"the process that painted it died ({_cause(status)})")
+        raise Died(f"the process that did it died ({_cause(status)})")
 
     def close(self) -> None:
-        """End the process; what it was painting has its checkpoint."""
+        """See Hand."""
+        self.closed = True
         if self.process is not None:
             self.process.kill()
             self.process.wait()
             self.process = None
 
 
-def _started() -> "subprocess.Popen[str]":
-    return subprocess.Popen(COMMAND, stdin=-1, stdout=-1, text=True)
-
-
 def _cause(status: int) -> str:
     return "killed: memory may have run out" if status == -9 else f"exit code {status}"
 
 
-def main() -> None:
-    """Jobs from stdin, a line of JSON each."""
-    settle()
-    kept = Kept(KEPT)
-    for line in sys.stdin:
+def tried(work: Work, hand: Hand, tries: int = TRIES) -> Iterator[Said]:
+    """The steps of as many tries as it takes, then the last word, with the number of `tries`; a final error is not tried again."""
+    for n in range(1, tries + 1):
         try:
-            said: dict[str, Any] = {"report": paint(json.loads(line), kept)}
-        except ImpastoError as error:
-            said = {"error": str(error), "is_final": isinstance(error, BadInput | BadRecipe)}
-        except Exception as error:
-            traceback.print_exc()
-            said = {"error": f"{type(error).__name__}: {error}", "is_final": False}
-        print(json.dumps(said), flush=True)
+            for said in hand.do(work):
+                if "step" in said:
+                    yield said
+        except Died as died:
+            said = {"error": str(died), "is_final": False}
+        if n == tries or "report" in said or said["is_final"]:
+            yield {**said, "tries": n}
+            return
 
 
-def paint(work: Work, kept: Kept) -> dict[str, Any]:
-    """One painting, from its checkpoint where there is one; its report."""
-    from impasto.nets import choose_place
-    from impasto.painting import Painting
-    from impasto.recipe import make_recipe
+def shared_out(works: Iterable[T], hands: Sequence[Hand], do: Callable[[T, Hand], Iterator[Event]]) -> Iterator[tuple[T, Event]]:
+    """The events of do(work, hand) of all works as they come: whichever hand is free takes the next work.
 
-    how = work["how"]
-    place = choose_place(how.get("device", "auto"), "auto")
-    options: dict[str, Any] = {"place": place, "max_memory": how.get("max_memory"), "kept": kept}
-    styles, recipe = [Path(style) for style in work["styles"]], make_recipe(**work["knobs"])
-    painting = Painting(Path(work["content"]), styles, Path(work["output"]), recipe, **options)
-    for step in painting.steps(resume=how.get("resume", True)):
-        told = {"i": step.i, "of": step.of, "scale": step.scale, "total": step.costs["total"]}
-        print(json.dumps({"step": told}), flush=True)
-    return painting.report()
+    In the end, and whatever ends it, the hands are closed. What `do` raises is raised here.
+    """
+    left, came = deque(works), SimpleQueue[tuple[T, Event] | BaseException | None]()
+
+    def go(hand: Hand) -> None:
+        try:
+            with contextlib.suppress(IndexError):
+                while True:
+                    work = left.popleft()
+                    for event in do(work, hand):
+                        came.put((work, event))
+            came.put(None)
+        except BaseException as error:
+            came.put(error)
+        finally:
+            hand.close()
+
+    threads = [Thread(target=go, args=(hand,), daemon=True) for hand in hands]
+    for thread in threads:
+        thread.start()
+    try:
+        at_work = len(threads)
+        while at_work:
+            event = came.get()
+            if isinstance(event, BaseException):
+                raise event
+            if event is None:
+                at_work -= 1
+            else:
+                yield event
+    finally:
+        left.clear()
+        for hand in hands:
+            hand.close()
+        for thread in threads:
+            thread.join()
 
 
-if __name__ == "__main__":
-    main()
+def shard_of(text: str, environment: Mapping[str, str]) -> tuple[int, int]:
+    """ "2/5" -> (1, 5): which part of how many, from 0; "auto" reads what a scheduler has set. Raises BadRecipe."""
+    if text == "auto":
+        for rank, of in RANKS:
+            if rank in environment and of in environment:
+                return _checked(environment[rank], environment[of], 0, f"{rank}/{of}")
+        raise BadRecipe(f"--shard auto finds none of {', '.join(f'{rank} and {of}' for rank, of in RANKS)} in the environment")
+    part, _, count = text.partition("/")
+    return _checked(part, count, 1, "--shard")
+
+
+RANKS = (
+    ("SLURM_PROCID", "SLURM_NTASKS"),
+    ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"),
+    ("RANK", "WORLD_SIZE"),
+    ("JOB_COMPLETION_INDEX", "JOB_COMPLETIONS"),
+)
+
+
+def _checked(part: str, count: str, first: int, what: str) -> tuple[int, int]:
+    if not (part.isdecimal() and count.isdecimal() and 0 <= int(part) - first < int(count)):
+        raise BadRecipe(f"{what} is {part}/{count}, must be one part of so many, as 1/4 to 4/4")
+    return int(part) - first, int(count)

@@ -5,24 +5,27 @@ Every painted frame is a file in a folder beside the output: whatever ends the w
 """
 
 import json
+import os
 import re
 import shutil
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from impasto.descent import Step
-from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning
+from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning, SomeFailed
 from impasto.files import check_writable, make_folder, sha256, write_whole
 from impasto.flow import OPENCV, is_cut, link, long_term_weights, softened, warp, warped_error
 from impasto.frames import PYAV, check_video, open_clip, painted_size, read_frames, read_video_record, write_video
+from impasto.hand import Hand, Said, shared_out, tried
 from impasto.images import read_picture, read_record, write_picture
 from impasto.machine import peak_memory_mb
 from impasto.nets import Place
@@ -127,6 +130,10 @@ class Video:
             },
             "weights": {"sha256": loaded.digest, "input": loaded.input},
         }
+        self.asked: dict[str, Any] = {"kind": "scene", "source": str(source), "output": str(output)}
+        self.asked |= {"styles": [str(style) for style in styles]}
+        self.asked |= {"rate": rate, "weights": weights and str(weights), "weights_input": weights_input, "max_memory": max_memory}
+        self.asked |= {"recipe": self.identity["recipe"], "motion": self.identity["motion"], "device": self.place.device}
         self.frames: list[dict[str, Any]] = []
         self.seconds = 0.0
 
@@ -140,10 +147,69 @@ class Video:
             self._clear()
             return
         self._begin(resume)
-        for number in range(self.motion.passes):
-            yield from self._pass(number)
+        done, of = 0, len(self.frames) * self.motion.passes
+        for first in self.scenes():
+            for it in self.paint_scene(first):
+                yield replace(it, done=done + it.done, of=of)
+            done += len(self._scene(first)) * self.motion.passes
         self._finish()
         self.seconds = time.monotonic() - begun
+
+    def scenes(self) -> list[int]:
+        """The first frame of each scene."""
+        return [i for i, frame in enumerate(self.frames) if frame["cut"]]
+
+    def paint_scene(self, first: int) -> Iterator[FrameStep]:
+        """What is missing of the scene that begins with this frame, in all passes: it depends on no other scene."""
+        scene = self._scene(first)
+        of = len(scene) * self.motion.passes
+        for number in range(self.motion.passes):
+            for done, i in enumerate(scene[::-1] if number % 2 else scene, number * len(scene)):
+                if not self._painted(number, i).exists():
+                    for step in self._paint(number, i):
+                        yield FrameStep(self.frames[i]["name"], done, of, step)
+                    self._keep(number, i, step)
+
+    def share_out(
+        self, hands: Sequence[Hand], *, resume: bool = False, part: tuple[int, int] = (0, 1)
+    ) -> Generator[tuple[str, Said], None, None]:
+        """Have hands paint this part of the scenes, then write the video if all frames are there.
+
+        What is said of each scene, as it comes, with the name of its first frame. Raises SomeFailed where one could not be painted.
+        """
+        begun, failed = time.monotonic(), dict[str, str]()
+        with self._lock():
+            if resume and self.is_finished():
+                self._clear()
+                return
+            self._begin(resume)
+        works = [{**self.asked, "folder": os.getcwd(), "first": first} for first in self.scenes()[part[0] :: part[1]]]
+        for work, said in shared_out(works, hands, tried):
+            name = self.frames[work["first"]]["name"]
+            failed |= {name: said["error"]} if "error" in said else {}
+            yield name, said
+        if failed:
+            name, error = next(iter(failed.items()))
+            raise SomeFailed(f"{len(failed)} of {len(works)} scenes could not be painted, that of frame {name} first: {error}")
+        with self._lock():
+            if not self.is_finished() and self.is_painted():
+                self._finish()
+        self.seconds = time.monotonic() - begun
+
+    def join(self) -> None:
+        """Take up the work that another process has begun. Raises BadInput where there is none."""
+        manifest = self._manifest()
+        if manifest is None:
+            raise BadInput(f"there is no work to join in {self.work}")
+        self._go_on(manifest)
+
+    def is_painted(self) -> bool:
+        """Whether all frames are there."""
+        return all(self._painted(self.motion.passes - 1, i).exists() for i in range(len(self.frames)))
+
+    def _lock(self) -> FileLock:
+        """Beside the output, since the folder of the work goes."""
+        return FileLock(self.output.with_name(f".{self.output.name}.lock"))
 
     def is_finished(self) -> bool:
         """Whether the output is this very video, painted."""
@@ -229,22 +295,6 @@ class Video:
             before = image
         if not self.frames:
             raise BadInput(f"{self.clip.path} has no frames")
-
-    def _pass(self, number: int) -> Iterator[FrameStep]:
-        """Every other pass goes backwards."""
-        order, of = self._order(number), len(self.frames) * self.motion.passes
-        done = number * len(self.frames)
-        for i in order:
-            name, path = self.frames[i]["name"], self._painted(number, i)
-            if not path.exists():
-                for step in self._paint(number, i):
-                    yield FrameStep(name, done, of, step)
-                self._keep(number, i, step)
-            done += 1
-
-    def _order(self, number: int) -> list[int]:
-        order = list(range(len(self.frames)))
-        return order[::-1] if number % 2 else order
 
     def _paint(self, number: int, i: int) -> Iterator[Step]:
         content, near = self._input(i), self._neighbours(number, i)

@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 
 from impasto import hand as hand_module
-from impasto.batch import Batch, Job, crossed, distinct, estimated, index_page, measured, pictures_in, read_jobs, shard_of
+from impasto.batch import Batch, Job, crossed, distinct, estimated, index_page, measured, pictures_in, read_jobs
 from impasto.errors import BadInput, BadRecipe, CannotWrite, SomeFailed
+from impasto.hand import shard_of
 from impasto.kept import Kept
 from impasto.painting import Painting
 from impasto.pictures import picture_path
@@ -117,7 +118,7 @@ def test_a_file_that_cannot_be_read_is_said(tmp_path):
 def test_no_two_jobs_have_one_name():
     recipe = make_recipe()
     names = ["a.png", "A.png", "a-2.png", "a.png", "b.png"]
-    found = [job.output for job in distinct([Job(Path("c"), (), {}, recipe, name) for name in names])]
+    found = [job.output for job in distinct([Job(Path("c"), (), recipe, name) for name in names])]
     assert found[0] == "a.png" and found[4] == "b.png" and len({name.casefold() for name in found}) == 5
 
 
@@ -135,7 +136,7 @@ def test_shards_part_the_jobs():
 def test_an_output_never_replaces_an_input(folders):
     (job, *_) = jobs_of(folders)
     with pytest.raises(CannotWrite, match="one of the pictures to paint from"):
-        Batch([Job(folders[0] / "cat.jpg", job.styles, job.knobs, job.recipe, "cat.jpg")], folders[0])
+        Batch([Job(folders[0] / "cat.jpg", job.styles, job.recipe, "cat.jpg")], folders[0])
 
 
 def test_time_is_told_by_pixels_and_steps(folders):
@@ -240,7 +241,7 @@ def test_two_processes_do_not_paint_the_same(folders, monkeypatch):
 
 def test_the_page_shows_names_as_text(folders):
     recipe = make_recipe()
-    evil = Job(Path("c"), (), {}, recipe, '<script>"x".png')
+    evil = Job(Path("c"), (), recipe, '<script>"x".png')
     page = index_page([evil], {}, set(), [])
     assert "<script>" not in page and "&lt;script&gt;" in page and "not painted yet" in page
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from impasto import grid as module
 from impasto import painting, tiles
@@ -18,6 +19,7 @@ from impasto.painting import Painting
 from impasto.recipe import make_recipe
 from impasto.weights import Loaded
 from tests.conftest import check_one_line, picture, save, tiny_net
+from tests.hands import Here
 
 KNOBS = {"size": 32, "coarsest": 24, "steps": 4, "fine_steps": 3, "style_layers": "conv1_1", "content_layers": "conv2_1"}
 OPTIONS = [word for name, value in KNOBS.items() for word in (f"--{name.replace('_', '-')}", value)]
@@ -252,6 +254,49 @@ def test_where_all_fail_the_first_says_why(files):
     with pytest.raises(BadImage, match=r"absent\.jpg"):
         sheet.write()
     assert not files[2].exists()
+
+
+# Painted by hands
+
+
+def shared(grid: Grid, output: Path, *hands: Here, part=(0, 1)) -> Sheet:
+    sheet = Sheet(grid, output)
+    assert all(set(said) & {"step", "report", "error"} for _, said in sheet.share_out(hands, {}, part))
+    sheet.write()
+    return sheet
+
+
+def test_hands_paint_what_is_painted_here_whichever_dies(files):
+    grid = betas(files, "5", "15", "50")
+    whole = painted(grid, files[2].with_name("whole.png"))
+    sheet = shared(grid, files[2], Here(2), Here())
+    assert [path.read_bytes() for path in sheet.found.values()] == [path.read_bytes() for path in whole.found.values()]
+    assert files[2].read_bytes() == whole.output.read_bytes()
+
+
+def test_parts_of_a_grid_are_painted_once_and_the_last_draws_all(files, passes):
+    grid = betas(files, "5", "15", "50")
+    first = shared(grid, files[2], Here(), part=(0, 2))
+    assert set(first.found) == {(1, 1), (3, 1)}
+    last = shared(grid, files[2], Here(), part=(1, 2))
+    count = passes[0]
+    assert list(last.found) == [(1, 1), (2, 1), (3, 1)] and shared(grid, files[2], Here()).found == last.found
+    assert passes[0] == count
+    assert files[2].read_bytes() == painted(grid, files[2].with_name("whole.png")).output.read_bytes()
+
+
+def test_a_cell_that_hands_cannot_paint_does_not_lose_the_others(files):
+    sheet = shared(make_grid(files[:1], ["styles", Path("absent.jpg"), files[1]], [], KNOBS), files[2], Here())
+    assert isinstance(sheet.found[1, 1], ImpastoError) and isinstance(sheet.found[2, 1], Path)
+    with pytest.raises(ImpastoError, match=r"1 of 2 cells failed, row 1, column 1 first: .*absent\.jpg"):
+        sheet.check()
+
+
+def test_a_cell_that_another_process_paints_is_left_to_it(files):
+    sheet = Sheet(betas(files, "5", "15"), files[2])
+    with FileLock(sheet.folder / module.LOCKS / f"{name_of(sheet.grid.cells[1, 1])}.png"):
+        assert {spot for spot, said in sheet.share_out([Here()], {}) if "step" in said} == {(2, 1)}
+    assert list(sheet.found) == [(2, 1)]
 
 
 # Drawing it

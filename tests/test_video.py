@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from impasto import video as module
-from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning, NoRoom
+from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning, NoRoom, SomeFailed
 from impasto.flow import link, softened, warp
 from impasto.images import read_picture, read_record
+from impasto.kept import Kept
 from impasto.losses import temporal_cost
 from impasto.objective import make_cost
 from impasto.painting import recipe_of
@@ -20,8 +21,10 @@ from impasto.targets import make_targets
 from impasto.transfer import Ties, stylize, tied_cost
 from impasto.video import Motion, Video
 from impasto.weights import Loaded
+from impasto.work import done
 from tests.clips import encode, moving, packets, shown_times
 from tests.conftest import check_one_line, kill_at, picture, room_for, save, tiny_net
+from tests.hands import Here
 
 KNOBS = {
     "size": 64,
@@ -186,6 +189,70 @@ def test_passes_go_there_and_back_and_blend(style, tmp_path):
         save(tmp_path / "in" / f"{n}.png", frame)
     names = [it.name for it in made(tmp_path / "in", style, tmp_path / "out", Motion(steps=1, passes=3)).steps() if it.step.i == 1]
     assert names == ["0", "1", "2", "2", "1", "0", "0", "1", "2"]
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    """A folder of two scenes, of four frames and of three."""
+    (tmp_path / "in").mkdir()
+    for n, frame in enumerate([*moving(4, 64, 80), *(1 - frame for frame in moving(3, 64, 80))]):
+        save(tmp_path / "in" / f"{n}.png", frame)
+    return tmp_path / "in"
+
+
+TWICE = Motion(steps=2, passes=2)
+
+
+def whole_of(scenes, style, tmp_path) -> dict[str, bytes]:
+    finish(made(scenes, style, tmp_path / "whole", TWICE))
+    return contents(tmp_path / "whole")
+
+
+def contents(folder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_scenes_painted_by_hands_are_the_video_painted_here_whichever_dies(scenes, style, tmp_path):
+    video = made(scenes, style, tmp_path / "out", TWICE)
+    told = list(video.share_out([Here(5), Here()]))
+    assert {name for name, _ in told} == {"0", "4"} and video.report()["cuts"] == [4]
+    assert contents(tmp_path / "out") == whole_of(scenes, style, tmp_path)
+    assert not video.work.exists() and list(made(scenes, style, tmp_path / "out", TWICE).share_out([Here()], resume=True)) == []
+
+
+def test_parts_of_a_video_are_painted_one_by_one_and_the_last_writes_it(scenes, style, tmp_path):
+    for part in ((1, 2), (0, 2)):
+        video = made(scenes, style, tmp_path / "out", TWICE)
+        assert not video.output.exists()
+        assert {name for name, _ in video.share_out([Here()], resume=True, part=part)} == {"0" if part[0] == 0 else "4"}
+    assert contents(tmp_path / "out") == whole_of(scenes, style, tmp_path)
+
+
+def test_a_video_begun_here_is_ended_by_hands_and_the_reverse(scenes, style, tmp_path):
+    whole = whole_of(scenes, style, tmp_path)
+    begun = made(scenes, style, tmp_path / "one", TWICE)
+    for step in begun.steps():
+        if step.done == 3:
+            break
+    assert 0 < len(frames_of(begun)) < 4
+    assert list(made(scenes, style, tmp_path / "one", TWICE).share_out([Here()], resume=True))
+    begun = made(scenes, style, tmp_path / "other", TWICE)
+    for _, said in begun.share_out([Here()]):
+        if "report" in said:
+            break
+    assert len(frames_of(begun)) >= 4 and not begun.output.exists()
+    finish(made(scenes, style, tmp_path / "other", TWICE), resume=True)
+    assert contents(tmp_path / "one") == contents(tmp_path / "other") == whole
+
+
+def test_a_scene_that_cannot_be_painted_is_said_and_the_others_are_kept(scenes, style, tmp_path):
+    def failing(work):
+        yield from [{"error": "no paint", "is_final": True}] if work["first"] == 0 else done(work, Kept())
+
+    video = made(scenes, style, tmp_path / "out")
+    with pytest.raises(SomeFailed, match="1 of 2 scenes could not be painted, that of frame 0 first: no paint"):
+        list(video.share_out([Here(does=failing)]))
+    assert sorted(frames_of(video)) == ["4.png", "5.png", "6.png"] and not video.output.exists()
 
 
 KILLED = """

@@ -1,8 +1,10 @@
 """`impasto lens`: build objects, loop, print. torch is loaded by the commands, not by their help."""
 
 import json as json_
+import os
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -13,13 +15,14 @@ from cyclopts.validators import Number
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from impasto.console import PLAIN_SECONDS, Flag, Quiet, Verbose, WeightsFile, WeightsInput, say, watch
+from impasto.console import PLAIN_SECONDS, Crew, Flag, Quiet, Verbose, WeightsFile, WeightsInput, say, threads_of, watch
 from impasto.errors import BadRecipe, CannotWrite, ImpastoError
 from impasto.files import check_writable
 
 if TYPE_CHECKING:
     from impasto.lens.dream import Objective
     from impasto.lens.index import Index
+    from impasto.lens.scan import Part
     from impasto.lens.scan import Progress as Scanned
     from impasto.nets import Net
 
@@ -32,6 +35,7 @@ NetName = Literal["alexnet", "vgg16", "vgg19"]
 Rule = Literal["deconv", "guided", "gradient"]
 Pooling = Literal["sum", "overwrite", "max"]
 Fit = Literal["center", "whole"]
+A_WORKER = 4  # parts of a scan: what one that dies has done since its checkpoint is done again, and all end at about one time
 
 
 @lens_app.command
@@ -45,10 +49,13 @@ def scan(
     size: Annotated[int, Parameter(validator=Number(gte=16, lte=4096))] = 224,
     fit: Fit = "center",
     resume: Flag = False,
+    shards: Annotated[int | None, Parameter(validator=Number(gte=1, lte=99_999))] = None,
+    shard: str = "1/1",
     weights: WeightsFile = None,
     weights_input: WeightsInput = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
+    crew: Crew | None = None,
 ) -> None:
     """Pass PICTURES through a net and keep, for every unit, the patches that excite it most. Prints the atlas's path.
 
@@ -73,19 +80,61 @@ def scan(
     fit
         Look at the square in the middle of a picture, or at the whole of it.
     resume
-        Continue the scan in the output folder, if there is one.
+        Continue the scan in the output folder, if there is one, in as many parts as it was begun in.
+    shards
+        Scan in so many parts, each with an index until all are merged: several for each worker with --ray, else 1, unless given.
+    shard
+        Scan this part alone, as 2/5, from its checkpoint; auto takes it from Slurm, torchrun or Kubernetes. The last merges all.
     """
-    from impasto.lens.index import make_setup
-    from impasto.lens.scan import scan as scan_pictures
+    from impasto.hand import shard_of
 
-    built = net_of(net, weights, weights_input)
-    setup = make_setup(built, [name for name in layers.replace(" ", "").split(",") if name], k, per_image, size, fit)
+    crew, part = crew or Crew(), shard_of(shard, os.environ)
+    if weights_input and weights is None:
+        raise BadRecipe("--weights-input says how the pixels of --weights FILE are meant: give that file too")
+    named = [name for name in layers.replace(" ", "").split(",") if name]
+    asked = {"kind": "scan", "folder": os.getcwd(), "places": list(map(str, pictures)), "threads": threads_of(crew)}
+    asked |= {"net": net, "weights": weights and str(weights), "weights_input": weights_input}
+    asked |= {"setup": [named, k, per_image, size, fit]}
     try:
-        _watch(scan_pictures(pictures, built, setup, output, resume), quiet)
+        _scan(asked, output, part, shards, crew, resume, quiet)
     except KeyboardInterrupt:
         say("stopped: --resume goes on from the last checkpoint")
         raise
     print(output)
+
+
+def _scan(asked: dict[str, Any], folder: Path, part: "Part", shards: int | None, crew: Crew, resume: bool, quiet: bool) -> None:
+    """In so many parts as was asked for, or as it was begun in."""
+    from impasto.cluster import hands
+    from impasto.lens.scan import WHOLE, begin_shards, merge_shards, scan_shards, shards_begun
+
+    begun = shards_begun(folder) if resume or part != WHOLE else None
+    if part != WHOLE and begun not in (None, part[1]):
+        raise BadRecipe(f"--shard is of {part[1]} parts, the scan in {folder} was begun in {begun}")
+    with hands(crew, asked["threads"]) as them:
+        of = part[1] if part != WHOLE else begun or shards or (1 if crew.ray is None else A_WORKER * len(them))
+        if of == 1 and crew.ray is None:
+            _scan_whole(asked, folder, resume, quiet)
+            return
+        begin_shards(folder, of, resume or part != WHOLE)
+        parts = [(n, of) for n in range(of)] if part == WHOLE else [part]
+        with closing(scan_shards(asked, folder, parts, them)) as steps:
+            _watch(steps, quiet)
+    if of > 1 and not merge_shards(folder, of):
+        say("this part is scanned; the last to be scanned merges them")
+
+
+def _scan_whole(asked: dict[str, Any], folder: Path, resume: bool, quiet: bool) -> None:
+    """In this process."""
+    import torch
+
+    from impasto.lens.index import make_setup
+    from impasto.lens.scan import scan as scan_pictures
+
+    torch.set_num_threads(asked["threads"])
+    built = net_of(asked["net"], asked["weights"] and Path(asked["weights"]), asked["weights_input"])
+    places = [Path(place) for place in asked["places"]]
+    _watch(scan_pictures(places, built, make_setup(built, *asked["setup"]), folder, resume), quiet)
 
 
 @lens_app.command

@@ -6,7 +6,7 @@ A batch is one picture: on a CPU a larger one is no faster, and what a picture g
 import shutil
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
@@ -14,10 +14,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoWarning
+from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoWarning, SomeFailed
 from impasto.files import cannot_write, make_folder, write_whole
+from impasto.hand import Hand, Work, shared_out, tried
 from impasto.images import Picture
-from impasto.lens.collection import Row, Source, find_pictures, look_at, same_name
+from impasto.lens.collection import Row, Source, find_pictures, look_at, row_from_json, same_name
 from impasto.lens.index import (
     INDEX,
     MANIFEST,
@@ -26,7 +27,9 @@ from impasto.lens.index import (
     Setup,
     check_same,
     empty_index,
+    merge,
     prefix_sha256,
+    read_index,
     read_index_file,
     read_rows,
     write_index,
@@ -36,7 +39,10 @@ from impasto.lens.patches import look
 from impasto.lens.view import bring, view_of
 
 PARTIAL_INDEX, PARTIAL_MANIFEST = "partial.safetensors", "partial.jsonl"
+SHARDS = "shards"  # the folder of parts that are scanned by themselves, until they are merged
 CHECKPOINT_SECONDS = 30.0
+Part = tuple[int, int]  # which, from 0, of how many
+WHOLE: Part = (0, 1)
 
 
 @dataclass(frozen=True)
@@ -48,28 +54,43 @@ class Progress:
     of: int
 
 
-def scan(places: Sequence[Path], net: AnyNet, setup: Setup, folder: Path, resume: bool = False) -> Iterator[Progress]:
+def scan(
+    places: Sequence[Path], net: AnyNet, setup: Setup, folder: Path, resume: bool = False, part: Part = WHOLE
+) -> Iterator[Progress]:
     """Look at every picture in `places` (see find_pictures) and write the index into `folder`; yields after each picture.
 
+    Of a `part` of the set, every so-manieth name, the index may have no pictures.
     A picture that cannot be used becomes a row that says why. With `resume` an interrupted scan goes on from its last checkpoint
     and ends with the same bytes. Raises BadInput where there are no pictures or none can be used, BadRecipe when `folder` holds
     another scan to resume.
     """
     check_size(net, setup.layers, setup.size)
-    of = sum(1 for _ in find_pictures(places))
-    if not of:
-        raise BadInput(f"there are no pictures in {', '.join(map(str, places))}")
+    of = count_pictures(places, part)
     make_folder(folder)
     try:
         with FileLock(folder / ".lock", timeout=0):
-            yield from _scan(same_name(find_pictures(places)), net, setup, folder, of, resume)
+            yield from _scan(_groups(places, part), net, setup, folder, of, resume, part)
     except Timeout as error:
         raise CannotWrite(f"another scan is writing into {folder}") from error
     except OSError as error:
         raise cannot_write(folder, error) from error
 
 
-def _scan(groups: Iterator[list[Source]], net: AnyNet, setup: Setup, folder: Path, of: int, resume: bool) -> Iterator[Progress]:
+def count_pictures(places: Sequence[Path], part: Part = WHOLE) -> int:
+    """How many there are. Raises BadInput where there are none in all parts."""
+    count = sum(map(len, _groups(places, part)))
+    if not count and part == WHOLE:
+        raise BadInput(f"there are no pictures in {', '.join(map(str, places))}")
+    return count
+
+
+def _groups(places: Sequence[Path], part: Part) -> Iterator[list[Source]]:
+    return islice(same_name(find_pictures(places)), part[0], None, part[1])
+
+
+def _scan(
+    groups: Iterator[list[Source]], net: AnyNet, setup: Setup, folder: Path, of: int, resume: bool, part: Part
+) -> Iterator[Progress]:
     index, length = (resume and _resumed(groups, setup, folder)) or (empty_index(setup), 0)
     with closing(Manifest(folder / PARTIAL_MANIFEST, setup, length)) as manifest:
         _save(folder, index, manifest)
@@ -81,9 +102,14 @@ def _scan(groups: Iterator[list[Source]], net: AnyNet, setup: Setup, folder: Pat
             if time.monotonic() - saved >= CHECKPOINT_SECONDS:
                 _save(folder, index, manifest)
                 saved = time.monotonic()
-        if not index.pictures:
-            raise BadInput(f"none of the {index.rows} pictures can be used: there is nothing to rank")
+        if part == WHOLE:
+            _check_some(index.pictures, index.rows)
         _finish(folder, index, manifest)
+
+
+def _check_some(pictures: int, rows: int) -> None:
+    if not pictures:
+        raise BadInput(f"none of the {rows} pictures can be used: there is nothing to rank")
 
 
 def _looked(index: Index, net: AnyNet, sources: Sequence[Source]) -> Iterator[Row]:
@@ -151,3 +177,59 @@ def _take_off(groups: Iterator[list[Source]], rows: Iterable[Row], folder: Path)
         if sources is None or sources[0].parts != parts:
             found, name = "nothing" if sources is None else sources[0].name, "/".join(parts)
             raise BadRecipe(f"the pictures are not those that the scan in {folder} began with: {found} in place of {name}")
+
+
+# In parts, which hands scan by themselves: each has an index of its own, until they are merged to that of all
+
+
+def shard_folder(folder: Path, part: Part) -> Path:
+    """Where the index of a part is until all are merged; of a whole, where it stays."""
+    return folder if part == WHOLE else folder / SHARDS / f"{part[0] + 1:05}-of-{part[1]:05}"
+
+
+def shards_begun(folder: Path) -> int | None:
+    """In how many parts the scan in `folder` was begun; None where none was. Raises BadRecipe for parts of two scans."""
+    counts = {path.name.partition("-of-")[2] for path in (folder / SHARDS).glob("*-of-*")}
+    if len(counts) > 1:
+        raise BadRecipe(f"{folder / SHARDS} has parts of scans in {' and in '.join(sorted(counts))} parts: remove those of one")
+    begun = (folder / PARTIAL_INDEX).exists() or (folder / INDEX).exists()
+    return int(counts.pop()) if counts else 1 if begun else None
+
+
+def begin_shards(folder: Path, of: int, resume: bool) -> None:
+    """The folders of all parts; without `resume` what was begun before is given up."""
+    if not resume:
+        shutil.rmtree(folder / SHARDS, ignore_errors=True)
+        for name in (PARTIAL_INDEX, PARTIAL_MANIFEST):
+            (folder / name).unlink(missing_ok=True)
+    for n in range(of):
+        make_folder(shard_folder(folder, (n, of)))
+
+
+def scan_shards(asked: Work, folder: Path, parts: Sequence[Part], hands: Sequence[Hand]) -> Generator[Progress, None, None]:
+    """The scan that was `asked` for, of these parts, each by a hand into an index of its own. Raises SomeFailed."""
+    of = sum(count_pictures([Path(place) for place in asked["places"]], part) for part in parts)
+    works = [{**asked, "part": part, "output": str(shard_folder(folder, part))} for part in parts]
+    done, failed = dict[Part, int](), dict[Part, str]()
+    for work, said in shared_out(works, hands, tried):
+        if "step" in said:
+            done[work["part"]] = said["step"]["done"]
+            yield Progress(row_from_json(said["step"]["row"]), sum(done.values()), of)
+        elif "error" in said:
+            failed[work["part"]] = said["error"]
+    if failed:
+        (n, count), error = next(iter(failed.items()))
+        raise SomeFailed(f"{len(failed)} of {len(parts)} parts could not be scanned, {n + 1} of {count} first: {error}")
+
+
+def merge_shards(folder: Path, of: int) -> bool:
+    """Write the index of all into `folder` and remove the parts; False, and nothing is done, unless each part has its index."""
+    parts = [shard_folder(folder, (n, of)) for n in range(of)]
+    with FileLock(folder / ".lock"):
+        if not all((part / INDEX).exists() for part in parts):
+            return False
+        indices = [read_index(part) for part in parts]
+        _check_some(sum(index.pictures for index in indices), sum(index.rows for index in indices))
+        merge(parts, folder)
+        shutil.rmtree(folder / SHARDS)
+        return True

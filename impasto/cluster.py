@@ -1,0 +1,143 @@
+"""Hands on a cluster: Ray actors, each with its nets kept and a share of a GPU if it is to have one. Ray Core, the extra `ray`.
+
+An actor does what a process of this machine does (work.py), so the bytes and the marks of what is finished are the same. All
+machines share one folder. `--ray` alone starts a Ray of its own: this machine, its loopback, and a token for this run.
+"""
+
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from impasto.console import Crew
+from impasto.errors import BadInput, BadRecipe, MissingExtra
+from impasto.hand import Died, Hand, LocalHand, Said, Work
+from impasto.kept import Kept
+from impasto.machine import settle
+from impasto.work import KEPT, done
+
+ALONE = {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # the latter: listen on the loopback alone
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}  # a worker without a GPU sees none
+OBJECTS = 80_000_000  # bytes of Ray's object store, near its least: what is said is small
+KILLED = "the worker that did it died: its process or its machine is gone"
+
+
+class Worker:
+    """The actor."""
+
+    def __init__(self) -> None:
+        settle()  # before torch is loaded
+        self.kept = Kept(KEPT)
+
+    def do(self, work: Work) -> Iterator[Said]:
+        """One piece of work, what is said of it as it comes."""
+        yield from done(work, self.kept)
+
+
+class RayHand:
+    """An actor, on the side of who asks; made when first needed, and anew, wherever there is room, after it has died."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self.make, self.closed = make, False
+        self.actor: Any = None
+
+    def do(self, work: Work) -> Iterator[Said]:
+        """See Hand."""
+        import ray
+        from ray.exceptions import RayError
+
+        actor = self.actor = self.actor or self.make()
+        if self.closed:
+            ray.kill(actor)
+        try:
+            for said in actor.do.options(num_returns="streaming").remote(work):
+                yield ray.get(said)
+        except RayError as error:
+            self.actor = None
+            raise Died(KILLED) from error
+
+    def close(self) -> None:
+        """See Hand."""
+        import ray
+
+        self.closed = True
+        if self.actor is not None:
+            ray.kill(self.actor)
+            self.actor = None
+
+
+@contextmanager
+def hands(crew: Crew, threads: int) -> Iterator[list[Hand]]:
+    """One process of this machine or, with --ray, as many actors as asked for or as there is room for, of so many threads each.
+
+    Raises MissingExtra without Ray, BadInput where no cluster answers, BadRecipe where no machine of it is large enough.
+    """
+    if crew.ray is None:
+        yield [LocalHand()]
+        return
+    with _joined(crew.ray[0]) if crew.ray else _alone(threads * (crew.workers or _room(os.cpu_count() or 1, threads))):
+        yield on_ray(crew, threads)
+
+
+def on_ray(crew: Crew, threads: int) -> list[Hand]:
+    """The hands, of the Ray that this process has joined."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    has_gpu = any(node.get("GPU") for node in nodes)
+    gpus = float(has_gpu) if crew.gpus_each is None else crew.gpus_each
+    rooms = [_places(node, threads, gpus) for node in nodes]
+    if not any(rooms):
+        raise BadRecipe(f"no machine of the cluster has {threads} CPUs and {gpus:g} GPUs for a worker: give fewer --threads")
+    make = ray.remote(Worker).options(num_cpus=threads, num_gpus=gpus).remote
+    return [RayHand(make) for _ in range(crew.workers or sum(rooms))]
+
+
+def _places(node: dict[str, float], threads: int, gpus: float) -> int:
+    """How many workers a machine has room for."""
+    by_cpu = node.get("CPU", 0) // threads
+    return int(min(by_cpu, node.get("GPU", 0) // gpus) if gpus else by_cpu)
+
+
+def _room(cpus: int, threads: int) -> int:
+    return max(1, cpus // threads)
+
+
+@contextmanager
+def _joined(address: str) -> Iterator[None]:
+    ray = _ray()
+    try:
+        ray.init(address=address, logging_level="error", log_to_driver=False)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise BadInput(f"there is no Ray cluster to join at {address}: {str(error).strip().splitlines()[0]}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _alone(cpus: int) -> Iterator[None]:
+    """A Ray of our own, whose folder goes with it."""
+    os.environ.update(ALONE)
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    ray, folder = _ray(), tempfile.mkdtemp(prefix="impasto-ray-")
+    own: dict[str, Any] = {"address": "local", "include_dashboard": False, "object_store_memory": OBJECTS, "_temp_dir": folder}
+    try:
+        ray.init(num_cpus=cpus, logging_level="error", log_to_driver=False, **own)
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _ray() -> Any:
+    os.environ.update(QUIET)
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingExtra("--ray needs the extra ray: python -m pip install 'impasto[ray]'") from error
+    return ray

@@ -1,0 +1,30 @@
+"""A hand in this process, whose nets a test has put in the place of the real ones."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+from impasto.hand import Died, Said, Work
+from impasto.kept import Kept
+from impasto.work import done
+
+
+def told(work: Work) -> Iterator[Said]:
+    return done(work, Kept())
+
+
+class Here:
+    """Does the work, and dies once, after so many steps."""
+
+    def __init__(self, dies_after: int | None = None, does: Callable[[Work], Iterator[Said]] = told) -> None:
+        self.dies_after, self.does, self.closed = dies_after, does, False
+
+    def do(self, work: Work) -> Iterator[Said]:
+        with closing(self.does(work)) as said:
+            for n, it in enumerate(said):
+                if n == self.dies_after or self.closed:
+                    self.dies_after = None
+                    raise Died("killed")
+                yield it
+
+    def close(self) -> None:
+        self.closed = True
