@@ -9,6 +9,7 @@ or many on a cluster; what kills one costs one try of one job.
 import csv
 import html
 import json
+import os
 import re
 import sys
 import tempfile
@@ -25,7 +26,7 @@ from PIL import Image, ImageDraw
 
 from impasto.axes import Axis, axis
 from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoError, SomeFailed
-from impasto.files import check_writable, make_folder, sha256, write_whole
+from impasto.files import cannot_write, check_writable, make_folder, sha256, write_whole
 from impasto.grid import LOCKS
 from impasto.hand import TRIES, Hand, LocalHand, Said, painting_work, shared_out, tried
 from impasto.images import read_picture, read_record, to_pillow, write_small
@@ -232,6 +233,8 @@ class Batch:
             yield Result(job, "elsewhere")
         except ImpastoError as error:
             yield Result(job, "failed", 1, error=str(error))
+        except OSError as error:  # of the lock
+            yield Result(job, "failed", 1, error=str(cannot_write(self.folder / job.output, error)))
 
     def check(self) -> None:
         """Raise SomeFailed where jobs failed."""
@@ -245,11 +248,11 @@ class Batch:
     def write_index(self) -> Path:
         """index.html with every job, contact sheets sheet-1.jpg and on, and small/ with what they show. The page's path."""
         make_folder(self.folder / "small")
-        there = [job for job in self.jobs if (self.folder / job.output).exists()]
+        there = [job for job in self.jobs if os.path.exists(self.folder / job.output)]  # of a name too long Path.exists raises
         small = {job.output: picture for job in there if (picture := self._small(job)) is not None}
         sheets = [self._write_sheet(n, part) for n, part in enumerate(_parts(list(small.items()), A_SHEET), 1)]
         page = index_page(self.jobs, self.results, set(small), sheets)
-        write_whole(self.folder / "index.html", lambda file: file.write(page.encode()))
+        write_whole(self.folder / "index.html", lambda file: file.write(page.encode(errors="backslashreplace")))
         return self.folder / "index.html"
 
     def _small(self, job: Job) -> Image.Image | None:
@@ -318,7 +321,7 @@ def index_page(jobs: Sequence[Job], results: Mapping[str, Result], shown: Iterab
 
 
 def _item(job: Job, result: Result | None, is_there: bool) -> str:
-    name, address = html.escape(job.output), html.escape(quote(job.output))
+    name, address = html.escape(job.output), html.escape(quote(os.fsencode(job.output)))
     failed = result is not None and result.state == "failed"
     picture = f'<a href="{address}"><img src="small/{address}.webp" alt="" loading="lazy">{name}</a>' if is_there else name
     why = f"<br>{html.escape(str(result.error))}" if result is not None and failed else "" if is_there else "<br>not painted yet"

@@ -7,6 +7,7 @@ machines share one folder. `--ray` alone starts a Ray of its own: this machine, 
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,9 @@ from impasto.work import KEPT, done
 
 ALONE = {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # the latter: listen on the loopback alone
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}  # a worker without a GPU sees none
+SHORT = "/tmp"  # the path of a socket has hardly more than a hundred characters
 OBJECTS = 80_000_000  # bytes of Ray's object store, near its least: what is said is small
+PATIENCE = 10.0  # seconds
 KILLED = "the worker that did it died: its process or its machine is gone"
 
 
@@ -110,8 +113,10 @@ def _room(cpus: int, threads: int) -> int:
 def _joined(address: str) -> Iterator[None]:
     ray = _ray()
     try:
+        if address != "auto":
+            _knock(address)  # Ray itself would try for many minutes
         ray.init(address=address, logging_level="error", log_to_driver=False)
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except (OSError, OverflowError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise BadInput(f"there is no Ray cluster to join at {address}: {str(error).strip().splitlines()[0]}") from error
     try:
         yield
@@ -119,12 +124,20 @@ def _joined(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
+def _knock(address: str) -> None:
+    """Raise OSError or ValueError unless someone answers there."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "/" in host:
+        raise ValueError("an address is host:port, or auto")
+    socket.create_connection((host, int(port)), PATIENCE).close()
+
+
 @contextmanager
 def _alone(cpus: int) -> Iterator[None]:
     """A Ray of our own, whose folder goes with it."""
     os.environ.update(ALONE)
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    ray, folder = _ray(), tempfile.mkdtemp(prefix="impasto-ray-")
+    ray, folder = _ray(), tempfile.mkdtemp(prefix="impasto-ray-", dir=SHORT if os.path.isdir(SHORT) else None)
     own: dict[str, Any] = {"address": "local", "include_dashboard": False, "object_store_memory": OBJECTS, "_temp_dir": folder}
     try:
         ray.init(num_cpus=cpus, logging_level="error", log_to_driver=False, **own)

@@ -229,7 +229,7 @@ class Sheet:
                     yield from tried(painting_work(cell.content, cell.styles, path, cell.recipe, how), hand)
         except Timeout:
             yield {"report": {}}
-        except ImpastoError as error:
+        except (ImpastoError, OSError) as error:
             yield {"error": str(error)}
 
     def _look(self) -> None:

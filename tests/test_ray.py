@@ -1,9 +1,13 @@
 """Work on a Ray cluster of several simulated machines: the bytes of the work done here, whatever dies on the way."""
 
+import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,11 +17,17 @@ import torch
 from impasto.batch import Batch, Job, crossed, pictures_in
 from impasto.cluster import ALONE, QUIET, RayHand, on_ray
 from impasto.console import Crew
+from impasto.errors import BadRecipe
+from impasto.grid import Sheet, make_grid
 from impasto.hand import LocalHand
 from impasto.lens.commands import net_of
 from impasto.lens.index import INDEX, MANIFEST, make_setup
 from impasto.lens.scan import begin_shards, merge_shards, scan, scan_shards
 from impasto.pictures import picture_path
+from impasto.recipe import make_recipe
+from impasto.video import Motion, Video
+from tests.clips import moving
+from tests.conftest import check_one_line, save
 
 pytestmark = pytest.mark.weights
 QUICK = {"net": "alexnet", "size": 48, "coarsest": 48, "steps": 80}
@@ -146,14 +156,45 @@ def test_what_is_begun_on_ray_ends_here_and_the_reverse(jobs, here, hands, tmp_p
         assert paintings(folder) == here
 
 
-def test_a_scan_on_ray_has_the_bytes_of_one_here(hands, tmp_path):
-    """Begun on Ray, a part of it done; gone on with here, in a process of its own; ended on Ray."""
-    folder, net = picture_path("cat").parent, net_of("alexnet")
+@pytest.fixture
+def one_thread():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    for _ in scan([folder], net, make_setup(net, ["conv1", "conv3"], size=64), tmp_path / "here"):
-        pass
+    yield
     torch.set_num_threads(threads)
+
+
+def test_a_grid_on_ray_has_the_bytes_of_one_here(jobs, hands, one_thread, tmp_path):
+    grid = make_grid([jobs[0].content, *jobs[0].styles], ["beta", "5", "15", "50"], [], {**QUICK, "steps": 4})
+    here, there = Sheet(grid, tmp_path / "here.png"), Sheet(grid, tmp_path / "there.png")
+    here.paint(lambda _, painting: deque(painting.steps(), 0))
+    assert any("step" in said for _, said in there.share_out(hands, ONE))
+    for sheet in (here, there):
+        sheet.write()
+        sheet.check()
+    for ours, theirs in ((here.output, there.output), *zip(here.found.values(), there.found.values(), strict=True)):
+        assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_a_video_on_ray_has_the_bytes_of_one_here(jobs, hands, one_thread, tmp_path):
+    (tmp_path / "in").mkdir()
+    for n, frame in enumerate([*moving(3, 64, 80), *(1 - frame for frame in moving(2, 64, 80))]):
+        save(tmp_path / "in" / f"{n}.png", frame)
+    here, there = (
+        Video(tmp_path / "in", jobs[0].styles, tmp_path / name, make_recipe(**{**QUICK, "size": 64, "steps": 4}), Motion(steps=2))
+        for name in ("here", "there")
+    )
+    deque(here.steps(), 0)
+    assert {name for name, _ in there.share_out(hands)} == {"0", "3"}
+    assert len(list(here.output.iterdir())) == 6
+    for path in here.output.iterdir():
+        assert path.read_bytes() == (there.output / path.name).read_bytes()
+
+
+def test_a_scan_on_ray_has_the_bytes_of_one_here(hands, one_thread, tmp_path):
+    """Begun on Ray, a part of it done; gone on with here, in a process of its own; ended on Ray."""
+    folder, net = picture_path("cat").parent, net_of("alexnet")
+    deque(scan([folder], net, make_setup(net, ["conv1", "conv3"], size=64), tmp_path / "here"), 0)
     asked = {"kind": "scan", "folder": str(tmp_path), "places": [str(folder)], "threads": 1, "net": "alexnet"}
     asked |= {"weights": None, "weights_input": None, "setup": [["conv1", "conv3"], 9, 1, 64, "center"]}
     begin_shards(tmp_path / "ray", 3, resume=False)
@@ -162,3 +203,55 @@ def test_a_scan_on_ray_has_the_bytes_of_one_here(hands, tmp_path):
     assert merge_shards(tmp_path / "ray", 3)
     for name in (INDEX, MANIFEST):
         assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
+
+
+def test_workers_are_as_many_as_there_is_room_for(cluster):
+    assert [len(on_ray(Crew(gpus_each=gpus), 1)) for gpus in (0, 0.5, None)] == [2, 2, 2]
+    assert len(on_ray(Crew(workers=7, gpus_each=0), 1)) == 7
+    with pytest.raises(BadRecipe, match=r"no machine of the cluster has 64 CPUs and 1 GPUs for a worker: give fewer --threads"):
+        on_ray(Crew(), 64)
+
+
+def test_a_folder_that_a_worker_has_not_is_said(jobs, hands, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rename(tmp_path / "moved")
+    monkeypatch.setattr(os, "getcwd", lambda: str(tmp_path / "gone"))
+    batch = Batch(jobs[:1], tmp_path / "out", how=ONE)
+    assert set(states(batch, hands).values()) == {"failed"}
+    assert "a worker has not the folder" in batch.results[jobs[0].output].error and batch.results[jobs[0].output].tries == 1
+
+
+def test_the_command_starts_a_ray_of_its_own(jobs, here, tmp_path):
+    folder = jobs[0].content.parent.parent
+    knobs = [f"--{name}={value}" for name, value in QUICK.items()]
+    command = [
+        "batch",
+        folder / "contents",
+        folder / "styles",
+        "-o",
+        tmp_path,
+        *knobs,
+        "--threads",
+        "1",
+        "--json",
+        "--workers",
+        "2",
+        "--ray",
+    ]
+    run = [sys.executable, "-m", "impasto", *map(str, command)]
+    done = subprocess.run(run, capture_output=True, text=True, check=True, timeout=300)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line.get("state") for line in lines] == ["finished"] * 4 + [None] and paintings(tmp_path) == here
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "127.0.0.1:99999", "cluster"])
+def test_a_cluster_that_is_not_there_is_said(impasto, jobs, tmp_path, address):
+    result = impasto("lens", "scan", jobs[0].content, "-o", tmp_path / "out", "--ray", address)
+    check_one_line(result, 5, f"there is no Ray cluster to join at {address}: ")
+
+
+def test_a_missing_ray_is_one_line(impasto, jobs, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    result = impasto("batch", jobs[0].content, jobs[0].styles[0], "-o", tmp_path / "out", "--ray")
+    assert result.returncode == 2 and "pip install 'impasto[ray]'" in result.stderr and "Traceback" not in result.stderr
