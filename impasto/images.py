@@ -19,6 +19,7 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps, PngImagePlugin, 
 from torch import Tensor
 
 from impasto import hires
+from impasto.disk import BAND, empty, file_of, folder_of, over, put, release
 from impasto.errors import BadImage, CannotWrite, ImpastoWarning, MissingExtra
 from impasto.files import write_whole
 
@@ -111,13 +112,17 @@ def scaled_size(image: Tensor, longer: int) -> tuple[int, int]:
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def resize(image: Tensor, size: tuple[int, int], wraps: Wraps = EDGES) -> Tensor:
+def resize(image: Tensor, size: tuple[int, int], wraps: Wraps = EDGES, folder: Path | None = None) -> Tensor:
     """(1, C, H, W) in [0, 1] -> (1, C, *size) by Pillow's LANCZOS on floats; its overshoot is cut off.
 
-    Where the picture wraps, pixels beyond an edge are those of the other side.
+    Where the picture wraps, pixels beyond an edge are those of the other side. With a `folder`, or if the picture is on disk, what
+    comes back is on disk.
     """
     if tuple(image.shape[-2:]) == size:
-        return image
+        return image if folder is None else put(image, folder)
+    folder = folder or folder_of(image)
+    if folder is not None and not any(wraps):
+        return _resized_on_disk(image, size, folder)
     height, width = image.shape[-2:]
     y, x = (ceil(LOBES * max(1, n / m)) if wrap else 0 for n, m, wrap in zip((height, width), size, wraps, strict=True))
     padded = (np.pad(channel, ((y, y), (x, x)), "wrap") if y or x else channel for channel in image[0].cpu().numpy())
@@ -126,17 +131,63 @@ def resize(image: Tensor, size: tuple[int, int], wraps: Wraps = EDGES) -> Tensor
     return torch.from_numpy(np.stack([np.asarray(channel) for channel in channels])).unsqueeze(0).clamp_(0, 1).to(image)
 
 
+def _resized_on_disk(image: Tensor, size: tuple[int, int], folder: Path) -> Tensor:
+    """resize, some rows at a time: across by Pillow, then down by its arithmetic, in float64."""
+    found = empty((1, image.shape[1], *size), folder)
+    taps = _taps(image.shape[-2], size[0])
+    count = max(1, BAND // max(size[1], image.shape[-1]))
+    for begin in range(0, size[0], count):
+        here = taps[begin : begin + count]
+        first, last = here[0][0], here[-1][0] + len(here[-1][1])
+        for channel, mine in zip(image[0], found[0], strict=True):
+            rows = Image.fromarray(np.ascontiguousarray(channel[first:last].numpy()))
+            across = np.asarray(rows.resize((size[1], last - first), Image.Resampling.LANCZOS), dtype=np.float64)
+            down = np.stack([weights @ across[at - first : at - first + len(weights)] for at, weights in here])
+            mine[begin : begin + count] = torch.from_numpy(down.astype(np.float32)).clamp_(0, 1)
+        release(image, found)
+    return found
+
+
+def _taps(length: int, to: int) -> list[tuple[int, np.ndarray]]:
+    """Of each place of an axis made `to` long: the first place of the given one that counts, and the weights from there on."""
+    if length == to:
+        return [(at, np.ones(1)) for at in range(length)]
+    scale = length / to
+    wide = max(1.0, scale)
+    found = []
+    for at in range(to):
+        middle = (at + 0.5) * scale
+        first, last = max(0, int(middle - LOBES * wide + 0.5)), min(length, int(middle + LOBES * wide + 0.5))
+        t = (np.arange(first, last) - middle + 0.5) / wide
+        weights = np.where(np.abs(t) < LOBES, np.sinc(t) * np.sinc(t / LOBES), 0)
+        found.append((first, weights / weights.sum()))
+    return found
+
+
 def quantize(image: Tensor, bits: int = 8) -> Tensor:
     """To the 256 levels that a file holds, or those of 16 bits."""
     levels = float(2**bits - 1)
-    return (image * levels).round() / levels
+    return over(lambda image: (image * levels).round() / levels, image)
 
 
 def to_pillow(image: Tensor, alpha: Tensor | None = None) -> Image.Image:
     """(1, 3, H, W) and, where there is one, (1, 1, H, W) -> an 8-bit RGB or RGBA picture."""
+    if file_of(image):
+        return _to_pillow_from_disk(image, alpha)
     layers = image if alpha is None else torch.cat([image, alpha], 1)
     pixels = (layers[0].detach() * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().contiguous().numpy()
     return Image.fromarray(pixels)
+
+
+def _to_pillow_from_disk(image: Tensor, alpha: Tensor | None) -> Image.Image:
+    """to_pillow, some rows at a time: it takes 4 bytes a pixel."""
+    found = Image.new("RGB" if alpha is None else "RGBA", (image.shape[-1], image.shape[-2]))
+    count = max(1, BAND // image.shape[-1])
+    for at in range(0, image.shape[-2], count):
+        rows = slice(at, at + count)
+        found.paste(to_pillow(image[..., rows, :].clone(), None if alpha is None else alpha[..., rows, :].clone()), (0, at))
+        release(image)
+    return found
 
 
 def check_format(path: Path, side: int = 1, bits: int = 8) -> None:
