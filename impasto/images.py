@@ -7,6 +7,8 @@ profile, alpha, 16 bits (colours by hires.py). Nothing but the formats in FORMAT
 import hashlib
 import io
 import json
+import re
+import tempfile
 import warnings
 from dataclasses import dataclass
 from math import ceil
@@ -21,7 +23,7 @@ from torch import Tensor
 from impasto import hires
 from impasto.disk import BAND, empty, file_of, folder_of, over, put, release
 from impasto.errors import BadImage, CannotWrite, ImpastoWarning, MissingExtra
-from impasto.files import write_whole
+from impasto.files import cannot_write, write_whole
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
 MAX_PIXELS = 150_000_000
@@ -35,7 +37,8 @@ WRITERS: dict[str, dict[str, Any]] = {
     ".tif": {"format": "TIFF", "compression": "tiff_deflate"},
     ".tiff": {"format": "TIFF", "compression": "tiff_deflate"},
 }
-KEEPS_ALPHA = {".png", ".webp", ".tif", ".tiff"}
+DEEP_ZOOM = ".dzi"  # and a folder of tiles beside it
+KEEPS_ALPHA = {".png", ".webp", ".tif", ".tiff", DEEP_ZOOM}
 RECORD = "impasto"  # the PNG text keyword, and the first word of the EXIF comment
 MAX_WEBP_SIDE = 16383
 MAX_RECORD = 1_000_000
@@ -195,8 +198,12 @@ def check_format(path: Path, side: int = 1, bits: int = 8) -> None:
 
     Raises MissingExtra where 16 bits cannot be written at all.
     """
-    if path.suffix.lower() not in WRITERS:
-        raise CannotWrite(f"cannot write {path}: the name must end in one of {', '.join(WRITERS)}")
+    if path.suffix.lower() == DEEP_ZOOM:
+        hires.vips()
+        if tiles_of(path).exists() and not path.exists():
+            raise CannotWrite(f"cannot write {path}: {tiles_of(path)} is there already, and of something else")
+    elif path.suffix.lower() not in WRITERS:
+        raise CannotWrite(f"cannot write {path}: the name must end in one of {', '.join((*WRITERS, DEEP_ZOOM))}")
     if path.suffix.lower() == ".webp" and side > MAX_WEBP_SIDE:
         raise CannotWrite(f"cannot write {path}: WebP holds {MAX_WEBP_SIDE} pixels a side, take .png or .tif")
     if bits == 16:
@@ -215,6 +222,9 @@ def write_picture(
 ) -> None:
     """Write 8 or 16 bits a channel, whole or not at all; the file's ending says which format. `record` goes in as JSON.
 
+    A picture on disk goes into PNG, TIFF and deep zoom a strip at a time, with the extra `hires`. Deep zoom is a small file and,
+    beside it, a folder of tiles.
+
     PNG, TIFF and WebP are lossless, JPEG is not (quality 95, full colour resolution). JPEG has no alpha: it is laid on white.
     With `profile`, one of usable_profile, colours are converted to it and the file carries it; without they are sRGB.
     """
@@ -224,6 +234,9 @@ def write_picture(
     if alpha is not None and suffix not in KEEPS_ALPHA:
         warnings.warn(f"{suffix} cannot be transparent: laid on white (a .png keeps it)", ImpastoWarning, stacklevel=2)
         image, alpha = image * alpha + (1 - alpha), None
+    if suffix == DEEP_ZOOM or (file_of(image) and suffix in hires.STREAMERS and profile is None and hires.is_here()):
+        _write_by_vips(path, image, alpha, record, bits)
+        return
     encoded = io.BytesIO()
     if bits == 16:
         encoded.write(_encoded_16_bit(image, alpha, suffix, record, profile))
@@ -231,6 +244,79 @@ def write_picture(
         pixels = to_pillow(image, alpha) if profile is None else in_profile(to_pillow(image, alpha), profile)
         pixels.save(encoded, **WRITERS[suffix], **_record_options(suffix, record), icc_profile=profile)
     write_whole(path, lambda file: file.write(encoded.getbuffer()))
+
+
+def tiles_of(path: Path) -> Path:
+    """The folder of tiles that a file of deep zoom tells of."""
+    return path.with_name(f"{path.stem}_files")
+
+
+def _write_by_vips(path: Path, image: Tensor, alpha: Tensor | None, record: dict[str, Any] | None, bits: int) -> None:
+    layers = [*image[0], *(() if alpha is None else alpha[0])]
+    if folder := folder_of(image):
+        pixels = _interleaved(layers, folder, bits)
+        file = file_of(pixels)
+        assert file is not None
+        found = hires.in_file(file, size_of(image), len(layers), bits)
+    else:
+        found = hires.in_array(_levels(torch.stack(layers), bits))
+    text = None if record is None else json.dumps(record, sort_keys=True)
+    if path.suffix.lower() == DEEP_ZOOM:
+        _write_deep_zoom(path, found, text)
+    else:
+        write_whole(path, lambda file: hires.write_streaming(found, file.fileno(), path.suffix.lower(), RECORD, text))
+
+
+def _levels(layers: Tensor, bits: int) -> np.ndarray:
+    """(C, H, W) in [0, 1] -> (H, W, C), uint8 or uint16."""
+    levels: np.ndarray = (layers.detach() * (2**bits - 1)).round().permute(1, 2, 0).cpu().contiguous().numpy()
+    exact: np.ndarray = levels.astype(np.uint8 if bits == 8 else np.uint16)
+    return exact
+
+
+def _interleaved(layers: list[Tensor], folder: Path, bits: int) -> Tensor:
+    """The pixels (H, W, C bits / 8) of channels (H, W) in a file, as bytes."""
+    (height, width), count = layers[0].shape, max(1, BAND // layers[0].shape[-1])
+    found = empty((height, width * len(layers) * bits // 8), folder, torch.uint8)
+    for at in range(0, height, count):
+        levels = _levels(torch.stack([layer[at : at + count] for layer in layers]), bits)
+        found[at : at + count] = torch.from_numpy(levels.reshape(len(levels), -1).view(np.uint8))
+        release(found, *layers)
+    return found
+
+
+def _write_deep_zoom(path: Path, image: Any, record: str | None) -> None:
+    """The tiles first, then the file that tells of them, with the record in a comment."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".impasto-") as folder:
+        made = Path(folder) / "made"
+        try:
+            hires.write_tiles(image, made)
+            if tiles_of(path).exists():
+                tiles_of(path).rename(Path(folder) / "old")
+            Path(folder, "made_files").rename(tiles_of(path))
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        comment = "" if record is None else f"<!-- {RECORD} {record.replace('--', '-' + _HYPHEN)} -->\n"
+        text = made.with_suffix(DEEP_ZOOM).read_text() + comment
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
+_HYPHEN = "\\u002d"  # as JSON may spell it: a comment must not have two
+
+
+def read_deep_zoom(path: Path) -> Tensor:
+    """The picture (1, 3, H, W) that write_picture has written as tiles. Raises BadImage."""
+    try:
+        about = dict(re.findall(r'\b(Width|Height)="(\d+)"', path.read_text()))
+        found = Image.new("RGB", (int(about["Width"]), int(about["Height"])))
+        level = max(tiles_of(path).iterdir(), key=lambda it: int(it.name) if it.name.isdigit() else -1)
+        for tile in level.glob("*.png"):
+            x, y = map(int, tile.stem.split("_"))
+            with _open(tile) as opened:
+                found.paste(opened.convert("RGB"), (x * hires.TILE, y * hires.TILE))
+    except (OSError, ValueError, KeyError) as error:
+        raise BadImage(f"cannot read {path}: {error}") from error
+    return _colors(found)
 
 
 def usable_profile(picture: Picture) -> bytes | None:
@@ -274,8 +360,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
     try:
         if not Path(path).is_file():
             raise FileNotFoundError("there is no such file")
-        with _open(Path(path)) as opened:
-            text = opened.text.get(RECORD) if isinstance(opened, PngImagePlugin.PngImageFile) else _exif_record(opened)
+        text = _comment(Path(path)) if Path(path).suffix.lower() == DEEP_ZOOM else _embedded(Path(path))
     except Exception as error:
         raise BadImage(f"cannot read {path}: {error or type(error).__name__}") from error
     try:
@@ -285,6 +370,17 @@ def read_record(path: str | Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise BadImage(f"{path} carries no recipe: it was not painted by Impasto, or was saved again by another program")
     return record
+
+
+def _embedded(path: Path) -> str | None:
+    with _open(path) as opened:
+        return opened.text.get(RECORD) if isinstance(opened, PngImagePlugin.PngImageFile) else _exif_record(opened)
+
+
+def _comment(path: Path) -> str | None:
+    """The record in a file of deep zoom."""
+    found = re.search(rf"<!-- {RECORD} (.*) -->", path.read_text()[: 2 * MAX_RECORD])
+    return found and found[1]
 
 
 def _record_options(suffix: str, record: dict[str, Any] | None) -> dict[str, Any]:

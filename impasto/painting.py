@@ -24,7 +24,16 @@ from impasto.descent import State, Step
 from impasto.disk import is_possible
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning, NoRoom
 from impasto.files import check_writable, make_folder
-from impasto.images import check_format, read_picture, read_record, size_of, usable_profile, write_picture
+from impasto.images import (
+    DEEP_ZOOM,
+    check_format,
+    read_deep_zoom,
+    read_picture,
+    read_record,
+    size_of,
+    usable_profile,
+    write_picture,
+)
 from impasto.kept import Kept
 from impasto.kernels import has_winograd
 from impasto.machine import peak_memory_mb
@@ -234,16 +243,16 @@ class Painting:
 
     def report(self) -> dict[str, Any]:
         """What was painted, with the costs of the picture in the file."""
-        record, picture = read_record(self.output), read_picture(self.output, keep_hidden=True)
+        record, image = read_record(self.output), self._read_again()
         tiling = self.plans[-1].tiling
         recipe = self.recipe.at_last()
         given = self.content.image, self.pictures, recipe, self.net, tiling, self.masks, self.alphas
         with self._folder_if(self.plans[-1].on_disk) as folder:
-            costs = costs_of(picture.image, *given, folder)
+            costs = costs_of(image, *given, folder)
         return {
             "output": str(self.output),
-            "width": picture.image.shape[-1],
-            "height": picture.image.shape[-2],
+            "width": image.shape[-1],
+            "height": image.shape[-2],
             "net": self.recipe.net,
             "seed": self.recipe.seed,
             "seconds": round(self.seconds, 2),
@@ -251,6 +260,12 @@ class Painting:
             "costs": {**{name: costs[name] for name in costs if " " not in name}, **_grouped(costs)},
             **record,
         }
+
+    def _read_again(self) -> torch.Tensor:
+        """The finished picture, as it is in its file."""
+        if self.output.suffix.lower() == DEEP_ZOOM:
+            return read_deep_zoom(self.output)
+        return read_picture(self.output, keep_hidden=True).image
 
     @contextlib.contextmanager
     def _folder_if(self, on_disk: bool) -> Iterator[Path | None]:

@@ -174,12 +174,12 @@ def _forwards(segments: Sequence[_Segment], image: Tensor, sums: Mapping[str, Su
                         found[name] = _map_of(segment, name, part, image)
                     _at(found[name], tile.own[segment.layer_of[name]]).copy_(part)
                 else:
-                    found[name] = found[name] + part if name in found else part
+                    found[name] = found[name] + part.double() if name in found else part.double()  # of thousands of tiles
             if behind.numel():
                 _at(behind, tile.own[segment.last]).copy_(mine)
             release(maps[-1], behind, *found.values())
         maps.append(behind)
-    return found, maps[:-1]
+    return {name: value.to(image.dtype) for name, value in found.items()}, maps[:-1]
 
 
 def _map_of(segment: _Segment, name: str, part: Tensor, image: Tensor) -> Tensor:
