@@ -11,6 +11,7 @@ from math import ceil
 import torch
 from torch import Tensor
 
+from impasto.disk import new_zeros, over, release
 from impasto.images import EDGES, Wraps, resize, size_of
 
 BLOCK = 4  # pixels of the fine picture that come from one place, squared; seams vanish in the descent
@@ -21,7 +22,7 @@ AT_ONCE = 512
 
 def finest_band(fine: Tensor, coarse: tuple[int, int], wraps: Wraps = EDGES) -> Tensor:
     """(1, 3, H, W) -> the same shape: what is lost when the picture is made as small as `coarse` (h, w)."""
-    return fine - resize(resize(fine, coarse, wraps), size_of(fine), wraps)
+    return over(torch.sub, fine, resize(resize(fine, coarse, wraps), size_of(fine), wraps))
 
 
 def borrowed_band(
@@ -32,10 +33,10 @@ def borrowed_band(
     `paintings` are pictures at the fine scale (1, 3, H', W'), each with its size (h', w') at the coarse one. All wrap alike.
     """
     (rows, down), (columns, across) = (_middles(fine, coarse, x.device) for fine, coarse in zip(size, x.shape[-2:], strict=True))
-    wanted = _patches(x, *_grid(rows, columns), wraps)
-    found = [_nearest(wanted, resize(painting, coarse, wraps), wraps) for painting, coarse in paintings]
+    places = _grid(rows, columns)
+    found = [_nearest(x, places, resize(painting, coarse, wraps), wraps) for painting, coarse in paintings]
     nearest = torch.stack([distance for distance, *_ in found]).argmin(0).view(len(rows), -1)
-    band = x.new_zeros(1, 3, *size)
+    band = new_zeros(paintings[0][0], (1, 3, *size))
     for n, ((painting, coarse), (_, y, x_)) in enumerate(zip(paintings, found, strict=True)):
         factors = [fine / few for fine, few in zip(painting.shape[-2:], coarse, strict=True)]
         fine_y = (y.view_as(nearest) * factors[0] + down[:, None]).round().long()
@@ -69,16 +70,23 @@ def _patches(x: Tensor, rows: Tensor, columns: Tensor, wraps: Wraps) -> Tensor:
     return x[0][:, y, x_].transpose(0, 1).flatten(1)
 
 
-def _nearest(wanted: Tensor, painting: Tensor, wraps: Wraps) -> tuple[Tensor, Tensor, Tensor]:
-    """(N, D) and (1, 3, h, w) -> the squared distance to the nearest patch of the painting, its row and its column, (N,) each."""
+def _nearest(picture: Tensor, places: tuple[Tensor, Tensor], painting: Tensor, wraps: Wraps) -> tuple[Tensor, Tensor, Tensor]:
+    """For N places of a picture, rows and columns: the squared distance of the patch around to the nearest of the painting, and the
+    row and the column of that, (N,) each. Pictures are (1, 3, h, w)."""
     height, width = painting.shape[-2:]
     every = ceil((height * width / MOST) ** 0.5)
     y, x = _grid(*(torch.arange(0, side, every, device=painting.device) for side in (height, width)))
     keys = _patches(painting, y, x, wraps)
     lengths = keys.square().sum(1)
-    parts = [torch.min(torch.addmm(lengths, part, keys.T, alpha=-2), 1) for part in torch.split(wanted, AT_ONCE)]
-    index = torch.cat([part.indices for part in parts])
-    return torch.cat([part.values for part in parts]) + wanted.square().sum(1), y[index], x[index]
+    release(painting)
+    distances, nearest = [], []
+    for rows, columns in zip(*(torch.split(it, AT_ONCE) for it in places), strict=True):
+        wanted = _patches(picture, rows, columns, wraps)
+        values, index = torch.min(torch.addmm(lengths, wanted, keys.T, alpha=-2), 1)
+        distances.append(values + wanted.square().sum(1))
+        nearest.append(index)
+        release(picture)
+    return torch.cat(distances), y[torch.cat(nearest)], x[torch.cat(nearest)]
 
 
 def _lay(band: Tensor, source: Tensor, y: Tensor, x: Tensor, mine: Tensor, wraps: Wraps) -> None:
@@ -89,3 +97,4 @@ def _lay(band: Tensor, source: Tensor, y: Tensor, x: Tensor, mine: Tensor, wraps
         rows = _within(y[j, block] + down[: strip.shape[-2]], source.shape[-2], wraps[0])
         columns = _within(x[j, block] + across % BLOCK - BLOCK // 2, source.shape[-1], wraps[1])
         strip.add_(source[..., rows, columns.expand_as(rows)] * mine[j, block])
+        release(band, source)

@@ -13,6 +13,8 @@ import scipy.fft
 import torch
 from torch import Tensor
 
+from impasto.disk import BAND, folder_of, new_empty, release
+
 
 def white_noise(shape: Sequence[int], width: float, seed: int) -> Tensor:
     """Uniform noise around grey, 0.5 - width / 2 to 0.5 + width / 2, each value on its own."""
@@ -58,9 +60,46 @@ def soften(x: Tensor, falloff: float, wraps: tuple[bool, bool] = (False, False))
     gain = np.maximum(np.hypot(rows[:, None], columns), 1 / max(height, width)).astype(np.float32) ** -falloff
     waves = [axis for axis, wrap in zip((-2, -1), wraps, strict=True) if wrap]
     cosines = [axis for axis in (-2, -1) if axis not in waves]
+    if folder_of(x):
+        return _softened_on_disk(x, gain)
     spectrum = scipy.fft.dctn(x.cpu().numpy(), axes=cosines, norm="ortho")
     spectrum = scipy.fft.ifftn(scipy.fft.fftn(spectrum, axes=waves) * gain, axes=waves).real if waves else spectrum * gain
     return torch.from_numpy(scipy.fft.idctn(spectrum, axes=cosines, norm="ortho")).to(x)
+
+
+def _softened_on_disk(x: Tensor, gain: np.ndarray) -> Tensor:
+    """soften by cosines: across some rows at a time, down some columns there and back, then back across."""
+    (height, width), found = x.shape[-2:], new_empty(x, x.shape)
+    lines, columns = _stretches(height, width), _stretches(width, height)
+    for channel, mine in zip(x[0], found[0], strict=True):
+        for rows in lines:
+            mine[rows] = torch.from_numpy(scipy.fft.dct(channel[rows].numpy(), norm="ortho"))
+            release(x, found)
+        for part in columns:
+            spectrum = scipy.fft.dct(_gathered(mine, lines, part), axis=0, norm="ortho") * gain[:, part]
+            flat = torch.from_numpy(scipy.fft.idct(spectrum, axis=0, norm="ortho"))
+            for rows in lines:
+                mine[rows, part] = flat[rows]
+                release(found)
+        for rows in lines:
+            mine[rows] = torch.from_numpy(scipy.fft.idct(mine[rows].numpy(), norm="ortho"))
+            release(found)
+    return found
+
+
+def _stretches(length: int, other: int) -> list[slice]:
+    """An axis cut so that a part of a map with this other side has about BAND elements."""
+    count = max(1, BAND // other)
+    return [slice(at, min(length, at + count)) for at in range(0, length, count)]
+
+
+def _gathered(x: Tensor, lines: Sequence[slice], part: slice) -> np.ndarray:
+    """Columns of (H, W), a copy; the pages that they lie in are let go as they are read."""
+    found = np.empty((x.shape[0], part.stop - part.start), np.float32)
+    for rows in lines:
+        found[rows] = x[rows, part].numpy()
+        release(x)
+    return found
 
 
 # How much red, green and blue the three axes of colour carry, one column an axis: light, then two of hue. color_axes of the

@@ -137,7 +137,8 @@ def transfer(
     styles
         One painting or more.
     output
-        The file to write: .png, .webp, .tif (lossless) or .jpg. Named after the two pictures unless given.
+        The file to write: .png, .webp, .tif (lossless), .jpg, or .dzi (tiles to zoom into, in a folder beside it; extra hires).
+        Named after the two pictures unless given.
     like
         Take the recipe of this painting by Impasto.
     init_image

@@ -75,16 +75,18 @@ def recolored(image: Tensor, content: Tensor, recipe: Recipe, alpha: Tensor | No
 
     `content`, `alpha` (what shows of it) and `masks` (those of the recipe's regions, made unless given) are as they were read.
     """
+    parts = _parts_after(image, content, recipe, masks)
+    if not (parts or recipe.paints_light):
+        return image
     photograph = resize(framed(content, recipe), size_of(image), recipe.wraps)
     if recipe.paints_light:
         return keep_color(_channel_mean(image), photograph, recipe.color_space)
-    parts = _parts_after(image, content, recipe, masks)
     alpha = None if alpha is None else resize(framed(alpha, recipe), size_of(image), recipe.wraps).to(image)
     found = image
     for rule, where in parts:
         changed = _recolored(image, photograph, rule, recipe, where, alpha)
         found = changed if where is None else found + where * (changed - image)
-    return found.clamp(0, 1) if parts else image
+    return found.clamp(0, 1)
 
 
 def _parts_after(image: Tensor, content: Tensor, recipe: Recipe, masks: Masks | None) -> list[tuple[Rule, Tensor | None]]:

@@ -6,6 +6,7 @@ nowhere else: the photograph, its alpha, its masks and a start by `framed`, styl
 
 from dataclasses import replace
 from math import cos, pi, radians, sin
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -109,13 +110,14 @@ def wrapping(net: Net, recipe: Recipe) -> Net:
 # Style pictures
 
 
-def style_at(style: Tensor, longer: int, recipe: Recipe) -> Tensor:
+def style_at(style: Tensor, longer: int, recipe: Recipe, folder: Path | None = None) -> Tensor:
     """A style picture or its mask (1, C, H, W), as it was read, at the scale that gives it this longer side: turned, then closed.
 
     Of a seamless painting it is a torus too. With edges it had what no torus has, such as more steps up than down along a row.
+    With a `folder` it is put on disk.
     """
     framed = closed(turned(style, recipe.style_rotation), recipe.wraps)
-    return resize(framed, style_size(style, longer, recipe), recipe.wraps)
+    return resize(framed, style_size(style, longer, recipe), recipe.wraps, folder)
 
 
 def style_size(style: Tensor, longer: int, recipe: Recipe) -> tuple[int, int]:

@@ -1,8 +1,9 @@
-"""16 bits a channel, in and out, by libvips: Pillow would read and write such colours in 8 bits without a word (extra `hires`).
+"""What Pillow cannot do, by libvips (extra `hires`): 16 bits a channel in and out, pictures larger than memory out, deep zoom.
 
 Pixels are arrays (H, W, 3 or 4), uint16. Profiles are converted by LittleCMS, whose connection space here is 16-bit Lab.
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,14 @@ WRITERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".tif": ("tiffsave_buffer", {"compression": "deflate", "predictor": "horizontal"}),
     ".tiff": ("tiffsave_buffer", {"compression": "deflate", "predictor": "horizontal"}),
 }
+# Of pixels that lie in a file: a strip at a time. TIFF in tiles, so that a viewer need not read all of it either.
+STREAMERS: dict[str, tuple[str, dict[str, Any]]] = {
+    ".png": ("pngsave_target", {}),
+    ".tif": ("tiffsave_target", {**WRITERS[".tif"][1], "tile": True, "tile_width": 256, "tile_height": 256}),
+    ".tiff": ("tiffsave_target", {**WRITERS[".tif"][1], "tile": True, "tile_width": 256, "tile_height": 256}),
+}
+CLASSIC_TIFF = 2**31  # bytes of pixels: beyond it is a BigTIFF
+TILE = 256  # pixels a side of deep zoom's tiles
 
 
 def vips() -> Any:
@@ -23,9 +32,18 @@ def vips() -> Any:
     try:
         import pyvips
     except (ImportError, OSError) as error:  # OSError: pyvips without its library
-        raise MissingExtra(f"16 bits a channel need a library that is not here: {INSTALL}") from error
+        raise MissingExtra(f"16 bits a channel and deep zoom need a library that is not here: {INSTALL}") from error
     pyvips.cache_set_max(0)  # pictures are read once
     return pyvips
+
+
+def is_here() -> bool:
+    """Whether the extra is installed."""
+    try:
+        vips()
+    except MissingExtra:
+        return False
+    return True
 
 
 def read_16_bit(data: bytes, kind: str, profile: bytes | None, srgb: bytes) -> np.ndarray:
@@ -53,6 +71,42 @@ def encode(pixels: np.ndarray, suffix: str, record: str | None, profile: bytes |
     writer, options = WRITERS[suffix]
     encoded: bytes = getattr(image, writer)(**options)
     return encoded
+
+
+def in_file(file: Path, size: tuple[int, int], bands: int, bits: int) -> Any:
+    """An image of libvips whose pixels (H, W, bands) lie bare in a file, 8 or 16 bits, sRGB."""
+    form, space = {8: ("uchar", "srgb"), 16: ("ushort", "rgb16")}[bits]
+    return vips().Image.rawload(str(file), size[1], size[0], bands, format=form, interpretation=space)
+
+
+def in_array(pixels: np.ndarray) -> Any:
+    """The same of pixels in memory."""
+    return vips().Image.new_from_array(pixels).copy(interpretation="srgb" if pixels.dtype == np.uint8 else "rgb16")
+
+
+def write_streaming(image: Any, descriptor: int, suffix: str, keyword: str, record: str | None) -> None:
+    """Write a .png or .tif into an open file, holding a strip of it; `record` goes into the text chunk `keyword`, or, whole, into
+    the TIFF's description. Raises OSError."""
+    library, (writer, options) = vips(), STREAMERS[suffix]
+    image = image.copy()
+    if record is not None:
+        name, text = (f"png-comment-0-{keyword}", record) if suffix == ".png" else ("image-description", f"{keyword} {record}")
+        image.set_type(library.GValue.gstr_type, name, text)
+    if suffix != ".png":
+        options = {**options, "bigtiff": image.width * image.height * image.bands * 2 > CLASSIC_TIFF}
+    try:
+        getattr(image, writer)(library.Target.new_to_descriptor(descriptor), **options)
+    except library.Error as error:
+        raise OSError(" ".join(str(error).split())) from error
+
+
+def write_tiles(image: Any, name: Path) -> None:
+    """Write name.dzi and, in the folder name_files, the picture and its halves, quarters ... in PNG tiles. Raises OSError."""
+    library = vips()
+    try:
+        image.dzsave(str(name), suffix=".png", tile_size=TILE, overlap=0)
+    except library.Error as error:
+        raise OSError(" ".join(str(error).split())) from error
 
 
 def converted(image: Any, profile: bytes, to: bytes) -> Any:

@@ -7,6 +7,8 @@ profile, alpha, 16 bits (colours by hires.py). Nothing but the formats in FORMAT
 import hashlib
 import io
 import json
+import re
+import tempfile
 import warnings
 from dataclasses import dataclass
 from math import ceil
@@ -19,8 +21,9 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps, PngImagePlugin, 
 from torch import Tensor
 
 from impasto import hires
+from impasto.disk import BAND, empty, file_of, folder_of, over, put, release
 from impasto.errors import BadImage, CannotWrite, ImpastoWarning, MissingExtra
-from impasto.files import write_whole
+from impasto.files import cannot_write, write_whole
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
 MAX_PIXELS = 150_000_000
@@ -34,7 +37,8 @@ WRITERS: dict[str, dict[str, Any]] = {
     ".tif": {"format": "TIFF", "compression": "tiff_deflate"},
     ".tiff": {"format": "TIFF", "compression": "tiff_deflate"},
 }
-KEEPS_ALPHA = {".png", ".webp", ".tif", ".tiff"}
+DEEP_ZOOM = ".dzi"  # and a folder of tiles beside it
+KEEPS_ALPHA = {".png", ".webp", ".tif", ".tiff", DEEP_ZOOM}
 RECORD = "impasto"  # the PNG text keyword, and the first word of the EXIF comment
 MAX_WEBP_SIDE = 16383
 MAX_RECORD = 1_000_000
@@ -111,13 +115,17 @@ def scaled_size(image: Tensor, longer: int) -> tuple[int, int]:
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def resize(image: Tensor, size: tuple[int, int], wraps: Wraps = EDGES) -> Tensor:
+def resize(image: Tensor, size: tuple[int, int], wraps: Wraps = EDGES, folder: Path | None = None) -> Tensor:
     """(1, C, H, W) in [0, 1] -> (1, C, *size) by Pillow's LANCZOS on floats; its overshoot is cut off.
 
-    Where the picture wraps, pixels beyond an edge are those of the other side.
+    Where the picture wraps, pixels beyond an edge are those of the other side. With a `folder`, or if the picture is on disk, what
+    comes back is on disk.
     """
     if tuple(image.shape[-2:]) == size:
-        return image
+        return image if folder is None else put(image, folder)
+    folder = folder or folder_of(image)
+    if folder is not None and not any(wraps):
+        return _resized_on_disk(image, size, folder)
     height, width = image.shape[-2:]
     y, x = (ceil(LOBES * max(1, n / m)) if wrap else 0 for n, m, wrap in zip((height, width), size, wraps, strict=True))
     padded = (np.pad(channel, ((y, y), (x, x)), "wrap") if y or x else channel for channel in image[0].cpu().numpy())
@@ -126,17 +134,63 @@ def resize(image: Tensor, size: tuple[int, int], wraps: Wraps = EDGES) -> Tensor
     return torch.from_numpy(np.stack([np.asarray(channel) for channel in channels])).unsqueeze(0).clamp_(0, 1).to(image)
 
 
+def _resized_on_disk(image: Tensor, size: tuple[int, int], folder: Path) -> Tensor:
+    """resize, some rows at a time: across by Pillow, then down by its arithmetic, in float64."""
+    found = empty((1, image.shape[1], *size), folder)
+    taps = _taps(image.shape[-2], size[0])
+    count = max(1, BAND // max(size[1], image.shape[-1]))
+    for begin in range(0, size[0], count):
+        here = taps[begin : begin + count]
+        first, last = here[0][0], here[-1][0] + len(here[-1][1])
+        for channel, mine in zip(image[0], found[0], strict=True):
+            rows = Image.fromarray(np.ascontiguousarray(channel[first:last].numpy()))
+            across = np.asarray(rows.resize((size[1], last - first), Image.Resampling.LANCZOS), dtype=np.float64)
+            down = np.stack([weights @ across[at - first : at - first + len(weights)] for at, weights in here])
+            mine[begin : begin + count] = torch.from_numpy(down.astype(np.float32)).clamp_(0, 1)
+        release(image, found)
+    return found
+
+
+def _taps(length: int, to: int) -> list[tuple[int, np.ndarray]]:
+    """Of each place of an axis made `to` long: the first place of the given one that counts, and the weights from there on."""
+    if length == to:
+        return [(at, np.ones(1)) for at in range(length)]
+    scale = length / to
+    wide = max(1.0, scale)
+    found = []
+    for at in range(to):
+        middle = (at + 0.5) * scale
+        first, last = max(0, int(middle - LOBES * wide + 0.5)), min(length, int(middle + LOBES * wide + 0.5))
+        t = (np.arange(first, last) - middle + 0.5) / wide
+        weights = np.where(np.abs(t) < LOBES, np.sinc(t) * np.sinc(t / LOBES), 0)
+        found.append((first, weights / weights.sum()))
+    return found
+
+
 def quantize(image: Tensor, bits: int = 8) -> Tensor:
     """To the 256 levels that a file holds, or those of 16 bits."""
     levels = float(2**bits - 1)
-    return (image * levels).round() / levels
+    return over(lambda image: (image * levels).round() / levels, image)
 
 
 def to_pillow(image: Tensor, alpha: Tensor | None = None) -> Image.Image:
     """(1, 3, H, W) and, where there is one, (1, 1, H, W) -> an 8-bit RGB or RGBA picture."""
+    if file_of(image):
+        return _to_pillow_from_disk(image, alpha)
     layers = image if alpha is None else torch.cat([image, alpha], 1)
     pixels = (layers[0].detach() * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().contiguous().numpy()
     return Image.fromarray(pixels)
+
+
+def _to_pillow_from_disk(image: Tensor, alpha: Tensor | None) -> Image.Image:
+    """to_pillow, some rows at a time: it takes 4 bytes a pixel."""
+    found = Image.new("RGB" if alpha is None else "RGBA", (image.shape[-1], image.shape[-2]))
+    count = max(1, BAND // image.shape[-1])
+    for at in range(0, image.shape[-2], count):
+        rows = slice(at, at + count)
+        found.paste(to_pillow(image[..., rows, :].clone(), None if alpha is None else alpha[..., rows, :].clone()), (0, at))
+        release(image)
+    return found
 
 
 def check_format(path: Path, side: int = 1, bits: int = 8) -> None:
@@ -144,8 +198,12 @@ def check_format(path: Path, side: int = 1, bits: int = 8) -> None:
 
     Raises MissingExtra where 16 bits cannot be written at all.
     """
-    if path.suffix.lower() not in WRITERS:
-        raise CannotWrite(f"cannot write {path}: the name must end in one of {', '.join(WRITERS)}")
+    if path.suffix.lower() == DEEP_ZOOM:
+        hires.vips()
+        if tiles_of(path).exists() and not path.exists():
+            raise CannotWrite(f"cannot write {path}: {tiles_of(path)} is there already, and of something else")
+    elif path.suffix.lower() not in WRITERS:
+        raise CannotWrite(f"cannot write {path}: the name must end in one of {', '.join((*WRITERS, DEEP_ZOOM))}")
     if path.suffix.lower() == ".webp" and side > MAX_WEBP_SIDE:
         raise CannotWrite(f"cannot write {path}: WebP holds {MAX_WEBP_SIDE} pixels a side, take .png or .tif")
     if bits == 16:
@@ -164,6 +222,9 @@ def write_picture(
 ) -> None:
     """Write 8 or 16 bits a channel, whole or not at all; the file's ending says which format. `record` goes in as JSON.
 
+    A picture on disk goes into PNG, TIFF and deep zoom a strip at a time, with the extra `hires`. Deep zoom is a small file and,
+    beside it, a folder of tiles.
+
     PNG, TIFF and WebP are lossless, JPEG is not (quality 95, full colour resolution). JPEG has no alpha: it is laid on white.
     With `profile`, one of usable_profile, colours are converted to it and the file carries it; without they are sRGB.
     """
@@ -173,6 +234,9 @@ def write_picture(
     if alpha is not None and suffix not in KEEPS_ALPHA:
         warnings.warn(f"{suffix} cannot be transparent: laid on white (a .png keeps it)", ImpastoWarning, stacklevel=2)
         image, alpha = image * alpha + (1 - alpha), None
+    if suffix == DEEP_ZOOM or (file_of(image) and suffix in hires.STREAMERS and profile is None and hires.is_here()):
+        _write_by_vips(path, image, alpha, record, bits)
+        return
     encoded = io.BytesIO()
     if bits == 16:
         encoded.write(_encoded_16_bit(image, alpha, suffix, record, profile))
@@ -180,6 +244,79 @@ def write_picture(
         pixels = to_pillow(image, alpha) if profile is None else in_profile(to_pillow(image, alpha), profile)
         pixels.save(encoded, **WRITERS[suffix], **_record_options(suffix, record), icc_profile=profile)
     write_whole(path, lambda file: file.write(encoded.getbuffer()))
+
+
+def tiles_of(path: Path) -> Path:
+    """The folder of tiles that a file of deep zoom tells of."""
+    return path.with_name(f"{path.stem}_files")
+
+
+def _write_by_vips(path: Path, image: Tensor, alpha: Tensor | None, record: dict[str, Any] | None, bits: int) -> None:
+    layers = [*image[0], *(() if alpha is None else alpha[0])]
+    if folder := folder_of(image):
+        pixels = _interleaved(layers, folder, bits)
+        file = file_of(pixels)
+        assert file is not None
+        found = hires.in_file(file, size_of(image), len(layers), bits)
+    else:
+        found = hires.in_array(_levels(torch.stack(layers), bits))
+    text = None if record is None else json.dumps(record, sort_keys=True)
+    if path.suffix.lower() == DEEP_ZOOM:
+        _write_deep_zoom(path, found, text)
+    else:
+        write_whole(path, lambda file: hires.write_streaming(found, file.fileno(), path.suffix.lower(), RECORD, text))
+
+
+def _levels(layers: Tensor, bits: int) -> np.ndarray:
+    """(C, H, W) in [0, 1] -> (H, W, C), uint8 or uint16."""
+    levels: np.ndarray = (layers.detach() * (2**bits - 1)).round().permute(1, 2, 0).cpu().contiguous().numpy()
+    exact: np.ndarray = levels.astype(np.uint8 if bits == 8 else np.uint16)
+    return exact
+
+
+def _interleaved(layers: list[Tensor], folder: Path, bits: int) -> Tensor:
+    """The pixels (H, W, C bits / 8) of channels (H, W) in a file, as bytes."""
+    (height, width), count = layers[0].shape, max(1, BAND // layers[0].shape[-1])
+    found = empty((height, width * len(layers) * bits // 8), folder, torch.uint8)
+    for at in range(0, height, count):
+        levels = _levels(torch.stack([layer[at : at + count] for layer in layers]), bits)
+        found[at : at + count] = torch.from_numpy(levels.reshape(len(levels), -1).view(np.uint8))
+        release(found, *layers)
+    return found
+
+
+def _write_deep_zoom(path: Path, image: Any, record: str | None) -> None:
+    """The tiles first, then the file that tells of them, with the record in a comment."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".impasto-") as folder:
+        made = Path(folder) / "made"
+        try:
+            hires.write_tiles(image, made)
+            if tiles_of(path).exists():
+                tiles_of(path).rename(Path(folder) / "old")
+            Path(folder, "made_files").rename(tiles_of(path))
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        comment = "" if record is None else f"<!-- {RECORD} {record.replace('--', '-' + _HYPHEN)} -->\n"
+        text = made.with_suffix(DEEP_ZOOM).read_text() + comment
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
+_HYPHEN = "\\u002d"  # as JSON may spell it: a comment must not have two
+
+
+def read_deep_zoom(path: Path) -> Tensor:
+    """The picture (1, 3, H, W) that write_picture has written as tiles. Raises BadImage."""
+    try:
+        about = dict(re.findall(r'\b(Width|Height)="(\d+)"', path.read_text()))
+        found = Image.new("RGB", (int(about["Width"]), int(about["Height"])))
+        level = max(tiles_of(path).iterdir(), key=lambda it: int(it.name) if it.name.isdigit() else -1)
+        for tile in level.glob("*.png"):
+            x, y = map(int, tile.stem.split("_"))
+            with _open(tile) as opened:
+                found.paste(opened.convert("RGB"), (x * hires.TILE, y * hires.TILE))
+    except (OSError, ValueError, KeyError) as error:
+        raise BadImage(f"cannot read {path}: {error}") from error
+    return _colors(found)
 
 
 def usable_profile(picture: Picture) -> bytes | None:
@@ -223,8 +360,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
     try:
         if not Path(path).is_file():
             raise FileNotFoundError("there is no such file")
-        with _open(Path(path)) as opened:
-            text = opened.text.get(RECORD) if isinstance(opened, PngImagePlugin.PngImageFile) else _exif_record(opened)
+        text = _comment(Path(path)) if Path(path).suffix.lower() == DEEP_ZOOM else _embedded(Path(path))
     except Exception as error:
         raise BadImage(f"cannot read {path}: {error or type(error).__name__}") from error
     try:
@@ -234,6 +370,17 @@ def read_record(path: str | Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise BadImage(f"{path} carries no recipe: it was not painted by Impasto, or was saved again by another program")
     return record
+
+
+def _embedded(path: Path) -> str | None:
+    with _open(path) as opened:
+        return opened.text.get(RECORD) if isinstance(opened, PngImagePlugin.PngImageFile) else _exif_record(opened)
+
+
+def _comment(path: Path) -> str | None:
+    """The record in a file of deep zoom."""
+    found = re.search(rf"<!-- {RECORD} (.*) -->", path.read_text()[: 2 * MAX_RECORD])
+    return found and found[1]
 
 
 def _record_options(suffix: str, record: dict[str, Any] | None) -> dict[str, Any]:

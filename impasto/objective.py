@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from impasto.coloring import compared_with, seen
 from impasto.costs import HOW, similarity, unit, wants_of
 from impasto.descent import Cost
+from impasto.disk import summed
 from impasto.distances import laplacian_cost, self_similarity_cost
 from impasto.frame import torus_size, wrapping
 from impasto.images import resize, size_of
@@ -67,16 +69,17 @@ def costs_of(
     tiling: Tiling | None = None,
     masks: Masks = NO_MASKS,
     alphas: Sequence[Tensor | None] | None = None,
+    folder: Path | None = None,
 ) -> dict[str, float]:
     """The costs of a painting (1, 3, H, W), as stylize reports them at its size, or the nearest at which its sides can meet.
 
-    The other pictures and the masks are as they were read.
+    The other pictures and the masks are as they were read. With a `folder` what grows with the picture is put there.
     """
     content, styles = compared_with(content, styles, recipe, alphas, masks)
-    image = seen(resize(image, torus_size(size_of(image), recipe), recipe.wraps), recipe)
+    image = seen(resize(image, torus_size(size_of(image), recipe), recipe.wraps, folder), recipe)
     device = net.convs[0].weight.device
     image, content, styles = image.to(device), content.to(device), [style.to(device) for style in styles]
-    content = resize(content, size_of(image), recipe.wraps)
+    content = resize(content, size_of(image), recipe.wraps, folder)
     cost = make_cost(make_targets(content, styles, recipe, net, tiling, masks), recipe, net, tiling)
     with torch.no_grad():
         return {name: float(value) for name, value in cost(image).items()}
@@ -188,7 +191,7 @@ def _square_error(a_C: Tensor, weights: Tensor | None, a_G: Tensor, where: tuple
 def _content_constant(a_C: Tensor, recipe: Recipe) -> float:
     """What the sum of squares is multiplied by; relative is that of Mahendran & Vedaldi 2015, where a black map costs 1."""
     if recipe.content_norm == "relative":
-        return 1 / max(float(a_C.square().sum()), SILENT)
+        return 1 / max(summed(torch.square, a_C), SILENT)
     return {"course": 1 / (4 * a_C.numel()), "paper": 0.5, "mean": 1 / a_C.numel()}[recipe.content_norm]
 
 

@@ -3,7 +3,10 @@
 While it is painted a checkpoint lies beside it; painting it again with resume continues to the same bytes.
 """
 
+import contextlib
 import hashlib
+import shutil
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,19 +18,29 @@ from typing import Any
 
 import torch
 
-from impasto.checkpoint import checkpoint_path, load_checkpoint, remove_checkpoint, save_checkpoint
+from impasto.checkpoint import checkpoint_path, clear_folder, disk_folder, load_checkpoint, remove_checkpoint, save_checkpoint
 from impasto.coloring import recolored
 from impasto.descent import State, Step
+from impasto.disk import is_possible
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning, NoRoom
-from impasto.files import check_writable
-from impasto.images import check_format, read_picture, read_record, size_of, usable_profile, write_picture
+from impasto.files import check_writable, make_folder
+from impasto.images import (
+    DEEP_ZOOM,
+    check_format,
+    read_deep_zoom,
+    read_picture,
+    read_record,
+    size_of,
+    usable_profile,
+    write_picture,
+)
 from impasto.kept import Kept
 from impasto.kernels import has_winograd
 from impasto.machine import peak_memory_mb
 from impasto.masks import read_masks
 from impasto.nets import Place
 from impasto.objective import costs_of
-from impasto.plan import Plan, default_budget, held_memory, read_plan, written
+from impasto.plan import SPARE, Plan, default_budget, held_memory, read_plan, written
 from impasto.recipe import Recipe, checked_recipe
 from impasto.transfer import alpha_at, check_edit, check_fit, finished, make_net, painted_scales, plan_scales, stylize
 from impasto.weights import load_weights
@@ -78,7 +91,7 @@ class Painting:
         check_format(output, recipe.size, bits)
         check_writable(output)
         check_writable(checkpoint_path(output))
-        self.output, self.recipe = output, recipe
+        self.output, self.recipe, self.folder = output, recipe, disk_folder(checkpoint_path(output))
         self.inputs = [given for given in (content, *styles, start, *recipe.mask_files()) if given is not None]
         self._spare_inputs(output)
         self.content = read_picture(content)
@@ -114,6 +127,7 @@ class Painting:
         if not resume and checkpoint_path(self.output).exists():
             warnings.warn("an unfinished painting is given up: --resume would have continued it", ImpastoWarning, stacklevel=2)
         self.state = self._resumed() if resume else None
+        self._prepare_folder()
         keeper = _Keeper(self)
         while True:
             recipe = self.recipe
@@ -148,8 +162,23 @@ class Painting:
         check_fit(self.content.image, self.pictures, recipe.at(i), self._start_image())
         self.recipe, self.identity = recipe, {**self.identity, "recipe": recipe.model_dump(mode="json")}
 
+    def _prepare_folder(self) -> None:
+        """The folder for the files of plans on disk, with nothing in it but what the state holds; none where no plan is."""
+        if self.state is None and self.folder.exists():
+            remove_checkpoint(checkpoint_path(self.output))
+        if any(plan.on_disk for plan in self.plans):
+            make_folder(self.folder)
+            clear_folder(checkpoint_path(self.output))
+
+    def _disk_room(self) -> float:
+        """Bytes that files may take: what is free less a margin, and what an earlier run has taken for this painting."""
+        if not is_possible():
+            return 0.0
+        ours = sum(file.stat().st_size for file in self.folder.glob("*") if file.is_file())
+        return ours + (1 - SPARE) * shutil.disk_usage(self.output.parent).free
+
     def _planned(self, budget: float) -> list[Plan]:
-        plans = plan_scales(self.content.image, self.pictures, self.recipe, self.net, self.held, budget)
+        plans = plan_scales(self.content.image, self.pictures, self.recipe, self.net, self.held, budget, self._disk_room())
         if any(plan.history < self.recipe.history for plan in plans):
             said = "to fit into memory L-BFGS remembers fewer steps, which changes the picture"
             warnings.warn(f"{said}: {', '.join(str(plan.history) for plan in plans)}", ImpastoWarning, stacklevel=2)
@@ -165,6 +194,7 @@ class Painting:
             self.plans[index:] = self._planned(less)[index:]
         except NoRoom as smaller:
             raise NoRoom(f"out of memory: try a smaller --size{self._saved()} ({smaller})") from error
+        make_folder(self.folder)
         warnings.warn(f"out of memory: going on {self.plans[index]}", ImpastoWarning, stacklevel=2)
 
     def _saved(self) -> str:
@@ -213,14 +243,16 @@ class Painting:
 
     def report(self) -> dict[str, Any]:
         """What was painted, with the costs of the picture in the file."""
-        record, picture = read_record(self.output), read_picture(self.output, keep_hidden=True)
+        record, image = read_record(self.output), self._read_again()
         tiling = self.plans[-1].tiling
         recipe = self.recipe.at_last()
-        costs = costs_of(picture.image, self.content.image, self.pictures, recipe, self.net, tiling, self.masks, self.alphas)
+        given = self.content.image, self.pictures, recipe, self.net, tiling, self.masks, self.alphas
+        with self._folder_if(self.plans[-1].on_disk) as folder:
+            costs = costs_of(image, *given, folder)
         return {
             "output": str(self.output),
-            "width": picture.image.shape[-1],
-            "height": picture.image.shape[-2],
+            "width": image.shape[-1],
+            "height": image.shape[-2],
             "net": self.recipe.net,
             "seed": self.recipe.seed,
             "seconds": round(self.seconds, 2),
@@ -229,10 +261,25 @@ class Painting:
             **record,
         }
 
+    def _read_again(self) -> torch.Tensor:
+        """The finished picture, as it is in its file."""
+        if self.output.suffix.lower() == DEEP_ZOOM:
+            return read_deep_zoom(self.output)
+        return read_picture(self.output, keep_hidden=True).image
+
+    @contextlib.contextmanager
+    def _folder_if(self, on_disk: bool) -> Iterator[Path | None]:
+        """A folder for files that go again, where there are to be any."""
+        if not on_disk:
+            yield None
+            return
+        with tempfile.TemporaryDirectory(dir=self.output.parent, prefix=".impasto-") as name:
+            yield Path(name)
+
     def _stylize(self, seconds: float | None) -> Iterator[Step]:
         picture, resume = self._start_image(), self.state
         options: dict[str, Any] = {"picture": picture, "resume": resume, "seconds": seconds, "plans": self.plans}
-        options |= {"alphas": self.alphas, "masks": self.masks, "kept": self.kept}
+        options |= {"alphas": self.alphas, "masks": self.masks, "kept": self.kept, "folder": self.folder}
         return stylize(self.content.image, self.pictures, self.recipe, self.net, **options)
 
     def _start_image(self) -> torch.Tensor | None:
@@ -263,7 +310,8 @@ class Painting:
             warnings.warn("the checkpoint was made on another device: the bytes will differ", ImpastoWarning, stacklevel=2)
         else:
             planned = self.plans
-            self.plans = [replace(read_plan(plan), peak=now.peak) for plan, now in zip(run["plans"], planned, strict=True)]
+            pairs = zip(map(read_plan, run["plans"]), planned, strict=True)
+            self.plans = [replace(plan, peak=now.peak, disk=now.disk) for plan, now in pairs]
             if self.plans != planned:
                 said = f"going on as the checkpoint was begun, with the finest scale {self.plans[-1].way}: the bytes depend on it"
                 warnings.warn(said, ImpastoWarning, stacklevel=2)

@@ -10,7 +10,7 @@ from itertools import product
 from math import inf, prod
 from typing import Any
 
-from impasto.costs import kept_memory
+from impasto.costs import HOW, kept_memory, wants_of
 from impasto.errors import NoRoom
 from impasto.frame import wrapping
 from impasto.images import Wraps
@@ -30,6 +30,8 @@ HOLES = 250e6  # what tiles of several sizes leave between them, whatever the pi
 SPARE = 0.1  # of the free memory, left alone unless --max-memory says otherwise
 SIDES = (2048, 1448, 1024, 724, 512, 362, 256, 181, 128)
 FRAMES = 2  # maps more at a time where a picture wraps: put into its frame, and taken out (measured at 512 px)
+BANDS = 200e6  # of pictures on disk, while the optimiser works upon them, or one is made as large as another
+COPIES_ON_DISK = 8  # pictures more: those compared with, at their size, what is left of the last step, what checkpoints hold
 COPIES = 1.5  # a tile's own places are copied out of what it computes
 AGAIN = 1.5  # with a tiling everything is walked forwards twice
 MB = 1e6
@@ -37,30 +39,39 @@ MB = 1e6
 
 @dataclass(frozen=True)
 class Plan:
-    """How one scale is computed: whole (None) or tiled, with so many L-BFGS steps remembered; `peak` is the bytes predicted."""
+    """How one scale is computed: whole (None) or tiled, with so many L-BFGS steps remembered; `peak` is the bytes predicted.
+
+    With `on_disk` everything that grows with the picture lies in files, which take `disk` bytes.
+    """
 
     tiling: Tiling | None
     history: int
     peak: float = 0.0
+    on_disk: bool = False
+    disk: float = 0.0
 
     @property
     def way(self) -> str:
         """In words."""
-        return "whole" if self.tiling is None else f"in tiles of {self.tiling.side} cut at {len(self.tiling.cuts)} pools"
+        if self.tiling is None:
+            return "whole"
+        return f"in tiles of {self.tiling.side} cut at {len(self.tiling.cuts)} pools{', on disk' if self.on_disk else ''}"
 
     def __str__(self) -> str:
-        return f"{self.way}, {self.peak / MB:.0f} MB"
+        return f"{self.way}, {self.peak / MB:.0f} MB{f' and {self.disk / MB:.0f} MB of disk' if self.on_disk else ''}"
 
 
 def written(plan: Plan) -> dict[str, Any]:
     """What of a plan the bytes of a painting depend on, for its record."""
-    return {"tiling": plan.tiling and asdict(plan.tiling), "history": plan.history}
+    found = {"tiling": plan.tiling and asdict(plan.tiling), "history": plan.history}
+    return {**found, "on_disk": True} if plan.on_disk else found
 
 
 def read_plan(record: dict[str, Any]) -> Plan:
     """A plan as it was written."""
     tiling = record["tiling"]
-    return Plan(tiling and Tiling(tuple(tiling["cuts"]), tiling["side"]), record["history"])
+    tiling = tiling and Tiling(tuple(tiling["cuts"]), tiling["side"])
+    return Plan(tiling, record["history"], on_disk=record.get("on_disk", False))
 
 
 def held_memory(net: Net) -> float:
@@ -74,20 +85,33 @@ def default_budget() -> float:
     return inf if used is None or free is None else used + (1 - SPARE) * free
 
 
-def make_plan(net: Net, recipe: Recipe, size: tuple[int, int], style_places: int, held: float, budget: float) -> Plan:
+def make_plan(
+    net: Net, recipe: Recipe, size: tuple[int, int], style_places: int, held: float, budget: float, disk: float = 0.0
+) -> Plan:
     """The fastest way for a picture of this size (H, W) that stays within `budget` bytes of the process, `held` of them taken.
 
-    `style_places` are the pixels of the largest style picture. L-BFGS forgets earlier only where nothing else helps.
-    Raises NoRoom with what is needed at least.
+    `style_places` are the pixels of the largest style picture, `disk` the bytes there are for files, which are used where memory
+    does not suffice. L-BFGS forgets earlier only where nothing else helps. Raises NoRoom with what is needed at least.
     """
     least, net = inf, wrapping(net, recipe)
     for history in _histories(recipe):
-        plans = [(work, replace(plan, peak=plan.peak + held)) for work, plan in _plans(net, recipe, size, style_places, history)]
-        fitting = [(work, plan) for work, plan in plans if plan.peak <= budget]
-        if fitting:
-            return min(fitting, key=lambda found: found[0])[1]
-        least = min(least, *(plan.peak for _, plan in plans))
-    raise NoRoom(f"{size[1]} x {size[0]} pixels need {least / MB:.0f} MB of memory, {budget / MB:.0f} MB are allowed: lower --size")
+        plans = [*_plans(net, recipe, size, style_places, history)]
+        filed = [*_plans_on_disk(net, recipe, size, history)] if fits_on_disk(recipe, net) else []
+        for ways in (plans, [(work, plan) for work, plan in filed if plan.disk <= disk]):
+            found = [(work, replace(plan, peak=plan.peak + held)) for work, plan in ways]
+            if fitting := [(work, plan) for work, plan in found if plan.peak <= budget]:
+                return min(fitting, key=lambda found: found[0])[1]
+            least = min(least, *(plan.peak for _, plan in found), inf)
+    said = f"{size[1]} x {size[0]} pixels need {least / MB:.0f} MB of memory, {budget / MB:.0f} MB are allowed: lower --size"
+    raise NoRoom(f"{said}, or free {min(plan.disk for _, plan in filed) / MB:.0f} MB of disk" if filed and disk else said)
+
+
+def fits_on_disk(recipe: Recipe, net: Net) -> bool:
+    """Whether nothing that the recipe asks for needs all of a large picture at once."""
+    costs = {cost for costs in wants_of(recipe, net).values() for cost in costs}
+    in_parts = {"gram", "mean", "square"}.issuperset(read for cost in costs for read in HOW[cost].reads)
+    plain = not (recipe.tv or any(recipe.wraps) or recipe.all_regions()) and not recipe.comes_after(recipe.color)
+    return in_parts and plain and {cost for cost, weight in recipe.content_costs.items() if weight} <= {"features"}
 
 
 def _histories(recipe: Recipe) -> list[int]:
@@ -125,6 +149,30 @@ def _tiled(parts: Sequence[Sequence[Conv | Pool]], size: tuple[int, int], tiling
         kept += map_before
         work += AGAIN * _work(part, *here) * read / prod(here)
     return work, most
+
+
+def _plans_on_disk(net: Net, recipe: Recipe, size: tuple[int, int], history: int) -> Iterator[tuple[float, Plan]]:
+    """Every way that keeps in memory a tile, the rows of maps that it lies in, and some bands."""
+    layers = {*recipe.content_layers, *recipe.style_layers}
+    (whole,) = cut(net, layers, ())
+    pools = [layer.name for layer in whole if isinstance(layer, Pool)]
+    pictures = _pictures(recipe, size, history) + COPIES_ON_DISK * 3 * FLOAT * prod(size)
+    for first, side in product(range(len(pools) + 1), SIDES):
+        tiling = Tiling(tuple(pools[first:]), side)
+        work, most, maps = _tiled_on_disk(cut(net, layers, tiling.cuts), size, tiling)
+        yield work, Plan(tiling, history, most + BANDS + HOLES, True, pictures + _targets(net, recipe, size) + maps)
+
+
+def _tiled_on_disk(parts: Sequence[Sequence[Conv | Pool]], size: tuple[int, int], tiling: Tiling) -> tuple[float, float, float]:
+    """Work of a tiling, the most bytes that a tile and the rows that it lies in take, and the bytes of the maps and gradients."""
+    work, most, maps = 0.0, 0.0, 0.0
+    for part, (here, behind, read, largest) in zip(parts, area_read(parts, size, tiling), strict=True):
+        rows = min(here[0], largest**0.5) / here[0]
+        before, after = FLOAT * _channels_before(part) * prod(here), FLOAT * _channels(part) * prod(behind)
+        most = max(most, rows * (2 * before + after) + COPIES * _walking(part, largest, False))
+        maps = maps + 2 * before
+        work += AGAIN * _work(part, *here) * read / prod(here)
+    return work, most, maps
 
 
 def _pictures(recipe: Recipe, size: tuple[int, int], history: int) -> float:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from impasto.costs import HOW, Reading, wants_of
+from impasto.disk import folder_of
 from impasto.distances import weighted_gram
 from impasto.edit import LayerEdit, pair_of
 from impasto.errors import ImpastoWarning
@@ -135,7 +136,7 @@ def make_targets(
         found = {}
         for n, mask in dict.fromkeys(painting for part in parts for painting in part.paintings if part.style_weight):
             where = None if mask is None else style_at(mask, side, recipe).to(content)
-            style = partial(style_at, styles[n], side, recipe)
+            style = partial(style_at, styles[n], side, recipe, folder_of(content))
             make = partial(_style_targets, style, recipe, seeing, tiling, where)
             found[n, mask] = kept.once((*key, n, mask is None), (styles[n], mask, net), make)
         activations = activations_of(content, recipe.content_layers, seeing, tiling)

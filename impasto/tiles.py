@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from impasto.disk import new_empty, new_zeros, over, release
 from impasto.images import EDGES, Wraps, size_of
 from impasto.nets import Conv, Net, Pool, layer_name, lengths, preprocess, walk_layers, window
 
@@ -95,7 +96,7 @@ class _Given(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return grad * ctx.saved_tensors[0], None, None
+        return over(lambda gradient: grad * gradient, ctx.saved_tensors[0]), None, None
 
 
 @dataclass(frozen=True)
@@ -164,26 +165,27 @@ def _forwards(segments: Sequence[_Segment], image: Tensor, sums: Mapping[str, Su
     found: dict[str, Tensor] = {}
     maps = [image]
     for segment in segments:
-        behind = image.new_empty(0 if segment is segments[-1] else image.shape[0], *segment.shape)
+        behind = image.new_empty(0) if segment is segments[-1] else new_empty(image, (image.shape[0], *segment.shape))
         for tile in segment.tiles:
             parts, mine = _parts(segment, tile, _read(maps[-1], tile.crop), sums)
             for name, part in parts.items():
                 if sums[name].of is None:
-                    _at(_map_in(found, name, part, segment), tile.own[segment.layer_of[name]]).copy_(part)
+                    if name not in found:
+                        found[name] = _map_of(segment, name, part, image)
+                    _at(found[name], tile.own[segment.layer_of[name]]).copy_(part)
                 else:
-                    found[name] = found[name] + part if name in found else part
+                    found[name] = found[name] + part.double() if name in found else part.double()  # of thousands of tiles
             if behind.numel():
                 _at(behind, tile.own[segment.last]).copy_(mine)
+            release(maps[-1], behind, *found.values())
         maps.append(behind)
-    return found, maps[:-1]
+    return {name: value.to(image.dtype) for name, value in found.items()}, maps[:-1]
 
 
-def _map_in(found: dict[str, Tensor], name: str, part: Tensor, segment: _Segment) -> Tensor:
-    """The map of this name, made when its first part comes."""
-    if name not in found:
-        rows, columns = (max(tile.own[segment.layer_of[name]][axis].stop for tile in segment.tiles) for axis in (0, 1))
-        found[name] = part.new_empty(*part.shape[:2], rows, columns)
-    return found[name]
+def _map_of(segment: _Segment, name: str, part: Tensor, image: Tensor) -> Tensor:
+    """Room for the map of this name, of which this is a part, where the picture lies."""
+    rows, columns = (max(tile.own[segment.layer_of[name]][axis].stop for tile in segment.tiles) for axis in (0, 1))
+    return new_empty(image, (*part.shape[:2], rows, columns))
 
 
 def _backwards(segments: Sequence[_Segment], maps: list[Tensor], sums: Mapping[str, Sum], owed: Mapping[str, Tensor]) -> Tensor:
@@ -191,7 +193,7 @@ def _backwards(segments: Sequence[_Segment], maps: list[Tensor], sums: Mapping[s
     behind = maps[0].new_empty(0)
     for segment in reversed(segments):
         before = maps.pop()
-        gradient = torch.zeros_like(before)
+        gradient = new_zeros(before, before.shape)
         for tile in segment.tiles:
             crop = _read(before, tile.crop).detach().requires_grad_()
             parts, mine = _parts(segment, tile, crop, sums)
@@ -203,6 +205,7 @@ def _backwards(segments: Sequence[_Segment], maps: list[Tensor], sums: Mapping[s
             for there, here in _pieces(tile.crop, size_of(gradient)):
                 _at(gradient, there).add_(_at(owing, here))
             del parts, mine, outputs, upstream, crop, owing
+            release(before, behind, gradient)
         behind = gradient
     return behind
 

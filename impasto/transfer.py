@@ -22,7 +22,8 @@ from impasto import canvas
 from impasto.analogy import borrowed_band, finest_band
 from impasto.coloring import compared_with, cost_of_light, recolored, seen
 from impasto.costs import wants_of
-from impasto.descent import Cost, Optimizer, State, Step, begin, descend, moved
+from impasto.descent import Cost, Optimizer, State, Step, begin, descend, moved, put_on_disk
+from impasto.disk import folder_of, over
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
 from impasto.frame import finished_size, framed, painted_size, style_at, style_size
 from impasto.images import MIN_SIDE, in_profile, quantize, read_picture, resize, scaled_size, size_of, to_pillow, usable_profile
@@ -141,13 +142,15 @@ def stylize(
     alphas: Sequence[Tensor | None] | None = None,
     ties: Ties | None = None,
     kept: Kept | None = None,
+    folder: Path | None = None,
 ) -> Iterator[Step]:
     """Steps from the start to the finished painting. Pictures are (1, 3, H, W) in [0, 1] of any size, as they were read.
 
     `picture` is what G starts as with init="picture"; `resume` the state of an earlier Step; `seconds` how long it may take, of
     which each scale gets its share; `plans` how each of painted_scales is computed (plan_scales), whole unless given; `masks`
     those of the recipe's regions, read unless given; `alphas` what shows of the content picture and of each style picture, for
-    the recipe's colours; `ties` add the temporal cost of a video; `kept` has what earlier paintings have computed.
+    the recipe's colours; `ties` add the temporal cost of a video; `kept` has what earlier paintings have computed; `folder` is
+    where the files of plans on disk go.
     Raises BadImage for pictures too small to paint, BadRecipe for knobs that do not fit them.
     """
     check_fit(content, styles, recipe, picture)
@@ -170,7 +173,8 @@ def stylize(
             if is_over or (state is not None and state.i >= last):
                 continue
             give_back()  # the last scale's maps, whose places suit this one's badly
-            now, scaled = recipe.at(first), resize(content, size, recipe.wraps)
+            lying = folder if plan.on_disk else None
+            now, scaled = recipe.at(first), resize(content, size, recipe.wraps, lying)
             cost = make_cost(make_targets(scaled, styles, now, net, plan.tiling, masks, kept), now, net, plan.tiling)
             cost = cost if ties is None else tied_cost(cost, ties.like(scaled, recipe))
             if recipe.paints_light:
@@ -181,6 +185,7 @@ def stylize(
                 state = begin(refined(state.x, scaled, styles, now, masks), cost, begun, state.cut or state.i < begun)
             elif state.i == first:
                 state = begin(state.x, cost, first, state.cut)  # what L-BFGS remembers is of another cost
+            state = put_on_disk(state, lying) if lying else state
             del scaled  # a large one would count in the peak
             for step in descend(cost, state, last, total, optimizer):
                 state = step.state
@@ -205,25 +210,30 @@ def refined(x: Tensor, content: Tensor, styles: Sequence[Tensor], recipe: Recipe
     says: the descent bends both to what fits, where it would take long to make them out of nothing. The content picture is framed
     and at its size, style pictures and masks are as they were read.
     """
-    larger = resize(x, size_of(content), recipe.wraps)
+    folder = folder_of(content)
+    larger = resize(x, size_of(content), recipe.wraps, folder)
     if recipe.detail:
-        larger = larger + recipe.detail * finest_band(content, size_of(x), recipe.wraps)
+        larger = over(lambda x, band: x + recipe.detail * band, larger, finest_band(content, size_of(x), recipe.wraps))
     if recipe.strokes and styles:
         sides = [style_side(max(image.shape[-2:]), recipe) for image in (content, x)]
-        scaled = [(style_at(style, sides[0], recipe), style_size(style, sides[1], recipe)) for style in styles]
+        scaled = [(style_at(style, sides[0], recipe, folder), style_size(style, sides[1], recipe)) for style in styles]
         for part in parts_of(content, len(styles), recipe, masks):
             its = zip(part.paintings, part.shares(recipe), strict=True)
             shown = [scaled[n] for (n, _), share in its if share and part.style_weight]
             if shown:
                 band = borrowed_band(x, size_of(content), shown, recipe.wraps)
-                larger = larger + recipe.strokes * min(part.style_weight, 1) * (band if part.where is None else part.where * band)
+                band = band if part.where is None else part.where * band
+                share = recipe.strokes * min(part.style_weight, 1)
+                larger = over(lambda x, band: x + share * band, larger, band)  # noqa: B023
     return larger
 
 
-def plan_scales(content: Tensor, styles: Sequence[Tensor], recipe: Recipe, net: Net, held: float, budget: float) -> list[Plan]:
+def plan_scales(
+    content: Tensor, styles: Sequence[Tensor], recipe: Recipe, net: Net, held: float, budget: float, disk: float = 0.0
+) -> list[Plan]:
     """The fastest way to compute each of painted_scales in `budget` bytes, of which the process has `held`; whole on a GPU.
 
-    Raises NoRoom.
+    `disk` are the bytes that files may take. Raises NoRoom.
     """
 
     def plan(side: int) -> Plan:
@@ -231,7 +241,7 @@ def plan_scales(content: Tensor, styles: Sequence[Tensor], recipe: Recipe, net: 
             return Plan(None, recipe.history)
         size = painted_size(content, side, recipe)
         largest = max((prod(style_size(style, style_side(max(size), recipe), recipe)) for style in styles), default=0)
-        return make_plan(net, recipe, size, largest, held, budget)
+        return make_plan(net, recipe, size, largest, held, budget, disk)
 
     return [plan(side) for side, _ in painted_scales(content, recipe)]
 
@@ -273,10 +283,12 @@ def _least_side(recipe: Recipe) -> int:
 
 def first_image(content: Tensor, recipe: Recipe, picture: Tensor | None = None) -> Tensor:
     """What G starts as, at the size of `content`: noise, the content or a given picture, with a share of noise mixed in."""
+    start = content if picture is None else resize(picture, size_of(content), recipe.wraps, folder_of(content))
+    share = 1.0 if recipe.init == "noise" else recipe.init_noise
+    if not share:
+        return start
     noise = canvas.white_noise(content.shape, recipe.noise_width, recipe.seed).to(content)
-    if recipe.init == "noise":
-        return noise
-    return torch.lerp(content if picture is None else resize(picture, size_of(content), recipe.wraps), noise, recipe.init_noise)
+    return over(lambda start, noise: noise if share == 1 else torch.lerp(start, noise, share), start, noise)
 
 
 def finished(

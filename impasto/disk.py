@@ -1,0 +1,137 @@
+"""Tensors in files: a picture, its gradient and what an optimiser remembers may be larger than memory (Linux).
+
+A tensor is on disk as another is on a GPU: it says so itself, and what is made from it lies where it lies. It is a file mapped into
+memory, worked upon a band at a time, and after each band its pages are let go: the process holds a band, the system as much of the
+file as it has room for. What is true of tensors in memory stays true: where nothing is on disk, these functions do nothing but
+call what they are given.
+"""
+
+import contextlib
+import ctypes
+import os
+import sys
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from math import prod
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from impasto.files import cannot_write
+
+BAND = 2**21  # elements at a time
+SUFFIX = ".map"
+MADV_DONTNEED = 4
+
+
+def is_possible() -> bool:
+    """Whether this system maps files as it is done here."""
+    return sys.platform == "linux"
+
+
+def file_of(x: Tensor) -> Path | None:
+    """The file that a tensor lies in; None of one in memory."""
+    name = x.untyped_storage().filename
+    return None if name is None else Path(name)
+
+
+def folder_of(x: Tensor) -> Path | None:
+    """The folder of its file; None of a tensor in memory."""
+    file = file_of(x)
+    return None if file is None else file.parent
+
+
+def empty(shape: Sequence[int], folder: Path, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Zeros in a new file of the folder, which goes with the tensor. Raises NoRoom when the disk is full.
+
+    The room is taken at once, since a mapped page that finds none ends the process.
+    """
+    nbytes = prod(shape) * dtype.itemsize
+    try:
+        descriptor, name = tempfile.mkstemp(dir=folder, suffix=SUFFIX)
+        with contextlib.closing(os.fdopen(descriptor, "wb")):
+            try:
+                os.posix_fallocate(descriptor, 0, nbytes)
+            except OSError:
+                os.unlink(name)
+                raise
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    tensor = mapped(Path(name), shape, dtype)
+    weakref.finalize(tensor, _unlink, name)
+    return tensor
+
+
+def mapped(file: Path, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+    """The tensor that lies in a file, which stays."""
+    return torch.from_file(str(file), shared=True, size=prod(shape), dtype=dtype).view(*shape)
+
+
+def new_empty(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """x.new_empty(shape), where x lies; on disk it is zeros."""
+    folder = folder_of(x)
+    return x.new_empty(*shape) if folder is None else empty(shape, folder, x.dtype)
+
+
+def new_zeros(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """x.new_zeros(shape), where x lies."""
+    folder = folder_of(x)
+    return x.new_zeros(*shape) if folder is None else empty(shape, folder, x.dtype)
+
+
+def put(x: Tensor, folder: Path) -> Tensor:
+    """The tensor in the folder, where it may be already."""
+    if file_of(x):
+        return x
+    found = empty(x.shape, folder, x.dtype)
+    for there, here in bands(found, x):
+        there.copy_(here)
+    return found
+
+
+def release(*tensors: Tensor) -> None:
+    """Let go of the pages of those on disk: what was written there stays, what is read comes back."""
+    for x in tensors:
+        storage = x.untyped_storage()
+        if storage.filename is not None:
+            _libc().madvise(ctypes.c_void_p(storage.data_ptr()), ctypes.c_size_t(storage.nbytes()), MADV_DONTNEED)
+
+
+def bands(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The same part of each of the tensors, which have one shape, one part after the other: flat pieces where one is on disk."""
+    if not any(map(file_of, tensors)):
+        yield tensors
+        return
+    for parts in zip(*(torch.split(x.detach().reshape(-1), BAND) for x in tensors), strict=True):
+        yield parts
+        release(*tensors)
+
+
+def over(change: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """change(*tensors), which treats every element by itself, where the first of them that is on disk lies."""
+    lying = next(filter(file_of, tensors), None)
+    if lying is None:
+        return change(*tensors)
+    found = new_empty(lying, tensors[0].shape)
+    for *parts, mine in bands(*tensors, found):
+        mine.copy_(change(*parts))
+    return found
+
+
+def summed(change: Callable[..., Tensor], *tensors: Tensor) -> float:
+    """The sum over all elements of change(*tensors), which treats every element by itself; float64, on Apple's GPUs float32."""
+    wide = torch.float32 if tensors[0].device.type == "mps" else torch.float64
+    return sum(float(change(*parts).sum(dtype=wide)) for parts in bands(*tensors))
+
+
+def _unlink(name: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(name)
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)

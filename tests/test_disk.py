@@ -1,0 +1,448 @@
+"""Tensors in files: the same as in memory, held a band at a time, gone with the tensor; paintings on them."""
+
+import gc
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from impasto import canvas as canvas_module
+from impasto import disk, images
+from impasto import painting as module
+from impasto.analogy import borrowed_band, finest_band
+from impasto.canvas import soften
+from impasto.checkpoint import checkpoint_path, disk_folder, previous
+from impasto.disk import bands, empty, file_of, mapped, new_zeros, over, put, release, summed
+from impasto.errors import CannotWrite, ImpastoWarning, NoRoom
+from impasto.images import read_picture, read_record, resize, tiles_of, write_picture
+from impasto.objective import make_cost
+from impasto.painting import Painting
+from impasto.plan import Plan, fits_on_disk, make_plan
+from impasto.recipe import make_recipe
+from impasto.targets import make_targets
+from impasto.tiles import Sum, Tiling, add_up
+from impasto.transfer import stylize
+from impasto.weights import Loaded
+from tests.conftest import kill_at, picture, room_for, tiny_net
+
+pytestmark = pytest.mark.skipif(not disk.is_possible(), reason="files are mapped on Linux alone")
+
+LAYERS = {"style_layers": {"conv1_1": 1.0, "conv3_1": 1.0}, "content_layers": {"conv2_1": 1.0}, "beta": 1.0}
+KNOBS = {"size": 96, "coarsest": 48, "steps": 4, "fine_steps": 6, **LAYERS}
+CUTS = Tiling(("pool1",), 16)
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch):
+    """Bands so narrow that small pictures have many."""
+    for it in (disk, images, canvas_module):
+        monkeypatch.setattr(it, "BAND", 1000)
+
+
+# Tensors
+
+
+def test_a_tensor_says_where_it_lies_and_so_do_its_views(tmp_path):
+    x = put(picture(20, 30), tmp_path)
+    assert file_of(x).parent == tmp_path == disk.folder_of(x[0, 1:, 3:7].detach())
+    assert file_of(torch.zeros(3)) is None
+    torch.testing.assert_close(x, picture(20, 30), rtol=0, atol=0)
+
+
+def test_what_is_made_from_it_lies_beside_it(tmp_path):
+    x = put(picture(20, 30), tmp_path)
+    for made in (over(torch.neg, x), over(torch.add, picture(20, 30), x), new_zeros(x, (2, 5)), resize(x, (7, 9))):
+        assert file_of(made).parent == tmp_path
+    assert file_of(over(torch.neg, picture(4, 4))) is None
+
+
+def test_a_file_goes_with_its_tensor(tmp_path):
+    x = put(picture(20, 30), tmp_path)
+    view = x[..., 3:5]
+    del x
+    gc.collect()
+    assert not [*tmp_path.iterdir()]
+    torch.testing.assert_close(view, picture(20, 30)[..., 3:5], rtol=0, atol=0)
+
+
+def test_pages_that_are_let_go_keep_what_was_written(tmp_path):
+    x = empty((100_000,), tmp_path)
+    x[77] = 5.0
+    release(x)
+    assert x[77] == 5.0 and mapped(file_of(x), (100_000,))[77] == 5.0
+
+
+def test_a_full_disk_is_said_when_the_file_is_made(tmp_path):
+    with room_for(10_000), pytest.raises(NoRoom, match="no room on the disk"):
+        empty((1000, 1000), tmp_path)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_bands_go_over_every_element_once(tmp_path):
+    x = put(torch.zeros(1, 3, 31, 47), tmp_path)
+    for (part,) in bands(x):
+        part.add_(1)
+    assert len([*bands(x)]) == 5 and bool((x == 1).all()) and summed(torch.square, x) == x.numel()
+
+
+def test_sums_are_those_of_float64(tmp_path):
+    a, b = picture(60, 70), picture(60, 70, 1)
+    exact = float((a.double() * b.double()).sum())
+    assert summed(torch.mul, put(a, tmp_path), b) == pytest.approx(exact, rel=1e-7)
+
+
+@pytest.mark.parametrize("size", [(262, 154), (97, 55), (131, 77), (300, 77), (131, 200), (16, 33)], ids=str)
+def test_a_picture_on_disk_is_resized_alike_to_the_last_digit(tmp_path, size):
+    image = picture(131, 77)
+    for found in (resize(put(image, tmp_path), size), resize(image, size, folder=tmp_path)):
+        torch.testing.assert_close(found, resize(image, size), rtol=0, atol=6e-8)
+        assert file_of(found)
+
+
+@pytest.mark.parametrize("falloff", [0.0, 0.5, 1.0])
+def test_a_picture_on_disk_is_softened_alike(tmp_path, falloff):
+    x = picture(61, 83) - 0.5
+    wanted = soften(x, falloff)
+    torch.testing.assert_close(soften(put(x, tmp_path), falloff), wanted, rtol=0, atol=2e-6 * float(wanted.abs().max()))
+
+
+def test_detail_by_analogy_is_the_same_on_disk(tmp_path):
+    x, painting = picture(30, 41), picture(70, 66, 1)
+    on_disk = borrowed_band(put(x, tmp_path), (60, 82), [(put(painting, tmp_path), (35, 33))])
+    torch.testing.assert_close(on_disk, borrowed_band(x, (60, 82), [(painting, (35, 33))]), rtol=0, atol=3e-7)
+    assert file_of(on_disk)
+    assert file_of(finest_band(put(painting, tmp_path), (35, 33)))
+
+
+# Sums and costs
+
+
+def test_the_gram_matrix_of_thousands_of_tiles_is_that_of_float64(tmp_path):
+    """Against brute force: every place's outer product, in float64."""
+    image = picture(160, 160)
+    sums = {"gram": Sum("conv1_1", lambda a, _: a.flatten(2) @ a.flatten(2).mT)}
+    found = add_up(tiny_net(), put(image, tmp_path), sums, Tiling((), 4))["gram"]
+    a = add_up(tiny_net(dtype=torch.float64), image.double(), {"map": Sum("conv1_1", None)}, Tiling((), 160))["map"]
+    brute = sum(torch.outer(place, place) for place in a[0].flatten(1).T)
+    torch.testing.assert_close(found[0].double(), brute, rtol=3e-7, atol=3e-7 * float(brute.max()))
+
+
+@pytest.mark.parametrize("tiling", [Tiling((), 16), CUTS, Tiling(("pool1", "pool2"), 12)], ids=str)
+def test_costs_and_gradient_are_the_whole_pictures(tmp_path, tiling):
+    recipe, net = make_recipe(**KNOBS), tiny_net()
+    image, content, style = picture(61, 83, 3), picture(61, 83), picture(40, 30, 1)
+    found = []
+    for here, t in ((lambda x: x, None), (lambda x: put(x, tmp_path), tiling)):
+        targets = make_targets(here(content), [style], recipe, net, t)
+        x = here(image).detach().requires_grad_()
+        J = make_cost(targets, recipe, net, t)(x)["total"]
+        found.append((J.item(), torch.autograd.grad(J, x)[0]))
+    (J, gradient), (other_J, other) = found
+    assert file_of(other) and not file_of(gradient)
+    assert other_J == pytest.approx(J, rel=1e-6)
+    torch.testing.assert_close(other, gradient, rtol=1e-4, atol=1e-6 * float(gradient.abs().max()))
+
+
+@pytest.mark.parametrize(("optimizer", "lr", "tolerance"), [("lbfgs", 1.0, 1e-4), ("adam", 0.02, 0), ("gd", 0.1, 0)])
+def test_a_painting_on_disk_is_the_one_in_memory(tmp_path, optimizer, lr, tolerance):
+    """Adam and plain descent to the same bytes; L-BFGS, whose sums come in another order, to rounding."""
+    recipe = make_recipe(**{**KNOBS, "optimizer": optimizer, "lr": lr})
+    found = []
+    for on_disk in (False, True):
+        plans = [Plan(None, 10), Plan(CUTS, 10, on_disk=on_disk)]
+        found.append([*stylize(picture(60, 80), [picture(50, 70, 1)], recipe, tiny_net(), plans=plans, folder=tmp_path)])
+    for step, other in zip(*found, strict=True):
+        assert other.costs["total"] == pytest.approx(step.costs["total"], rel=tolerance)
+        torch.testing.assert_close(other.image, step.image, rtol=0, atol=tolerance)
+    state = found[1][-1].state
+    lying = [state.x, state.gradient, *(x for kept in state.memory.values() for x in kept if x.dim())]
+    assert all(file_of(x) for x in lying) and not file_of(found[0][-1].state.x)
+
+
+# Plans
+
+
+def planned(side: int, budget: float, disk_room: float, **knobs) -> Plan:
+    recipe = make_recipe(**{**KNOBS, "size": side, **knobs})
+    return make_plan(tiny_net(), recipe, (side, side), side * side, 1e6, budget, disk_room)
+
+
+def test_the_disk_comes_before_a_shorter_history_and_after_memory():
+    assert not planned(512, 1e12, 1e12).on_disk
+    assert planned(8192, 1e9, 1e12).on_disk and planned(8192, 1e9, 1e12).history == 10
+    with pytest.raises(NoRoom, match=r"or free .* MB of disk"):
+        planned(8192, 1e9, 1e6)
+    with pytest.raises(NoRoom, match=r"lower --size$"):
+        planned(8192, 1e9, 0.0)
+
+
+def test_on_disk_a_larger_picture_takes_disk_and_hardly_memory():
+    small, large = planned(4096, 1e9, 1e12), planned(16384, 1e9, 1e12)
+    assert large.disk > 15 * small.disk and large.peak <= 1e9
+    assert "on disk" in str(large) and "MB of disk" in str(large)
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"tv": 1.0},
+        {"seamless": "x"},
+        {"color": "luminance"},
+        {"color": "monge", "color_when": "after"},
+        {"style_costs": {"histogram": 1.0}},
+        {"content_costs": {"features": 1.0, "laplacian": 1.0}},
+    ],
+    ids=str,
+)
+def test_what_needs_the_whole_picture_is_not_planned_on_disk(knobs):
+    assert fits_on_disk(make_recipe(**KNOBS), tiny_net())
+    assert fits_on_disk(make_recipe(**{**KNOBS, "style_costs": {"w2": 1.0}, "color": "monge"}), tiny_net())
+    assert not fits_on_disk(make_recipe(**{**KNOBS, **knobs}), tiny_net())
+
+
+# Paintings
+
+
+@pytest.fixture
+def on_disk(monkeypatch):
+    """The tiny net, the finest scale on disk, a checkpoint after every step."""
+    net = tiny_net()
+    monkeypatch.setattr(module, "load_weights", lambda *_: Loaded({}, "torchvision", "tiny"))
+    monkeypatch.setattr(module, "make_net", lambda *_: net)
+    monkeypatch.setattr(module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(module, "CHECKPOINT_SHARE", 0)
+    monkeypatch.setattr(module, "plan_scales", lambda *_: [Plan(None, 10), Plan(CUTS, 10, on_disk=True, disk=1e6)])
+
+
+def made(files, output: Path | None = None, **knobs) -> Painting:
+    content, style, given = files
+    return Painting(content, [style], output or given, make_recipe(**{**KNOBS, **knobs}))
+
+
+def finish(painting: Painting, **options) -> bytes:
+    for _ in painting.steps(**options):
+        pass
+    return painting.output.read_bytes()
+
+
+@pytest.mark.usefixtures("on_disk")
+def test_a_finished_painting_leaves_no_files_and_says_how_it_was_made(files):
+    finish(made(files))
+    assert sorted(p.name for p in files[2].parent.iterdir()) == ["out.png", "photo.png", "style.png"]
+    record = read_record(files[2])
+    assert record["ended"] == "finished" and [plan.get("on_disk", False) for plan in record["plans"]] == [False, True]
+    assert made(files).is_finished()
+
+
+@pytest.mark.usefixtures("on_disk")
+def test_the_report_costs_the_saved_picture(files):
+    painting = made(files)
+    finish(painting)
+    assert painting.report()["costs"]["total"] == pytest.approx(painting.state.costs["total"], rel=0.05)
+    assert sorted(p.name for p in files[2].parent.iterdir()) == ["out.png", "photo.png", "style.png"]
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from impasto import painting as module
+from impasto.plan import Plan
+from tests.conftest import tiny_net
+from tests.test_disk import CUTS, Loaded, made
+
+net = tiny_net()
+module.load_weights, module.make_net = (lambda *_: Loaded({}, "torchvision", "tiny")), (lambda *_: net)
+module.CHECKPOINT_SECONDS = module.CHECKPOINT_SHARE = 0
+module.plan_scales = lambda *_: [Plan(None, 10), Plan(CUTS, 10, on_disk=True, disk=1e6)]
+for step in made(tuple(map(Path, sys.argv[1:4])), optimizer=sys.argv[4]).steps():
+    print(step.i, flush=True)
+"""
+
+
+@pytest.mark.usefixtures("on_disk")
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+def test_a_killed_painting_resumes_to_the_same_bytes(files, optimizer, monkeypatch):
+    for it in (disk, images, canvas_module):
+        monkeypatch.setattr(it, "BAND", 2**21)  # as in the process that is killed
+    whole = finish(made(files, optimizer=optimizer))
+    files[2].unlink()
+    kill_at(b"7", KILLED, *files, optimizer)
+    folder = disk_folder(checkpoint_path(files[2]))
+    assert [*folder.glob("*.held")]
+    painting = made(files, optimizer=optimizer)
+    rest = [step.i for step in painting.steps(resume=True)]
+    assert rest[0] in (7, 8, 9) and rest[-1] == 10  # the kill comes when the checkpoint is written, or some steps on
+    assert files[2].read_bytes() == whole
+    assert not folder.exists() and not checkpoint_path(files[2]).exists()
+
+
+@pytest.mark.usefixtures("on_disk")
+def test_files_that_no_generation_holds_do_not_stay(files):
+    steps = made(files).steps()
+    for step in steps:
+        if step.i == 9:
+            break
+    folder = disk_folder(checkpoint_path(files[2]))
+    held = [*folder.glob("*.held")]
+    assert 4 < len(held) <= 2 * 2 + 2 * 5  # x and gradient of two generations, s and y of five steps of the finest scale
+    (folder / "left.map").write_bytes(b"left by a killed process")
+    steps.close()
+    rest = [step.i for step in made(files).steps(resume=True)]
+    assert rest == [10] and not folder.exists()
+
+
+@pytest.mark.usefixtures("on_disk")
+def test_a_damaged_file_costs_one_step(files):
+    steps = made(files).steps()
+    for step in steps:
+        if step.i == 9:
+            break
+    steps.close()
+    newest = {name for name, *_ in _files(checkpoint_path(files[2]))}
+    older = {name for name, *_ in _files(previous(checkpoint_path(files[2])))}
+    damaged = disk_folder(checkpoint_path(files[2])) / min(newest - older)
+    with open(damaged, "rb+") as file:
+        file.write(b"damaged")
+    with pytest.warns(ImpastoWarning, match="is damaged and not used"):
+        rest = [step.i for step in made(files).steps(resume=True)]
+    assert rest == [9, 10]
+
+
+def _files(path: Path) -> list:
+    whole = path.read_bytes()
+    begin = whole.index(b'{"__metadata__"')
+    header, _ = json.JSONDecoder().raw_decode(whole[begin:].decode("latin-1"))
+    return [*json.loads(header["__metadata__"]["files"]).values()]
+
+
+@pytest.mark.usefixtures("on_disk")
+def test_starting_over_gives_up_the_files_too(files):
+    steps = made(files).steps()
+    for step in steps:
+        if step.i == 9:
+            break
+    steps.close()
+    with pytest.warns(ImpastoWarning, match="--resume would have"):
+        again = made(files).steps()
+        next(again)
+    assert not [*disk_folder(checkpoint_path(files[2])).glob("*.held")]
+
+
+@pytest.mark.usefixtures("on_disk")
+def test_out_of_memory_goes_on_on_disk(files, monkeypatch):
+    unhurt, real = finish(made(files)) and read_picture(files[2]).image, module.stylize
+    ways = [[Plan(None, 10), Plan(None, 10)], [Plan(None, 10), Plan(CUTS, 10, on_disk=True, disk=1e6)]]
+    monkeypatch.setattr(module, "plan_scales", lambda *_: ways.pop(0))
+    painting = made(files)
+
+    def failing(*args, plans, **kwargs):
+        for step in real(*args, plans=plans, **kwargs):
+            if step.i == 7 and not plans[1].on_disk:
+                raise MemoryError
+            yield step
+
+    monkeypatch.setattr(module, "stylize", failing)
+    with pytest.warns(ImpastoWarning, match=r"going on in tiles .* on disk"):
+        assert [step.i for step in painting.steps()] == [*range(1, 11)]
+    torch.testing.assert_close(read_picture(files[2]).image, unhurt, atol=0.02, rtol=0)
+
+
+# Files
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.webp", "a.jpg"])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_picture_on_disk_is_written_to_the_same_pixels(tmp_path, name, bits):
+    if bits == 16 and name not in ("a.png", "a.tif"):
+        return
+    image, alpha, record = picture(61, 83), picture(61, 83, 2)[:, :1], {"recipe": {"a": "ü -- b"}}
+    alpha = None if name == "a.jpg" else alpha
+    write_picture(tmp_path / f"memory-{name}", image, alpha, record, bits)
+    write_picture(tmp_path / name, put(image, tmp_path), alpha, record, bits)
+    one, other = (read_picture(tmp_path / it, keep_hidden=True) for it in (f"memory-{name}", name))
+    assert torch.equal(one.image, other.image)
+    assert alpha is None or torch.equal(one.alpha, other.alpha)
+    assert read_record(tmp_path / name) == record
+
+
+@pytest.mark.parametrize("where", ["memory", "disk"])
+def test_deep_zoom_has_the_picture_in_tiles_and_the_record(tmp_path, where):
+    image, record = picture(300, 517), {"recipe": {"a": "ü -- b --> c"}}
+    path = tmp_path / "out.dzi"
+    for _ in range(2):  # written over an older one too
+        write_picture(path, image if where == "memory" else put(image, tmp_path), None, record)
+    gc.collect()
+    assert read_record(path) == record
+    levels = sorted(int(level.name) for level in tiles_of(path).iterdir() if level.name.isdigit())
+    assert levels == [*range(levels[-1] + 1)]
+    tiles = {tile.name: np.asarray(Image.open(tile)) for tile in (tiles_of(path) / str(levels[-1])).glob("*.png")}
+    assert {*tiles} == {f"{x}_{y}.png" for x in range(3) for y in range(2)}
+    rows = [np.concatenate([tiles[f"{x}_{y}.png"] for x in range(3)], 1) for y in range(2)]
+    whole = np.concatenate(rows, 0)
+    assert np.array_equal(whole, (image[0] * 255).round().byte().permute(1, 2, 0).numpy())
+    assert torch.equal(images.read_deep_zoom(path), torch.from_numpy(whole / np.float32(255)).permute(2, 0, 1)[None])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.dzi", "out_files"]
+
+
+def test_deep_zoom_spares_a_folder_of_something_else(tmp_path):
+    (tmp_path / "out_files").mkdir()
+    with pytest.raises(CannotWrite, match="is there already"):
+        write_picture(tmp_path / "out.dzi", picture(20, 20))
+
+
+@pytest.mark.usefixtures("on_disk")
+def test_a_painting_in_deep_zoom_is_known_when_it_is_finished(files):
+    output = files[2].with_suffix(".dzi")
+    painting = made(files, output)
+    finish(painting)
+    assert made(files, output).is_finished() and [*made(files, output).steps(resume=True)] == []
+    assert painting.report()["costs"]["total"] == pytest.approx(painting.state.costs["total"], rel=0.05)
+
+
+# Memory
+
+GROWN = """
+import sys, torch
+from pathlib import Path
+from impasto.plan import Plan
+from impasto.recipe import make_recipe
+from impasto.tiles import Tiling
+from impasto.transfer import stylize
+from impasto import disk, images, canvas
+from tests.conftest import picture, tiny_net
+from tests.test_disk import LAYERS
+
+torch.set_num_threads(1)
+disk.BAND = images.BAND = canvas.BAND = 2**16
+side = int(sys.argv[2])
+
+def held():
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines["RssAnon"].split()[0]) * 1024
+
+recipe = make_recipe(size=side, coarsest=16384, steps=3, **LAYERS)
+plans = [Plan(Tiling(("pool1",), 128), 10, on_disk=len(sys.argv) < 4)]
+most = 0
+for step in stylize(picture(200, 200), [picture(200, 200, 1)], recipe, tiny_net(), plans=plans, folder=Path(sys.argv[1])):
+    most = max(most, held())
+print(most)
+"""
+
+
+def anonymous(folder: Path, side: int, *where: str) -> int:
+    command = [sys.executable, "-c", textwrap.dedent(GROWN), str(folder), str(side), *where]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)
+    return int(run.stdout)
+
+
+def test_memory_does_not_grow_with_the_picture(tmp_path):
+    """Anonymous memory after each step: at 4 times the pixels less than one picture more, where in memory it is many."""
+    one_picture = 3 * 4 * 1024**2
+    assert anonymous(tmp_path, 1024) - anonymous(tmp_path, 512) < one_picture
+    assert anonymous(tmp_path, 1024, "in memory") - anonymous(tmp_path, 512, "in memory") > 5 * one_picture
