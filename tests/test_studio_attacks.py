@@ -232,8 +232,11 @@ def test_10_an_absolute_part_does_not_leave_the_folder(tmp_path, studio, name):
     "name", ["..\\x", "C:\\windows\\win.ini", "c:win.ini", "\\\\host\\share\\x", "/windows/win.ini", "parts\\..\\..\\x"]
 )
 def test_11_a_windows_path_is_none_either(tmp_path, name):
-    (tmp_path / "page").mkdir()
-    assert within(tmp_path / "page", name) is None
+    page = tmp_path / "page"
+    page.mkdir()
+    if "/" not in name:  # here it is a name like any other
+        (page / name).write_text("x")
+    assert within(page, name) is None
     assert ntpath.isabs(name) or ntpath.splitdrive(name)[0] or ".." in name or name.startswith("/")
 
 
@@ -286,12 +289,13 @@ def test_15_nothing_fetches_an_address(studio):
     assert {name for name, text in code.items() if any(word in text for word in outgoing)} == {"client.py"}
 
 
-def test_16_many_ranges_take_no_time(studio):
-    picture = upload(studio, png((900, 900))).json()
-    ranges = "bytes=" + ",".join(f"{n}-{n + 1}" for n in range(2000))
-    begun = time.process_time(), time.monotonic()
-    answer = studio.ask("GET", f"/api/pictures/{picture['id']}/image", Range=ranges)
-    assert answer.status in (200, 206, 400, 416, 431) and time.monotonic() - begun[1] < 10
+def test_16_many_ranges_are_no_more_than_the_file(studio):
+    path = f"/api/pictures/{upload(studio, png((900, 900))).json()['id']}/image"
+    whole = studio.ask("GET", path).body
+    assert studio.ask("GET", path, Range="bytes=10-19").body == whole[10:20]
+    for ranges in (",".join(f"{3 * n}-{3 * n}" for n in range(2000)), ",".join(["0-"] * 2000)):
+        answer = studio.ask("GET", path, Range=f"bytes={ranges}")
+        assert answer.status == 200 and answer.body == whole  # so many are ignored
 
 
 def test_17_more_than_is_taken_is_refused_while_it_comes(studio, monkeypatch):
