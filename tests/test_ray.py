@@ -38,7 +38,7 @@ SMALL = {"object_store_memory": 80_000_000}
 @pytest.fixture(scope="module")
 def cluster():
     """A head that does no work itself, and two machines of one CPU and one GPU, which is none: as far as Ray knows."""
-    os.environ |= {**ALONE, **QUIET, "RAY_AUTH_TOKEN": "0" * 64, "RAY_worker_niceness": "0"}
+    os.environ |= {**ALONE, **QUIET, "RAY_AUTH_TOKEN": "0" * 64}
     ray = pytest.importorskip("ray", reason="Ray is missing: pip install 'impasto[ray]'")
     from ray.cluster_utils import Cluster
 
