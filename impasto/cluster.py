@@ -20,7 +20,11 @@ from impasto.kept import Kept
 from impasto.machine import settle
 from impasto.work import KEPT, done
 
-ALONE = {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # the latter: listen on the loopback alone
+ALONE = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # listen on the loopback alone
+    "RAY_worker_niceness": "0",  # as a process without Ray
+}
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}  # a worker without a GPU sees none
 SHORT = "/tmp"  # the path of a socket has hardly more than a hundred characters
 OBJECTS = 80_000_000  # bytes of Ray's object store, near its least: what is said is small
@@ -52,11 +56,13 @@ class RayHand:
         import ray
         from ray.exceptions import RayError
 
-        actor = self.actor = self.actor or self.make()
-        if self.closed:
-            ray.kill(actor)
+        if not self.closed:
+            self.actor = self.actor or self.make()
+        if self.closed:  # before, or while it was made
+            self.close()
+            raise Died(KILLED)
         try:
-            for said in actor.do.options(num_returns="streaming").remote(work):
+            for said in self.actor.do.options(num_returns="streaming").remote(work):
                 yield ray.get(said)
         except RayError as error:
             self.actor = None
@@ -115,7 +121,7 @@ def _joined(address: str) -> Iterator[None]:
     try:
         if address != "auto":
             _knock(address)  # Ray itself would try for many minutes
-        ray.init(address=address, logging_level="error", log_to_driver=False)
+        ray.init(address=address, logging_level="error", log_to_driver=True)
     except (OSError, OverflowError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise BadInput(f"there is no Ray cluster to join at {address}: {str(error).strip().splitlines()[0]}") from error
     try:
@@ -140,7 +146,7 @@ def _alone(cpus: int) -> Iterator[None]:
     ray, folder = _ray(), tempfile.mkdtemp(prefix="impasto-ray-", dir=SHORT if os.path.isdir(SHORT) else None)
     own: dict[str, Any] = {"address": "local", "include_dashboard": False, "object_store_memory": OBJECTS, "_temp_dir": folder}
     try:
-        ray.init(num_cpus=cpus, logging_level="error", log_to_driver=False, **own)
+        ray.init(num_cpus=cpus, logging_level="error", log_to_driver=True, **own)
         yield
     finally:
         ray.shutdown()

@@ -16,7 +16,6 @@ from PIL import Image
 from impasto import hand as hand_module
 from impasto.batch import Batch, Job, crossed, distinct, estimated, index_page, measured, pictures_in, read_jobs
 from impasto.errors import BadInput, BadRecipe, CannotWrite, SomeFailed
-from impasto.hand import shard_of
 from impasto.kept import Kept
 from impasto.painting import Painting
 from impasto.pictures import picture_path
@@ -120,17 +119,6 @@ def test_no_two_jobs_have_one_name():
     names = ["a.png", "A.png", "a-2.png", "a.png", "b.png"]
     found = [job.output for job in distinct([Job(Path("c"), (), recipe, name) for name in names])]
     assert found[0] == "a.png" and found[4] == "b.png" and len({name.casefold() for name in found}) == 5
-
-
-def test_shards_part_the_jobs():
-    parts = [shard_of(f"{n}/3", {}) for n in (1, 2, 3)]
-    jobs = list(range(10))
-    assert sorted(it for n, of in parts for it in jobs[n::of]) == jobs
-    assert shard_of("auto", {"SLURM_PROCID": "2", "SLURM_NTASKS": "5"}) == (2, 5)
-    assert shard_of("auto", {"RANK": "0", "WORLD_SIZE": "2"}) == (0, 2)
-    for wrong in ("0/3", "4/3", "x", "1/0", "", "auto"):
-        with pytest.raises(BadRecipe):
-            shard_of(wrong, {})
 
 
 def test_an_output_never_replaces_an_input(folders):

@@ -30,7 +30,7 @@ from tests.clips import moving
 from tests.conftest import check_one_line, save
 
 pytestmark = pytest.mark.weights
-QUICK = {"net": "alexnet", "size": 48, "coarsest": 48, "steps": 80}
+QUICK = {"net": "alexnet", "size": 48, "coarsest": 48, "steps": 50}
 ONE = {"threads": 1}
 SMALL = {"object_store_memory": 80_000_000}
 
@@ -168,7 +168,7 @@ def test_a_grid_on_ray_has_the_bytes_of_one_here(jobs, hands, one_thread, tmp_pa
     grid = make_grid([jobs[0].content, *jobs[0].styles], ["beta", "5", "15", "50"], [], {**QUICK, "steps": 4})
     here, there = Sheet(grid, tmp_path / "here.png"), Sheet(grid, tmp_path / "there.png")
     here.paint(lambda _, painting: deque(painting.steps(), 0))
-    assert any("step" in said for _, said in there.share_out(hands, ONE))
+    assert {spot for spot, said in there.share_out(hands, ONE) if "step" in said} == set(grid.cells)
     for sheet in (here, there):
         sheet.write()
         sheet.check()
