@@ -97,7 +97,10 @@ class Way:
     save_every: Annotated[int, Parameter(validator=Number(gte=0), help="Save the picture on its way every so many steps.")] = 0
     max_memory: Annotated[
         str | None,
-        Parameter(help="The most memory that the process may hold (800MB, 2.5GB); unless given, what is free less a margin."),
+        Parameter(
+            help="The most memory that the process may hold (800MB, 2.5GB); unless given, what is free less a margin. "
+            "What does not fit lies in files beside the painting until it is done."
+        ),
     ] = None
     device: Annotated[Device, Parameter(help="Where to compute.")] = "auto"
     precision: Annotated[

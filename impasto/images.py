@@ -482,8 +482,11 @@ def _colors(opened: Image.Image) -> Tensor:
     if opened.mode in ("LA", "La", "RGBA", "RGBa"):
         opened = opened.convert({"La": "LA", "RGBa": "RGBA"}.get(opened.mode, opened.mode))
         opened = Image.merge(opened.mode[:-1], opened.split()[:-1]) if opened.mode == "RGBA" else opened.getchannel("L")
-    pixels = np.asarray(_to_srgb(opened), dtype=np.float32) / 255
-    return torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0).contiguous()
+    pixels = np.asarray(_to_srgb(opened))
+    found, count = torch.empty(1, 3, *pixels.shape[:2]), max(1, BAND // pixels.shape[1])
+    for at in range(0, len(pixels), count):  # all at once it would be there three times
+        found[0, :, at : at + count] = torch.from_numpy(pixels[at : at + count].astype(np.float32) / 255).permute(2, 0, 1)
+    return found
 
 
 def _beyond_16_bit(opened: Image.Image) -> bool:

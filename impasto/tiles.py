@@ -20,8 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from impasto.disk import new_empty, new_zeros, over, release
+from impasto.disk import file_of, new_empty, new_zeros, over, release
 from impasto.images import EDGES, Wraps, size_of
+from impasto.machine import give_back
 from impasto.nets import Conv, Net, Pool, layer_name, lengths, preprocess, walk_layers, window
 
 
@@ -178,6 +179,7 @@ def _forwards(segments: Sequence[_Segment], image: Tensor, sums: Mapping[str, Su
             if behind.numel():
                 _at(behind, tile.own[segment.last]).copy_(mine)
             release(maps[-1], behind, *found.values())
+        _tidy(image)
         maps.append(behind)
     return {name: value.to(image.dtype) for name, value in found.items()}, maps[:-1]
 
@@ -207,7 +209,14 @@ def _backwards(segments: Sequence[_Segment], maps: list[Tensor], sums: Mapping[s
             del parts, mine, outputs, upstream, crop, owing
             release(before, behind, gradient)
         behind = gradient
+        _tidy(behind)
     return behind
+
+
+def _tidy(image: Tensor) -> None:
+    """Of a picture on disk: give back what the last segment's tiles have left, whose sizes are not those of the next."""
+    if file_of(image):
+        give_back()
 
 
 def _parts(segment: _Segment, tile: _Tile, x: Tensor, sums: Mapping[str, Sum]) -> tuple[dict[str, Tensor], Tensor]:
