@@ -25,7 +25,11 @@ ALONE = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # listen on the loopback alone
     "RAY_worker_niceness": "0",  # as a process without Ray
 }
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}  # a worker without a GPU sees none
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_NUM_REDIS_GET_RETRIES": "5",  # in place of minutes of trying to join
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a worker without a GPU sees none
+}
 SHORT = "/tmp"  # the path of a socket has hardly more than a hundred characters
 OBJECTS = 80_000_000  # bytes of Ray's object store, near its least: what is said is small
 PATIENCE = 10.0  # seconds
@@ -123,7 +127,8 @@ def _joined(address: str) -> Iterator[None]:
             _knock(address)  # Ray itself would try for many minutes
         ray.init(address=address, logging_level="error", log_to_driver=True)
     except (OSError, OverflowError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise BadInput(f"there is no Ray cluster to join at {address}: {str(error).strip().splitlines()[0]}") from error
+        said = f"there is no Ray cluster to join at {address}, or not with the token that is here"
+        raise BadInput(f"{said}: {str(error).strip().splitlines()[0]}") from error
     try:
         yield
     finally:

@@ -248,7 +248,7 @@ def test_the_command_starts_a_ray_of_its_own(jobs, here, tmp_path):
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "127.0.0.1:99999", "cluster"])
 def test_a_cluster_that_is_not_there_is_said(impasto, jobs, tmp_path, address):
     result = impasto("lens", "scan", jobs[0].content, "-o", tmp_path / "out", "--ray", address)
-    check_one_line(result, 5, f"there is no Ray cluster to join at {address}: ")
+    check_one_line(result, 5, f"there is no Ray cluster to join at {address}, or")
 
 
 def test_a_missing_ray_is_one_line(impasto, jobs, tmp_path, monkeypatch):
