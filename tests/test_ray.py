@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,10 @@ from impasto.video import Motion, Video
 from tests.clips import moving
 from tests.conftest import check_one_line, save
 
-pytestmark = pytest.mark.weights
+pytestmark = [
+    pytest.mark.weights,
+    pytest.mark.skipif(find_spec("ray") is None, reason="Ray is missing: pip install 'impasto[ray]'"),
+]
 QUICK = {"net": "alexnet", "size": 48, "coarsest": 48, "steps": 50}
 ONE = {"threads": 1}
 SMALL = {"object_store_memory": 80_000_000}
@@ -38,8 +42,10 @@ SMALL = {"object_store_memory": 80_000_000}
 @pytest.fixture(scope="module")
 def cluster():
     """A head that does no work itself, and two machines of one CPU and one GPU, which is none: as far as Ray knows."""
-    os.environ |= {**ALONE, **QUIET, "RAY_AUTH_TOKEN": "0" * 64}
-    ray = pytest.importorskip("ray", reason="Ray is missing: pip install 'impasto[ray]'")
+    patched = pytest.MonkeyPatch()
+    for name, value in {**ALONE, **QUIET, "RAY_AUTH_TOKEN": "0" * 64}.items():
+        patched.setenv(name, value)
+    import ray
     from ray.cluster_utils import Cluster
 
     folder = tempfile.mkdtemp(prefix="impasto-ray-")
@@ -52,6 +58,7 @@ def cluster():
     ray.shutdown()
     cluster.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
+    patched.undo()
 
 
 def machine(cluster):
