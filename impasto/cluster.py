@@ -11,6 +11,7 @@ import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from impasto.console import Crew
@@ -37,15 +38,28 @@ KILLED = "the worker that did it died: its process or its machine is gone"
 
 
 class Worker:
-    """The actor."""
+    """The actor. It works with the `versions` of who asks, or not at all: the bytes depend on them."""
 
-    def __init__(self) -> None:
+    def __init__(self, versions: dict[str, str]) -> None:
         settle()  # before torch is loaded
-        self.kept = Kept(KEPT)
+        self.kept, own = Kept(KEPT), versions_here()
+        self.other = [f"{name} {own[name]} in place of {version}" for name, version in versions.items() if own[name] != version]
 
     def do(self, work: Work) -> Iterator[Said]:
         """One piece of work, what is said of it as it comes."""
-        yield from done(work, self.kept)
+        if self.other:
+            yield {"error": f"a worker has {', '.join(self.other)}", "is_final": True}
+        else:
+            yield from done(work, self.kept)
+
+
+def versions_here() -> dict[str, str]:
+    """Of what the bytes depend on."""
+    from impasto.nets import Place
+    from impasto.painting import circumstances
+
+    versions: dict[str, str] = circumstances(Place())["versions"]
+    return versions
 
 
 class RayHand:
@@ -105,7 +119,7 @@ def on_ray(crew: Crew, threads: int) -> list[Hand]:
     rooms = [_places(node, threads, gpus) for node in nodes]
     if not any(rooms):
         raise BadRecipe(f"no machine of the cluster has {threads} CPUs and {gpus:g} GPUs for a worker: give fewer --threads")
-    make = ray.remote(Worker).options(num_cpus=threads, num_gpus=gpus).remote
+    make = partial(ray.remote(Worker).options(num_cpus=threads, num_gpus=gpus).remote, versions_here())
     return [RayHand(make) for _ in range(crew.workers or sum(rooms))]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 import torch
 
 from impasto.batch import Batch, Job, crossed, pictures_in
-from impasto.cluster import ALONE, QUIET, RayHand, on_ray
+from impasto.cluster import ALONE, QUIET, RayHand, Worker, on_ray, versions_here
 from impasto.console import Crew
 from impasto.errors import BadRecipe
 from impasto.grid import Sheet, make_grid
@@ -217,6 +218,15 @@ def test_workers_are_as_many_as_there_is_room_for(cluster):
     assert len(on_ray(Crew(workers=7, gpus_each=0), 1)) == 7
     with pytest.raises(BadRecipe, match=r"no machine of the cluster has 64 CPUs and 1 GPUs for a worker: give fewer --threads"):
         on_ray(Crew(), 64)
+
+
+def test_a_worker_of_other_versions_does_nothing(jobs, cluster, tmp_path):
+    import ray
+
+    other = RayHand(lambda: ray.remote(Worker).remote({**versions_here(), "torch": "1.0"}))
+    batch = Batch(jobs[:1], tmp_path / "out", how=ONE)
+    assert set(states(batch, [other]).values()) == {"failed"} and not paintings(tmp_path / "out")
+    assert re.fullmatch(r"a worker has torch \S+ in place of 1\.0", batch.results[jobs[0].output].error)
 
 
 def test_a_folder_that_a_worker_has_not_is_said(jobs, hands, tmp_path, monkeypatch):
