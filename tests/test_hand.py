@@ -45,13 +45,14 @@ def test_hands_work_at_the_same_time():
     assert len(list(shared_out("ab", [Here(does=meeting), Here(does=meeting)], tried))) == 2
 
 
-def test_what_goes_wrong_in_a_hand_is_raised_and_all_are_closed():
+@pytest.mark.parametrize("wrong", [BadInput, IndexError])
+def test_what_goes_wrong_in_a_hand_is_raised_and_all_are_closed(wrong):
     def failing(work):
-        raise BadInput("a defect")
+        raise wrong("a defect")
         yield
 
     hands = [Here(does=failing), Here(does=failing)]
-    with pytest.raises(BadInput, match="a defect"):
+    with pytest.raises(wrong, match="a defect"):
         list(shared_out([1, 2, 3], hands, lambda work, hand: hand.do(work)))
     assert all(hand.closed for hand in hands)
 
@@ -113,5 +114,6 @@ def test_the_last_shard_ends_what_all_have_begun(impasto, tmp_path, monkeypatch,
         assert not (Path("out") / MADE[command][0]).is_file()
         done = impasto(*words, f"out{end}", "--shard", f"{n}/2")
         assert done.returncode == 0, done.stderr
+    assert impasto(*words, f"out{end}", "--shard", "2/2").returncode == 0  # all is done
     for name in MADE[command]:
         assert (Path(f"out{end}") / name).read_bytes() == (Path(f"whole{end}") / name).read_bytes()
