@@ -11,6 +11,7 @@ import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from impasto.console import Crew
@@ -25,7 +26,11 @@ ALONE = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # listen on the loopback alone
     "RAY_worker_niceness": "0",  # as a process without Ray
 }
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}  # a worker without a GPU sees none
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_NUM_REDIS_GET_RETRIES": "5",  # in place of minutes of trying to join
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a worker without a GPU sees none
+}
 SHORT = "/tmp"  # the path of a socket has hardly more than a hundred characters
 OBJECTS = 80_000_000  # bytes of Ray's object store, near its least: what is said is small
 PATIENCE = 10.0  # seconds
@@ -33,15 +38,28 @@ KILLED = "the worker that did it died: its process or its machine is gone"
 
 
 class Worker:
-    """The actor."""
+    """The actor. It works with the `versions` of who asks, or not at all: the bytes depend on them."""
 
-    def __init__(self) -> None:
+    def __init__(self, versions: dict[str, str]) -> None:
         settle()  # before torch is loaded
-        self.kept = Kept(KEPT)
+        self.kept, own = Kept(KEPT), versions_here()
+        self.other = [f"{name} {own[name]} in place of {version}" for name, version in versions.items() if own[name] != version]
 
     def do(self, work: Work) -> Iterator[Said]:
         """One piece of work, what is said of it as it comes."""
-        yield from done(work, self.kept)
+        if self.other:
+            yield {"error": f"a worker has {', '.join(self.other)}", "is_final": True}
+        else:
+            yield from done(work, self.kept)
+
+
+def versions_here() -> dict[str, str]:
+    """Of what the bytes depend on."""
+    from impasto.nets import Place
+    from impasto.painting import circumstances
+
+    versions: dict[str, str] = circumstances(Place())["versions"]
+    return versions
 
 
 class RayHand:
@@ -101,7 +119,7 @@ def on_ray(crew: Crew, threads: int) -> list[Hand]:
     rooms = [_places(node, threads, gpus) for node in nodes]
     if not any(rooms):
         raise BadRecipe(f"no machine of the cluster has {threads} CPUs and {gpus:g} GPUs for a worker: give fewer --threads")
-    make = ray.remote(Worker).options(num_cpus=threads, num_gpus=gpus).remote
+    make = partial(ray.remote(Worker).options(num_cpus=threads, num_gpus=gpus).remote, versions_here())
     return [RayHand(make) for _ in range(crew.workers or sum(rooms))]
 
 
@@ -123,7 +141,8 @@ def _joined(address: str) -> Iterator[None]:
             _knock(address)  # Ray itself would try for many minutes
         ray.init(address=address, logging_level="error", log_to_driver=True)
     except (OSError, OverflowError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise BadInput(f"there is no Ray cluster to join at {address}: {str(error).strip().splitlines()[0]}") from error
+        said = f"there is no Ray cluster to join at {address}, or not with the token that is here"
+        raise BadInput(f"{said}: {str(error).strip().splitlines()[0]}") from error
     try:
         yield
     finally:

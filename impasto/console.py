@@ -99,10 +99,10 @@ class Together:
 
     def __init__(self, of: int, quiet: bool) -> None:
         console, self.of, self.begun, self.said = Console(stderr=True), of, time.monotonic(), 0.0
+        has_bar, self.says_lines = not quiet and console.is_terminal, not quiet and not console.is_terminal
         columns = (BarColumn(), TextColumn("{task.description}"))
-        self.bar = Progress(*columns, console=console, transient=True, disable=quiet, redirect_stdout=False)
+        self.bar = Progress(*columns, console=console, transient=True, disable=not has_bar, redirect_stdout=False)
         self.task, self.parts = self.bar.add_task("beginning", total=of), dict[str, float]()
-        self.says_lines = not quiet and not console.is_terminal
         self.first: float | None = None  # what was done when the first came: it took no time
 
     def __enter__(self) -> Self:

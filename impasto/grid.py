@@ -212,11 +212,13 @@ class Sheet:
 
         What another process paints is left to it, and found if it is there in the end, as are the cells of other parts.
         """
-        for spot, said in shared_out(list(self.grid.cells)[part[0] :: part[1]], hands, partial(self._one, how)):
-            if "error" in said:
-                self.found[spot] = ImpastoError(said["error"])
-            yield spot, said
-        self._look()
+        try:
+            for spot, said in shared_out(list(self.grid.cells)[part[0] :: part[1]], hands, partial(self._one, how)):
+                if "error" in said:
+                    self.found[spot] = ImpastoError(said["error"])
+                yield spot, said
+        finally:
+            self._look()
 
     def _one(self, how: Mapping[str, Any], spot: Spot, hand: Hand) -> Iterator[Said]:
         cell = self.grid.cells[spot]

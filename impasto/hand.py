@@ -114,11 +114,9 @@ def shared_out(works: Iterable[T], hands: Sequence[Hand], do: Callable[[T, Hand]
 
     def go(hand: Hand) -> None:
         try:
-            with contextlib.suppress(IndexError):
-                while True:
-                    work = left.popleft()
-                    for event in do(work, hand):
-                        came.put((work, event))
+            for work in _taken(left):
+                for event in do(work, hand):
+                    came.put((work, event))
             came.put(None)
         except BaseException as error:
             came.put(error)
@@ -144,6 +142,16 @@ def shared_out(works: Iterable[T], hands: Sequence[Hand], do: Callable[[T, Hand]
             hand.close()
         for thread in threads:
             thread.join()
+
+
+def _taken(left: deque[T]) -> Iterator[T]:
+    """One after the other, until others have taken the rest."""
+    while True:
+        try:
+            work = left.popleft()
+        except IndexError:
+            return
+        yield work
 
 
 def shard_of(text: str, environment: Mapping[str, str]) -> tuple[int, int]:

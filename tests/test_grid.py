@@ -285,6 +285,14 @@ def test_parts_of_a_grid_are_painted_once_and_the_last_draws_all(files, passes):
     assert files[2].read_bytes() == painted(grid, files[2].with_name("whole.png")).output.read_bytes()
 
 
+def test_who_stops_listening_has_the_cells_so_far(files):
+    sheet = Sheet(betas(files, "5", "15"), files[2])
+    told = sheet.share_out([Here()], {})
+    assert next(spot for spot, said in told if "report" in said) == (1, 1)
+    told.close()
+    assert (1, 1) in sheet.found
+
+
 def test_a_cell_that_hands_cannot_paint_does_not_lose_the_others(files):
     sheet = shared(make_grid(files[:1], ["styles", Path("absent.jpg"), files[1]], [], KNOBS), files[2], Here())
     assert isinstance(sheet.found[1, 1], ImpastoError) and isinstance(sheet.found[2, 1], Path)

@@ -1,11 +1,17 @@
-"""Work shared out among hands, and tried again when one has died."""
+"""Work shared out among hands, tried again when one has died, parted among processes that know nothing of each other."""
 
 import threading
+from pathlib import Path
 
 import pytest
+import torch
 
 from impasto.errors import BadInput, BadRecipe
 from impasto.hand import shard_of, shared_out, tried
+from impasto.lens.index import INDEX, MANIFEST
+from impasto.pictures import picture_path
+from tests.clips import moving
+from tests.conftest import save
 from tests.hands import Here
 
 
@@ -39,13 +45,14 @@ def test_hands_work_at_the_same_time():
     assert len(list(shared_out("ab", [Here(does=meeting), Here(does=meeting)], tried))) == 2
 
 
-def test_what_goes_wrong_in_a_hand_is_raised_and_all_are_closed():
+@pytest.mark.parametrize("wrong", [BadInput, IndexError])
+def test_what_goes_wrong_in_a_hand_is_raised_and_all_are_closed(wrong):
     def failing(work):
-        raise BadInput("a defect")
+        raise wrong("a defect")
         yield
 
     hands = [Here(does=failing), Here(does=failing)]
-    with pytest.raises(BadInput, match="a defect"):
+    with pytest.raises(wrong, match="a defect"):
         list(shared_out([1, 2, 3], hands, lambda work, hand: hand.do(work)))
     assert all(hand.closed for hand in hands)
 
@@ -75,3 +82,38 @@ def test_shards_part_the_jobs():
     for wrong in ("0/3", "4/3", "x", "1/0", "", "auto"):
         with pytest.raises(BadRecipe):
             shard_of(wrong, {})
+
+
+QUICK = ["--net=alexnet", "--size=64", "--coarsest=64", "--steps=3", "--device=cpu"]
+SHARDED = {
+    "grid": ["grid", picture_path("cat"), picture_path("mosaic"), *QUICK, "--rows", "beta", "5", "15", "50"],
+    "video": ["video", "in", picture_path("mosaic"), *QUICK, "--frame-steps=2"],
+    "scan": ["lens", "scan", picture_path("cat").parent, "--size=64", "--layers=conv1,conv2"],
+}
+MADE = {"grid": [""], "video": ["0.png", "3.png", "4.png", "impasto.json"], "scan": [INDEX, MANIFEST]}
+
+
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("command", SHARDED)
+def test_the_last_shard_ends_what_all_have_begun(impasto, tmp_path, monkeypatch, one_thread, command):
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    for n, frame in enumerate([*moving(3, 64, 80), *(1 - frame for frame in moving(2, 64, 80))]):
+        save(Path("in") / f"{n}.png", frame)
+    end = ".png" if command == "grid" else ""
+    words = [*SHARDED[command], "--threads", 1, "--quiet", "-o"]
+    assert impasto(*words, f"whole{end}").returncode == 0
+    for n in (2, 1):
+        assert not (Path("out") / MADE[command][0]).is_file()
+        done = impasto(*words, f"out{end}", "--shard", f"{n}/2")
+        assert done.returncode == 0, done.stderr
+    assert impasto(*words, f"out{end}", "--shard", "2/2").returncode == 0  # all is done
+    for name in MADE[command]:
+        assert (Path(f"out{end}") / name).read_bytes() == (Path(f"whole{end}") / name).read_bytes()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -9,13 +10,14 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 
 from impasto.batch import Batch, Job, crossed, pictures_in
-from impasto.cluster import ALONE, QUIET, RayHand, on_ray
+from impasto.cluster import ALONE, QUIET, RayHand, Worker, on_ray, versions_here
 from impasto.console import Crew
 from impasto.errors import BadRecipe
 from impasto.grid import Sheet, make_grid
@@ -29,7 +31,10 @@ from impasto.video import Motion, Video
 from tests.clips import moving
 from tests.conftest import check_one_line, save
 
-pytestmark = pytest.mark.weights
+pytestmark = [
+    pytest.mark.weights,
+    pytest.mark.skipif(find_spec("ray") is None, reason="Ray is missing: pip install 'impasto[ray]'"),
+]
 QUICK = {"net": "alexnet", "size": 48, "coarsest": 48, "steps": 50}
 ONE = {"threads": 1}
 SMALL = {"object_store_memory": 80_000_000}
@@ -38,8 +43,10 @@ SMALL = {"object_store_memory": 80_000_000}
 @pytest.fixture(scope="module")
 def cluster():
     """A head that does no work itself, and two machines of one CPU and one GPU, which is none: as far as Ray knows."""
-    os.environ |= {**ALONE, **QUIET, "RAY_AUTH_TOKEN": "0" * 64}
-    ray = pytest.importorskip("ray", reason="Ray is missing: pip install 'impasto[ray]'")
+    patched = pytest.MonkeyPatch()
+    for name, value in {**ALONE, **QUIET, "RAY_AUTH_TOKEN": "0" * 64}.items():
+        patched.setenv(name, value)
+    import ray
     from ray.cluster_utils import Cluster
 
     folder = tempfile.mkdtemp(prefix="impasto-ray-")
@@ -52,6 +59,7 @@ def cluster():
     ray.shutdown()
     cluster.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
+    patched.undo()
 
 
 def machine(cluster):
@@ -212,6 +220,15 @@ def test_workers_are_as_many_as_there_is_room_for(cluster):
         on_ray(Crew(), 64)
 
 
+def test_a_worker_of_other_versions_does_nothing(jobs, cluster, tmp_path):
+    import ray
+
+    other = RayHand(lambda: ray.remote(Worker).remote({**versions_here(), "torch": "1.0"}))
+    batch = Batch(jobs[:1], tmp_path / "out", how=ONE)
+    assert set(states(batch, [other]).values()) == {"failed"} and not paintings(tmp_path / "out")
+    assert re.fullmatch(r"a worker has torch \S+ in place of 1\.0", batch.results[jobs[0].output].error)
+
+
 def test_a_folder_that_a_worker_has_not_is_said(jobs, hands, tmp_path, monkeypatch):
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
@@ -248,7 +265,7 @@ def test_the_command_starts_a_ray_of_its_own(jobs, here, tmp_path):
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "127.0.0.1:99999", "cluster"])
 def test_a_cluster_that_is_not_there_is_said(impasto, jobs, tmp_path, address):
     result = impasto("lens", "scan", jobs[0].content, "-o", tmp_path / "out", "--ray", address)
-    check_one_line(result, 5, f"there is no Ray cluster to join at {address}: ")
+    check_one_line(result, 5, f"there is no Ray cluster to join at {address}, or")
 
 
 def test_a_missing_ray_is_one_line(impasto, jobs, tmp_path, monkeypatch):

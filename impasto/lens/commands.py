@@ -106,9 +106,13 @@ def scan(
 def _scan(asked: dict[str, Any], folder: Path, part: "Part", shards: int | None, crew: Crew, resume: bool, quiet: bool) -> None:
     """In so many parts as was asked for, or as it was begun in."""
     from impasto.cluster import hands
+    from impasto.lens.index import INDEX
     from impasto.lens.scan import WHOLE, begin_shards, merge_shards, scan_shards, shards_begun
 
     begun = shards_begun(folder) if resume or part != WHOLE else None
+    if part != WHOLE and begun == 1 and (folder / INDEX).exists():  # merged already: what is new is looked at
+        _scan_whole(asked, folder, True, quiet)
+        return
     if part != WHOLE and begun not in (None, part[1]):
         raise BadRecipe(f"--shard is of {part[1]} parts, the scan in {folder} was begun in {begun}")
     with hands(crew, asked["threads"]) as them:
