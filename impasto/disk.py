@@ -24,7 +24,8 @@ from impasto.files import cannot_write
 
 BAND = 2**21  # elements at a time
 SUFFIX = ".map"
-MADV_DONTNEED = 4
+COLORS = 3
+MADV_RANDOM, MADV_DONTNEED = 1, 4
 
 
 def is_possible() -> bool:
@@ -61,6 +62,8 @@ def empty(shape: Sequence[int], folder: Path, dtype: torch.dtype = torch.float32
     except OSError as error:
         raise cannot_write(folder, error) from error
     tensor = mapped(Path(name), shape, dtype)
+    if len(shape) == 4 and shape[1] > COLORS:  # a map, read in tiles: pages that come in company would be most of it
+        _advise(tensor, MADV_RANDOM)
     weakref.finalize(tensor, _unlink, name)
     return tensor
 
@@ -95,9 +98,8 @@ def put(x: Tensor, folder: Path) -> Tensor:
 def release(*tensors: Tensor) -> None:
     """Let go of the pages of those on disk: what was written there stays, what is read comes back."""
     for x in tensors:
-        storage = x.untyped_storage()
-        if storage.filename is not None:
-            _libc().madvise(ctypes.c_void_p(storage.data_ptr()), ctypes.c_size_t(storage.nbytes()), MADV_DONTNEED)
+        if file_of(x):
+            _advise(x, MADV_DONTNEED)
 
 
 def bands(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -125,6 +127,11 @@ def summed(change: Callable[..., Tensor], *tensors: Tensor) -> float:
     """The sum over all elements of change(*tensors), which treats every element by itself; float64, on Apple's GPUs float32."""
     wide = torch.float32 if tensors[0].device.type == "mps" else torch.float64
     return sum(float(change(*parts).sum(dtype=wide)) for parts in bands(*tensors))
+
+
+def _advise(x: Tensor, advice: int) -> None:
+    storage = x.untyped_storage()
+    _libc().madvise(ctypes.c_void_p(storage.data_ptr()), ctypes.c_size_t(storage.nbytes()), advice)
 
 
 def _unlink(name: str) -> None:

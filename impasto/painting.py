@@ -174,7 +174,7 @@ class Painting:
         """Bytes that files may take: what is free less a margin, and what an earlier run has taken for this painting."""
         if not is_possible():
             return 0.0
-        ours = sum(file.stat().st_size for file in self.folder.glob("*") if file.is_file())
+        ours = sum(file.stat().st_size / file.stat().st_nlink for file in self.folder.glob("*") if file.is_file())
         return ours + (1 - SPARE) * shutil.disk_usage(self.output.parent).free
 
     def _planned(self, budget: float) -> list[Plan]:

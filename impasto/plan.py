@@ -103,7 +103,8 @@ def make_plan(
                 return min(fitting, key=lambda found: found[0])[1]
             least = min(least, *(plan.peak for _, plan in found), inf)
     said = f"{size[1]} x {size[0]} pixels need {least / MB:.0f} MB of memory, {budget / MB:.0f} MB are allowed: lower --size"
-    raise NoRoom(f"{said}, or free {min(plan.disk for _, plan in filed) / MB:.0f} MB of disk" if filed and disk else said)
+    too_large = [plan.disk for _, plan in filed if plan.peak + held <= budget]
+    raise NoRoom(f"{said}, or free {min(too_large) / MB:.0f} MB of disk" if too_large and disk else said)
 
 
 def fits_on_disk(recipe: Recipe, net: Net) -> bool:
