@@ -57,18 +57,25 @@ def soften(x: Tensor, falloff: float, wraps: tuple[bool, bool] = (False, False))
     rows, columns = (
         np.abs(np.fft.fftfreq(n)) if wrap else np.arange(n) / (2 * n) for n, wrap in zip((height, width), wraps, strict=True)
     )
-    gain = np.maximum(np.hypot(rows[:, None], columns), 1 / max(height, width)).astype(np.float32) ** -falloff
+
+    def gain(columns: np.ndarray) -> np.ndarray:
+        found: np.ndarray = np.maximum(np.hypot(rows[:, None], columns), 1 / max(height, width)).astype(np.float32) ** -falloff
+        return found
+
+    if folder_of(x):
+        return _softened_on_disk(x, lambda part: gain(columns[part]))
     waves = [axis for axis, wrap in zip((-2, -1), wraps, strict=True) if wrap]
     cosines = [axis for axis in (-2, -1) if axis not in waves]
-    if folder_of(x):
-        return _softened_on_disk(x, gain)
     spectrum = scipy.fft.dctn(x.cpu().numpy(), axes=cosines, norm="ortho")
-    spectrum = scipy.fft.ifftn(scipy.fft.fftn(spectrum, axes=waves) * gain, axes=waves).real if waves else spectrum * gain
+    if waves:
+        spectrum = scipy.fft.ifftn(scipy.fft.fftn(spectrum, axes=waves) * gain(columns), axes=waves).real
+    else:
+        spectrum = spectrum * gain(columns)
     return torch.from_numpy(scipy.fft.idctn(spectrum, axes=cosines, norm="ortho")).to(x)
 
 
-def _softened_on_disk(x: Tensor, gain: np.ndarray) -> Tensor:
-    """soften by cosines: across some rows at a time, down some columns there and back, then back across."""
+def _softened_on_disk(x: Tensor, gain: Callable[[slice], np.ndarray]) -> Tensor:
+    """soften by cosines: across some rows at a time, down some columns there and back, then back across. `gain` is of columns."""
     (height, width), found = x.shape[-2:], new_empty(x, x.shape)
     lines, columns = _stretches(height, width), _stretches(width, height)
     for channel, mine in zip(x[0], found[0], strict=True):
@@ -76,7 +83,7 @@ def _softened_on_disk(x: Tensor, gain: np.ndarray) -> Tensor:
             mine[rows] = torch.from_numpy(scipy.fft.dct(channel[rows].numpy(), norm="ortho"))
             release(x, found)
         for part in columns:
-            spectrum = scipy.fft.dct(_gathered(mine, lines, part), axis=0, norm="ortho") * gain[:, part]
+            spectrum = scipy.fft.dct(_gathered(mine, lines, part), axis=0, norm="ortho") * gain(part)
             flat = torch.from_numpy(scipy.fft.idct(spectrum, axis=0, norm="ortho"))
             for rows in lines:
                 mine[rows, part] = flat[rows]
