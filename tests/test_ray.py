@@ -43,13 +43,13 @@ SMALL = {"object_store_memory": 80_000_000}
 @pytest.fixture(scope="module")
 def cluster():
     """A head that does no work itself, and two machines of one CPU and one GPU, which is none: as far as Ray knows."""
-    patched = pytest.MonkeyPatch()
-    for name, value in {**ALONE, **QUIET, "RAY_AUTH_TOKEN": "0" * 64}.items():
+    patched, folder = pytest.MonkeyPatch(), tempfile.mkdtemp(prefix="impasto-ray-")
+    (Path(folder) / "ray").mkdir()  # where it writes its address
+    for name, value in {**ALONE, **QUIET, "RAY_AUTH_TOKEN": "0" * 64, "RAY_TMPDIR": folder}.items():
         patched.setenv(name, value)
     import ray
     from ray.cluster_utils import Cluster
 
-    folder = tempfile.mkdtemp(prefix="impasto-ray-")
     head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": folder, **SMALL}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     machine(cluster)
