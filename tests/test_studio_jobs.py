@@ -35,7 +35,8 @@ def tried(folder: Path, monkeypatch, worker: str, scene: Callable[[Jobs, str], A
         store = Store(folder)
         queue = Jobs(store, Events())
         picture, _ = store.new("pictures")
-        store.save("pictures", {"id": picture, "created": 1, "name": "cat.png", "file": "cat.png", "mask": False})
+        about = {"id": picture, "created": 1, "name": "cat.png", "file": "cat.png", "width": 9, "height": 9}
+        store.save("pictures", {**about, "mask": False, "bundled": False, "hashes": []})
         id = queue.submit({"kind": "painting", "content": picture, "styles": [picture]})["id"]
         work = asyncio.create_task(queue.work())
         await scene(queue, id)
