@@ -8,12 +8,14 @@ import heapq
 import random
 from collections.abc import Iterable, Sequence
 
+from impasto.recipe import make_recipe
+
 WORKERS = (1, 2, 8, 64, 512)
 START = 10.0  # seconds until Ray and its workers are there
-PAINTING = 0.0  # seconds of one painting at 512 px, `standard`
-FIRST_FRAME, FRAME = 0.0, 0.0  # seconds of a scene's first frame at 512 px, of another
-LOOK = 0.0  # seconds of a picture through VGG-19, all convolutions, 224 px
-PARTS, MERGE = 1000, 0.0  # parts of a scan; seconds to merge one of them
+PAINTING = 155.0  # seconds of one painting at 512 px, `standard`
+FRAME_STEPS = 15
+LOOK = 0.41  # seconds of a picture through VGG-19, all convolutions, 224 px
+PARTS, MERGE = 1000, 0.5  # parts of a scan; seconds to merge one of them
 
 
 def makespan(works: Iterable[float], workers: int) -> float:
@@ -32,6 +34,12 @@ def scenes(frames: int, mean: float, seed: int = 0) -> list[int]:
     return lengths
 
 
+def frame() -> float:
+    """Seconds of a video's frame that is not the first of its scene: so much of a painting as its share of steps times pixels."""
+    recipe = make_recipe()
+    return PAINTING * FRAME_STEPS * recipe.size**2 / sum(steps * side**2 for side, steps in recipe.scales())
+
+
 def row(name: str, works: Sequence[float], after: float = 0.0) -> str:
     """A line of the table: hours for each number of workers."""
     hours = [(START + makespan(works, workers) + after) / 3600 for workers in WORKERS]
@@ -44,7 +52,7 @@ def main() -> None:
     print("|---" * (len(WORKERS) + 1) + "|")
     print(row("1,000 photographs in 3 styles, 512 px", [PAINTING] * 3000))
     lengths = scenes(150_000, 96)
-    print(row("a film of 150,000 frames, 512 px", [FIRST_FRAME + (length - 1) * FRAME for length in lengths]))
+    print(row("a film of 150,000 frames, 512 px", [PAINTING + (length - 1) * frame() for length in lengths]))
     print(row("ImageNet-1k through VGG-19", [LOOK * 1_281_167 / PARTS] * PARTS, PARTS * MERGE))
     print(f"longest scene: {max(lengths)} of {len(lengths)} scenes' frames")
 
