@@ -113,8 +113,8 @@ class Together:
         self.bar.stop()
 
     def follow(self, name: str, step: Mapping[str, Any]) -> None:
-        """The work of this name is at step `i` of so many at this `scale`."""
-        self.parts[name], now = step["i"] / step["of"], time.monotonic()
+        """The work of this name is at step `i` of so many at this `scale`: so far, `part`, where steps differ in length."""
+        self.parts[name], now = step.get("part", step["i"] / step["of"]), time.monotonic()
         done, ended = sum(self.parts.values()), sum(it >= 1 for it in self.parts.values())
         self.first = done if self.first is None else self.first
         a_work = (now - self.begun) / (done - self.first) if done > self.first else None
@@ -138,9 +138,9 @@ class Together:
 
 def _bar(steps: Iterator["Step"], scales: Scales, console: Console, shown: str) -> None:
     with Progress(BarColumn(), TextColumn("{task.description}"), console=console, transient=True) as progress:
-        task = progress.add_task("preparing", total=_work(scales, 0))
+        task = progress.add_task("preparing", total=work_left(scales, 0))
         for step in steps:
-            done = _work(scales, 0) - _work(scales, step.i)
+            done = work_left(scales, 0) - work_left(scales, step.i)
             progress.update(task, completed=done, description=_line(step, scales, shown))
 
 
@@ -151,10 +151,10 @@ def _line(step: "Step", scales: Scales, shown: str) -> str:
 
 def time_left(step: "Step", scales: Scales) -> float:
     """Seconds, should every pixel take as long as it did in this step."""
-    return step.seconds / step.scale**2 * _work(scales, step.i)
+    return step.seconds / step.scale**2 * work_left(scales, step.i)
 
 
-def _work(scales: Scales, i: int) -> float:
+def work_left(scales: Scales, i: int) -> float:
     """What is left to do after step i, in steps times pixels."""
     work = 0.0
     for side, steps in scales:

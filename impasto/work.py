@@ -47,6 +47,7 @@ def paint(work: Work, kept: Kept) -> Iterator[Said]:
     """One painting, from its checkpoint where there is one."""
     import torch
 
+    from impasto.console import work_left
     from impasto.nets import choose_place
     from impasto.painting import Painting
     from impasto.recipe import checked_recipe
@@ -58,7 +59,8 @@ def paint(work: Work, kept: Kept) -> Iterator[Said]:
     options: dict[str, Any] = {"place": place, "max_memory": how["max_memory"], "kept": kept}
     painting = Painting(Path(work["content"]), styles, Path(work["output"]), recipe, **options)
     for step in painting.steps(resume=how["resume"]):
-        yield {"step": {"i": step.i, "of": step.of, "scale": step.scale, "total": step.costs["total"]}}
+        part = 1 - work_left(painting.scales, step.i) / work_left(painting.scales, 0)
+        yield {"step": {"i": step.i, "of": step.of, "scale": step.scale, "total": step.costs["total"], "part": part}}
     yield {"report": painting.report()}
 
 

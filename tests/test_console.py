@@ -35,3 +35,14 @@ def test_lines_come_now_and_then_and_not_where_it_is_quiet(capsys, quiet):
         for i in range(5):
             bar.follow("a", step(i))
     assert len(capsys.readouterr().err.splitlines()) == (0 if quiet else 1)
+
+
+def test_time_left_counts_the_work_and_not_the_steps(capsys, monkeypatch):
+    """Half of the steps done in 10 s were a tenth of the work: 90 s are left."""
+    now = iter([0.0, 0.0, 10.0])
+    monkeypatch.setattr(console, "PLAIN_SECONDS", 0.0)
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(now))
+    with Together(1, quiet=False) as bar:
+        bar.follow("a", {**step(0), "part": 0.0})
+        bar.follow("a", {**step(2), "part": 0.1})
+    assert "0:01:30 left" in capsys.readouterr().err
