@@ -406,7 +406,7 @@ def _share_video(painted: "Video", crew: Crew, part: tuple[int, int], resume: bo
         Together(0, quiet) as bar,
     ):
         for name, said in events:
-            bar.of = len(painted.scenes()[part[0] :: part[1]])
+            bar.of = bar.of or len(painted.scenes()[part[0] :: part[1]])  # known as soon as the first is begun
             bar.follow(f"scene {name}", said["step"]) if "step" in said else bar.ended(f"scene {name}")
 
 

@@ -117,10 +117,10 @@ class Studio:
 
     def bundle(self) -> None:
         """The pictures that come with the program into a folder that has not had them; what was deleted since stays away."""
-        list_of = self.store.folder / "bundled.txt"
-        had = list_of.read_text("utf-8").splitlines() if list_of.exists() else []
-        come = [path for path in sorted(picture_path("cat").parent.glob("*.jpg")) if path.name not in had]
-        for path in come:
+        listed = self.store.folder / "bundled.txt"
+        had = listed.read_text("utf-8").splitlines() if listed.exists() else []
+        new = [path for path in sorted(picture_path("cat").parent.glob("*.jpg")) if path.name not in had]
+        for path in new:
             id, folder = self.store.new("pictures")
             write_whole(folder / path.name, lambda file, path=path: file.write(path.read_bytes()))  # type: ignore[misc]
             with Image.open(path) as opened:
@@ -128,8 +128,9 @@ class Studio:
                 opened.thumbnail((SMALL, SMALL))
                 opened.save(folder / "small.webp", quality=75)
             self.store.save("pictures", about)
-        names = "\n".join([*had, *(path.name for path in come)])
-        write_whole(list_of, lambda file: file.write(names.encode()))
+        if new:
+            names = "\n".join([*had, *(path.name for path in new)])
+            write_whole(listed, lambda file: file.write(names.encode()))
 
     async def picture_file(self, request: Request) -> Response:
         """A picture or its small one."""
@@ -346,21 +347,20 @@ def within(folder: Path, name: str) -> Path | None:
 
 
 def told_by_atlas(folder: Path) -> About:
-    """{net, layers, units} of a page by lens atlas, which says them in a script; none where it says them otherwise than ours."""
+    """{net, units: how many of each layer} of a page by lens atlas, which says them in a script; none if it says them otherwise."""
     try:
         text = (folder / "parts" / "atlas.js").read_text("ascii")
         about = json.loads(text.removeprefix("const ATLAS = ").rstrip().removesuffix(";"))
         net = about["net"].lower().replace("-", "")  # VGG-19 -> vgg19
         units = {str(layer["name"]): int(layer["units"]) for layer in about["layers"]}
-        return {"net": net, "layers": list(units), "units": units}
+        return {"net": net, "units": units}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {"net": None, "layers": [], "units": {}}
+        return {"net": None, "units": {}}
 
 
 def _shown_page(kind: str, about: About) -> About:
-    result = about["result"]
-    told = {name: result.get(name, {}) for name in ("net", "layers", "units")}
-    return {"id": about["id"], "name": about["name"], **told, "url": f"/pages/{kind}/{about['id']}/index.html"}
+    told = {"id": about["id"], "name": about["name"], "url": f"/pages/{kind}/{about['id']}/index.html"}
+    return told | {name: about["result"][name] for name in ("net", "units")}
 
 
 def _told(id: str, name: str, width: int, height: int, file: str, hashes: list[str]) -> About:

@@ -302,8 +302,7 @@ class Jobs:
 
     def _work_of(self, about: About) -> dict[str, Any]:
         asked, folder = read_asked(about["asked"]), self.store.path("jobs", about["id"])
-        work: dict[str, Any] = {"kind": asked.kind, "name": about["name"]}
-        work |= {"folder": str(folder), "output": str(folder / about["file"])}
+        work: dict[str, Any] = {"kind": asked.kind, "folder": str(folder), "output": str(folder / about["file"])}
         if isinstance(asked, StyleAsked):
             path = self.path_of_picture(asked.picture) if asked.picture else self.output_of(self.job(str(asked.job)))
             return work | {"net": asked.net, "size": asked.size, "picture": str(path), "painting": self._painting_read(asked)}

@@ -25,10 +25,13 @@ from impasto.recipe import Recipe
 ID = re.compile(r"[0-9a-f]{16}")
 About = dict[str, Any]
 KINDS = ("pictures", "jobs")
-NEEDED = {  # in what is told of one
-    "pictures": {"name": str, "width": int, "height": int, "file": str, "mask": bool, "bundled": bool, "hashes": list},
-    "jobs": {"name": str, "kind": str, "state": str, "queued": int, "file": str, "asked": dict, "changes": dict, "warnings": list},
+NEEDED: dict[str, dict[str, Any]] = {  # in what is told of one
+    "pictures": {"width": int, "height": int, "mask": bool, "bundled": bool, "hashes": list, "record": dict | None},
+    "jobs": {"kind": str, "state": str, "queued": int, "asked": dict, "changes": dict, "warnings": list}
+    | {"preview": int, "step": dict | None, "result": dict | None, "error": str | None},
 }
+NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?")
+KNOBS = {name.replace("_", "-") for name in Recipe.model_fields}
 TABLES = "".join(
     f"CREATE TABLE IF NOT EXISTS {kind} (id TEXT PRIMARY KEY, created INTEGER, words TEXT, about TEXT); "
     f"CREATE INDEX IF NOT EXISTS {kind}_created ON {kind} (created); "
@@ -164,7 +167,8 @@ class Store:
 
 def _is_whole(about: About, kind: str) -> bool:
     """Whether all that is needed is told, and its file is in its own folder."""
-    typed = all(isinstance(about.get(name), its) for name, its in {"created": int, **NEEDED[kind]}.items())
+    needed = {"created": int, "name": str, "file": str, **NEEDED[kind]}
+    typed = all(name in about and isinstance(about[name], its) for name, its in needed.items())
     return typed and re.fullmatch(r"\w[\w.-]*", about["file"], re.ASCII) is not None
 
 
@@ -210,10 +214,6 @@ def parts_of(search: str) -> list[str]:
             word = f"{word} {last}"
         parts.append(f" {word} " if NUMBER.fullmatch(last) else f" {word}")
     return parts
-
-
-NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?")
-KNOBS = {name.replace("_", "-") for name in Recipe.model_fields}
 
 
 def _words(value: Any) -> Iterable[str]:

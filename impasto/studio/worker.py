@@ -163,7 +163,7 @@ def read_style(work: Work, _orders: Orders, telling: Telling) -> dict[str, Any]:
     write_page(telling.folder / "page", reading)
     _small(path, telling.folder)
     units = {style.layer: style.gram.shape[-1] for style in reading.styles}
-    return {"painting": work["painting"], "net": work["net"], "layers": list(units), "units": units}
+    return {"painting": work["painting"], "net": work["net"], "units": units}
 
 
 def make_atlas(work: Work, orders: Orders, telling: Telling) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def make_atlas(work: Work, orders: Orders, telling: Telling) -> dict[str, Any]:
     followed(scan(_paths(work["pictures"]), net, setup, folder, resume=True), orders, "looked at")
     followed(draw_atlas(folder, net, telling.folder / "page"), orders, "drawn")
     units = {name: layer.units for name, layer in setup.layers.items()}
-    return {"net": work["net"], "layers": list(units), "units": units, "pictures": len(work["pictures"])}
+    return {"net": work["net"], "units": units, "pictures": len(work["pictures"])}
 
 
 def followed(progress: Any, orders: Orders, done: str) -> None:

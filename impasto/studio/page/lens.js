@@ -41,7 +41,7 @@ function Pages({ pages, jobs }) {
 }
 
 function PageList({ title, kind, pages, about }) {
-  const of = ({ net, layers }) => [net, layers.length > 0 && `${layers.length} layers`].filter(Boolean).join(", ");
+  const count = ({ units }) => Object.keys(units).length, of = (it) => [it.net, count(it) > 0 && `${count(it)} layers`].filter(Boolean).join(", ");
   return html`<section><h2>${title}</h2><p class="hint">${about}${pages.length === 0 && " There is none yet."}</p>
     <ul class="pages">${pages.map((it) => html`<li key=${it.id}>
       <a href="#lens/${kind}/${it.id}">${it.name || it.net}</a> <span class="said">${of(it)}</span>

@@ -115,7 +115,10 @@ export function start() {
 export const actOn = (job, action) => attempt(async () => addJob(await post(`/api/jobs/${job.id}/${action}`)));
 export const removeJob = (job) => attempt(() => remove(`/api/jobs/${job.id}`));
 export const removePicture = ({ id }) => attempt(async () => { await remove(`/api/pictures/${id}`); forget(id); });
-export const paintAgain = (job) => attempt(async () => { addJob(await post("/api/jobs", { ...job.asked, ...(isPicture(job) && { changes: job.changes }) })); change({ shown: null }); });
+export const paintAgain = (job) => attempt(async () => {
+  addJob(await post("/api/jobs", { ...job.asked, ...(isPicture(job) && { changes: job.changes }) }));
+  change({ shown: null });
+});
 
 // Pictures that come in. One that Impasto painted brings its recipe along.
 
