@@ -13,9 +13,11 @@ import torch
 from hypothesis import strategies as st
 from PIL import Image
 
+from impasto import painting
 from impasto.cli import main
 from impasto.lens.module import AnyNet, visit
 from impasto.nets import INPUTS, ConvShape, Net, Pool, assemble
+from impasto.weights import Loaded
 
 TINY = (
     ConvShape("conv1_1", 3, 4),
@@ -37,6 +39,15 @@ def tiny_net(padding: str = "zeros", dtype: torch.dtype = torch.float32, input: 
             weights[f"{x.name}.weight"] = (torch.randn(shape, generator=generator) / (4.5 * x.channels_in) ** 0.5).to(dtype)
             weights[f"{x.name}.bias"] = (0.1 * torch.randn(x.channels, generator=generator)).to(dtype)
     return assemble("tiny", TINY, weights, INPUTS[input], padding)
+
+
+def paint_with_the_tiny_net(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paintings are painted by the tiny net, whatever they ask for, with a checkpoint after every step."""
+    net = tiny_net()
+    monkeypatch.setattr(painting, "load_weights", lambda *_: Loaded({}, "torchvision", "tiny"))
+    monkeypatch.setattr(painting, "make_net", lambda *_: net)
+    monkeypatch.setattr(painting, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(painting, "CHECKPOINT_SHARE", 0)
 
 
 def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import textwrap
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from impasto import painting as module
 from impasto.analogy import borrowed_band, finest_band
 from impasto.canvas import soften
 from impasto.checkpoint import checkpoint_path, disk_folder, previous
+from impasto.descent import Step
 from impasto.disk import bands, empty, file_of, mapped, new_zeros, over, put, release, summed
 from impasto.errors import CannotWrite, ImpastoWarning, NoRoom
 from impasto.images import read_picture, read_record, resize, tiles_of, write_picture
@@ -28,8 +30,7 @@ from impasto.recipe import make_recipe
 from impasto.targets import make_targets
 from impasto.tiles import Sum, Tiling, add_up
 from impasto.transfer import stylize
-from impasto.weights import Loaded
-from tests.conftest import kill_at, picture, room_for, tiny_net
+from tests.conftest import kill_at, paint_with_the_tiny_net, picture, room_for, tiny_net
 
 pytestmark = pytest.mark.skipif(not disk.is_possible(), reason="files are mapped on Linux alone")
 
@@ -212,17 +213,20 @@ def test_what_needs_the_whole_picture_is_not_planned_on_disk(knobs):
 @pytest.fixture
 def on_disk(monkeypatch):
     """The tiny net, the finest scale on disk, a checkpoint after every step."""
-    net = tiny_net()
-    monkeypatch.setattr(module, "load_weights", lambda *_: Loaded({}, "torchvision", "tiny"))
-    monkeypatch.setattr(module, "make_net", lambda *_: net)
-    monkeypatch.setattr(module, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(module, "CHECKPOINT_SHARE", 0)
+    paint_with_the_tiny_net(monkeypatch)
     monkeypatch.setattr(module, "plan_scales", lambda *_: [Plan(None, 10), Plan(CUTS, 10, on_disk=True, disk=1e6)])
 
 
 def made(files, output: Path | None = None, **knobs) -> Painting:
     content, style, given = files
     return Painting(content, [style], output or given, make_recipe(**{**KNOBS, **knobs}))
+
+
+def begun(files, i: int) -> Generator[Step, None, None]:
+    """A painting after its step i, with what is to come."""
+    steps = made(files).steps()
+    next(step for step in steps if step.i == i)
+    return steps
 
 
 def finish(painting: Painting, **options) -> bytes:
@@ -251,14 +255,13 @@ def test_the_report_costs_the_saved_picture(files):
 KILLED = """
 import sys
 from pathlib import Path
+import pytest
 from impasto import painting as module
 from impasto.plan import Plan
-from tests.conftest import tiny_net
-from tests.test_disk import CUTS, Loaded, made
+from tests.conftest import paint_with_the_tiny_net
+from tests.test_disk import CUTS, made
 
-net = tiny_net()
-module.load_weights, module.make_net = (lambda *_: Loaded({}, "torchvision", "tiny")), (lambda *_: net)
-module.CHECKPOINT_SECONDS = module.CHECKPOINT_SHARE = 0
+paint_with_the_tiny_net(pytest.MonkeyPatch())
 module.plan_scales = lambda *_: [Plan(None, 10), Plan(CUTS, 10, on_disk=True, disk=1e6)]
 for step in made(tuple(map(Path, sys.argv[1:4])), optimizer=sys.argv[4]).steps():
     print(step.i, flush=True)
@@ -284,10 +287,7 @@ def test_a_killed_painting_resumes_to_the_same_bytes(files, optimizer, monkeypat
 
 @pytest.mark.usefixtures("on_disk")
 def test_files_that_no_generation_holds_do_not_stay(files):
-    steps = made(files).steps()
-    for step in steps:
-        if step.i == 9:
-            break
+    steps = begun(files, 9)
     folder = disk_folder(checkpoint_path(files[2]))
     held = [*folder.glob("*.held")]
     assert 4 < len(held) <= 2 * 2 + 2 * 5  # x and gradient of two generations, s and y of five steps of the finest scale
@@ -299,11 +299,7 @@ def test_files_that_no_generation_holds_do_not_stay(files):
 
 @pytest.mark.usefixtures("on_disk")
 def test_a_damaged_file_costs_one_step(files):
-    steps = made(files).steps()
-    for step in steps:
-        if step.i == 9:
-            break
-    steps.close()
+    begun(files, 9).close()
     newest = {name for name, *_ in _files(checkpoint_path(files[2]))}
     older = {name for name, *_ in _files(previous(checkpoint_path(files[2])))}
     damaged = disk_folder(checkpoint_path(files[2])) / min(newest - older)
@@ -323,11 +319,7 @@ def _files(path: Path) -> list:
 
 @pytest.mark.usefixtures("on_disk")
 def test_starting_over_gives_up_the_files_too(files):
-    steps = made(files).steps()
-    for step in steps:
-        if step.i == 9:
-            break
-    steps.close()
+    begun(files, 9).close()
     with pytest.warns(ImpastoWarning, match="--resume would have"):
         again = made(files).steps()
         next(again)

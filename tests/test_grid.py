@@ -10,15 +10,14 @@ import torch
 from filelock import FileLock
 
 from impasto import grid as module
-from impasto import painting, tiles
+from impasto import tiles
 from impasto.axes import Label, axis
 from impasto.errors import BadImage, BadRecipe, ImpastoError
 from impasto.grid import FIGURES, Grid, Sheet, cell_at, make_figure, make_grid, name_of
 from impasto.images import read_picture, read_record
 from impasto.painting import Painting
 from impasto.recipe import make_recipe
-from impasto.weights import Loaded
-from tests.conftest import check_one_line, picture, save, tiny_net
+from tests.conftest import check_one_line, paint_with_the_tiny_net, picture, save
 from tests.hands import Here
 
 KNOBS = {"size": 32, "coarsest": 24, "steps": 4, "fine_steps": 3, "style_layers": "conv1_1", "content_layers": "conv2_1"}
@@ -28,11 +27,7 @@ OPTIONS = [word for name, value in KNOBS.items() for word in (f"--{name.replace(
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     """The tiny net, and a checkpoint after every step."""
-    net = tiny_net()
-    monkeypatch.setattr(painting, "load_weights", lambda *_: Loaded({}, "torchvision", "tiny"))
-    monkeypatch.setattr(painting, "make_net", lambda *_: net)
-    monkeypatch.setattr(painting, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(painting, "CHECKPOINT_SHARE", 0)
+    paint_with_the_tiny_net(monkeypatch)
 
 
 @pytest.fixture

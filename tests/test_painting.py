@@ -21,8 +21,7 @@ from impasto.nets import Place
 from impasto.painting import Painting, recipe_of
 from impasto.recipe import make_recipe
 from impasto.targets import parts_of
-from impasto.weights import Loaded
-from tests.conftest import tiny_net
+from tests.conftest import paint_with_the_tiny_net
 from tests.test_hires import p3, png
 
 KNOBS = {
@@ -39,11 +38,7 @@ KNOBS = {
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     """The tiny net, and a checkpoint after every step."""
-    net = tiny_net()
-    monkeypatch.setattr(module, "load_weights", lambda *_: Loaded({}, "torchvision", "tiny"))
-    monkeypatch.setattr(module, "make_net", lambda *_: net)
-    monkeypatch.setattr(module, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(module, "CHECKPOINT_SHARE", 0)
+    paint_with_the_tiny_net(monkeypatch)
 
 
 def made(files, **knobs) -> Painting:

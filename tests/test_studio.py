@@ -8,11 +8,13 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 pytest.importorskip("starlette", reason="the studio is not tried: the extra studio is not installed")
@@ -23,7 +25,7 @@ from impasto.painting import Painting
 from impasto.pictures import picture_path
 from impasto.recipe import CHANGEABLE, Recipe, make_recipe
 from impasto.studio.app import Studio, make_app
-from impasto.studio.asked import check_change, knobs_of, read_asked
+from impasto.studio.asked import check_change, knobs_of, pictures_of, read_asked
 from impasto.studio.client import Client, Refused
 from impasto.studio.events import Events
 from impasto.studio.form import ELSEWHERE, GROUPS, form
@@ -83,6 +85,23 @@ def test_a_painting_that_was_changed_on_the_way_is_painted_again_to_the_same_byt
     assert again["changes"] == first["changes"] and file_of(studio, id).read_bytes() == file_of(studio, again["id"]).read_bytes()
     picture = studio.client.upload(file_of(studio, id))
     assert picture["record"]["recipe"]["changes"] == first["changes"] and picture["record"]["missing"] == []
+
+
+@weights
+def test_a_job_whose_last_worker_is_still_there_waits_for_it(studio):
+    """That of a studio that was killed may be at its last step, and writes into the same folder."""
+    id = studio.submit(studio.slow())
+    studio.painting(id)
+    studio.ask("POST", f"/api/jobs/{id}/pause")
+    i = studio.ended(id)["step"]["i"]
+    with FileLock(studio.folder / "jobs" / id / "worker.lock"):
+        studio.ask("POST", f"/api/jobs/{id}/resume")
+        studio.until(id, lambda job: job["state"] == "running")
+        time.sleep(5)  # longer than a worker takes to its first step
+        assert studio.job(id)["step"]["i"] == i
+    studio.until(id, lambda job: job["step"]["i"] > i)
+    studio.ask("POST", f"/api/jobs/{id}/cancel")
+    studio.ended(id)
 
 
 def test_the_same_file_twice_is_one_picture(studio, tmp_path):
@@ -240,7 +259,7 @@ def test_a_style_is_read_and_an_atlas_made_into_pages(studio):
         assert page.status == 200 and "frame-ancestors 'self'" in page.headers["content-security-policy"]
         assert studio.ask("GET", it["url"].replace("index.html", "parts/page.css")).status == 200
         assert studio.ask("GET", it["url"].replace("index.html", "../about.json")).status == 404
-    assert found["styles"][0]["layers"][0] == "conv1" and found["styles"][0]["units"]["conv1"] == 64
+    assert found["styles"][0]["units"]["conv1"] == 64
     assert found["atlases"][0]["units"] == {"conv1": 64, "conv2": 192, "conv3": 384, "conv4": 256, "conv5": 256}
 
 
@@ -363,6 +382,7 @@ def test_38_a_port_that_is_taken_is_said_in_one_line(studio, tmp_path):
 
 def about(id: str, **more: object) -> dict:
     told = {"id": id, "created": 1, "queued": 1, "name": "cat", "kind": "painting", "state": "finished", "file": "cat.png"}
+    told |= {"preview": 0, "step": None, "result": None, "error": None}
     return {**told, "asked": {}, "changes": {}, "warnings": [], **more}
 
 
@@ -458,7 +478,7 @@ def test_the_files_are_the_truth(tmp_path):
 
 @pytest.mark.parametrize(
     "damaged",
-    [None, {"name": "\ud800"}, {"created": 2**63}, {"file": "../../../key"}, {"file": ".."}, {"state": None}, {"asked": []}],
+    [None, {"name": "\ud800"}, {"created": 2**63}, {"file": "../../../key"}, {"file": ".."}, {"state": None}, {"preview": None}],
 )
 def test_39_a_file_that_cannot_be_read_is_named_and_left(tmp_path, damaged):
     store = Store(tmp_path)
@@ -572,8 +592,12 @@ def test_a_change_that_does_not_fit_is_said_and_painted_on(studio):
 
 
 def test_a_texture_needs_no_photograph_and_an_inversion_no_painting():
-    read_asked({"kind": "painting", "preset": "texture", "styles": ["a" * 16]})
-    read_asked({"kind": "painting", "preset": "inversion", "content": "a" * 16})
+    texture = read_asked({"kind": "painting", "preset": "texture", "styles": ["a" * 16]})
+    inversion = read_asked({"kind": "painting", "preset": "inversion", "content": "a" * 16})
+    assert [*pictures_of(texture), *pictures_of(inversion)] == ["a" * 16] * 2
+    for preset, given in (("texture", {"content": "a" * 16}), ("inversion", {"styles": ["a" * 16]})):
+        with pytest.raises(BadRecipe, match="there is no"):
+            read_asked({"kind": "painting", "preset": preset, **given})
 
 
 def test_masks_become_paths_and_nothing_else_does():

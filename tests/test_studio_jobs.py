@@ -36,7 +36,7 @@ def tried(folder: Path, monkeypatch, worker: str, scene: Callable[[Jobs, str], A
         queue = Jobs(store, Events())
         picture, _ = store.new("pictures")
         about = {"id": picture, "created": 1, "name": "cat.png", "file": "cat.png", "width": 9, "height": 9}
-        store.save("pictures", {**about, "mask": False, "bundled": False, "hashes": []})
+        store.save("pictures", {**about, "mask": False, "bundled": False, "hashes": [], "record": None})
         id = queue.submit({"kind": "painting", "content": picture, "styles": [picture]})["id"]
         work = asyncio.create_task(queue.work())
         await scene(queue, id)

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from impasto import painting
 from impasto.batch import Batch, Job
 from impasto.checkpoint import checkpoint_path, previous
 from impasto.errors import CannotWrite, ImpastoWarning, NoRoom
@@ -23,8 +22,7 @@ from impasto.lens import scan as scanning
 from impasto.lens.index import INDEX, MANIFEST
 from impasto.lens.scan import begin_shards, merge_shards, scan_shards, shard_folder
 from impasto.recipe import make_recipe
-from impasto.weights import Loaded
-from tests.conftest import picture, room_for, save, tiny_net
+from tests.conftest import paint_with_the_tiny_net, picture, room_for, save
 from tests.hands import Here
 from tests.test_lens_scan import LAYERS, bytes_of, looked, scanned
 
@@ -33,22 +31,15 @@ NAMES = ("one.png", "two.png", "three.png")
 unwritable = pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no folder that nobody can write")
 
 
-def tiny() -> None:
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiny net in the place of the real ones, and a checkpoint after every step."""
-    net = tiny_net()
-    painting.load_weights, painting.make_net = lambda *_: Loaded({}, "torchvision", "tiny"), lambda *_: net
-    painting.CHECKPOINT_SECONDS = painting.CHECKPOINT_SHARE = scanning.CHECKPOINT_SECONDS = 0
+    paint_with_the_tiny_net(monkeypatch)
+    monkeypatch.setattr(scanning, "CHECKPOINT_SECONDS", 0)
 
 
 @pytest.fixture(autouse=True)
 def tiny_here(monkeypatch):
-    for owner, names in (
-        (painting, ("load_weights", "make_net", "CHECKPOINT_SECONDS", "CHECKPOINT_SHARE")),
-        (scanning, ("CHECKPOINT_SECONDS",)),
-    ):
-        for name in names:
-            monkeypatch.setattr(owner, name, getattr(owner, name))
-    tiny()
+    tiny(monkeypatch)
 
 
 @pytest.fixture
@@ -87,7 +78,15 @@ def paint_batch(inputs: Path, folder: Path) -> None:
         print(result.job.output, result.state, flush=True)
 
 
-SCRIPT = "import sys; from pathlib import Path; from tests import test_trust as t; t.tiny(); t.{}(*map(Path, sys.argv[1:]))"
+SCRIPT = """
+import sys
+from pathlib import Path
+import pytest
+from tests import test_trust as t
+
+t.tiny(pytest.MonkeyPatch())
+t.{}(*map(Path, sys.argv[1:]))
+"""
 
 
 def started(what: str, *arguments: Path) -> subprocess.Popen:
