@@ -201,15 +201,59 @@ def test_a_finished_scan_is_not_done_again_and_goes_on_with_what_comes_behind(pi
     assert bytes_of(tmp_path / "out") == scanned(pictures, tmp_path / "afresh")
 
 
-def test_a_damaged_checkpoint_is_said_and_not_used(pictures, tmp_path):
-    whole, net = scanned(pictures, tmp_path / "whole"), tiny_net()
-    steps = scan([pictures], net, make_setup(net, LAYERS, size=32), tmp_path / "cut")
-    next(steps)
-    steps.close()
-    path = tmp_path / "cut" / scanning.PARTIAL_INDEX
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.warns(ImpastoWarning, match="cannot be resumed and begins again"):
-        assert scanned(pictures, tmp_path / "cut", resume=True) == whole
+def cut_short(pictures: Path, folder: Path, pictures_seen: int) -> None:
+    """A scan that saved a checkpoint after every picture, and stopped after so many."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(scanning, "CHECKPOINT_SECONDS", 0)
+        steps = resumed(pictures, folder)
+        for _ in range(pictures_seen):
+            next(steps)
+        steps.close()
+
+
+def flipped(path: Path, at: float) -> None:
+    """One bit of the file changed, at this share of its length."""
+    data = bytearray(path.read_bytes())
+    data[int(at * len(data))] ^= 4
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("at", [0.0, 0.03, 0.3, 0.6, 0.9, 0.999])
+def test_a_checkpoint_with_one_bit_changed_gives_way_to_the_one_before(pictures, tmp_path, at):
+    whole, folder = scanned(pictures, tmp_path / "whole"), tmp_path / "cut"
+    cut_short(pictures, folder, 6)
+    flipped(folder / scanning.PARTIAL_INDEX, at)
+    with pytest.warns(ImpastoWarning, match=r"a damaged checkpoint of the scan is not used .*partial\.safetensors cannot"):
+        done = [step.done for step in resumed(pictures, folder)]
+    assert done[0] > 1 and bytes_of(folder) == whole
+
+
+def test_with_both_checkpoints_damaged_a_scan_begins_again(pictures, tmp_path):
+    whole, folder = scanned(pictures, tmp_path / "whole"), tmp_path / "cut"
+    cut_short(pictures, folder, 6)
+    for name in (scanning.PARTIAL_INDEX, scanning.PREVIOUS_INDEX):
+        flipped(folder / name, 0.5)
+    with pytest.warns(ImpastoWarning, match="a damaged checkpoint of the scan is not used"):
+        done = [step.done for step in resumed(pictures, folder)]
+    assert done[0] == 1 and bytes_of(folder) == whole
+
+
+def test_a_scan_killed_between_two_checkpoints_goes_on_from_the_first(pictures, tmp_path):
+    whole, folder = scanned(pictures, tmp_path / "whole"), tmp_path / "cut"
+    cut_short(pictures, folder, 6)
+    (folder / scanning.PARTIAL_INDEX).unlink()
+    done = [step.done for step in resumed(pictures, folder)]
+    assert done[0] > 1 and bytes_of(folder) == whole
+
+
+def test_an_index_with_one_bit_changed_anywhere_is_not_read(pictures, tmp_path):
+    scanned(pictures / "a", tmp_path / "a")
+    whole = (tmp_path / "a" / INDEX).read_bytes()
+    for at in range(0, len(whole), len(whole) // 40):
+        flipped(tmp_path / "a" / INDEX, at / len(whole))
+        with pytest.raises(BadInput, match="cannot be read as the index of a scan"):
+            read_index(tmp_path / "a")
+        (tmp_path / "a" / INDEX).write_bytes(whole)
 
 
 def test_bad_pictures_are_named_and_skipped(pictures, tmp_path):

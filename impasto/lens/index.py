@@ -29,7 +29,7 @@ from impasto.lens.view import FITS
 from impasto.nets import canonical
 from impasto.weights import digest
 
-FORMAT = 1
+FORMAT = 2
 INDEX, MANIFEST = "index.safetensors", "manifest.jsonl"
 # Eight bins an octave: a quantile is known to 9 %. The first bin holds 0 and below, the last what is above the last edge.
 EDGES = np.concatenate([[0.0], 2 ** (np.arange(-12 * 8, 16 * 8 + 1) / 8)]).astype(np.float32)
@@ -214,8 +214,17 @@ def write_index(path: Path, index: Index, manifest: str, length: int) -> None:
     tensors = {f"{layer}/{name}": tensor for layer, units in index.layers.items() for name, tensor in _tensors(units).items()}
     about = {"format": FORMAT, "setup": _setup_to_json(index.setup), "rows": index.rows, "pictures": index.pictures}
     about |= {"manifest": manifest, "length": length}
+    about["sha256"] = _checksum(about, tensors)
     metadata = {"impasto": json.dumps(about, sort_keys=True)}  # one entry: safetensors writes several in any order
     write_whole(path, lambda file: file.write(safetensors.numpy.save(tensors, metadata)))
+
+
+def _checksum(about: dict[str, Any], tensors: dict[str, Array]) -> str:
+    """The SHA-256 of all that an index holds."""
+    found = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name in sorted(tensors):
+        found.update(name.encode() + np.ascontiguousarray(tensors[name]).tobytes())
+    return found.hexdigest()
 
 
 def _tensors(units: Units) -> dict[str, Array]:
@@ -266,7 +275,9 @@ def read_index_file(path: Path) -> tuple[Index, dict[str, Any]]:
             about = json.loads((opened.metadata() or {})["impasto"])
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         if about["format"] != FORMAT:
-            raise ValueError(f"its format is {about['format']}, must be {FORMAT}")
+            raise ValueError(f"its format is {about['format']}, must be {FORMAT}: scan again")
+        if about.pop("sha256") != _checksum(about, tensors):
+            raise ValueError("its checksum is wrong")
         index = empty_index(_setup_from_json(about["setup"]))
         index.rows, index.pictures = int(about["rows"]), int(about["pictures"])
         for name, units in index.layers.items():

@@ -3,6 +3,7 @@
 A batch is one picture: on a CPU a larger one is no faster, and what a picture gives cannot depend on its neighbours.
 """
 
+import contextlib
 import shutil
 import time
 import warnings
@@ -38,7 +39,7 @@ from impasto.lens.module import AnyNet, check_size
 from impasto.lens.patches import look
 from impasto.lens.view import bring, view_of
 
-PARTIAL_INDEX, PARTIAL_MANIFEST = "partial.safetensors", "partial.jsonl"
+PARTIAL_INDEX, PREVIOUS_INDEX, PARTIAL_MANIFEST = PARTIAL = "partial.safetensors", "partial.safetensors.old", "partial.jsonl"
 SHARDS = "shards"  # the folder of parts that are scanned by themselves, until they are merged
 CHECKPOINT_SECONDS = 30.0
 Part = tuple[int, int]  # which, from 0, of how many
@@ -133,8 +134,10 @@ def _look(index: Index, net: AnyNet, row: Row, picture: Picture) -> Row:
 
 
 def _save(folder: Path, index: Index, manifest: Manifest) -> None:
-    """A checkpoint: first the rows, then the index that says how many of them are its."""
+    """A checkpoint: first the rows, then the index that says how many of them are its. The last one becomes the previous one."""
     manifest.sync()
+    with contextlib.suppress(FileNotFoundError):
+        (folder / PARTIAL_INDEX).replace(folder / PREVIOUS_INDEX)
     write_index(folder / PARTIAL_INDEX, index, manifest.sha256.hexdigest(), manifest.length)
 
 
@@ -144,30 +147,44 @@ def _finish(folder: Path, index: Index, manifest: Manifest) -> None:
     with open(folder / PARTIAL_MANIFEST, "rb") as rows:
         write_whole(folder / MANIFEST, lambda file: shutil.copyfileobj(rows, file))
     write_index(folder / INDEX, index, manifest.sha256.hexdigest(), manifest.length)
-    for name in (PARTIAL_INDEX, PARTIAL_MANIFEST):
+    for name in PARTIAL:
         (folder / name).unlink()
 
 
 def _resumed(groups: Iterator[list[Source]], setup: Setup, folder: Path) -> tuple[Index, int] | None:
-    """The index at the last checkpoint and the length of its manifest, with the pictures done taken off `groups`; None without one.
+    """The index at the last checkpoint that is whole and the length of its manifest, with the pictures done taken off `groups`.
 
-    A finished scan is one whose pictures are all done.
+    A finished scan is one whose pictures are all done. None where there is nothing to go on with.
     """
-    names = [pair for pair in ((PARTIAL_INDEX, PARTIAL_MANIFEST), (INDEX, MANIFEST)) if (folder / pair[0]).exists()]
-    if not names:
-        return None
-    name, rows = names[0]
+    begun = [name for name in (PARTIAL_INDEX, PREVIOUS_INDEX) if (folder / name).exists()]
+    for name in begun or [INDEX]:
+        rows = PARTIAL_MANIFEST if begun else MANIFEST
+        if (found := _read_checkpoint(folder, name, rows)) is None:
+            continue
+        check_same(setup, found[0].setup, folder / name)
+        _take_off(groups, islice(read_rows(folder / rows), found[0].rows), folder)
+        if name == INDEX:
+            shutil.copyfile(folder / MANIFEST, folder / PARTIAL_MANIFEST)
+        return found
+    return None
+
+
+def _read_checkpoint(folder: Path, name: str, rows: str) -> tuple[Index, int] | None:
+    """An index and the length of its manifest; None of one that is not there, or damaged, which is said in a warning.
+
+    A damaged checkpoint goes, lest it take the previous one's place.
+    """
     try:
         index, about = read_index_file(folder / name)
         if prefix_sha256(folder / rows, about["length"]) != about["manifest"]:
             raise BadInput(f"{folder / rows} is not its manifest")
     except BadInput as error:
-        warnings.warn(f"the scan in {folder} cannot be resumed and begins again ({error})", ImpastoWarning, stacklevel=2)
+        if not (folder / name).exists():
+            return None
+        warnings.warn(f"a damaged checkpoint of the scan is not used ({error})", ImpastoWarning, stacklevel=2)
+        if name != INDEX:
+            (folder / name).unlink()
         return None
-    check_same(setup, index.setup, folder / name)
-    _take_off(groups, islice(read_rows(folder / rows), index.rows), folder)
-    if name == INDEX:
-        shutil.copyfile(folder / MANIFEST, folder / PARTIAL_MANIFEST)
     return index, about["length"]
 
 
@@ -192,7 +209,7 @@ def shards_begun(folder: Path) -> int | None:
     counts = {path.name.partition("-of-")[2] for path in (folder / SHARDS).glob("*-of-*")}
     if len(counts) > 1:
         raise BadRecipe(f"{folder / SHARDS} has parts of scans in {' and in '.join(sorted(counts))} parts: remove those of one")
-    begun = (folder / PARTIAL_INDEX).exists() or (folder / INDEX).exists()
+    begun = any((folder / name).exists() for name in (PARTIAL_INDEX, PREVIOUS_INDEX, INDEX))
     return int(counts.pop()) if counts else 1 if begun else None
 
 
@@ -200,7 +217,7 @@ def begin_shards(folder: Path, of: int, resume: bool) -> None:
     """The folders of all parts; without `resume` what was begun before is given up."""
     if not resume:
         shutil.rmtree(folder / SHARDS, ignore_errors=True)
-        for name in (PARTIAL_INDEX, PARTIAL_MANIFEST):
+        for name in PARTIAL:
             (folder / name).unlink(missing_ok=True)
     for n in range(of):
         make_folder(shard_folder(folder, (n, of)))
