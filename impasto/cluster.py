@@ -16,9 +16,10 @@ from typing import Any
 
 from impasto.console import Crew
 from impasto.errors import BadInput, BadRecipe, MissingExtra
-from impasto.hand import Died, Hand, LocalHand, Said, Work
+from impasto.hand import BEGUN, PATIENCE, Died, Hand, LocalHand, Said, Work
 from impasto.kept import Kept
 from impasto.machine import settle
+from impasto.plan import LIMIT
 from impasto.work import KEPT, done
 
 ALONE = {
@@ -33,15 +34,20 @@ QUIET = {
 }
 SHORT = "/tmp"  # the path of a socket has hardly more than a hundred characters
 OBJECTS = 80_000_000  # bytes of Ray's object store, near its least: what is said is small
-PATIENCE = 10.0  # seconds
+KNOCKING = 10.0  # seconds
 KILLED = "the worker that did it died: its process or its machine is gone"
 
 
 class Worker:
-    """The actor. It works with the `versions` of who asks, or not at all: the bytes depend on them."""
+    """The actor. It works with the `versions` of who asks, or not at all: the bytes depend on them.
 
-    def __init__(self, versions: dict[str, str]) -> None:
+    It plans with so much `memory`, in bytes, where neither the work nor the environment says how much it may take.
+    """
+
+    def __init__(self, versions: dict[str, str], memory: int | None = None) -> None:
         settle()  # before torch is loaded
+        if memory is not None:
+            os.environ.setdefault(LIMIT, str(memory))
         self.kept, own = Kept(KEPT), versions_here()
         self.other = [f"{name} {own[name]} in place of {version}" for name, version in versions.items() if own[name] != version]
 
@@ -65,8 +71,8 @@ def versions_here() -> dict[str, str]:
 class RayHand:
     """An actor, on the side of who asks; made when first needed, and anew, wherever there is room, after it has died."""
 
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self.make, self.closed = make, False
+    def __init__(self, make: Callable[[], Any], patience: float = PATIENCE) -> None:
+        self.make, self.patience, self.closed = make, patience, False
         self.actor: Any = None
 
     def do(self, work: Work) -> Iterator[Said]:
@@ -80,11 +86,20 @@ class RayHand:
             self.close()
             raise Died(KILLED)
         try:
+            ray.get(self.actor.__ray_ready__.remote())  # when there is room for it
+            yield BEGUN
             for said in self.actor.do.options(num_returns="streaming").remote(work):
                 yield ray.get(said)
         except RayError as error:
             self.actor = None
             raise Died(KILLED) from error
+
+    def drop(self) -> None:
+        """See Hand."""
+        import ray
+
+        if (actor := self.actor) is not None:
+            ray.kill(actor)
 
     def close(self) -> None:
         """See Hand."""
@@ -103,7 +118,7 @@ def hands(crew: Crew, threads: int) -> Iterator[list[Hand]]:
     Raises MissingExtra without Ray, BadInput where no cluster answers, BadRecipe where no machine of it is large enough.
     """
     if crew.ray is None:
-        yield [LocalHand()]
+        yield [LocalHand(crew.timeout or PATIENCE)]
         return
     with _joined(crew.ray[0]) if crew.ray else _alone(threads * (crew.workers or _room(os.cpu_count() or 1, threads))):
         yield on_ray(crew, threads)
@@ -119,14 +134,23 @@ def on_ray(crew: Crew, threads: int) -> list[Hand]:
     rooms = [_places(node, threads, gpus) for node in nodes]
     if not any(rooms):
         raise BadRecipe(f"no machine of the cluster has {threads} CPUs and {gpus:g} GPUs for a worker: give fewer --threads")
-    make = partial(ray.remote(Worker).options(num_cpus=threads, num_gpus=gpus).remote, versions_here())
-    return [RayHand(make) for _ in range(crew.workers or sum(rooms))]
+    count = crew.workers or sum(rooms)
+    memory = min(
+        (share for node, room in zip(nodes, rooms, strict=True) if (share := _memory(node, min(room, count)))), default=None
+    )
+    make = partial(ray.remote(Worker).options(num_cpus=threads, num_gpus=gpus).remote, versions_here(), memory)
+    return [RayHand(make, crew.timeout or PATIENCE) for _ in range(count)]
 
 
 def _places(node: dict[str, float], threads: int, gpus: float) -> int:
     """How many workers a machine has room for."""
     by_cpu = node.get("CPU", 0) // threads
     return int(min(by_cpu, node.get("GPU", 0) // gpus) if gpus else by_cpu)
+
+
+def _memory(node: dict[str, float], workers: int) -> int | None:
+    """What each of several workers of a machine may take of its memory; None where there is none beside it."""
+    return int(node["memory"] / workers) if workers > 1 and "memory" in node else None
 
 
 def _room(cpus: int, threads: int) -> int:
@@ -154,7 +178,7 @@ def _knock(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or "/" in host:
         raise ValueError("an address is host:port, or auto")
-    socket.create_connection((host, int(port)), PATIENCE).close()
+    socket.create_connection((host, int(port)), KNOCKING).close()
 
 
 @contextmanager

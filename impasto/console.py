@@ -53,6 +53,13 @@ class Crew:
         float | None,
         Parameter(validator=Number(gte=0), help="GPUs of a worker, 0.5 for half of one; unless given, 1 where there are any."),
     ] = None
+    timeout: Annotated[
+        float | None,
+        Parameter(
+            validator=Number(gt=0),
+            help="Seconds without a word after which a worker's work is ended and tried again; an hour unless given.",
+        ),
+    ] = None
 
 
 def threads_of(crew: Crew) -> int:

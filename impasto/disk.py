@@ -68,6 +68,13 @@ def empty(shape: Sequence[int], folder: Path, dtype: torch.dtype = torch.float32
     return tensor
 
 
+def nameless(shape: Sequence[int], folder: Path) -> Tensor:
+    """The same of a file whose name is gone at once: it goes with the process, however that ends."""
+    found = empty(shape, folder)
+    _unlink(str(file_of(found)))
+    return found
+
+
 def mapped(file: Path, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
     """The tensor that lies in a file, which stays."""
     return torch.from_file(str(file), shared=True, size=prod(shape), dtype=dtype).view(*shape)
@@ -86,8 +93,8 @@ def new_zeros(x: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def put(x: Tensor, folder: Path) -> Tensor:
-    """The tensor in the folder, where it may be already."""
-    if file_of(x):
+    """The tensor in a file of the folder, where it may be already."""
+    if (file := file_of(x)) and file.parent == folder and file.exists():
         return x
     found = empty(x.shape, folder, x.dtype)
     for there, here in bands(found, x):

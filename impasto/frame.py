@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from impasto.geometry import field_of
-from impasto.images import Wraps, resize, scaled_size, size_of
+from impasto.images import Wraps, brought, scaled_size, size_of
 from impasto.nets import NETS, Net, name_among
 from impasto.recipe import Recipe
 
@@ -114,10 +114,10 @@ def style_at(style: Tensor, longer: int, recipe: Recipe, folder: Path | None = N
     """A style picture or its mask (1, C, H, W), as it was read, at the scale that gives it this longer side: turned, then closed.
 
     Of a seamless painting it is a torus too. With edges it had what no torus has, such as more steps up than down along a row.
-    With a `folder` it is put on disk.
+    With a `folder` it is put there on disk.
     """
     framed = closed(turned(style, recipe.style_rotation), recipe.wraps)
-    return resize(framed, style_size(style, longer, recipe), recipe.wraps, folder)
+    return brought(framed, style_size(style, longer, recipe), recipe.wraps, folder)
 
 
 def style_size(style: Tensor, longer: int, recipe: Recipe) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Whoever does one piece of work after the other, and may die: a process of this machine, or an actor on a cluster (cluster.py).
 
-Work is a mapping that JSON can carry; work.py has what is done with it. What is said of it are mappings too: steps on the way, then
-{"report": ...}, or {"error": ..., "is_final": ...}.
+Work is a mapping that JSON can carry; work.py has what is done with it. What is said of it are mappings too: that it has
+begun, steps on the way, then {"report": ...}, or {"error": ..., "is_final": ...}.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Thread
+from threading import Thread, Timer
 from typing import Any, Protocol, TypeVar
 
 from impasto.errors import BadRecipe, ImpastoError
@@ -21,6 +21,8 @@ from impasto.recipe import Recipe
 
 COMMAND = [sys.executable, "-m", "impasto.work"]
 TRIES = 2
+PATIENCE = 3600.0  # seconds without a word, after which work is taken to hang
+BEGUN = {"begun": True}
 Work = Mapping[str, Any]
 Said = dict[str, Any]
 T = TypeVar("T")
@@ -45,10 +47,15 @@ class Died(ImpastoError):
 
 
 class Hand(Protocol):
-    """Does one piece of work at a time."""
+    """Does one piece of work at a time; `patience` is how many seconds it may say nothing of it."""
+
+    patience: float
 
     def do(self, work: Work) -> Iterator[Said]:
-        """Its steps, then its report or error. Raises Died; the next work finds another in the place of the dead."""
+        """BEGUN, its steps, then its report or error. Raises Died; the next work finds another in the place of the dead."""
+
+    def drop(self) -> None:
+        """End what is being done, which dies of it. From any thread."""
 
     def close(self) -> None:
         """Stop, for good; what was being done has its checkpoint. From any thread."""
@@ -57,9 +64,9 @@ class Hand(Protocol):
 class LocalHand:
     """A process of this machine; it is started when first needed, and anew after it has died."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = PATIENCE) -> None:
         self.process: subprocess.Popen[str] | None = None
-        self.closed = False
+        self.patience, self.closed = patience, False
 
     def do(self, work: Work) -> Iterator[Said]:
         """See Hand."""
@@ -70,6 +77,7 @@ class LocalHand:
         with contextlib.suppress(BrokenPipeError):  # it is dead, as the next line tells
             process.stdin.write(json.dumps(work) + "\n")
             process.stdin.flush()
+        yield BEGUN
         for line in process.stdout:
             said = json.loads(line)
             yield said
@@ -77,6 +85,11 @@ class LocalHand:
                 return
         status, self.process = process.wait(), None
         raise Died(f"the process that did it died ({_cause(status)})")
+
+    def drop(self) -> None:
+        """See Hand."""
+        if (process := self.process) is not None:
+            process.kill()
 
     def close(self) -> None:
         """See Hand."""
@@ -95,7 +108,7 @@ def tried(work: Work, hand: Hand, tries: int = TRIES) -> Iterator[Said]:
     """The steps of as many tries as it takes, then the last word, with the number of `tries`; a final error is not tried again."""
     for n in range(1, tries + 1):
         try:
-            for said in hand.do(work):
+            for said in heard(hand, work):
                 if "step" in said:
                     yield said
         except Died as died:
@@ -103,6 +116,27 @@ def tried(work: Work, hand: Hand, tries: int = TRIES) -> Iterator[Said]:
         if n == tries or "report" in said or said["is_final"]:
             yield {**said, "tries": n}
             return
+
+
+def heard(hand: Hand, work: Work) -> Iterator[Said]:
+    """What the hand says of the work, which it may wait to begin; raises Died, and drops it, after its patience without a word."""
+    words, hung = hand.do(work), []
+
+    def drop() -> None:
+        hung.append(work)
+        hand.drop()
+
+    said = next(words, None)
+    while said is not None:
+        yield said
+        timer = Timer(hand.patience, drop)
+        timer.start()
+        try:
+            said = next(words, None)
+        except Died as died:
+            raise Died(f"nothing was heard of it for {hand.patience:g} s") if hung else died from None
+        finally:
+            timer.cancel()
 
 
 def shared_out(works: Iterable[T], hands: Sequence[Hand], do: Callable[[T, Hand], Iterator[Event]]) -> Iterator[tuple[T, Event]]:

@@ -46,16 +46,29 @@ def is_here() -> bool:
     return True
 
 
-def read_16_bit(data: bytes, kind: str, profile: bytes | None, srgb: bytes) -> np.ndarray:
-    """The pixels of a PNG or TIFF file, upright and in sRGB, alpha last where there is one. Raises BadImage, MissingExtra."""
+def read_16_bit(data: bytes, kind: str, profile: bytes | None, srgb: bytes) -> Any:
+    """An image of libvips of a PNG or TIFF file, for `rows`: upright and in sRGB, alpha last where there is one.
+
+    A large one is decoded into a file of the system's temporary folder. Raises BadImage, MissingExtra.
+    """
     library = vips()
     try:
         image = getattr(library.Image, LOADERS[kind])(data, fail_on="error").autorot()
         colors = image[: image.bands - 1] if image.hasalpha() else image
         colors = converted(colors, profile, srgb) if profile else colors.colourspace("rgb16")
-        return np.dstack([colors.numpy(), image[image.bands - 1].cast("ushort").numpy()]) if image.hasalpha() else colors.numpy()
+        return colors.bandjoin(image[image.bands - 1].cast("ushort")) if image.hasalpha() else colors
     except library.Error as error:
         raise BadImage(f"is damaged: {' '.join(str(error).split())}") from error
+
+
+def rows(image: Any, first: int, last: int) -> np.ndarray:
+    """Some rows of an image of libvips, as they are decoded. Raises BadImage."""
+    library = vips()
+    try:
+        pixels: np.ndarray = image.crop(0, first, image.width, last - first).numpy()
+    except library.Error as error:
+        raise BadImage(f"is damaged: {' '.join(str(error).split())}") from error
+    return pixels
 
 
 def encode(pixels: np.ndarray, suffix: str, record: str | None, profile: bytes | None, srgb: bytes) -> bytes:

@@ -10,8 +10,9 @@ import json
 import re
 import tempfile
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, pi, sin
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps, PngImagePlugin, 
 from torch import Tensor
 
 from impasto import hires
-from impasto.disk import BAND, empty, file_of, folder_of, over, put, release
+from impasto.disk import BAND, bands, empty, file_of, folder_of, nameless, over, put, release, summed
 from impasto.errors import BadImage, CannotWrite, ImpastoWarning, MissingExtra
 from impasto.files import cannot_write, write_whole
 
@@ -61,16 +62,26 @@ class Picture:
     profile: bytes | None = None
 
 
-def read_picture(source: str | Path | Image.Image, keep_hidden: bool = False) -> Picture:
-    """A file or a Pillow image, upright and in sRGB.
+def read_picture(source: str | Path | Image.Image, keep_hidden: bool = False, folder: Path | None = None) -> Picture:
+    """A file or a Pillow image, upright and in sRGB; with a `folder` it lies on disk there, without a name.
 
     Where nothing shows (alpha 0) the mean of what shows takes its place, unless `keep_hidden`.
     Raises BadImage for what is no picture, is damaged, or has more than MAX_PIXELS.
     """
     if isinstance(source, Image.Image):
         _check_pixels(source)
-        return _decode(source, hashlib.sha256(source.tobytes()).hexdigest(), keep_hidden)
-    return decode(read_bytes(Path(source)), source, keep_hidden)
+        upright = ImageOps.exif_transpose(source)
+        return _decode(upright, hashlib.sha256(source.tobytes()).hexdigest(), keep_hidden, folder=folder)
+    return decode(read_bytes(Path(source)), source, keep_hidden, folder)
+
+
+def declared_size(path: Path) -> tuple[int, int]:
+    """(H, W) that a picture file declares, before it is turned upright; (0, 0) of what is none, as reading it tells."""
+    try:
+        with _open(path) as opened:
+            return opened.height, opened.width
+    except Exception:  # a decoder can fail in any way on a damaged file
+        return 0, 0
 
 
 def read_bytes(path: Path) -> bytes:
@@ -83,14 +94,18 @@ def read_bytes(path: Path) -> bytes:
         raise BadImage(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def decode(data: bytes, name: str | Path, keep_hidden: bool = False) -> Picture:
+def decode(data: bytes, name: str | Path, keep_hidden: bool = False, folder: Path | None = None) -> Picture:
     """What is in a picture file, wherever it came from, as read_picture gives it; `name` is what messages call it."""
     if not data:
         raise BadImage(f"{name} is empty")
     try:
         with _open(io.BytesIO(data)) as opened:
             _check_pixels(opened)
-            return _decode(opened, hashlib.sha256(data).hexdigest(), keep_hidden, _16_bit_colors(opened, data, name))
+            deep = _16_bit_layers(opened, data, name, folder)
+            if deep is None:
+                opened.load()
+                ImageOps.exif_transpose(opened, in_place=True)
+            return _decode(opened, hashlib.sha256(data).hexdigest(), keep_hidden, deep, folder)
     except MemoryError:
         raise
     except BadImage as error:
@@ -119,52 +134,80 @@ def resize(image: Tensor, size: tuple[int, int], wraps: Wraps = EDGES, folder: P
     """(1, C, H, W) in [0, 1] -> (1, C, *size) by Pillow's LANCZOS on floats; its overshoot is cut off.
 
     Where the picture wraps, pixels beyond an edge are those of the other side. With a `folder`, or if the picture is on disk, what
-    comes back is on disk.
+    comes back is on disk; it is the same.
     """
     if tuple(image.shape[-2:]) == size:
         return image if folder is None else put(image, folder)
     folder = folder or folder_of(image)
     if folder is not None and not any(wraps):
-        return _resized_on_disk(image, size, folder)
+        return _resized_in_bands(image, empty((1, image.shape[1], *size), folder))
     height, width = image.shape[-2:]
     y, x = (ceil(LOBES * max(1, n / m)) if wrap else 0 for n, m, wrap in zip((height, width), size, wraps, strict=True))
     padded = (np.pad(channel, ((y, y), (x, x)), "wrap") if y or x else channel for channel in image[0].cpu().numpy())
-    box = x, y, x + width, y + height
-    channels = [Image.fromarray(channel).resize(size[::-1], Image.Resampling.LANCZOS, box) for channel in padded]
-    return torch.from_numpy(np.stack([np.asarray(channel) for channel in channels])).unsqueeze(0).clamp_(0, 1).to(image)
+    across = (_resampled(channel, size[1], len(channel), (x, 0, x + width, len(channel))) for channel in padded)
+    channels = [_resampled(channel, size[1], size[0], (0, y, size[1], y + height)) for channel in across]
+    return torch.from_numpy(np.stack(channels)).unsqueeze(0).clamp_(0, 1).to(image)
 
 
-def _resized_on_disk(image: Tensor, size: tuple[int, int], folder: Path) -> Tensor:
-    """resize, some rows at a time: across by Pillow, then down by its arithmetic, in float64."""
-    found = empty((1, image.shape[1], *size), folder)
-    taps = _taps(image.shape[-2], size[0])
-    count = max(1, BAND // max(size[1], image.shape[-1]))
-    for begin in range(0, size[0], count):
+def _resampled(channel: np.ndarray, width: int, height: int, box: tuple[int, int, int, int]) -> np.ndarray:
+    """Along one axis: asked for both, Pillow's order would depend on its release and on the sizes."""
+    return np.asarray(Image.fromarray(channel).resize((width, height), Image.Resampling.LANCZOS, box))
+
+
+def brought(image: Tensor, size: tuple[int, int], wraps: Wraps = EDGES, folder: Path | None = None) -> Tensor:
+    """resize, into the folder, or into memory without one, wherever the picture lies."""
+    if folder is not None or not file_of(image):
+        return resize(image, size, wraps, folder)
+    return _resized_in_bands(image, torch.empty(1, image.shape[1], *size)) if size != size_of(image) else image.clone()
+
+
+def _resized_in_bands(image: Tensor, found: Tensor) -> Tensor:
+    """resize into `found`, some rows at a time: across by Pillow, then down by its arithmetic, to the same bytes."""
+    height, width = size_of(found)
+    taps = _taps(image.shape[-2], height)
+    count = max(1, BAND // max(width, image.shape[-1]))
+    for begin in range(0, height, count):
         here = taps[begin : begin + count]
         first, last = here[0][0], here[-1][0] + len(here[-1][1])
         for channel, mine in zip(image[0], found[0], strict=True):
-            rows = Image.fromarray(np.ascontiguousarray(channel[first:last].numpy()))
-            across = np.asarray(rows.resize((size[1], last - first), Image.Resampling.LANCZOS), dtype=np.float64)
-            down = np.stack([weights @ across[at - first : at - first + len(weights)] for at, weights in here])
+            rows = np.ascontiguousarray(channel[first:last].numpy())
+            across = _resampled(rows, width, len(rows), (0, 0, rows.shape[1], len(rows))).astype(np.float64)
+            down = np.stack([_mixed(across[at - first :], weights) for at, weights in here])
             mine[begin : begin + count] = torch.from_numpy(down.astype(np.float32)).clamp_(0, 1)
         release(image, found)
     return found
 
 
-def _taps(length: int, to: int) -> list[tuple[int, np.ndarray]]:
+def _mixed(rows: np.ndarray, weights: Sequence[float]) -> np.ndarray:
+    """The sum of the first rows by their weights, one after the other, as Pillow adds them."""
+    found = np.zeros(rows.shape[1])
+    for row, weight in zip(rows, weights, strict=False):
+        found += row * weight
+    return found
+
+
+def _taps(length: int, to: int) -> list[tuple[int, list[float]]]:
     """Of each place of an axis made `to` long: the first place of the given one that counts, and the weights from there on."""
     if length == to:
-        return [(at, np.ones(1)) for at in range(length)]
+        return [(at, [1.0]) for at in range(length)]
     scale = length / to
     wide = max(1.0, scale)
     found = []
     for at in range(to):
         middle = (at + 0.5) * scale
         first, last = max(0, int(middle - LOBES * wide + 0.5)), min(length, int(middle + LOBES * wide + 0.5))
-        t = (np.arange(first, last) - middle + 0.5) / wide
-        weights = np.where(np.abs(t) < LOBES, np.sinc(t) * np.sinc(t / LOBES), 0)
-        found.append((first, weights / weights.sum()))
+        weights = [_lanczos((n - middle + 0.5) * (1 / wide)) for n in range(first, last)]
+        total = sum(weights)
+        found.append((first, [weight / total for weight in weights]))
     return found
+
+
+def _lanczos(t: float) -> float:
+    return _sinc(t) * _sinc(t / LOBES) if -LOBES <= t < LOBES else 0.0
+
+
+def _sinc(t: float) -> float:
+    return sin(pi * t) / (pi * t) if t else 1.0
 
 
 def quantize(image: Tensor, bits: int = 8) -> Tensor:
@@ -304,8 +347,8 @@ def _write_deep_zoom(path: Path, image: Any, record: str | None) -> None:
 _HYPHEN = "\\u002d"  # as JSON may spell it: a comment must not have two
 
 
-def read_deep_zoom(path: Path) -> Tensor:
-    """The picture (1, 3, H, W) that write_picture has written as tiles. Raises BadImage."""
+def read_deep_zoom(path: Path, folder: Path | None = None) -> Tensor:
+    """The picture (1, 3, H, W) that write_picture has written as tiles; with a `folder` on disk there. Raises BadImage."""
     try:
         about = dict(re.findall(r'\b(Width|Height)="(\d+)"', path.read_text()))
         found = Image.new("RGB", (int(about["Width"]), int(about["Height"])))
@@ -316,7 +359,7 @@ def read_deep_zoom(path: Path) -> Tensor:
                 found.paste(opened.convert("RGB"), (x * hires.TILE, y * hires.TILE))
     except (OSError, ValueError, KeyError) as error:
         raise BadImage(f"cannot read {path}: {error}") from error
-    return _colors(found)
+    return _colors(found, folder)
 
 
 def usable_profile(picture: Picture) -> bytes | None:
@@ -421,20 +464,20 @@ def _check_pixels(opened: Image.Image) -> None:
         raise BadImage(f"has {width} x {height} pixels")
 
 
-def _decode(opened: Image.Image, sha256: str, keep_hidden: bool, deep: Tensor | None = None) -> Picture:
-    """`deep` are the colours (1, 3 or 4, H, W) where Pillow would lose bits of them."""
+def _decode(
+    upright: Image.Image, sha256: str, keep_hidden: bool, deep: Tensor | None = None, folder: Path | None = None
+) -> Picture:
+    """`deep` are the layers (1, 3 or 4, H, W) where Pillow would lose bits of them."""
     if deep is None:
-        opened.load()
-        upright = ImageOps.exif_transpose(opened)
-        image, alpha = _colors(upright), _alpha(upright)
+        image, alpha = _colors(upright, folder), _alpha(upright, folder)
     else:
         image, alpha = deep[:, :3], _unless_opaque(deep[:, 3:])
     if alpha is not None and not keep_hidden:
         image = _fill_hidden(image, alpha)
-    return Picture(image, alpha, sha256, opened.info.get("icc_profile"))
+    return Picture(image, alpha, sha256, upright.info.get("icc_profile"))
 
 
-def _16_bit_colors(opened: ImageFile.ImageFile, data: bytes, name: str | Path) -> Tensor | None:
+def _16_bit_layers(opened: ImageFile.ImageFile, data: bytes, name: str | Path, folder: Path | None) -> Tensor | None:
     """(1, 3 or 4, H, W) in sRGB, of a file whose colours Pillow would cut to 8 bits; None for others.
 
     Without the extra it is None too, with a warning.
@@ -442,12 +485,24 @@ def _16_bit_colors(opened: ImageFile.ImageFile, data: bytes, name: str | Path) -
     if opened.mode.startswith("I") or not any(";16" in str(tile.args) for tile in opened.tile):
         return None
     try:
-        pixels = hires.read_16_bit(data, str(opened.format), opened.info.get("icc_profile"), _srgb())
+        image = hires.read_16_bit(data, str(opened.format), opened.info.get("icc_profile"), _srgb())
     except MissingExtra:
         said = f"{name} has 16 bits a channel and is read in 8: {hires.INSTALL} reads all of them"
         warnings.warn(said, ImpastoWarning, stacklevel=2)
         return None
-    return torch.from_numpy(pixels.astype(np.float32) / 65535).permute(2, 0, 1).unsqueeze(0).contiguous()
+    size = image.bands, image.height, image.width
+    return _in_bands(size, 65535, lambda first, last: hires.rows(image, first, last), folder)
+
+
+def _in_bands(size: tuple[int, int, int], white: int, rows: Callable[[int, int], np.ndarray], folder: Path | None) -> Tensor:
+    """A picture of `size` (C, H, W) out of its rows, (h, W, C) up to `white`: all at once it would be there three times."""
+    found = torch.empty(1, *size) if folder is None else nameless((1, *size), folder)
+    count = max(1, BAND // size[2])
+    for at in range(0, size[1], count):
+        pixels = rows(at, min(at + count, size[1])).astype(np.float32) / white
+        found[0, :, at : at + count] = torch.from_numpy(pixels).permute(2, 0, 1)
+        release(found)
+    return found
 
 
 def _encoded_16_bit(
@@ -470,23 +525,28 @@ def _srgb() -> bytes:
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
-def _colors(opened: Image.Image) -> Tensor:
+def _colors(opened: Image.Image, folder: Path | None = None) -> Tensor:
     """(1, 3, H, W) in sRGB, alpha left aside."""
     if opened.mode == "F" or (opened.mode == "I" and _beyond_16_bit(opened)):
         raise BadImage("has floating-point or 32-bit pixels, whose white is not known; save it as 8 or 16 bit")
-    if opened.mode.startswith("I"):
-        pixels = np.asarray(opened.convert("I"), dtype=np.float32) / 65535
-        return torch.from_numpy(pixels).clamp_(0, 1).expand(1, 3, *pixels.shape).contiguous()
+    is_grey = opened.mode.startswith("I")  # of 16 bits
+    to_srgb = (lambda band: band.convert("I")) if is_grey else _to_srgb(opened)
+
+    def rows(first: int, last: int) -> np.ndarray:
+        pixels = np.asarray(to_srgb(_without_alpha(opened.crop((0, first, opened.width, last)))))
+        return pixels[..., None] if is_grey else pixels
+
+    return _in_bands((3, opened.height, opened.width), 65535 if is_grey else 255, rows, folder)
+
+
+def _without_alpha(opened: Image.Image) -> Image.Image:
+    """In a mode that a colour profile is for."""
     if opened.mode in ("P", "PA", "1"):
         opened = opened.convert("RGBA" if _is_transparent(opened) else "RGB")
     if opened.mode in ("LA", "La", "RGBA", "RGBa"):
         opened = opened.convert({"La": "LA", "RGBa": "RGBA"}.get(opened.mode, opened.mode))
         opened = Image.merge(opened.mode[:-1], opened.split()[:-1]) if opened.mode == "RGBA" else opened.getchannel("L")
-    pixels = np.asarray(_to_srgb(opened))
-    found, count = torch.empty(1, 3, *pixels.shape[:2]), max(1, BAND // pixels.shape[1])
-    for at in range(0, len(pixels), count):  # all at once it would be there three times
-        found[0, :, at : at + count] = torch.from_numpy(pixels[at : at + count].astype(np.float32) / 255).permute(2, 0, 1)
-    return found
+    return opened
 
 
 def _beyond_16_bit(opened: Image.Image) -> bool:
@@ -494,37 +554,51 @@ def _beyond_16_bit(opened: Image.Image) -> bool:
     return bool(values.min() < 0 or values.max() > 65535)
 
 
-def _to_srgb(opened: Image.Image) -> Image.Image:
+def _to_srgb(opened: Image.Image) -> Callable[[Image.Image], Image.Image]:
     """By the picture's ICC profile; a picture without one, or with a broken one, is taken for sRGB."""
     profile = opened.info.get("icc_profile")
     if profile:
         try:
             source, srgb = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
-            converted = ImageCms.profileToProfile(opened, source, srgb, outputMode="RGB")
-            if converted is not None:
-                return converted
+            transform = ImageCms.buildTransform(source, srgb, _without_alpha(opened.crop((0, 0, 1, 1))).mode, "RGB")
+            return transform.apply
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
             warnings.warn(f"the colour profile cannot be used ({error}): taken for sRGB", ImpastoWarning, stacklevel=2)
-    return opened.convert("RGB")
+    return lambda rows: rows.convert("RGB")
 
 
 def _is_transparent(opened: Image.Image) -> bool:
     return opened.mode.endswith(("A", "a")) or "transparency" in opened.info
 
 
-def _alpha(opened: Image.Image) -> Tensor | None:
+def _alpha(opened: Image.Image, folder: Path | None = None) -> Tensor | None:
     """(1, 1, H, W), or None where all is opaque."""
     if not _is_transparent(opened) or opened.mode.startswith(("I", "F")):
         return None
-    return _unless_opaque(torch.from_numpy(np.asarray(opened.convert("RGBA").getchannel("A"), dtype=np.float32) / 255)[None, None])
+
+    def rows(first: int, last: int) -> np.ndarray:
+        return np.asarray(opened.crop((0, first, opened.width, last)).convert("RGBA").getchannel("A"))[..., None]
+
+    return _unless_opaque(_in_bands((1, opened.height, opened.width), 255, rows, folder))
 
 
 def _unless_opaque(alpha: Tensor) -> Tensor | None:
-    return None if bool((alpha == 1).all()) else alpha
+    return alpha if summed(lambda alpha: alpha != 1, alpha) else None
 
 
 def _fill_hidden(image: Tensor, alpha: Tensor) -> Tensor:
     """What an editor left under full transparency is often black; the mean of what shows disturbs the painting least."""
+    if file_of(image):
+        return _fill_hidden_on_disk(image, alpha)
     weight = alpha.sum()
     mean = (image * alpha).sum((2, 3), keepdim=True) / weight if weight > 0 else torch.full((1, 3, 1, 1), 0.5)
     return torch.where(alpha > 0, image, mean)
+
+
+def _fill_hidden_on_disk(image: Tensor, alpha: Tensor) -> Tensor:
+    weight = summed(torch.clone, alpha)
+    for channel in image[0]:
+        mean = summed(torch.mul, channel, alpha[0, 0]) / weight if weight else 0.5
+        for mine, shows in bands(channel, alpha[0, 0]):
+            mine[shows == 0] = mean
+    return image

@@ -10,7 +10,7 @@ from torch import Tensor
 from impasto.coloring import compared_with, seen
 from impasto.costs import HOW, similarity, unit, wants_of
 from impasto.descent import Cost
-from impasto.disk import summed
+from impasto.disk import release, summed
 from impasto.distances import laplacian_cost, self_similarity_cost
 from impasto.frame import torus_size, wrapping
 from impasto.images import resize, size_of
@@ -183,9 +183,10 @@ def _content_weights(targets: Targets, layer: str, net: Net) -> Tensor | None:
 
 def _square_error(a_C: Tensor, weights: Tensor | None, a_G: Tensor, where: tuple[slice, slice]) -> Tensor:
     """The sum over these places of (a_C - a_G)^2, weighted."""
-    if weights is None:
-        return content_cost(a_C[..., where[0], where[1]], a_G, 1.0)
-    return (weights[where] * (a_C[..., where[0], where[1]] - a_G).square()).sum()
+    theirs = a_C[..., where[0], where[1]]
+    found = content_cost(theirs, a_G, 1.0) if weights is None else (weights[where] * (theirs - a_G).square()).sum()
+    release(a_C)
+    return found
 
 
 def _content_constant(a_C: Tensor, recipe: Recipe) -> float:

@@ -21,12 +21,14 @@ import torch
 from impasto.checkpoint import checkpoint_path, clear_folder, disk_folder, load_checkpoint, remove_checkpoint, save_checkpoint
 from impasto.coloring import recolored
 from impasto.descent import State, Step
-from impasto.disk import is_possible
+from impasto.disk import folder_of, is_possible
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning, NoRoom
 from impasto.files import check_writable, make_folder
 from impasto.images import (
     DEEP_ZOOM,
+    Picture,
     check_format,
+    declared_size,
     read_deep_zoom,
     read_picture,
     read_record,
@@ -40,7 +42,7 @@ from impasto.machine import peak_memory_mb
 from impasto.masks import read_masks
 from impasto.nets import Place
 from impasto.objective import costs_of
-from impasto.plan import SPARE, Plan, default_budget, held_memory, read_plan, written
+from impasto.plan import FLOAT, SPARE, Plan, default_budget, held_memory, read_plan, written
 from impasto.recipe import Recipe, checked_recipe
 from impasto.transfer import alpha_at, check_edit, check_fit, finished, make_net, painted_scales, plan_scales, stylize
 from impasto.weights import load_weights
@@ -49,6 +51,7 @@ CHECKPOINT_SECONDS = 5.0
 RETRY_SECONDS = 60.0  # after a checkpoint that could not be written
 SHRINK = 0.6  # of what was predicted for a plan that did not fit
 OLD_FILE = {"bits": 8, "profile": None}  # of paintings whose record does not say
+PICTURE_SHARE = 0.1  # of the budget, that one of the pictures to paint from may take in memory
 CHECKPOINT_SHARE = 20  # where writing one takes long, painting takes at least this many times as long between two
 
 
@@ -94,21 +97,23 @@ class Painting:
         self.output, self.recipe, self.folder = output, recipe, disk_folder(checkpoint_path(output))
         self.inputs = [given for given in (content, *styles, start, *recipe.mask_files()) if given is not None]
         self._spare_inputs(output)
-        self.content = read_picture(content)
+        budget = max_memory or default_budget()
+        read = partial(_read, output.parent, budget)
+        self.content = read(content)
         self.kept = kept or Kept()
-        self.styles = [self.kept.once(("picture", *_state_of(style)), (), partial(read_picture, style)) for style in styles]
-        self.start = None if start is None else read_picture(start)
+        self.styles = [self.kept.once(("picture", *_state_of(style)), (), partial(read, style)) for style in styles]
+        self.start = None if start is None else read(start)
         self.pictures = [style.image for style in self.styles]
         self.alphas = [picture.alpha for picture in (self.content, *self.styles)]
         self.bits, self.profile = bits, usable_profile(self.content) if keep_profile else None
         check_fit(self.content.image, self.pictures, recipe, self._start_image())
         self.masks = read_masks(recipe, self.content.image, self.pictures)
-        read = partial(load_weights, recipe.net, weights, weights_input)
-        loaded = self.kept.once(("weights", recipe.net, weights, weights_input), (), read)
+        load = partial(load_weights, recipe.net, weights, weights_input)
+        loaded = self.kept.once(("weights", recipe.net, weights, weights_input), (), load)
         self.net = make_net(recipe, loaded, self.place, self.kept)
         self.scales = painted_scales(self.content.image, recipe)
         self.held = held_memory(self.net)
-        self.plans = self._planned(max_memory or default_budget())
+        self.plans = self._planned(budget)
         self.identity = self._identity({"sha256": loaded.digest, "input": loaded.input})
         self.state: State | None = None
         self.seconds = 0.0
@@ -243,11 +248,11 @@ class Painting:
 
     def report(self) -> dict[str, Any]:
         """What was painted, with the costs of the picture in the file."""
-        record, image = read_record(self.output), self._read_again()
-        tiling = self.plans[-1].tiling
+        record, tiling = read_record(self.output), self.plans[-1].tiling
         recipe = self.recipe.at_last()
         given = self.content.image, self.pictures, recipe, self.net, tiling, self.masks, self.alphas
         with self._folder_if(self.plans[-1].on_disk) as folder:
+            image = self._read_again(folder)
             costs = costs_of(image, *given, folder)
         return {
             "output": str(self.output),
@@ -261,11 +266,11 @@ class Painting:
             **record,
         }
 
-    def _read_again(self) -> torch.Tensor:
+    def _read_again(self, folder: Path | None) -> torch.Tensor:
         """The finished picture, as it is in its file."""
         if self.output.suffix.lower() == DEEP_ZOOM:
-            return read_deep_zoom(self.output)
-        return read_picture(self.output, keep_hidden=True).image
+            return read_deep_zoom(self.output, folder)
+        return read_picture(self.output, keep_hidden=True, folder=folder).image
 
     @contextlib.contextmanager
     def _folder_if(self, on_disk: bool) -> Iterator[Path | None]:
@@ -337,7 +342,9 @@ class Painting:
 
     def _alpha(self, image: torch.Tensor) -> torch.Tensor | None:
         """What of the painting shows: what shows of the content picture; all of a texture, which has none."""
-        return alpha_at(self.content.alpha, size_of(image), self.recipe) if self.recipe.has_content else None
+        if not self.recipe.has_content:
+            return None
+        return alpha_at(self.content.alpha, size_of(image), self.recipe, folder_of(image))
 
     def _write(self, path: Path, image: torch.Tensor, ended: str) -> None:
         assert self.state is not None
@@ -377,6 +384,13 @@ class _Keeper:
             return
         now = time.monotonic()
         self.due = now + max(CHECKPOINT_SECONDS, CHECKPOINT_SHARE * (now - begun))
+
+
+def _read(folder: Path, budget: float, path: Path) -> Picture:
+    """A picture to paint from: on disk where it would take much of the budget."""
+    height, width = declared_size(path)
+    is_large = 3 * FLOAT * height * width > PICTURE_SHARE * budget
+    return read_picture(path, folder=folder if is_large and is_possible() else None)
 
 
 def _state_of(path: Path) -> tuple[Any, ...]:

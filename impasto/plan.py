@@ -4,6 +4,7 @@ Everything is predicted from shapes: the maps that a walk keeps for its way back
 that the optimiser holds. docs/performance.md compares the predictions with measured peaks.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -11,7 +12,7 @@ from math import inf, prod
 from typing import Any
 
 from impasto.costs import HOW, kept_memory, wants_of
-from impasto.errors import NoRoom
+from impasto.errors import BadRecipe, NoRoom
 from impasto.frame import wrapping
 from impasto.images import Wraps
 from impasto.machine import free_memory, used_memory
@@ -20,6 +21,7 @@ from impasto.recipe import Recipe
 from impasto.tiles import Tiling, area_read, cut
 
 FLOAT = 4
+LIMIT = "IMPASTO_MAX_MEMORY"  # in the environment
 PICTURES = {
     "lbfgs": 5,
     "adam": 7,
@@ -80,7 +82,14 @@ def held_memory(net: Net) -> float:
 
 
 def default_budget() -> float:
-    """Bytes that the whole process may hold: what it has, and what is free less a margin. Endless where no one tells."""
+    """Bytes that the whole process may hold: $IMPASTO_MAX_MEMORY, else what it has, and what is free less a margin.
+
+    Endless where no one tells. Raises BadRecipe for a variable that is no number.
+    """
+    if limit := os.environ.get(LIMIT):
+        if not limit.isdecimal():
+            raise BadRecipe(f"{LIMIT} is {limit!r}, must be a number of bytes")
+        return float(limit)
     used, free = used_memory(), free_memory()
     return inf if used is None or free is None else used + (1 - SPARE) * free
 

@@ -26,7 +26,18 @@ from impasto.descent import Cost, Optimizer, State, Step, begin, descend, moved,
 from impasto.disk import folder_of, over
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
 from impasto.frame import finished_size, framed, painted_size, style_at, style_size
-from impasto.images import MIN_SIDE, in_profile, quantize, read_picture, resize, scaled_size, size_of, to_pillow, usable_profile
+from impasto.images import (
+    MIN_SIDE,
+    brought,
+    in_profile,
+    quantize,
+    read_picture,
+    resize,
+    scaled_size,
+    size_of,
+    to_pillow,
+    usable_profile,
+)
 from impasto.kept import Kept
 from impasto.losses import temporal_cost
 from impasto.machine import give_back
@@ -174,7 +185,7 @@ def stylize(
                 continue
             give_back()  # the last scale's maps, whose places suit this one's badly
             lying = folder if plan.on_disk else None
-            now, scaled = recipe.at(first), resize(content, size, recipe.wraps, lying)
+            now, scaled = recipe.at(first), brought(content, size, recipe.wraps, lying)
             cost = make_cost(make_targets(scaled, styles, now, net, plan.tiling, masks, kept), now, net, plan.tiling)
             cost = cost if ties is None else tied_cost(cost, ties.like(scaled, recipe))
             if recipe.paints_light:
@@ -283,7 +294,7 @@ def _least_side(recipe: Recipe) -> int:
 
 def first_image(content: Tensor, recipe: Recipe, picture: Tensor | None = None) -> Tensor:
     """What G starts as, at the size of `content`: noise, the content or a given picture, with a share of noise mixed in."""
-    start = content if picture is None else resize(picture, size_of(content), recipe.wraps, folder_of(content))
+    start = content if picture is None else brought(picture, size_of(content), recipe.wraps, folder_of(content))
     share = 1.0 if recipe.init == "noise" else recipe.init_noise
     if not share:
         return start
@@ -302,9 +313,9 @@ def finished(
     return quantize(recolored(image, content, recipe, alpha, masks), bits)
 
 
-def alpha_at(alpha: Tensor | None, size: tuple[int, int], recipe: Recipe) -> Tensor | None:
+def alpha_at(alpha: Tensor | None, size: tuple[int, int], recipe: Recipe, folder: Path | None = None) -> Tensor | None:
     """What shows of a painting of this size (H, W), from what shows of its content picture, as it was read."""
-    return None if alpha is None else resize(framed(alpha, recipe), size, recipe.wraps)
+    return None if alpha is None else brought(framed(alpha, recipe), size, recipe.wraps, folder)
 
 
 class _Clock:

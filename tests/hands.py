@@ -16,7 +16,7 @@ class Here:
     """Does the work, and dies once, after so many steps."""
 
     def __init__(self, dies_after: int | None = None, does: Callable[[Work], Iterator[Said]] = told) -> None:
-        self.dies_after, self.does, self.closed = dies_after, does, False
+        self.dies_after, self.does, self.closed, self.patience = dies_after, does, False, 60.0
 
     def do(self, work: Work) -> Iterator[Said]:
         with closing(self.does(work)) as said:
@@ -25,6 +25,9 @@ class Here:
                     self.dies_after = None
                     raise Died("killed")
                 yield it
+
+    def drop(self) -> None:
+        raise AssertionError("it does not hang")
 
     def close(self) -> None:
         self.closed = True

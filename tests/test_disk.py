@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, ImageCms
 
 from impasto import canvas as canvas_module
 from impasto import disk, images
@@ -22,7 +22,7 @@ from impasto.checkpoint import checkpoint_path, disk_folder, previous
 from impasto.descent import Step
 from impasto.disk import bands, empty, file_of, mapped, new_zeros, over, put, release, summed
 from impasto.errors import CannotWrite, ImpastoWarning, NoRoom
-from impasto.images import read_picture, read_record, resize, tiles_of, write_picture
+from impasto.images import brought, read_picture, read_record, resize, tiles_of, write_picture
 from impasto.objective import make_cost
 from impasto.painting import Painting
 from impasto.plan import Plan, fits_on_disk, make_plan
@@ -99,11 +99,69 @@ def test_sums_are_those_of_float64(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(262, 154), (97, 55), (131, 77), (300, 77), (131, 200), (16, 33)], ids=str)
-def test_a_picture_on_disk_is_resized_alike_to_the_last_digit(tmp_path, size):
+def test_a_picture_on_disk_is_resized_to_the_same_bytes(tmp_path, size):
     image = picture(131, 77)
     for found in (resize(put(image, tmp_path), size), resize(image, size, folder=tmp_path)):
-        torch.testing.assert_close(found, resize(image, size), rtol=0, atol=6e-8)
-        assert file_of(found)
+        assert torch.equal(found, resize(image, size)) and file_of(found)
+    for image in (put(picture(131, 77), tmp_path), picture(131, 77)):
+        found = brought(image, size)
+        assert torch.equal(found, resize(picture(131, 77), size)) and not file_of(found)
+
+
+def levels(channels: int, white: int = 255) -> np.ndarray:
+    return (np.random.default_rng(0).random((83, 90, channels)) * (white + 0.99)).astype(np.uint8 if white == 255 else np.uint16)
+
+
+def turned() -> Image.Image:
+    made = Image.fromarray(levels(3))
+    made.getexif()[ExifTags.Base.Orientation] = 6
+    return made
+
+
+KINDS = {
+    "rgb.png": lambda: Image.fromarray(levels(3)),
+    "photo.jpg": lambda: Image.fromarray(levels(3)),
+    "turned.jpg": turned,
+    "turned.tif": turned,
+    "alpha.png": lambda: Image.fromarray(np.where(levels(4) > 200, 0, levels(4)).astype(np.uint8)),
+    "grey-alpha.png": lambda: Image.fromarray(levels(2), "LA"),
+    "grey.png": lambda: Image.fromarray(levels(1)[..., 0]),
+    "grey16.png": lambda: Image.fromarray(levels(1, 65535)[..., 0]),
+    "palette.gif": lambda: Image.fromarray(levels(3)).quantize(32),
+    "inks.jpg": lambda: Image.fromarray(levels(4), "CMYK"),
+    "bilevel.tif": lambda: Image.fromarray(levels(1)[..., 0]).convert("1"),
+}
+
+
+def saved_as(kind: str, folder: Path) -> Path:
+    made, path = KINDS[kind](), folder / kind
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes() if made.mode == "RGB" else None
+    made.save(path, exif=made.getexif(), icc_profile=profile)
+    return path
+
+
+@pytest.mark.parametrize("keep_hidden", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_picture_is_read_onto_the_disk_as_into_memory(tmp_path, kind, keep_hidden):
+    path, place = saved_as(kind, tmp_path), tmp_path / "place"
+    place.mkdir()
+    wanted, found = (read_picture(path, keep_hidden, folder) for folder in (None, place))
+    assert file_of(found.image).parent == place and not [*place.iterdir()]  # without a name
+    torch.testing.assert_close(found.image, wanted.image, rtol=0, atol=1e-6 if wanted.alpha is not None else 0)  # the mean
+    assert (found.sha256, found.profile) == (wanted.sha256, wanted.profile)
+    if wanted.alpha is not None:
+        assert torch.equal(found.alpha, wanted.alpha)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_sixteen_bits_are_read_onto_the_disk_as_into_memory(tmp_path, channels):
+    pytest.importorskip("pyvips")
+    image, alpha = picture(83, 90), picture(83, 90, 1)[:, :1] if channels == 4 else None
+    write_picture(tmp_path / "deep.png", image, alpha, bits=16)
+    wanted, found = (read_picture(tmp_path / "deep.png", True, folder) for folder in (None, tmp_path))
+    assert file_of(found.image) and torch.equal(found.image, wanted.image)
+    torch.testing.assert_close(wanted.image, image, rtol=0, atol=0.51 / 65535)
+    assert alpha is None or torch.equal(found.alpha, wanted.alpha)
 
 
 @pytest.mark.parametrize("falloff", [0.0, 0.5, 1.0])

@@ -1,5 +1,6 @@
 """Work shared out among hands, tried again when one has died, parted among processes that know nothing of each other."""
 
+import sys
 import threading
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from impasto.errors import BadInput, BadRecipe
-from impasto.hand import shard_of, shared_out, tried
+from impasto.hand import LocalHand, shard_of, shared_out, tried
 from impasto.lens.index import INDEX, MANIFEST
 from impasto.pictures import picture_path
 from tests.clips import moving
@@ -63,6 +64,39 @@ def test_who_stops_listening_closes_the_hands():
     next(events)
     events.close()
     assert all(hand.closed for hand in hands) and threading.active_count() < 9
+
+
+HANGING = """
+import json, os, sys, time
+for line in sys.stdin:
+    hangs, marker = json.loads(line)
+    if hangs == "always" or (hangs == "once" and not os.path.exists(marker)):
+        open(marker, "w").close()
+        print(json.dumps({"step": 1}), flush=True)
+        time.sleep(1000)
+    print(json.dumps({"report": hangs}), flush=True)
+"""
+
+
+@pytest.fixture
+def hand(monkeypatch):
+    monkeypatch.setattr("impasto.hand.COMMAND", [sys.executable, "-c", HANGING])
+    hand = LocalHand(patience=2.0)
+    yield hand
+    hand.close()
+
+
+def test_37_work_that_hangs_is_ended_and_tried_again(hand, tmp_path):
+    works = [(hangs, str(tmp_path / "marker")) for hangs in ("never", "once", "never")]
+    found = [said for _, said in shared_out(works, [hand], tried) if "report" in said]
+    assert [(said["report"], said["tries"]) for said in found] == [("never", 1), ("once", 2), ("never", 1)]
+
+
+def test_37_work_that_always_hangs_is_set_aside_and_said(hand, tmp_path):
+    *steps, last = tried(("always", str(tmp_path / "marker")), hand)
+    assert steps == [{"step": 1}] * 2
+    assert last == {"error": "nothing was heard of it for 2 s", "is_final": False, "tries": 2}
+    assert list(tried(("never", ""), hand)) == [{"report": "never", "tries": 1}]
 
 
 @pytest.mark.parametrize(("is_final", "tries"), [(True, 1), (False, 3)])

@@ -26,6 +26,7 @@ from impasto.lens.commands import net_of
 from impasto.lens.index import INDEX, MANIFEST, make_setup
 from impasto.lens.scan import begin_shards, merge_shards, scan, scan_shards
 from impasto.pictures import picture_path
+from impasto.plan import LIMIT, default_budget
 from impasto.recipe import make_recipe
 from impasto.video import Motion, Video
 from tests.clips import moving
@@ -123,6 +124,39 @@ def once(do: Callable[[], object]) -> Callable:
 def test_a_batch_on_ray_has_the_bytes_of_one_here(jobs, here, hands, tmp_path):
     assert set(states(Batch(jobs, tmp_path, how=ONE), hands).values()) == {"finished"}
     assert paintings(tmp_path) == here
+
+
+def test_workers_of_one_machine_share_its_memory(cluster, monkeypatch):
+    nodes = [{"Alive": True, "Resources": {"CPU": 4.0, "memory": 8e9}}, {"Alive": True, "Resources": {"CPU": 1.0, "memory": 1e9}}]
+    monkeypatch.setattr("ray.nodes", lambda: nodes)
+    asked = [on_ray(crew, 1)[0].make.args[1] for crew in (Crew(), Crew(workers=2), Crew(workers=1))]
+    assert asked == [2_000_000_000, 4_000_000_000, None]  # the second machine's only worker has all of that
+
+
+def test_a_worker_plans_with_its_share_unless_the_machine_says_another(monkeypatch):
+    monkeypatch.setattr("os.environ", {**os.environ})
+    Worker(versions_here(), 3_000_000_000)
+    assert default_budget() == 3e9
+    Worker(versions_here(), 5_000_000_000)
+    assert default_budget() == 3e9
+    monkeypatch.setitem(os.environ, LIMIT, "2GB")
+    with pytest.raises(BadRecipe, match=r"IMPASTO_MAX_MEMORY is '2GB', must be a number of bytes"):
+        default_budget()
+
+
+def test_37_a_worker_that_hangs_is_ended_and_its_work_done_by_another(jobs, here, cluster, tmp_path):
+    stopped: list[int] = []
+
+    def stop():
+        stopped.extend(workers(cluster.list_all_nodes()))
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        return stopped
+
+    batch = Batch(jobs, tmp_path, how=ONE)
+    assert set(states(batch, on_ray(Crew(gpus_each=0.5, timeout=15), 1), once(stop)).values()) == {"finished"} and stopped
+    assert paintings(tmp_path) == here
+    assert {result.tries for result in batch.results.values()} == {1, 2}
 
 
 def test_37_killed_workers_lose_nothing(jobs, here, hands, cluster, tmp_path):
