@@ -310,6 +310,18 @@ def test_the_report_costs_the_saved_picture(files):
     assert sorted(p.name for p in files[2].parent.iterdir()) == ["out.png", "photo.png", "style.png"]
 
 
+@pytest.mark.usefixtures("on_disk")
+@pytest.mark.parametrize("knobs", [{}, {"shape": "1:1"}, {"init": "noise", "style_rotation": 30.0}], ids=str)
+def test_pictures_that_lie_on_disk_are_painted_to_the_same_bytes(files, monkeypatch, knobs):
+    wanted = finish(made(files, **knobs))
+    monkeypatch.setattr(module, "PICTURE_SHARE", 0.0)
+    files[2].unlink()
+    painting = made(files, **knobs)
+    assert all(file_of(it.image) for it in (painting.content, *painting.styles))
+    assert finish(painting) == wanted and painting.report()["costs"]
+    assert sorted(p.name for p in files[2].parent.iterdir()) == ["out.png", "photo.png", "style.png"]
+
+
 KILLED = """
 import sys
 from pathlib import Path

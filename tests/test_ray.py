@@ -218,6 +218,22 @@ def test_a_grid_on_ray_has_the_bytes_of_one_here(jobs, hands, one_thread, tmp_pa
         assert ours.read_bytes() == theirs.read_bytes()
 
 
+@pytest.mark.parametrize("is_first", [True, False], ids=["begun on Ray", "ended on Ray"])
+def test_a_grid_is_ended_where_it_was_not_begun(jobs, hands, one_thread, tmp_path, is_first):
+    grid = make_grid([jobs[0].content, *jobs[0].styles], ["beta", "5", "15", "50"], [], {**QUICK, "steps": 4})
+    whole, parted = Sheet(grid, tmp_path / "whole.png"), Sheet(grid, tmp_path / "parted.png")
+    whole.paint(lambda _, painting: deque(painting.steps(), 0))
+    first, second = [hands, [LocalHand()]] if is_first else [[LocalHand()], hands]
+    begun = parted.share_out(first, ONE)
+    next(spot for spot, said in begun if "report" in said)
+    begun.close()
+    painted = len(parted.found)
+    worked = {spot for spot, said in Sheet(grid, parted.output).share_out(second, ONE) if "step" in said}
+    assert painted and worked and painted + len(worked) == len(grid.cells)
+    for ours, theirs in zip(whole.folder.glob("*.png"), parted.folder.glob("*.png"), strict=True):
+        assert (parted.folder / ours.name).read_bytes() == ours.read_bytes() and theirs.exists()
+
+
 def test_a_video_on_ray_has_the_bytes_of_one_here(jobs, hands, one_thread, tmp_path):
     (tmp_path / "in").mkdir()
     for n, frame in enumerate([*moving(3, 64, 80), *(1 - frame for frame in moving(2, 64, 80))]):
