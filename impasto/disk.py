@@ -112,6 +112,15 @@ def bands(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         release(*tensors)
 
 
+def strips(*images: Tensor) -> Iterator[slice]:
+    """Which rows of pictures (B, C, H, W) of one size are worked upon at a time: all of them where none is on disk."""
+    height, width = images[0].shape[-2:]
+    count = max(1, BAND // (COLORS * width)) if any(map(file_of, images)) else height
+    for at in range(0, height, count):
+        yield slice(at, min(height, at + count))
+        release(*images)
+
+
 def over(change: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     """change(*tensors), which treats every element by itself, where the first of them that is on disk lies."""
     lying = next(filter(file_of, tensors), None)

@@ -10,11 +10,11 @@ from torch import Tensor
 from impasto.coloring import compared_with, seen
 from impasto.costs import HOW, similarity, unit, wants_of
 from impasto.descent import Cost
-from impasto.disk import summed
+from impasto.disk import file_of, summed
 from impasto.distances import laplacian_cost, self_similarity_cost
 from impasto.frame import torus_size, wrapping
 from impasto.images import resize, size_of
-from impasto.losses import content_cost, entry_weights, total_cost, total_variation
+from impasto.losses import Varied, content_cost, entry_weights, total_cost, total_variation
 from impasto.masks import NO_MASKS, Masks, place_weights
 from impasto.nets import Net, channels, map_size
 from impasto.recipe import Recipe
@@ -48,12 +48,13 @@ def make_cost(targets: Targets, recipe: Recipe, net: Net, tiling: Tiling | None 
     of_edges = _laplacian(targets, recipe, net) if recipe.content_costs.get("laplacian") else None
 
     def cost(image: Tensor) -> Found:
-        costs = compared(image)
+        same, tv = Varied.apply(image) if recipe.tv and file_of(image) else (image, None)  # type: ignore[no-untyped-call]
+        costs = compared(same)
         if of_edges is not None:
             edges = of_edges(image)
             costs["content"], costs["total"] = costs["content"] + edges, costs["total"] + recipe.alpha * edges
         if recipe.tv:
-            costs["tv"] = total_variation(image, recipe.wraps)
+            costs["tv"] = total_variation(image, recipe.wraps) if tv is None else tv
             costs["total"] = costs["total"] + recipe.tv * costs["tv"]
         return costs
 

@@ -111,7 +111,7 @@ def fits_on_disk(recipe: Recipe, net: Net) -> bool:
     """Whether nothing that the recipe asks for needs all of a large picture at once."""
     costs = {cost for costs in wants_of(recipe, net).values() for cost in costs}
     in_parts = {"gram", "mean", "square"}.issuperset(read for cost in costs for read in HOW[cost].reads)
-    plain = not (recipe.tv or any(recipe.wraps) or recipe.all_regions()) and not recipe.comes_after(recipe.color)
+    plain = not (any(recipe.wraps) or recipe.all_regions()) and not recipe.comes_after(recipe.color)
     return in_parts and plain and {cost for cost, weight in recipe.content_costs.items() if weight} <= {"features"}
 
 
@@ -157,11 +157,16 @@ def _plans_on_disk(net: Net, recipe: Recipe, size: tuple[int, int], history: int
     layers = {*recipe.content_layers, *recipe.style_layers}
     (whole,) = cut(net, layers, ())
     pools = [layer.name for layer in whole if isinstance(layer, Pool)]
-    pictures = _pictures(recipe, size, history) + COPIES_ON_DISK * 3 * FLOAT * prod(size)
+    pictures = _pictures(recipe, size, history) + (COPIES_ON_DISK + _copies_asked_for(recipe)) * 3 * FLOAT * prod(size)
     for first, side in product(range(len(pools) + 1), SIDES):
         tiling = Tiling(tuple(pools[first:]), side)
         work, most, maps = _tiled_on_disk(cut(net, layers, tiling.cuts), size, tiling)
         yield work, Plan(tiling, history, most + BANDS + HOLES, True, pictures + _targets(net, recipe, size) + maps)
+
+
+def _copies_asked_for(recipe: Recipe) -> float:
+    """Pictures on disk that costs beside content and style take: the total variation a gradient."""
+    return float(bool(recipe.tv))
 
 
 def _tiled_on_disk(parts: Sequence[Sequence[Conv | Pool]], size: tuple[int, int], tiling: Tiling) -> tuple[float, float, float]:

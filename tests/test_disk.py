@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from impasto import canvas as canvas_module
 from impasto import disk, images
@@ -23,13 +25,14 @@ from impasto.descent import Step
 from impasto.disk import bands, empty, file_of, mapped, new_zeros, over, put, release, summed
 from impasto.errors import CannotWrite, ImpastoWarning, NoRoom
 from impasto.images import read_picture, read_record, resize, tiles_of, write_picture
+from impasto.losses import Varied, total_variation
 from impasto.objective import make_cost
 from impasto.painting import Painting
 from impasto.plan import Plan, fits_on_disk, make_plan
 from impasto.recipe import make_recipe
 from impasto.targets import make_targets
 from impasto.tiles import Sum, Tiling, add_up
-from impasto.transfer import stylize
+from impasto.transfer import finished, stylize
 from tests.conftest import kill_at, paint_with_the_tiny_net, picture, room_for, tiny_net
 
 pytestmark = pytest.mark.skipif(not disk.is_possible(), reason="files are mapped on Linux alone")
@@ -166,6 +169,62 @@ def test_a_painting_on_disk_is_the_one_in_memory(tmp_path, optimizer, lr, tolera
     assert all(file_of(x) for x in lying) and not file_of(found[0][-1].state.x)
 
 
+# What else a recipe may ask for: the same, and held a band at a time
+
+ASKED = [{"tv": 3.0}]
+
+
+class Largest(TorchDispatchMode):
+    """Of the tensors made in memory the most bytes."""
+
+    most = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        sizes = [x.untyped_storage().nbytes() for x in tree_leaves(made) if isinstance(x, torch.Tensor) and not file_of(x)]
+        self.most = max(self.most, *sizes, 0)
+        return made
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 61, 83), (1, 3, 5, 3000), (1, 3, 1, 9), (1, 3, 9, 1)], ids=str)
+def test_total_variation_on_disk_is_that_of_float64(tmp_path, shape):
+    """Its gradient comes on top of that of another cost, here the sum."""
+    exact = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    value = total_variation(exact)
+    (gradient,) = torch.autograd.grad(5 * value + exact.sum(), exact)
+    x = put(exact.detach().float(), tmp_path).requires_grad_()
+    same, found = Varied.apply(x)
+    ones = put(torch.ones(shape), tmp_path)
+    (other,) = torch.autograd.grad((same, found), x, (ones, torch.tensor(5.0)))
+    assert found.item() == pytest.approx(value.item(), rel=1e-6) and file_of(other)
+    torch.testing.assert_close(other.double(), gradient, rtol=1e-6, atol=1e-7)
+
+
+def painted(folder: Path, on_disk: bool, side: int = 96, **knobs) -> tuple[Step, torch.Tensor]:
+    """The last step of a painting at one scale, and the picture as it is saved."""
+    recipe = make_recipe(**{**KNOBS, "size": side, "coarsest": side, "steps": 2, "optimizer": "adam", "lr": 0.02, **knobs})
+    content, plans = picture(60, 80), [Plan(CUTS, 10, on_disk=on_disk)]
+    *_, step = stylize(content, [picture(50, 70, 1)], recipe, tiny_net(), plans=plans, folder=folder)
+    return step, finished(step.state.x, content, recipe)
+
+
+@pytest.mark.parametrize("knobs", ASKED, ids=str)
+def test_what_a_recipe_asks_for_is_painted_on_disk_as_in_memory(tmp_path, knobs):
+    (step, saved), (other, other_saved) = (painted(tmp_path, on_disk, **knobs) for on_disk in (False, True))
+    assert other.costs == pytest.approx(step.costs, rel=1e-5)
+    torch.testing.assert_close(other.image, step.image, rtol=0, atol=1e-4)
+    torch.testing.assert_close(other_saved, saved, rtol=0, atol=1.01 / 255)
+    assert file_of(other_saved) and bool(((other_saved - saved).abs() > 1e-6).float().mean() < 0.01)
+
+
+@pytest.mark.parametrize("knobs", ASKED, ids=str)
+def test_no_tensor_in_memory_grows_with_the_picture(tmp_path, knobs):
+    """A map of one channel has 480 kB at 400 x 300 pixels."""
+    with Largest() as made:
+        painted(tmp_path, True, 400, init="content", init_noise=0.0, **knobs)
+    assert made.most < 120e3
+
+
 # Plans
 
 
@@ -192,7 +251,6 @@ def test_on_disk_a_larger_picture_takes_disk_and_hardly_memory():
 @pytest.mark.parametrize(
     "knobs",
     [
-        {"tv": 1.0},
         {"seamless": "x"},
         {"color": "luminance"},
         {"color": "monge", "color_when": "after"},
@@ -204,6 +262,7 @@ def test_on_disk_a_larger_picture_takes_disk_and_hardly_memory():
 def test_what_needs_the_whole_picture_is_not_planned_on_disk(knobs):
     assert fits_on_disk(make_recipe(**KNOBS), tiny_net())
     assert fits_on_disk(make_recipe(**{**KNOBS, "style_costs": {"w2": 1.0}, "color": "monge"}), tiny_net())
+    assert all(fits_on_disk(make_recipe(**KNOBS, **asked), tiny_net()) for asked in ASKED)
     assert not fits_on_disk(make_recipe(**{**KNOBS, **knobs}), tiny_net())
 
 
