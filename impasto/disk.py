@@ -113,9 +113,12 @@ def bands(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def strips(*images: Tensor) -> Iterator[slice]:
-    """Which rows of pictures (B, C, H, W) of one size are worked upon at a time: all of them where none is on disk."""
+    """Which rows of pictures (B, C, H, W) of one size are worked upon at a time: all of them where none is on disk.
+
+    A quarter of BAND, since colours are computed in float64, with much beside them.
+    """
     height, width = images[0].shape[-2:]
-    count = max(1, BAND // (COLORS * width)) if any(map(file_of, images)) else height
+    count = max(1, BAND // (4 * COLORS * width)) if any(map(file_of, images)) else height
     for at in range(0, height, count):
         yield slice(at, min(height, at + count))
         release(*images)
@@ -129,6 +132,23 @@ def over(change: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     found = new_empty(lying, tensors[0].shape)
     for *parts, mine in bands(*tensors, found):
         mine.copy_(change(*parts))
+    return found
+
+
+def over_rows(change: Callable[..., Tensor], *images: Tensor) -> Tensor:
+    """change(*images), which treats every row by itself, where the first of them that is on disk lies.
+
+    Pictures (B, C, H, W) are of one size, and may differ in channels.
+    """
+    lying, found = next(filter(file_of, images), None), None
+    if lying is None:
+        return change(*images)
+    for rows in strips(*images):
+        band = change(*(image[..., rows, :] for image in images))
+        found = new_empty(lying, (*band.shape[:2], *lying.shape[-2:])) if found is None else found
+        found[..., rows, :] = band
+        release(found)
+    assert found is not None  # a picture has rows
     return found
 
 

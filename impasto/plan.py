@@ -111,7 +111,8 @@ def fits_on_disk(recipe: Recipe, net: Net) -> bool:
     """Whether nothing that the recipe asks for needs all of a large picture at once."""
     costs = {cost for costs in wants_of(recipe, net).values() for cost in costs}
     in_parts = {"gram", "mean", "square"}.issuperset(read for cost in costs for read in HOW[cost].reads)
-    plain = not (any(recipe.wraps) or recipe.all_regions()) and not recipe.comes_after(recipe.color)
+    sorts = recipe.color == "histogram" and recipe.comes_after(recipe.color)
+    plain = not (any(recipe.wraps) or recipe.all_regions() or sorts)
     return in_parts and plain and {cost for cost, weight in recipe.content_costs.items() if weight} <= {"features"}
 
 
@@ -165,8 +166,9 @@ def _plans_on_disk(net: Net, recipe: Recipe, size: tuple[int, int], history: int
 
 
 def _copies_asked_for(recipe: Recipe) -> float:
-    """Pictures on disk that costs beside content and style take: the total variation a gradient."""
-    return float(bool(recipe.tv))
+    """Pictures on disk more: the gradient with that of the total variation, G's light and the gradient to it; in the end the
+    photograph, and G on the way to its colours, when there are no maps any more."""
+    return float(bool(recipe.tv)) + 2 * recipe.comes_after(recipe.color)
 
 
 def _tiled_on_disk(parts: Sequence[Sequence[Conv | Pool]], size: tuple[int, int], tiling: Tiling) -> tuple[float, float, float]:
