@@ -114,9 +114,10 @@ def _parts_after(image: Tensor, content: Tensor, recipe: Recipe, masks: Masks | 
     if not own or not any(map(recipe.comes_after, (recipe.color, *own.values()))):
         return [(recipe.color, None)] if recipe.comes_after(recipe.color) else []
     found = content_masks(recipe, content) if masks is None else masks.content
-    brought = {name: resize(framed(mask, recipe), size_of(image), recipe.wraps) for name, mask in found.items()}
+    size, folder = size_of(image), folder_of(image)
+    brought = {name: resize(framed(mask, recipe), size, recipe.wraps, folder) for name, mask in found.items()}
     where = shares({name: mask.to(image) for name, mask in brought.items()})
-    left = (1 - torch.stack([where[name] for name in own]).sum(0)).clamp(min=0)
+    left = over_rows(lambda *its: (1 - torch.stack(its).sum(0)).clamp(min=0), *(where[name] for name in own))
     parts = [*((rule, where[name]) for name, rule in own.items()), (recipe.color, left)]
     return [(rule, part) for rule, part in parts if recipe.comes_after(rule)]
 

@@ -158,6 +158,16 @@ def summed(change: Callable[..., Tensor], *tensors: Tensor) -> float:
     return sum(float(change(*parts).sum(dtype=wide)) for parts in bands(*tensors))
 
 
+def total(x: Tensor) -> Tensor:
+    """x.sum(); of one on disk in bands."""
+    return x.new_tensor(summed(lambda part: part, x)) if file_of(x) else x.sum()
+
+
+def mean(x: Tensor) -> Tensor:
+    """x.mean(); of one on disk in bands."""
+    return total(x) / x.numel() if file_of(x) else x.mean()
+
+
 def _advise(x: Tensor, advice: int) -> None:
     storage = x.untyped_storage()
     _libc().madvise(ctypes.c_void_p(storage.data_ptr()), ctypes.c_size_t(storage.nbytes()), advice)

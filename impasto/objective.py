@@ -10,7 +10,7 @@ from torch import Tensor
 from impasto.coloring import compared_with, seen
 from impasto.costs import HOW, similarity, unit, wants_of
 from impasto.descent import Cost
-from impasto.disk import file_of, summed
+from impasto.disk import file_of, mean, over, summed
 from impasto.distances import laplacian_cost, self_similarity_cost
 from impasto.frame import torus_size, wrapping
 from impasto.images import resize, size_of
@@ -179,7 +179,8 @@ def _content_weights(targets: Targets, layer: str, net: Net) -> Tensor | None:
     if weights is None:
         return None
     size = map_size(net, layer, targets.size)
-    return place_weights(weights, size) * (weights.mean() * size[0] * size[1])
+    places = mean(weights) * size[0] * size[1]
+    return over(lambda share: share * places, place_weights(weights, size))
 
 
 def _square_error(a_C: Tensor, weights: Tensor | None, a_G: Tensor, where: tuple[slice, slice]) -> Tensor:

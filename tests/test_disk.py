@@ -28,13 +28,14 @@ from impasto.disk import bands, empty, file_of, mapped, new_zeros, over, put, re
 from impasto.errors import CannotWrite, ImpastoWarning, NoRoom
 from impasto.images import read_picture, read_record, resize, tiles_of, write_picture
 from impasto.losses import Varied, total_variation
+from impasto.masks import Masks, place_weights
 from impasto.objective import make_cost
 from impasto.painting import Painting
 from impasto.plan import Plan, fits_on_disk, make_plan
 from impasto.recipe import make_recipe
-from impasto.targets import make_targets
+from impasto.targets import Targets, make_targets, parts_of
 from impasto.tiles import Sum, Tiling, add_up
-from impasto.transfer import finished, stylize
+from impasto.transfer import finished, painted_scales, stylize
 from tests.conftest import kill_at, paint_with_the_tiny_net, picture, room_for, tiny_net
 
 pytestmark = pytest.mark.skipif(not disk.is_possible(), reason="files are mapped on Linux alone")
@@ -176,9 +177,16 @@ def test_a_painting_on_disk_is_the_one_in_memory(tmp_path, optimizer, lr, tolera
 ASKED = [
     {"tv": 3.0},
     {"color": "luminance"},
-    {"color": "luminance", "color_space": "lab", "tv": 3.0, "match_light": False},
     {"color": "luminance", "color_space": "oklab", "color_when": "after"},
     {"color": "monge", "color_when": "after"},
+    {"color": "luminance", "color_space": "lab", "tv": 3.0, "match_light": False},
+    {"regions": {"sky": {"mask": "light", "style": 1, "style_mask": "dark", "content_weight": 2.0}}, "protect": "k-means 1 of 3"},
+    {
+        "regions": {"sky": {"mask": "light", "style_weight": 0.5, "color": "pca"}, "rest": {"mask": "rest", "color": "luminance"}},
+        "color_when": "after",
+        "style_costs": {"w2": 1.0, "moments": 1.0},
+        "tv": 3.0,
+    },
 ]
 
 
@@ -209,9 +217,11 @@ def test_total_variation_on_disk_is_that_of_float64(tmp_path, shape):
 
 
 def painted(folder: Path, on_disk: bool, side: int = 96, **knobs) -> tuple[Step, torch.Tensor]:
-    """The last step of a painting at one scale, and the picture as it is saved."""
-    recipe = make_recipe(**{**KNOBS, "size": side, "coarsest": side, "steps": 2, "optimizer": "adam", "lr": 0.02, **knobs})
-    content, plans = picture(60, 80), [Plan(CUTS, 10, on_disk=on_disk)]
+    """The last step of a painting at two scales, and the picture as it is saved."""
+    short = {"steps": 1, "fine_steps": 2, "optimizer": "gd", "lr": 0.1}
+    recipe = make_recipe(**{**KNOBS, "size": side, "coarsest": side // 2, **short, **knobs})
+    content = picture(60, 80)
+    plans = [Plan(CUTS, 10, on_disk=on_disk) for _ in painted_scales(content, recipe)]
     *_, step = stylize(content, [picture(50, 70, 1)], recipe, tiny_net(), plans=plans, folder=folder)
     return step, finished(step.state.x, content, recipe)
 
@@ -225,11 +235,13 @@ def test_what_a_recipe_asks_for_is_painted_on_disk_as_in_memory(tmp_path, knobs)
     assert file_of(other_saved) and bool(((other_saved - saved).abs() > 1e-6).float().mean() < 0.01)
 
 
-@pytest.mark.parametrize("knobs", ASKED, ids=str)
-def test_no_tensor_in_memory_grows_with_the_picture(tmp_path, knobs):
+@pytest.mark.parametrize("knobs", ASKED[-3:], ids=str)
+def test_no_tensor_in_memory_grows_with_the_picture(tmp_path, monkeypatch, knobs):
     """A map of one channel has 173 kB at 240 x 180 pixels, a photograph as it was read up to 115 kB."""
+    monkeypatch.setattr("impasto.analogy.MOST", 2**8)
+    monkeypatch.setattr("impasto.analogy.AT_ONCE", 8)
     with Largest() as made:
-        painted(tmp_path, True, 240, steps=1, init="content", init_noise=0.0, **knobs)
+        painted(tmp_path, True, 240, fine_steps=1, init="content", init_noise=0.0, **knobs)
     assert made.most < 120e3
 
 
@@ -248,6 +260,27 @@ def test_what_shows_of_a_photograph_counts_on_disk_as_in_memory(tmp_path, rule):
     found = recolored(put(image, tmp_path), content, recipe, alpha)
     torch.testing.assert_close(found, recolored(image, content, recipe, alpha), rtol=0, atol=1e-6)
     assert file_of(found)
+
+
+@pytest.mark.parametrize("size", [(61, 83), (30, 41), (7, 10)], ids=str)
+def test_places_on_disk_weigh_what_they_weigh_in_memory(tmp_path, size):
+    mask = picture(61, 83)[:, :1]
+    found = place_weights(put(mask, tmp_path), size)
+    torch.testing.assert_close(found, place_weights(mask, size), rtol=1e-5, atol=0)
+    assert file_of(found)
+
+
+def test_parts_on_disk_are_those_in_memory(tmp_path):
+    """Where regions overlap, where they leave something, and what content counts in all of them."""
+    recipe = make_recipe(**KNOBS, regions={name: {"mask": "light", "content_weight": n} for n, name in enumerate("abc")})
+    masks = Masks({name: picture(30, 40, n)[:, :1] - n / 4 for n, name in enumerate("abc")}, {}, {})
+    content, lying = picture(61, 83), put(picture(61, 83), tmp_path)
+    parts, others = (parts_of(it, 1, recipe, masks) for it in (content, lying))
+    assert [part.area for part in others] == pytest.approx([part.area for part in parts], rel=1e-6) and len(parts) == 4
+    weights, other = (Targets({}, its, (), (61, 83), None).content_weights() for its in (parts, others))
+    for one, on_disk in [*((part.where, it.where) for part, it in zip(parts, others, strict=True)), (weights, other)]:
+        torch.testing.assert_close(on_disk, one, rtol=0, atol=1e-6)
+        assert file_of(on_disk)
 
 
 # Plans
@@ -278,6 +311,7 @@ def test_on_disk_a_larger_picture_takes_disk_and_hardly_memory():
     [
         {"seamless": "x"},
         {"color": "histogram", "color_when": "after"},
+        {"regions": {"sky": {"mask": "light", "color": "histogram"}}, "color_when": "after"},
         {"style_costs": {"histogram": 1.0}},
         {"content_costs": {"features": 1.0, "laplacian": 1.0}},
     ],
@@ -328,8 +362,9 @@ def test_a_finished_painting_leaves_no_files_and_says_how_it_was_made(files):
 
 
 @pytest.mark.usefixtures("on_disk")
-def test_the_report_costs_the_saved_picture(files):
-    painting = made(files)
+@pytest.mark.parametrize("knobs", [{}, *ASKED[-3:-1]], ids=str)
+def test_the_report_costs_the_saved_picture(files, knobs):
+    painting = made(files, **knobs)
     finish(painting)
     assert painting.report()["costs"]["total"] == pytest.approx(painting.state.costs["total"], rel=0.05)
     assert sorted(p.name for p in files[2].parent.iterdir()) == ["out.png", "photo.png", "style.png"]
