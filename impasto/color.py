@@ -5,12 +5,15 @@ control of Gatys et al. 2017 (arXiv:1611.07865). All of it is computed in float6
 coloring.py says when, and where in a picture.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from impasto.disk import file_of, over, over_rows, strips, summed
 
 EPSILON = 1e-5  # least variance of an axis of colour that a match stretches: less is taken for rounding (0.8 of 255 levels)
 BAND = 2**20  # pixels at a time
@@ -124,8 +127,7 @@ def match_light(light: Tensor, to: Tensor, space: str, weights: Tensor | None = 
     (mean, variance), (to_mean, to_variance) = moments(light, weights), moments(to, to_weights)
     least = EPSILON * SPACES[space].white ** 2
     gain, shift = float((to_variance / variance.clamp(min=least)).sqrt()), float(to_mean)
-    matched: Tensor = ((light - float(mean)) * gain + shift).clamp(0, SPACES[space].white)
-    return matched
+    return over(lambda light: ((light - float(mean)) * gain + shift).clamp(0, SPACES[space].white), light)
 
 
 def keep_color(painting: Tensor, content: Tensor, space: str, *, matched: bool = False, weights: Tensor | None = None) -> Tensor:
@@ -172,12 +174,25 @@ def moments(image: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tenso
 
     Weights that are 0 everywhere count as none.
     """
-    x, w = image.flatten(2)[0].cpu(), _shares(image, weights)
-    parts = list(zip(torch.split(x, BAND, 1), torch.split(w, BAND), strict=True))
-    mean = torch.stack([part.double() @ share for part, share in parts]).sum(0)
-    centred = ((part.double() - mean[:, None], share) for part, share in parts)
+    mean = torch.stack([part @ share for part, share in _counted(image, weights)]).sum(0)
+    centred = ((part - mean[:, None], share) for part, share in _counted(image, weights))
     covariance: Tensor = torch.stack([(c * share) @ c.T for c, share in centred]).sum(0)
     return mean, covariance
+
+
+def _counted(image: Tensor, weights: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Some of the pixels (C, n) at a time and what each of them counts (n,), which sums to 1; float64."""
+    total = 0.0 if weights is None else summed(Tensor.double, weights.flatten().cpu())
+    for x, *w in _pixels(image, *((weights,) if weights is not None and total else ())):
+        part = x.double()
+        yield part, w[0][0].double() / total if w else part.new_full(part.shape[1:], 1 / prod(image.shape[-2:]))
+
+
+def _pixels(*images: Tensor) -> Iterable[tuple[Tensor, ...]]:
+    """(1, C, H, W) of one size -> (C, n): the same pixels of each, BAND at a time, on the CPU."""
+    if any(map(file_of, images)):
+        return (tuple(image[0, :, rows].flatten(1) for image in images) for rows in strips(*images))
+    return zip(*(torch.split(image.flatten(2)[0].cpu(), BAND, 1) for image in images), strict=True)
 
 
 def cholesky_map(source: Tensor, target: Tensor) -> Tensor:
@@ -277,6 +292,12 @@ def _white(image: Tensor) -> Tensor:
 
 def _in_bands(change: Callable[..., Tensor], *images: Tensor) -> Tensor:
     """`change` of pictures of one size, some rows at a time, in float64 on the CPU."""
+
+    def changed(*parts: Tensor) -> Tensor:
+        return change(*(band.cpu().double() for band in parts)).to(images[0])
+
+    if any(map(file_of, images)):
+        return over_rows(changed, *images)
     rows = max(1, BAND // images[0].shape[-1])
     bands = zip(*(torch.split(image, rows, -2) for image in images), strict=True)
-    return torch.cat([change(*(band.cpu().double() for band in parts)).to(images[0]) for parts in bands], -2)
+    return torch.cat([changed(*parts) for parts in bands], -2)

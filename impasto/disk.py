@@ -119,6 +119,18 @@ def bands(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         release(*tensors)
 
 
+def strips(*images: Tensor) -> Iterator[slice]:
+    """Which rows of pictures (B, C, H, W) of one size are worked upon at a time: all of them where none is on disk.
+
+    A quarter of BAND, since colours are computed in float64, with much beside them.
+    """
+    height, width = images[0].shape[-2:]
+    count = max(1, BAND // (4 * COLORS * width)) if any(map(file_of, images)) else height
+    for at in range(0, height, count):
+        yield slice(at, min(height, at + count))
+        release(*images)
+
+
 def over(change: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     """change(*tensors), which treats every element by itself, where the first of them that is on disk lies."""
     lying = next(filter(file_of, tensors), None)
@@ -130,10 +142,37 @@ def over(change: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     return found
 
 
+def over_rows(change: Callable[..., Tensor], *images: Tensor) -> Tensor:
+    """change(*images), which treats every row by itself, where the first of them that is on disk lies.
+
+    Pictures (B, C, H, W) are of one size, and may differ in channels.
+    """
+    lying, found = next(filter(file_of, images), None), None
+    if lying is None:
+        return change(*images)
+    for rows in strips(*images):
+        band = change(*(image[..., rows, :] for image in images))
+        found = new_empty(lying, (*band.shape[:2], *lying.shape[-2:])) if found is None else found
+        found[..., rows, :] = band
+        release(found)
+    assert found is not None  # a picture has rows
+    return found
+
+
 def summed(change: Callable[..., Tensor], *tensors: Tensor) -> float:
     """The sum over all elements of change(*tensors), which treats every element by itself; float64, on Apple's GPUs float32."""
     wide = torch.float32 if tensors[0].device.type == "mps" else torch.float64
     return sum(float(change(*parts).sum(dtype=wide)) for parts in bands(*tensors))
+
+
+def total(x: Tensor) -> Tensor:
+    """x.sum(); of one on disk in bands."""
+    return x.new_tensor(summed(lambda part: part, x)) if file_of(x) else x.sum()
+
+
+def mean(x: Tensor) -> Tensor:
+    """x.mean(); of one on disk in bands."""
+    return total(x) / x.numel() if file_of(x) else x.mean()
 
 
 def _advise(x: Tensor, advice: int) -> None:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from impasto.color import YIQ, luminance
+from impasto.disk import file_of, new_empty, over, over_rows, release, total
 from impasto.errors import BadImage, BadRecipe
 from impasto.images import read_picture, resize, scaled_size, size_of
 from impasto.recipe import PROTECTED, Recipe
@@ -149,8 +150,8 @@ def soften(mask: Tensor, feather: float) -> Tensor:
 
 def shares(masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Masks that nowhere sum to more than 1: where they overlap they share the place."""
-    over = sum(masks.values(), torch.zeros(())).clamp(min=1)
-    return {name: mask / over for name, mask in masks.items()}
+    added = over_rows(lambda *its: sum(its, torch.zeros(())).clamp(min=1), *masks.values())
+    return {name: over(torch.div, mask, added) for name, mask in masks.items()}
 
 
 def place_weights(mask: Tensor, size: tuple[int, int]) -> Tensor:
@@ -159,5 +160,16 @@ def place_weights(mask: Tensor, size: tuple[int, int]) -> Tensor:
     The paper's T^2, which has mean 1: here T is the root of the mask, so that the guided Gram matrices of regions that part the
     picture add up, each by its area, to that of the whole.
     """
-    pooled = F.adaptive_avg_pool2d(mask, size)[0, 0]
-    return pooled / pooled.sum().clamp(min=1e-12)
+    pooled = (_pooled_on_disk if file_of(mask) else F.adaptive_avg_pool2d)(mask, size)[0, 0]
+    whole = total(pooled).clamp(min=1e-12)
+    return over(lambda pooled: pooled / whole, pooled)
+
+
+def _pooled_on_disk(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """adaptive_avg_pool2d, a row at a time."""
+    height, (rows, columns), found = mask.shape[-2], size, new_empty(mask, (1, 1, *size))
+    for row in range(rows):
+        read = mask[..., row * height // rows : -(-(row + 1) * height // rows), :]
+        found[0, 0, row] = F.adaptive_avg_pool2d(read, (1, columns))[0, 0, 0]
+        release(mask, found)
+    return found

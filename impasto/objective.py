@@ -10,11 +10,11 @@ from torch import Tensor
 from impasto.coloring import compared_with, seen
 from impasto.costs import HOW, similarity, unit, wants_of
 from impasto.descent import Cost
-from impasto.disk import release, summed
+from impasto.disk import file_of, mean, over, release, summed
 from impasto.distances import laplacian_cost, self_similarity_cost
 from impasto.frame import torus_size, wrapping
 from impasto.images import resize, size_of
-from impasto.losses import content_cost, entry_weights, total_cost, total_variation
+from impasto.losses import Varied, content_cost, entry_weights, total_cost, total_variation
 from impasto.masks import NO_MASKS, Masks, place_weights
 from impasto.nets import Net, channels, map_size
 from impasto.recipe import Recipe
@@ -48,12 +48,13 @@ def make_cost(targets: Targets, recipe: Recipe, net: Net, tiling: Tiling | None 
     of_edges = _laplacian(targets, recipe, net) if recipe.content_costs.get("laplacian") else None
 
     def cost(image: Tensor) -> Found:
-        costs = compared(image)
+        same, tv = Varied.apply(image) if recipe.tv and file_of(image) else (image, None)  # type: ignore[no-untyped-call]
+        costs = compared(same)
         if of_edges is not None:
             edges = of_edges(image)
             costs["content"], costs["total"] = costs["content"] + edges, costs["total"] + recipe.alpha * edges
         if recipe.tv:
-            costs["tv"] = total_variation(image, recipe.wraps)
+            costs["tv"] = total_variation(image, recipe.wraps) if tv is None else tv
             costs["total"] = costs["total"] + recipe.tv * costs["tv"]
         return costs
 
@@ -178,7 +179,8 @@ def _content_weights(targets: Targets, layer: str, net: Net) -> Tensor | None:
     if weights is None:
         return None
     size = map_size(net, layer, targets.size)
-    return place_weights(weights, size) * (weights.mean() * size[0] * size[1])
+    places = mean(weights) * size[0] * size[1]
+    return over(lambda share: share * places, place_weights(weights, size))
 
 
 def _square_error(a_C: Tensor, weights: Tensor | None, a_G: Tensor, where: tuple[slice, slice]) -> Tensor:

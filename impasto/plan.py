@@ -120,8 +120,14 @@ def fits_on_disk(recipe: Recipe, net: Net) -> bool:
     """Whether nothing that the recipe asks for needs all of a large picture at once."""
     costs = {cost for costs in wants_of(recipe, net).values() for cost in costs}
     in_parts = {"gram", "mean", "square"}.issuperset(read for cost in costs for read in HOW[cost].reads)
-    plain = not (recipe.tv or any(recipe.wraps) or recipe.all_regions()) and not recipe.comes_after(recipe.color)
+    plain = not (any(recipe.wraps) or "histogram" in _rules_after(recipe))
     return in_parts and plain and {cost for cost, weight in recipe.content_costs.items() if weight} <= {"features"}
+
+
+def _rules_after(recipe: Recipe) -> set[str]:
+    """The rules by which colours come in when the painting is done, in all of it or in a region."""
+    rules = [recipe.color, *(region.color or recipe.color for region in recipe.all_regions().values())]
+    return {rule for rule in rules if recipe.comes_after(rule)}
 
 
 def _histories(recipe: Recipe) -> list[int]:
@@ -166,11 +172,21 @@ def _plans_on_disk(net: Net, recipe: Recipe, size: tuple[int, int], history: int
     layers = {*recipe.content_layers, *recipe.style_layers}
     (whole,) = cut(net, layers, ())
     pools = [layer.name for layer in whole if isinstance(layer, Pool)]
-    pictures = _pictures(recipe, size, history) + COPIES_ON_DISK * 3 * FLOAT * prod(size)
+    pictures = _pictures(recipe, size, history) + COPIES_ON_DISK * 3 * FLOAT * prod(size) + _asked_for(recipe, net, size)
     for first, side in product(range(len(pools) + 1), SIDES):
         tiling = Tiling(tuple(pools[first:]), side)
         work, most, maps = _tiled_on_disk(cut(net, layers, tiling.cuts), size, tiling)
         yield work, Plan(tiling, history, most + BANDS + HOLES, True, pictures + _targets(net, recipe, size) + maps)
+
+
+def _asked_for(recipe: Recipe, net: Net, size: tuple[int, int]) -> float:
+    """Bytes on disk more: a gradient with that of the total variation; G's light and the gradient to it, or the photograph and G on
+    the way to its colours; of regions a band of detail, masks, twice while they are made, and what places weigh for them."""
+    pixels, regions = prod(size), len(recipe.all_regions())
+    pictures = bool(recipe.tv) + 2 * bool(_rules_after(recipe)) + bool(regions)
+    masks = 2 * (regions + 1) * pixels + (regions + 1) * sum(prod(map_size(net, layer, size)) for layer in recipe.style_layers)
+    weights = 2 * pixels + sum(prod(map_size(net, layer, size)) for layer in recipe.content_layers)
+    return FLOAT * (3 * pictures * pixels + bool(regions) * (masks + weights))
 
 
 def _tiled_on_disk(parts: Sequence[Sequence[Conv | Pool]], size: tuple[int, int], tiling: Tiling) -> tuple[float, float, float]:

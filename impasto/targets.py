@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from impasto.costs import HOW, Reading, wants_of
-from impasto.disk import folder_of
+from impasto.disk import folder_of, mean, over_rows
 from impasto.distances import weighted_gram
 from impasto.edit import LayerEdit, pair_of
 from impasto.errors import ImpastoWarning
@@ -67,7 +67,7 @@ class Part:
     @cached_property
     def area(self) -> float:
         """Its share of the picture."""
-        return 1.0 if self.where is None else float(self.where.mean())
+        return 1.0 if self.where is None else float(mean(self.where))
 
     def shares(self, recipe: Recipe, layer: str = "") -> list[float]:
         """The weights of its paintings, in this layer where the style edit says so; they sum to 1."""
@@ -90,8 +90,12 @@ class Targets:
 
     def content_weights(self) -> Tensor | None:
         """(1, 1, H, W): how much content counts where, None for 1 everywhere."""
-        parts = [part.content_weight * part.where for part in self.parts if part.where is not None]
-        return torch.stack(parts).sum(0) if parts else None
+        parts = [(part.content_weight, part.where) for part in self.parts if part.where is not None]
+
+        def weighed(*masks: Tensor) -> Tensor:
+            return torch.stack([weight * mask for (weight, _), mask in zip(parts, masks, strict=True)]).sum(0)
+
+        return over_rows(weighed, *(where for _, where in parts)) if parts else None
 
 
 def parts_of(content: Tensor, styles: int, recipe: Recipe, masks: Masks) -> tuple[Part, ...]:
@@ -103,14 +107,15 @@ def parts_of(content: Tensor, styles: int, recipe: Recipe, masks: Masks) -> tupl
     everything = tuple((n, None) for n in range(given))
     if not masks.content:
         return (Part(None, 1.0, 1.0, everything),)
-    size = size_of(content)
-    brought = {name: resize(framed(mask, recipe), size, recipe.wraps) for name, mask in masks.content.items()}
+    size, folder = size_of(content), folder_of(content)
+    brought = {name: resize(framed(mask, recipe), size, recipe.wraps, folder) for name, mask in masks.content.items()}
     where = shares({name: mask.to(content) for name, mask in brought.items()})
     parts = []
     for name, region in recipe.all_regions().items():
         paintings = tuple((n, masks.style.get(name)) for n in masks.matched.get(name, region.paintings(given)))
         parts.append(Part(where[name], region.style_weight, region.content_weight, paintings))
-    left = Part((1 - sum(where.values(), torch.zeros(()).to(content))).clamp(min=0), 1.0, 1.0, everything)
+    rest = over_rows(lambda *its: (1 - sum(its, torch.zeros(()).to(content))).clamp(min=0), *where.values())
+    left = Part(rest, 1.0, 1.0, everything)
     return (*parts, left) if left.area > FAINT else tuple(parts)
 
 
@@ -127,7 +132,7 @@ def make_targets(
 
     What a painting before this one compared with of the same style picture is `kept`, unless it is as large as maps.
     """
-    seeing = wrapping(net, recipe)
+    seeing, folder = wrapping(net, recipe), folder_of(content)
     side = style_side(max(content.shape[-2:]), recipe)
     kept = kept if kept and not _reads_maps(recipe, net) else Kept()
     key = (side, tiling, recipe.model_dump_json(include=STYLE_KNOBS))
@@ -135,8 +140,8 @@ def make_targets(
         parts = parts_of(content, len(styles), recipe, masks)
         found = {}
         for n, mask in dict.fromkeys(painting for part in parts for painting in part.paintings if part.style_weight):
-            where = None if mask is None else style_at(mask, side, recipe).to(content)
-            style = partial(style_at, styles[n], side, recipe, folder_of(content))
+            where = None if mask is None else style_at(mask, side, recipe, folder).to(content)
+            style = partial(style_at, styles[n], side, recipe, folder)
             make = partial(_style_targets, style, recipe, seeing, tiling, where)
             found[n, mask] = kept.once((*key, n, mask is None), (styles[n], mask, net), make)
         activations = activations_of(content, recipe.content_layers, seeing, tiling)

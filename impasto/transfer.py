@@ -23,7 +23,7 @@ from impasto.analogy import borrowed_band, finest_band
 from impasto.coloring import compared_with, cost_of_light, recolored, seen
 from impasto.costs import wants_of
 from impasto.descent import Cost, Optimizer, State, Step, begin, descend, moved, put_on_disk
-from impasto.disk import folder_of, over
+from impasto.disk import folder_of, over, over_rows
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
 from impasto.frame import finished_size, framed, painted_size, style_at, style_size
 from impasto.images import (
@@ -233,7 +233,7 @@ def refined(x: Tensor, content: Tensor, styles: Sequence[Tensor], recipe: Recipe
             shown = [scaled[n] for (n, _), share in its if share and part.style_weight]
             if shown:
                 band = borrowed_band(x, size_of(content), shown, recipe.wraps)
-                band = band if part.where is None else part.where * band
+                band = band if part.where is None else over_rows(torch.mul, part.where, band)
                 share = recipe.strokes * min(part.style_weight, 1)
                 larger = over(lambda x, band: x + share * band, larger, band)  # noqa: B023
     return larger

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import ExifTags, Image, ImageCms
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from impasto import canvas as canvas_module
 from impasto import disk, images
@@ -19,17 +21,21 @@ from impasto import painting as module
 from impasto.analogy import borrowed_band, finest_band
 from impasto.canvas import soften
 from impasto.checkpoint import checkpoint_path, disk_folder, previous
+from impasto.color import MAPS, moments
+from impasto.coloring import recolored
 from impasto.descent import Step
 from impasto.disk import bands, empty, file_of, mapped, new_zeros, over, put, release, summed
 from impasto.errors import CannotWrite, ImpastoWarning, NoRoom
 from impasto.images import brought, read_picture, read_record, resize, tiles_of, write_picture
+from impasto.losses import Varied, total_variation
+from impasto.masks import Masks, place_weights
 from impasto.objective import make_cost
 from impasto.painting import Painting
 from impasto.plan import Plan, fits_on_disk, make_plan
 from impasto.recipe import make_recipe
-from impasto.targets import make_targets
+from impasto.targets import Targets, make_targets, parts_of
 from impasto.tiles import Sum, Tiling, add_up
-from impasto.transfer import stylize
+from impasto.transfer import finished, painted_scales, stylize
 from tests.conftest import kill_at, paint_with_the_tiny_net, picture, room_for, tiny_net
 
 pytestmark = pytest.mark.skipif(not disk.is_possible(), reason="files are mapped on Linux alone")
@@ -224,6 +230,117 @@ def test_a_painting_on_disk_is_the_one_in_memory(tmp_path, optimizer, lr, tolera
     assert all(file_of(x) for x in lying) and not file_of(found[0][-1].state.x)
 
 
+# What else a recipe may ask for: the same, and held a band at a time
+
+ASKED = [
+    {"tv": 3.0},
+    {"color": "luminance"},
+    {"color": "luminance", "color_space": "oklab", "color_when": "after"},
+    {"color": "monge", "color_when": "after"},
+    {"color": "luminance", "color_space": "lab", "tv": 3.0, "match_light": False},
+    {"regions": {"sky": {"mask": "light", "style": 1, "style_mask": "dark", "content_weight": 2.0}}, "protect": "k-means 1 of 3"},
+    {
+        "regions": {"sky": {"mask": "light", "style_weight": 0.5, "color": "pca"}, "rest": {"mask": "rest", "color": "luminance"}},
+        "color_when": "after",
+        "style_costs": {"w2": 1.0, "moments": 1.0},
+        "tv": 3.0,
+    },
+]
+
+
+class Largest(TorchDispatchMode):
+    """Of the tensors made in memory the most bytes."""
+
+    most = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        sizes = [x.untyped_storage().nbytes() for x in tree_leaves(made) if isinstance(x, torch.Tensor) and not file_of(x)]
+        self.most = max(self.most, *sizes, 0)
+        return made
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 61, 83), (1, 3, 5, 3000), (1, 3, 1, 9), (1, 3, 9, 1)], ids=str)
+def test_total_variation_on_disk_is_that_of_float64(tmp_path, shape):
+    """Its gradient comes on top of that of another cost, here the sum."""
+    exact = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    value = total_variation(exact)
+    (gradient,) = torch.autograd.grad(5 * value + exact.sum(), exact)
+    x = put(exact.detach().float(), tmp_path).requires_grad_()
+    same, found = Varied.apply(x)
+    ones = put(torch.ones(shape), tmp_path)
+    (other,) = torch.autograd.grad((same, found), x, (ones, torch.tensor(5.0)))
+    assert found.item() == pytest.approx(value.item(), rel=1e-6) and file_of(other)
+    torch.testing.assert_close(other.double(), gradient, rtol=1e-6, atol=1e-7)
+
+
+def painted(folder: Path, on_disk: bool, side: int = 96, **knobs) -> tuple[Step, torch.Tensor]:
+    """The last step of a painting at two scales, and the picture as it is saved."""
+    short = {"steps": 1, "fine_steps": 2, "optimizer": "gd", "lr": 0.1}
+    recipe = make_recipe(**{**KNOBS, "size": side, "coarsest": side // 2, **short, **knobs})
+    content = picture(60, 80)
+    plans = [Plan(CUTS, 10, on_disk=on_disk) for _ in painted_scales(content, recipe)]
+    *_, step = stylize(content, [picture(50, 70, 1)], recipe, tiny_net(), plans=plans, folder=folder)
+    return step, finished(step.state.x, content, recipe)
+
+
+@pytest.mark.parametrize("knobs", ASKED, ids=str)
+def test_what_a_recipe_asks_for_is_painted_on_disk_as_in_memory(tmp_path, knobs):
+    (step, saved), (other, other_saved) = (painted(tmp_path, on_disk, **knobs) for on_disk in (False, True))
+    assert other.costs == pytest.approx(step.costs, rel=1e-5)
+    torch.testing.assert_close(other.image, step.image, rtol=0, atol=1e-4)
+    torch.testing.assert_close(other_saved, saved, rtol=0, atol=1.01 / 255)
+    assert file_of(other_saved) and bool(((other_saved - saved).abs() > 1e-6).float().mean() < 0.01)
+
+
+@pytest.mark.parametrize("knobs", ASKED[-3:], ids=str)
+def test_no_tensor_in_memory_grows_with_the_picture(tmp_path, monkeypatch, knobs):
+    """A map of one channel has 173 kB at 240 x 180 pixels, a photograph as it was read up to 115 kB."""
+    monkeypatch.setattr("impasto.analogy.MOST", 2**8)
+    monkeypatch.setattr("impasto.analogy.AT_ONCE", 8)
+    with Largest() as made:
+        painted(tmp_path, True, 240, fine_steps=1, init="content", init_noise=0.0, **knobs)
+    assert made.most < 120e3
+
+
+@pytest.mark.parametrize("weights", [None, picture(61, 83, 2)[:, :1], torch.zeros(1, 1, 61, 83)], ids=["all", "some", "none"])
+def test_moments_on_disk_are_those_in_memory(tmp_path, weights):
+    image = picture(61, 83)
+    lying = None if weights is None else put(weights, tmp_path)
+    for found, wanted in zip(moments(put(image, tmp_path), lying), moments(image, weights), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("rule", ["luminance", *MAPS])
+def test_what_shows_of_a_photograph_counts_on_disk_as_in_memory(tmp_path, rule):
+    image, content, alpha = picture(61, 83), picture(50, 68, 1), picture(50, 68, 2)[:, :1].round()
+    recipe = make_recipe(**{**KNOBS, "color": rule, "color_when": "after"})
+    found = recolored(put(image, tmp_path), content, recipe, alpha)
+    torch.testing.assert_close(found, recolored(image, content, recipe, alpha), rtol=0, atol=1e-6)
+    assert file_of(found)
+
+
+@pytest.mark.parametrize("size", [(61, 83), (30, 41), (7, 10)], ids=str)
+def test_places_on_disk_weigh_what_they_weigh_in_memory(tmp_path, size):
+    mask = picture(61, 83)[:, :1]
+    found = place_weights(put(mask, tmp_path), size)
+    torch.testing.assert_close(found, place_weights(mask, size), rtol=1e-5, atol=0)
+    assert file_of(found)
+
+
+def test_parts_on_disk_are_those_in_memory(tmp_path):
+    """Where regions overlap, where they leave something, and what content counts in all of them."""
+    recipe = make_recipe(**KNOBS, regions={name: {"mask": "light", "content_weight": n} for n, name in enumerate("abc")})
+    masks = Masks({name: picture(30, 40, n)[:, :1] - n / 4 for n, name in enumerate("abc")}, {}, {})
+    content, lying = picture(61, 83), put(picture(61, 83), tmp_path)
+    parts, others = (parts_of(it, 1, recipe, masks) for it in (content, lying))
+    assert [part.area for part in others] == pytest.approx([part.area for part in parts], rel=1e-6) and len(parts) == 4
+    weights, other = (Targets({}, its, (), (61, 83), None).content_weights() for its in (parts, others))
+    for one, on_disk in [*((part.where, it.where) for part, it in zip(parts, others, strict=True)), (weights, other)]:
+        torch.testing.assert_close(on_disk, one, rtol=0, atol=1e-6)
+        assert file_of(on_disk)
+
+
 # Plans
 
 
@@ -250,10 +367,9 @@ def test_on_disk_a_larger_picture_takes_disk_and_hardly_memory():
 @pytest.mark.parametrize(
     "knobs",
     [
-        {"tv": 1.0},
         {"seamless": "x"},
-        {"color": "luminance"},
-        {"color": "monge", "color_when": "after"},
+        {"color": "histogram", "color_when": "after"},
+        {"regions": {"sky": {"mask": "light", "color": "histogram"}}, "color_when": "after"},
         {"style_costs": {"histogram": 1.0}},
         {"content_costs": {"features": 1.0, "laplacian": 1.0}},
     ],
@@ -262,6 +378,7 @@ def test_on_disk_a_larger_picture_takes_disk_and_hardly_memory():
 def test_what_needs_the_whole_picture_is_not_planned_on_disk(knobs):
     assert fits_on_disk(make_recipe(**KNOBS), tiny_net())
     assert fits_on_disk(make_recipe(**{**KNOBS, "style_costs": {"w2": 1.0}, "color": "monge"}), tiny_net())
+    assert all(fits_on_disk(make_recipe(**{**KNOBS, **asked}), tiny_net()) for asked in ASKED)
     assert not fits_on_disk(make_recipe(**{**KNOBS, **knobs}), tiny_net())
 
 
@@ -303,8 +420,9 @@ def test_a_finished_painting_leaves_no_files_and_says_how_it_was_made(files):
 
 
 @pytest.mark.usefixtures("on_disk")
-def test_the_report_costs_the_saved_picture(files):
-    painting = made(files)
+@pytest.mark.parametrize("knobs", [{}, *ASKED[-3:-1]], ids=str)
+def test_the_report_costs_the_saved_picture(files, knobs):
+    painting = made(files, **knobs)
     finish(painting)
     assert painting.report()["costs"]["total"] == pytest.approx(painting.state.costs["total"], rel=0.05)
     assert sorted(p.name for p in files[2].parent.iterdir()) == ["out.png", "photo.png", "style.png"]
