@@ -68,9 +68,9 @@ def empty(shape: Sequence[int], folder: Path, dtype: torch.dtype = torch.float32
     return tensor
 
 
-def nameless(shape: Sequence[int], folder: Path) -> Tensor:
+def nameless(shape: Sequence[int], folder: Path, dtype: torch.dtype = torch.float32) -> Tensor:
     """The same of a file whose name is gone at once: it goes with the process, however that ends."""
-    found = empty(shape, folder)
+    found = empty(shape, folder, dtype)
     _unlink(str(file_of(found)))
     return found
 
@@ -81,15 +81,19 @@ def mapped(file: Path, shape: Sequence[int], dtype: torch.dtype = torch.float32)
 
 
 def new_empty(x: Tensor, shape: Sequence[int]) -> Tensor:
-    """x.new_empty(shape), where x lies; on disk it is zeros."""
-    folder = folder_of(x)
-    return x.new_empty(*shape) if folder is None else empty(shape, folder, x.dtype)
+    """x.new_empty(shape), where x lies; on disk it is zeros, without a name if x has none."""
+    return _beside(x, shape) if file_of(x) else x.new_empty(*shape)
 
 
 def new_zeros(x: Tensor, shape: Sequence[int]) -> Tensor:
     """x.new_zeros(shape), where x lies."""
-    folder = folder_of(x)
-    return x.new_zeros(*shape) if folder is None else empty(shape, folder, x.dtype)
+    return _beside(x, shape) if file_of(x) else x.new_zeros(*shape)
+
+
+def _beside(x: Tensor, shape: Sequence[int]) -> Tensor:
+    file = file_of(x)
+    assert file is not None
+    return (empty if file.exists() else nameless)(shape, file.parent, x.dtype)
 
 
 def put(x: Tensor, folder: Path) -> Tensor:

@@ -22,7 +22,7 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps, PngImagePlugin, 
 from torch import Tensor
 
 from impasto import hires
-from impasto.disk import BAND, bands, empty, file_of, folder_of, nameless, over, put, release, summed
+from impasto.disk import BAND, bands, empty, file_of, folder_of, nameless, new_empty, over, put, release, summed
 from impasto.errors import BadImage, CannotWrite, ImpastoWarning, MissingExtra
 from impasto.files import cannot_write, write_whole
 
@@ -138,9 +138,9 @@ def resize(image: Tensor, size: tuple[int, int], wraps: Wraps = EDGES, folder: P
     """
     if tuple(image.shape[-2:]) == size:
         return image if folder is None else put(image, folder)
-    folder = folder or folder_of(image)
-    if folder is not None and not any(wraps):
-        return _resized_in_bands(image, empty((1, image.shape[1], *size), folder))
+    if (folder or file_of(image)) and not any(wraps):
+        shape = 1, image.shape[1], *size
+        return _resized_in_bands(image, empty(shape, folder) if folder else new_empty(image, shape))
     height, width = image.shape[-2:]
     y, x = (ceil(LOBES * max(1, n / m)) if wrap else 0 for n, m, wrap in zip((height, width), size, wraps, strict=True))
     padded = (np.pad(channel, ((y, y), (x, x)), "wrap") if y or x else channel for channel in image[0].cpu().numpy())

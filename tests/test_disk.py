@@ -69,6 +69,15 @@ def test_what_is_made_from_it_lies_beside_it(tmp_path):
     assert file_of(over(torch.neg, picture(4, 4))) is None
 
 
+def test_what_is_made_from_a_file_without_a_name_has_none(tmp_path):
+    x = disk.nameless((1, 3, 20, 30), tmp_path)
+    x.copy_(picture(20, 30))
+    for made in (over(torch.neg, x), new_zeros(x, (2, 5)), resize(x, (7, 9)), disk.over_rows(torch.neg, x)):
+        assert file_of(made).parent == tmp_path
+    assert not [*tmp_path.iterdir()] and torch.equal(put(x, tmp_path), picture(20, 30))
+    assert torch.equal(over(torch.neg, x), -picture(20, 30))
+
+
 def test_a_file_goes_with_its_tensor(tmp_path):
     x = put(picture(20, 30), tmp_path)
     view = x[..., 3:5]
@@ -429,7 +438,7 @@ def test_the_report_costs_the_saved_picture(files, knobs):
 
 
 @pytest.mark.usefixtures("on_disk")
-@pytest.mark.parametrize("knobs", [{}, {"shape": "1:1"}, {"init": "noise", "style_rotation": 30.0}], ids=str)
+@pytest.mark.parametrize("knobs", [{}, {"shape": "1:1"}, {"init": "noise", "style_rotation": 30.0}, {"tv": 0.1}], ids=str)
 def test_pictures_that_lie_on_disk_are_painted_to_the_same_bytes(files, monkeypatch, knobs):
     wanted = finish(made(files, **knobs))
     monkeypatch.setattr(module, "PICTURE_SHARE", 0.0)
@@ -438,6 +447,23 @@ def test_pictures_that_lie_on_disk_are_painted_to_the_same_bytes(files, monkeypa
     assert all(file_of(it.image) for it in (painting.content, *painting.styles))
     assert finish(painting) == wanted and painting.report()["costs"]
     assert sorted(p.name for p in files[2].parent.iterdir()) == ["out.png", "photo.png", "style.png"]
+
+
+@pytest.mark.usefixtures("on_disk")
+@pytest.mark.parametrize("color", ["luminance", "cholesky", "monge"])
+def test_pictures_that_lie_on_disk_are_painted_in_the_same_colors(files, monkeypatch, color):
+    """To rounding: means and covariances are added up by other parts."""
+    finish(made(files, color=color))
+    wanted = read_picture(files[2]).image
+    monkeypatch.setattr(module, "PICTURE_SHARE", 0.0)
+    files[2].unlink()
+    painting = made(files, color=color)
+    steps = painting.steps()
+    next(steps)
+    assert {p.name for p in files[2].parent.iterdir()} <= {"out.png.checkpoint", "out.png.disk", "photo.png", "style.png"}
+    for _ in steps:
+        pass
+    torch.testing.assert_close(read_picture(files[2]).image, wanted, rtol=0, atol=1.01 / 255)
 
 
 KILLED = """
