@@ -165,6 +165,15 @@ def place_weights(mask: Tensor, size: tuple[int, int]) -> Tensor:
     return over(lambda pooled: pooled / whole, pooled)
 
 
+def weights_at(weights: Tensor, places: tuple[slice, slice]) -> Tensor:
+    """What a tile's places weigh (h, w), of all that place_weights gives; out of a file a copy."""
+    if not file_of(weights):
+        return weights[places]
+    found = weights[places].clone()
+    release(weights)
+    return found
+
+
 def _pooled_on_disk(mask: Tensor, size: tuple[int, int]) -> Tensor:
     """adaptive_avg_pool2d, a row at a time."""
     height, (rows, columns), found = mask.shape[-2], size, new_empty(mask, (1, 1, *size))

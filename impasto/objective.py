@@ -15,7 +15,7 @@ from impasto.distances import laplacian_cost, self_similarity_cost
 from impasto.frame import torus_size, wrapping
 from impasto.images import resize, size_of
 from impasto.losses import Varied, content_cost, entry_weights, total_cost, total_variation
-from impasto.masks import NO_MASKS, Masks, place_weights
+from impasto.masks import NO_MASKS, Masks, place_weights, weights_at
 from impasto.nets import Net, channels, map_size
 from impasto.recipe import Recipe
 from impasto.targets import Places, Targets, make_targets, places_of, readings_of, style_sums
@@ -186,7 +186,7 @@ def _content_weights(targets: Targets, layer: str, net: Net) -> Tensor | None:
 def _square_error(a_C: Tensor, weights: Tensor | None, a_G: Tensor, where: tuple[slice, slice]) -> Tensor:
     """The sum over these places of (a_C - a_G)^2, weighted."""
     theirs = a_C[..., where[0], where[1]]
-    found = content_cost(theirs, a_G, 1.0) if weights is None else (weights[where] * (theirs - a_G).square()).sum()
+    found = content_cost(theirs, a_G, 1.0) if weights is None else (weights_at(weights, where) * (theirs - a_G).square()).sum()
     release(a_C)
     return found
 

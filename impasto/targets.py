@@ -22,7 +22,7 @@ from impasto.frame import framed, style_at, wrapping
 from impasto.images import resize, size_of
 from impasto.kept import Kept
 from impasto.losses import edited_gram, gram_matrix
-from impasto.masks import FAINT, NO_MASKS, Masks, place_weights, shares
+from impasto.masks import FAINT, NO_MASKS, Masks, place_weights, shares, weights_at
 from impasto.nets import Net, map_size
 from impasto.recipe import Recipe
 from impasto.tiles import Sum, Tiling, add_up
@@ -33,11 +33,11 @@ MISSED, BELOW = 0.1, 0.01  # of what a style edit asks of a pair, and of a targe
 
 
 def _gram_sum(p: Tensor | None, a: Tensor, at: tuple[slice, slice]) -> Tensor:
-    return gram_matrix(a) if p is None else weighted_gram(a, p[at])
+    return gram_matrix(a) if p is None else weighted_gram(a, weights_at(p, at))
 
 
 def _sum(p: Tensor | None, a: Tensor, at: tuple[slice, slice]) -> Tensor:
-    return (a if p is None else a * p[at]).sum((2, 3))
+    return (a if p is None else a * weights_at(p, at)).sum((2, 3))
 
 
 def _square_sum(p: Tensor | None, a: Tensor, at: tuple[slice, slice]) -> Tensor:

@@ -299,6 +299,7 @@ def test_what_a_recipe_asks_for_is_painted_on_disk_as_in_memory(tmp_path, knobs)
     assert other.costs == pytest.approx(step.costs, rel=1e-5)
     torch.testing.assert_close(other.image, step.image, rtol=0, atol=1e-4)
     torch.testing.assert_close(other_saved, saved, rtol=0, atol=1.01 / 255)
+    assert file_of(other.state.x).exists() and file_of(other.state.gradient).exists()  # a checkpoint gives them a second name
     assert file_of(other_saved) and bool(((other_saved - saved).abs() > 1e-6).float().mean() < 0.01)
 
 
