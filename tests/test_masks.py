@@ -62,7 +62,7 @@ def test_a_mask_of_another_shape_is_refused(tmp_path):
 
 def test_otsus_threshold_parts_two_levels():
     grey = torch.cat([torch.full((1, 1, 4, 6), 0.2), torch.full((1, 1, 4, 3), 0.7)], 3) + 0.02 * torch.rand(1, 1, 4, 9)
-    assert 0.22 <= threshold(grey) <= 0.7
+    assert float(grey[..., :6].max()) <= threshold(grey) <= 0.7
     assert torch.equal(made_mask("light", grey.expand(1, 3, 4, 9)), 1 - made_mask("dark", grey.expand(1, 3, 4, 9)))
 
 

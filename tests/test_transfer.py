@@ -103,7 +103,7 @@ def test_scaled_pictures_are_let_go_while_a_scale_is_painted(monkeypatch, net):
         made.append(weakref.ref(scaled))
         return scaled
 
-    monkeypatch.setattr(transfer, "resize", remembered)
+    monkeypatch.setattr(transfer, "brought", remembered)
     for step in stylize(CONTENT, [STYLE], recipe(detail=0.5, strokes=0.5, optimizer="lbfgs"), net):
         gc.collect()
         assert made and not [ref for ref in made if ref() is not None], step.i
