@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import tempfile
+import tomllib
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from impasto.hand import TRIES, Hand, LocalHand, Said, painting_work, shared_out
 from impasto.images import read_picture, read_record, to_pillow, write_small
 from impasto.lens.sheet import GAP, MARGIN, PAPER, SMALL, wrapped, write_lines
 from impasto.painting import Painting
-from impasto.recipe import Recipe, make_recipe, read_toml
+from impasto.recipe import Recipe, make_recipe
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".ppm")
 THUMB, ACROSS, A_SHEET = 200, 8, 96  # pixels of a small picture; of them side by side, on one contact sheet
@@ -126,7 +127,7 @@ def _told(source: str, stdin: TextIO) -> list[dict[str, Any]]:
         if source == "-":
             found = [json.loads(line) for line in stdin if line.strip()]
         elif source.endswith(".toml"):
-            found = read_toml(Path(source)).get("job", [])
+            found = tomllib.loads(Path(source).read_text("utf-8")).get("job", [])
         elif source.endswith(".jsonl"):
             found = [json.loads(line) for line in Path(source).read_text("utf-8").splitlines() if line.strip()]
         elif source.endswith(".csv"):

@@ -418,7 +418,7 @@ def batch(
     *,
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
     vary: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
-    jobs: str | None = None,
+    jobs: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     shard: str = "1/1",
     tries: Annotated[int, Parameter(validator=Number(gte=1, lte=10))] = 2,
     resume: bool = True,

@@ -112,8 +112,15 @@ def test_a_file_that_cannot_be_read_is_said(tmp_path):
         (tmp_path / name).write_text(text)
         with pytest.raises((BadInput, BadRecipe)):
             read_jobs(str(tmp_path / name), {})
-    with pytest.raises((BadInput, BadRecipe)):
-        read_jobs(str(tmp_path / "missing.jsonl"), {})
+    for name in ("missing.jsonl", "missing.toml", "missing.csv"):
+        with pytest.raises(BadInput, match=f"cannot read the jobs in .*{name}"):
+            read_jobs(str(tmp_path / name), {})
+
+
+def test_the_command_reads_jobs_from_standard_input(tmp_path):
+    command = [sys.executable, "-m", "impasto", "batch", "--jobs", "-", "-o", str(tmp_path / "out")]
+    done = subprocess.run(command, input='{"style": "a.png"}\n', capture_output=True, text=True, check=False)
+    assert done.returncode == 5 and done.stderr == "impasto: job 1: it needs a content and a style, or styles, as paths\n"
 
 
 def test_no_two_jobs_have_one_name():
