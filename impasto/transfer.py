@@ -8,7 +8,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from math import prod
 from pathlib import Path
@@ -228,11 +228,12 @@ def refined(x: Tensor, content: Tensor, styles: Sequence[Tensor], recipe: Recipe
     if recipe.strokes and styles:
         sides = [style_side(max(image.shape[-2:]), recipe) for image in (content, x)]
         scaled = [(style_at(style, sides[0], recipe, folder), style_size(style, sides[1], recipe)) for style in styles]
+        borrowed = cache(lambda shown: borrowed_band(x, size_of(content), [scaled[n] for n in shown], recipe.wraps))
         for part in parts_of(content, len(styles), recipe, masks):
             its = zip(part.paintings, part.shares(recipe), strict=True)
-            shown = [scaled[n] for (n, _), share in its if share and part.style_weight]
+            shown = tuple(n for (n, _), share in its if share and part.style_weight)
             if shown:
-                band = borrowed_band(x, size_of(content), shown, recipe.wraps)
+                band = borrowed(shown)
                 band = band if part.where is None else over_rows(torch.mul, part.where, band)
                 share = recipe.strokes * min(part.style_weight, 1)
                 larger = over(lambda x, band: x + share * band, larger, band)  # noqa: B023

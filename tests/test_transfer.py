@@ -11,6 +11,7 @@ from impasto.descent import Step
 from impasto.errors import BadImage, BadRecipe
 from impasto.images import resize
 from impasto.losses import content_cost, style_cost, style_layer_cost, total_variation
+from impasto.masks import Masks
 from impasto.nets import features
 from impasto.objective import costs_of, make_cost
 from impasto.recipe import PRESETS, Recipe, make_recipe
@@ -211,6 +212,19 @@ def test_detail_is_what_the_coarser_scale_could_not_hold():
     for detail in (1.0, 0.0, 0.5):
         refined = transfer.refined(coarse, CONTENT, [STYLE], make_recipe(detail=detail, strokes=0.0))
         torch.testing.assert_close(refined, torch.lerp(larger, CONTENT, detail))
+
+
+def test_regions_painted_like_the_same_pictures_are_compared_with_them_once(monkeypatch):
+    """And each has its share of the detail: together, here all of it, since their masks part the picture."""
+    counted, real = [], transfer.borrowed_band
+    monkeypatch.setattr(transfer, "borrowed_band", lambda *given: counted.append(given) or real(*given))
+    coarse, left = resize(CONTENT, (12, 16)), torch.zeros(1, 1, 24, 32)
+    left[..., :13] = 1
+    knobs = {"detail": 0.0, "strokes": 1.0, "regions": {"sky": {"mask": "light"}}}
+    masks = Masks({"sky": left}, {}, {})
+    refined = transfer.refined(coarse, CONTENT, [CONTENT], make_recipe(**knobs), masks)
+    torch.testing.assert_close(refined, CONTENT)
+    assert len(counted) == 1
 
 
 def test_strokes_bring_the_detail_of_the_paintings_that_count():
