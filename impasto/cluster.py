@@ -135,9 +135,8 @@ def on_ray(crew: Crew, threads: int) -> list[Hand]:
     if not any(rooms):
         raise BadRecipe(f"no machine of the cluster has {threads} CPUs and {gpus:g} GPUs for a worker: give fewer --threads")
     count = crew.workers or sum(rooms)
-    memory = min(
-        (share for node, room in zip(nodes, rooms, strict=True) if (share := _memory(node, min(room, count)))), default=None
-    )
+    shares = (_memory(node, min(room, count)) for node, room in zip(nodes, rooms, strict=True))
+    memory = min(filter(None, shares), default=None)
     make = partial(ray.remote(Worker).options(num_cpus=threads, num_gpus=gpus).remote, versions_here(), memory)
     return [RayHand(make, crew.timeout or PATIENCE) for _ in range(count)]
 

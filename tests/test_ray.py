@@ -144,32 +144,18 @@ def test_a_worker_plans_with_its_share_unless_the_machine_says_another(monkeypat
         default_budget()
 
 
-def test_37_a_worker_that_hangs_is_ended_and_its_work_done_by_another(jobs, here, cluster, tmp_path):
-    stopped: list[int] = []
+@pytest.mark.parametrize(("number", "patience"), [(signal.SIGKILL, None), (signal.SIGSTOP, 30)], ids=["killed", "hanging"])
+def test_37_workers_that_die_or_hang_lose_nothing(jobs, here, cluster, tmp_path, number, patience):
+    struck: list[int] = []
 
-    def stop():
-        stopped.extend(workers(cluster.list_all_nodes()))
-        for pid in stopped:
-            os.kill(pid, signal.SIGSTOP)
-        return stopped
+    def strike():
+        struck.extend(workers(cluster.list_all_nodes()))
+        for pid in struck:
+            os.kill(pid, number)
+        return struck
 
-    batch = Batch(jobs, tmp_path, how=ONE)
-    assert set(states(batch, on_ray(Crew(gpus_each=0.5, timeout=15), 1), once(stop)).values()) == {"finished"} and stopped
-    assert paintings(tmp_path) == here
-    assert {result.tries for result in batch.results.values()} == {1, 2}
-
-
-def test_37_killed_workers_lose_nothing(jobs, here, hands, cluster, tmp_path):
-    killed: list[int] = []
-
-    def kill():
-        killed.extend(workers(cluster.list_all_nodes()))
-        for pid in killed:
-            os.kill(pid, signal.SIGKILL)
-        return killed
-
-    batch = Batch(jobs, tmp_path, how=ONE)
-    assert set(states(batch, hands, once(kill)).values()) == {"finished"} and killed
+    batch, hands = Batch(jobs, tmp_path, how=ONE), on_ray(Crew(gpus_each=0.5, timeout=patience), 1)
+    assert set(states(batch, hands, once(strike)).values()) == {"finished"} and struck
     assert paintings(tmp_path) == here
     assert {result.tries for result in batch.results.values()} == {1, 2}
 
