@@ -14,11 +14,23 @@
 A message is one line: what we got, what is allowed, what to do.
 """
 
+LONGEST = 2000  # characters of a message: what we got may be a whole file
+
+
+def one_line(text: str, most: int = LONGEST) -> str:
+    """The text as it can be printed anywhere: control characters escaped (they can steer a terminal), its middle left out if long."""
+    if len(text) > most:
+        text = f"{text[: most // 2]} [...] {text[-most // 3 :]}"
+    return "".join(it if it.isprintable() else it.encode("unicode_escape").decode("ascii") for it in text)
+
 
 class ImpastoError(Exception):
     """Base of all errors that Impasto raises on purpose."""
 
     exit_code = 1
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(one_line(str(message)))
 
 
 class BadRecipe(ImpastoError):

@@ -1,23 +1,111 @@
-"""Files written whole or not at all, and known by their SHA-256."""
+"""Files: read as what people's programs write, written whole or not at all, and known by their SHA-256."""
 
+import codecs
 import contextlib
 import errno
 import hashlib
 import os
+import re
+import stat
 import tempfile
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from impasto.errors import CannotWrite, ImpastoError, NoRoom
+from impasto.errors import BadRecipe, CannotWrite, ImpastoError, NoRoom
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+MAX_TEXT = 64_000_000  # bytes of a text file: a list of a million paths
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".ppm", ".pgm", ".pbm")
+OF_SYSTEMS = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "$recycle.bin", "system volume information", "@eadir"}
+BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
+    (stat.S_ISDIR, "it is a folder, name a file in it"),
+    (stat.S_ISFIFO, "it is a pipe: save what comes out of it as a file first"),
+    (stat.S_ISSOCK, "it is a socket, not a file"),
+    (stat.S_ISCHR, "it is a device, not a file"),
+    (stat.S_ISBLK, "it is a device, not a file"),
+)
+
+
+# Reading
+
+
+def open_file(path: Path) -> IO[bytes]:
+    """An ordinary file, open for reading. Raises OSError, whose strerror is plain, for anything else: nothing waits for a pipe."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)) and not path.exists():
+        raise OSError(errno.EINVAL, "it is an address: download the file first", str(path))
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except ValueError as error:  # a NUL, or what no file system can spell
+        raise OSError(errno.EINVAL, f"it is no name of a file ({error})", str(path)) from error
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket cannot be opened at all
+            raise OSError(error.errno, "it is a socket, not a file", str(path)) from error
+        raise
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if why := next((why for is_kind, why in KINDS if is_kind(mode)), None):
+            raise OSError(errno.EINVAL, why, str(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_whole(path: Path, most: int) -> bytes:
+    """All of an ordinary file, which has no more than `most` bytes. Raises OSError."""
+    with open_file(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EINVAL, f"it is larger than the {most / 1e6:g} MB that are read", str(path))
+    return data
+
+
+def read_text(path: Path, most: int = MAX_TEXT) -> str:
+    """A text file as editors and spreadsheets write it: UTF-8, or UTF-16 with its mark; line ends are \\n. Raises OSError, ValueError."""
+    return text_of(read_whole(path, most))
+
+
+def text_of(data: bytes) -> str:
+    """The same of bytes. Raises ValueError."""
+    encoding = next((name for mark, name in BOMS if data.startswith(mark)), "utf-8")
+    return data.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """A TOML file. Raises BadRecipe, which says `what` it is, as "style edit"."""
+    try:
+        return tomllib.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadRecipe(f"cannot read the {what} {path}: {reason(error)}") from error
+
+
+def reason(error: BaseException) -> str:
+    """Why, in words: without number and name of an OSError."""
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)
+
+
+def path_in(folder: Path, text: str) -> Path:
+    """The path that a file in this folder names: from there, from / or from the user's ~."""
+    with contextlib.suppress(RuntimeError):  # no such user: then it is a name
+        return folder / Path(text).expanduser()
+    return folder / text
+
+
+def entries(folder: Path) -> list[str]:
+    """The names in a folder, in order, without hidden files and those that systems leave (._a.jpg, Thumbs.db). Raises OSError."""
+    return sorted(name for name in os.listdir(folder) if not (name.startswith(".") or name.lower() in OF_SYSTEMS))
 
 
 def sha256(path: Path) -> str:
-    """The file's SHA-256, in hex."""
-    with open(path, "rb") as file:
+    """The file's SHA-256, in hex. Raises OSError."""
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# Writing
 
 
 HALF = ".impasto-*.part"  # what is being written, hidden; after a kill it stays
