@@ -8,12 +8,14 @@ or many on a cluster; what kills one costs one try of one job.
 
 import csv
 import html
+import io
 import json
 import os
 import re
 import sys
 import tempfile
 import tomllib
+import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,16 +28,28 @@ from filelock import FileLock, Timeout
 from PIL import Image, ImageDraw
 
 from impasto.axes import Axis, axis
-from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoError, SomeFailed
-from impasto.files import cannot_write, check_writable, make_folder, sha256, write_whole
+from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning, SomeFailed
+from impasto.files import (
+    PICTURE_SUFFIXES,
+    cannot_write,
+    check_writable,
+    entries,
+    make_folder,
+    open_file,
+    path_in,
+    read_list,
+    read_text,
+    reason,
+    sha256,
+    write_whole,
+)
 from impasto.grid import LOCKS
 from impasto.hand import TRIES, Hand, LocalHand, Said, painting_work, shared_out, tried
 from impasto.images import read_picture, read_record, to_pillow, write_small
 from impasto.lens.sheet import GAP, MARGIN, PAPER, SMALL, wrapped, write_lines
 from impasto.painting import Painting
-from impasto.recipe import Recipe, make_recipe
+from impasto.recipe import Recipe, in_files, make_recipe
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".ppm")
 THUMB, ACROSS, A_SHEET = 200, 8, 96  # pixels of a small picture; of them side by side, on one contact sheet
 PAINTED = (".png", ".webp", ".tif", ".tiff", ".jpg", ".jpeg")  # how a painting's file may end
 
@@ -77,17 +91,28 @@ def pictures_in(place: Path) -> list[Path]:
     """A folder's pictures by name, those that a text file lists, or the picture itself. Raises BadInput where there is none."""
     try:
         if place.is_dir():
-            found = sorted(path for path in place.iterdir() if path.suffix.lower() in PICTURES)
+            found = _pictures_of(place)
         elif place.suffix.lower() == ".txt":
-            lines = [line.strip() for line in place.read_text("utf-8").splitlines()]
-            found = [place.parent / line for line in lines if line and not line.startswith("#")]
+            found = [path_in(place.parent, line) for line in read_list(place)]
         else:
-            found = [place] if place.is_file() else []
+            with open_file(place):
+                found = [place]
     except (OSError, ValueError) as error:
-        raise BadInput(f"cannot read {place}: {error}") from error
+        raise BadInput(f"cannot read {place}: {reason(error)}") from error
     if not found:
         raise BadInput(f"there are no pictures in {place}: give a folder, a list of paths in a .txt file, or a picture")
     return found
+
+
+def _pictures_of(folder: Path) -> list[Path]:
+    """The pictures in a folder; a warning tells how many other files were passed over, by their kind."""
+    paths = [folder / name for name in entries(folder)]
+    kinds = ["folder" if path.is_dir() else path.suffix.lower() for path in paths]
+    if others := Counter(kind or "without an ending" for kind in kinds if kind not in PICTURE_SUFFIXES):
+        said = ", ".join(f"{count} {kind}" for kind, count in others.most_common())
+        advice = "; HEIC must be saved as JPEG first" if {".heic", ".heif"} & set(others) else ""
+        warnings.warn(f"passed over in {folder}: {said}{advice}", ImpastoWarning, stacklevel=3)
+    return [path for path, kind in zip(paths, kinds, strict=True) if kind in PICTURE_SUFFIXES]
 
 
 def crossed(contents: Sequence[Path], styles: Sequence[Path], vary: Sequence[Sequence[str]], knobs: Mapping[str, Any]) -> list[Job]:
@@ -124,22 +149,44 @@ def read_jobs(source: str, knobs: Mapping[str, Any], stdin: TextIO = sys.stdin) 
 
 def _told(source: str, stdin: TextIO) -> list[dict[str, Any]]:
     try:
-        if source == "-":
-            found = [json.loads(line) for line in stdin if line.strip()]
-        elif source.endswith(".toml"):
-            found = tomllib.loads(Path(source).read_text("utf-8")).get("job", [])
-        elif source.endswith(".jsonl"):
-            found = [json.loads(line) for line in Path(source).read_text("utf-8").splitlines() if line.strip()]
-        elif source.endswith(".csv"):
-            with open(source, encoding="utf-8", newline="") as file:
-                found = [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
+        text = stdin.read() if source == "-" else read_text(Path(source))
+        kind = Path(source).suffix.lower()
+        if source == "-" or kind == ".jsonl":
+            found = [json.loads(line) for line in text.splitlines() if line.strip()]
+        elif kind == ".toml":
+            found = tomllib.loads(text).get("job", [])
+        elif kind == ".csv":
+            found = _rows(text)
         else:
             raise BadInput(f"{source} is no file of jobs: its name must end in .toml, .jsonl or .csv")
     except (OSError, ValueError, RecursionError, csv.Error) as error:
-        raise BadInput(f"cannot read the jobs in {source}: {error}") from error
+        raise BadInput(f"cannot read the jobs in {source}: {reason(error)}") from error
     if not isinstance(found, list) or not all(isinstance(it, dict) for it in found):
         raise BadInput(f"the jobs in {source} must be tables of content, style and knobs")
     return found
+
+
+def _rows(text: str) -> list[dict[str, Any]]:
+    """A table as spreadsheets write it: with commas, semicolons or tabs, its head in any case, spaces around. Raises ValueError."""
+    head = text.lstrip("\n").partition("\n")[0]
+    separator = max(",;\t", key=head.count)
+    table = csv.DictReader(io.StringIO(text), restkey=BEYOND, delimiter=separator, skipinitialspace=True)
+    table.fieldnames = [name.strip().lower() for name in table.fieldnames or ()]
+    if not {"content"} < set(table.fieldnames):
+        raise ValueError(
+            f"its first line must name the columns, content and style among them; it has {', '.join(table.fieldnames)}"
+        )
+    rows = []
+    for row in table:
+        if BEYOND in row:
+            raise ValueError(
+                f"line {table.line_num} has more fields than the first line, which names {len(table.fieldnames)} columns"
+            )
+        rows.append({name: value.strip() for name, value in row.items() if value and value.strip()})
+    return [row for row in rows if row]
+
+
+BEYOND = "(beyond the last column)"
 
 
 def _job(told: Mapping[str, Any], folder: Path, knobs: Mapping[str, Any]) -> Job:
@@ -147,14 +194,14 @@ def _job(told: Mapping[str, Any], folder: Path, knobs: Mapping[str, Any]) -> Job
     styles = [part.strip() for part in styles.split(";")] if isinstance(styles, str) else styles
     content, output = told.get("content"), told.get("output", "")
     if not isinstance(content, str) or not isinstance(styles, list | tuple) or not all(isinstance(it, str) for it in styles):
-        raise BadInput("it needs a content and a style, or styles, as paths")
+        raise BadInput(f"it needs a content and a style, or styles, as paths; it has {', '.join(told) or 'nothing'}")
     own = {name.replace("-", "_"): value for name, value in told.items() if name not in ("content", "style", "styles", "output")}
-    recipe = make_recipe(**{**knobs, **own})
+    recipe = make_recipe(**{**knobs, **in_files(own, folder)})
     if not isinstance(output, str) or (output and (Path(output).name != output or not output.lower().endswith(PAINTED))):
         raise BadInput(f"output is {output!r}, must be a file name that ends in {', '.join(PAINTED)}, without a folder")
-    paths = tuple(folder / style for style in styles)
+    paths = tuple(path_in(folder, style) for style in styles)
     name = output or f"{'-'.join([Path(content).stem, *(path.stem for path in paths[:1])])}.png"
-    return Job(folder / content, paths, recipe, name)
+    return Job(path_in(folder, content), paths, recipe, path_in(Path(), name).name)
 
 
 def _plain(text: str) -> str:
@@ -186,9 +233,9 @@ class Batch:
         make_folder(folder / LOCKS)
         check_writable(folder / "index.html")
         self.jobs, self.folder, self.tries, self.how = list(jobs), folder, tries, dict(how or {})
-        inputs = {path.resolve() for job in jobs for path in (job.content, *job.styles)}
+        inputs = {os.path.realpath(path) for job in jobs for path in (job.content, *job.styles, *job.recipe.mask_files().values())}
         for job in jobs:
-            if (folder / job.output).resolve() in inputs:
+            if os.path.realpath(folder / job.output) in inputs:
                 raise CannotWrite(f"{folder / job.output} is one of the pictures to paint from: name another folder with -o")
         self.results: dict[str, Result] = {}
 
@@ -199,10 +246,11 @@ class Batch:
         except BadImage:
             return False
         try:
-            inputs = {"content": sha256(job.content), "styles": [sha256(style) for style in job.styles], "start": None}
-            inputs |= {"masks": record["inputs"]["masks"]} if "masks" in record.get("inputs", {}) else {}
+            inputs: dict[str, Any] = {"content": sha256(job.content), "styles": list(map(sha256, job.styles)), "start": None}
+            masks = {name: sha256(path) for name, path in job.recipe.mask_files().items()}
         except OSError as error:
             raise BadImage(f"cannot read {error.filename}: {error.strerror}") from error
+        inputs |= {"masks": masks} if masks else {}
         return record.get("ended") == "finished" and (record.get("recipe"), record.get("inputs")) == (
             job.recipe.model_dump(mode="json"),
             inputs,
@@ -247,8 +295,12 @@ class Batch:
     # What there is to look at in the end
 
     def write_index(self) -> Path:
-        """index.html with every job, contact sheets sheet-1.jpg and on, and small/ with what they show. The page's path."""
+        """index.html with every job, contact sheets in sheets/, and small/ with what they show. The page's path.
+
+        In folders of their own, where no job's painting can lie.
+        """
         make_folder(self.folder / "small")
+        make_folder(self.folder / "sheets")
         there = [job for job in self.jobs if os.path.exists(self.folder / job.output)]  # of a name too long Path.exists raises
         small = {job.output: picture for job in there if (picture := self._small(job)) is not None}
         sheets = [self._write_sheet(n, part) for n, part in enumerate(_parts(list(small.items()), A_SHEET), 1)]
@@ -266,7 +318,7 @@ class Batch:
         return picture
 
     def _write_sheet(self, n: int, part: Sequence[tuple[str, Image.Image]]) -> str:
-        name = f"sheet-{n}.jpg"
+        name = f"sheets/{n}.jpg"
         drawn = contact_sheet(part)
         write_whole(self.folder / name, lambda file: drawn.save(file, "JPEG", quality=90))
         return name

@@ -26,7 +26,7 @@ from impasto.files import check_writable, make_folder, write_whole
 from impasto.lens.commands import demo_sheets, lens_app
 from impasto.lens.style_commands import style_app
 from impasto.machine import settle
-from impasto.recipe import Recipe, checked_recipe, make_recipe
+from impasto.recipe import Recipe, checked_recipe, in_files, make_recipe
 
 if TYPE_CHECKING:
     from impasto.batch import Batch, Job
@@ -723,7 +723,7 @@ def _recipe(knobs: Any, like: Path | None = None, init_image: Path | None = None
         raise BadRecipe(f"--like brings a recipe and --{both.pop()} another: give one of the two")
     from impasto.painting import recipe_of
 
-    return checked_recipe({**recipe_of(like).model_dump(), **given})
+    return checked_recipe({**recipe_of(like).model_dump(), **in_files(given)})
 
 
 def _with(name: str, value: str | None, knobs: Any) -> Any:

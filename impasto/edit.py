@@ -5,14 +5,10 @@ weights say how much a part of it matters. losses.edited_gram and losses.entry_w
 """
 
 import re
-import tomllib
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, field_validator
-
-from impasto.errors import BadRecipe
 
 Gain = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -131,16 +127,3 @@ def _named(value: Any, number: Any) -> Any:
             raise ValueError(f"{key} is named twice")
         found[key] = part
     return found
-
-
-def read_edit(value: Any) -> Any:
-    """The path of a TOML file -> what is in it; anything else passes. Raises BadRecipe."""
-    if not isinstance(value, str | Path):
-        return value
-    try:
-        return tomllib.loads(Path(value).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadRecipe(f"cannot read the style edit {value}: {error}") from error
-
-
-StyleEdit = Annotated[dict[str, LayerEdit], BeforeValidator(read_edit)]

@@ -18,7 +18,7 @@ LONGEST = 2000  # characters of a message: what we got may be a whole file
 
 
 def one_line(text: str, most: int = LONGEST) -> str:
-    """The text as it can be printed anywhere: control characters escaped (they can steer a terminal), its middle left out if long."""
+    """The text as it can be printed anywhere: control characters, which can steer a terminal, escaped; cut if long."""
     if len(text) > most:
         text = f"{text[: most // 2]} [...] {text[-most // 3 :]}"
     return "".join(it if it.isprintable() else it.encode("unicode_escape").decode("ascii") for it in text)

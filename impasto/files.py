@@ -10,15 +10,25 @@ import stat
 import tempfile
 import tomllib
 from collections.abc import Callable
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
-from impasto.errors import BadRecipe, CannotWrite, ImpastoError, NoRoom
+from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoError, NoRoom
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 MAX_TEXT = 64_000_000  # bytes of a text file: a list of a million paths
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".ppm", ".pgm", ".pbm")
-OF_SYSTEMS = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "$recycle.bin", "system volume information", "@eadir"}
+OF_SYSTEMS = {
+    "thumbs.db",
+    "ehthumbs.db",
+    "desktop.ini",
+    "icon\r",
+    "__macosx",
+    "$recycle.bin",
+    "system volume information",
+    "@eadir",
+}
 BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISDIR, "it is a folder, name a file in it"),
@@ -32,7 +42,7 @@ KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
 # Reading
 
 
-def open_file(path: Path) -> IO[bytes]:
+def open_file(path: Path) -> BufferedReader:
     """An ordinary file, open for reading. Raises OSError, whose strerror is plain, for anything else: nothing waits for a pipe."""
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)) and not path.exists():
         raise OSError(errno.EINVAL, "it is an address: download the file first", str(path))
@@ -64,7 +74,7 @@ def read_whole(path: Path, most: int) -> bytes:
 
 
 def read_text(path: Path, most: int = MAX_TEXT) -> str:
-    """A text file as editors and spreadsheets write it: UTF-8, or UTF-16 with its mark; line ends are \\n. Raises OSError, ValueError."""
+    """A text file as editors and spreadsheets write it: UTF-8, or UTF-16 with its mark. Raises OSError, ValueError."""
     return text_of(read_whole(path, most))
 
 
@@ -87,9 +97,21 @@ def reason(error: BaseException) -> str:
     return str(getattr(error, "strerror", None) or error or type(error).__name__)
 
 
+def read_list(path: Path) -> list[str]:
+    """The paths in a text file, one a line, without quotes; # begins a comment line. Raises OSError, ValueError."""
+    lines = (line.strip().strip('"').strip() for line in read_text(path).splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
 def path_in(folder: Path, text: str) -> Path:
-    """The path that a file in this folder names: from there, from / or from the user's ~."""
-    with contextlib.suppress(RuntimeError):  # no such user: then it is a name
+    """The path that a file in this folder names: from there, from / or from the user's ~. Raises BadInput for what can be none."""
+    try:
+        os.fsencode(text)
+        if "\0" in text:
+            raise ValueError("a NUL")
+    except ValueError as error:
+        raise BadInput(f"{text!r} can be no path: {error}") from error
+    with contextlib.suppress(RuntimeError):  # there is no such user: it is a name
         return folder / Path(text).expanduser()
     return folder / text
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from itertools import accumulate
+from os.path import realpath
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +180,7 @@ class Sheet:
     def __init__(self, grid: Grid, output: Path, folder: Path | None = None) -> None:
         check_format(output)
         check_writable(output)
-        if any(output.resolve() == path.resolve() for cell in grid.cells.values() for path in (cell.content, *cell.styles)):
+        if any(realpath(output) == realpath(path) for cell in grid.cells.values() for path in (cell.content, *cell.styles)):
             raise CannotWrite(f"{output} is one of the pictures to paint from: name another file with -o")
         self.grid, self.output = grid, output
         self.folder = folder or output.with_name(f"{output.stem}-cells")
@@ -280,7 +281,7 @@ class Sheet:
 def name_of(cell: Cell) -> str:
     """A name that no other painting has, by recipe, pictures and version. Raises BadImage for a picture that is not there."""
     try:
-        inputs = [sha256(path) for path in (cell.content, *cell.styles, *cell.recipe.mask_files())]
+        inputs = [sha256(path) for path in (cell.content, *cell.styles, *cell.recipe.mask_files().values())]
     except OSError as error:
         raise BadImage(f"cannot read {error.filename}: {error.strerror}") from error
     key = {"recipe": cell.recipe.model_dump(mode="json"), "inputs": inputs, "impasto": version("impasto")}

@@ -56,11 +56,11 @@ CHECKPOINT_SHARE = 20  # where writing one takes long, painting takes at least t
 
 
 def recipe_of(path: Path) -> Recipe:
-    """The recipe that a painting carries. Raises BadImage where there is none."""
+    """The recipe that a painting carries. Raises BadImage where there is none. It names no files, whoever wrote it."""
     recipe = read_record(path).get("recipe")
     if not isinstance(recipe, dict):
         raise BadImage(f"{path} carries no recipe")
-    return checked_recipe(recipe)
+    return checked_recipe(checked_recipe(recipe).model_dump(mode="json"))
 
 
 def circumstances(place: Place) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class Painting:
         check_writable(output)
         check_writable(checkpoint_path(output))
         self.output, self.recipe, self.folder = output, recipe, disk_folder(checkpoint_path(output))
-        self.inputs = [given for given in (content, *styles, start, *recipe.mask_files()) if given is not None]
+        self.inputs = [given for given in (content, *styles, start, *recipe.mask_files().values()) if given is not None]
         self._spare_inputs(output)
         budget = max_memory or default_budget()
         read = partial(_read, output.parent, budget)

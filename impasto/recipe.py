@@ -5,16 +5,16 @@ are made from its fields.
 """
 
 import re
-import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from impasto.edit import StyleEdit, fields_at
+from impasto.edit import LayerEdit, fields_at
 from impasto.errors import BadRecipe
-from impasto.regions import FILE, MaskName, Region, Regions, Rule, is_made
+from impasto.files import path_in, read_toml
+from impasto.regions import FILE, MaskName, Region, Rule, in_folder, is_made, mask_in
 
 # Layer -> number of channels n_C of the layers that carry style, and the layer that carries content.
 STYLE_LAYERS = {
@@ -61,12 +61,9 @@ Shape = Annotated[str, Field(max_length=40), AfterValidator(check_shape)]
 CHANGEABLE = ("alpha", "beta", "tv", "style_weights", "content_layers", "style_layers", "style_edit")
 
 
-def read_changes(value: Any) -> Any:
-    """The path of a TOML file -> what is in it; anything else passes. Raises BadRecipe."""
-    return read_toml(Path(value)) if isinstance(value, str | Path) else value
-
-
-Changes = Annotated[dict[Annotated[int, Field(ge=1)], dict[str, Any]], BeforeValidator(read_changes)]
+MOST_REGIONS = 32  # each takes masks and statistics of its own
+MOST_CHANGES = 1000
+Changes = Annotated[dict[Annotated[int, Field(ge=1)], dict[str, Any]], Field(max_length=MOST_CHANGES)]
 
 
 class Recipe(BaseModel):
@@ -107,15 +104,19 @@ class Recipe(BaseModel):
         {},
         description="layers of the style cost with weights lambda, as conv1_1=0.2,conv2_1=0.2; ..conv3_1: the preset's up to it",
     )
-    style_edit: StyleEdit = Field({}, description="a file of changes to the style: gains, weights, directions, layer by layer")
+    style_edit: dict[str, LayerEdit] = Field(
+        {}, description="a file of changes to the style: gains, weights, directions, layer by layer"
+    )
     style_costs: LayerWeights = Field(
         {"gram": 1.0}, description=f"what is compared of the style layers, with weights, as gram=1,w2=0.5: {', '.join(STYLE_COSTS)}"
     )
     content_costs: LayerWeights = Field(
         {"features": 1.0}, description=f"what is compared of the photograph, with weights: {', '.join(CONTENT_COSTS)}"
     )
-    regions: Regions = Field(
-        {}, description="a file of regions: parts of the photograph, each with mask, painting, weights, colours"
+    regions: dict[str, Region] = Field(
+        {},
+        max_length=MOST_REGIONS,
+        description="a file of regions: parts of the photograph, each with mask, painting, weights, colours",
     )
     protect: MaskName = Field("", description="a mask, white where the photograph is to stay recognisable, as a face")
     content_norm: Literal["course", "paper", "mean", "relative"] = Field(
@@ -239,10 +240,11 @@ class Recipe(BaseModel):
         spared = {PROTECTED: Region(mask=self.protect, color=color, **SPARED)} if self.protect else {}
         return {**self.regions, **spared}
 
-    def mask_files(self) -> list[Path]:
-        """The masks that are files."""
-        named = [mask for region in self.all_regions().values() for mask in (region.mask, region.style_mask)]
-        return [Path(mask) for mask in named if mask and mask != FILE and not is_made(mask)]
+    def mask_files(self) -> dict[str, Path]:
+        """The masks that are files: "sky", "sky, style"."""
+        regions = self.all_regions()
+        named = {name: it.mask for name, it in regions.items()} | {f"{name}, style": it.style_mask for name, it in regions.items()}
+        return {name: Path(mask) for name, mask in named.items() if mask and mask != FILE and not is_made(mask)}
 
     def scales(self) -> list[tuple[int, int]]:
         """(longer side, steps) of each scale, coarse to fine; sides grow by one factor of at most 2, from the coarsest up."""
@@ -452,8 +454,10 @@ PRESETS: dict[str, tuple[Callable[[str], dict[str, Any]], dict[str, Any]]] = {
 def make_recipe(preset: str = "impasto", **knobs: Any) -> Recipe:
     """The preset (a name, or a .toml file of knobs) with some knobs changed. Raises BadRecipe, naming knob, value and bounds."""
     if isinstance(preset, str) and preset.endswith(".toml"):
-        knobs = {**read_toml(Path(preset)), **knobs}
+        file = path_in(Path(), preset)
+        knobs = {**in_files(read_toml(file, "recipe"), file.parent), **knobs}
         preset = knobs.pop("preset", "impasto")
+    knobs = in_files(knobs)
     if not isinstance(preset, str) or preset not in PRESETS:
         raise BadRecipe(f"preset is {preset!r}, must be one of {', '.join(PRESETS)} or a .toml file that starts from one")
     layers, start = PRESETS[preset]
@@ -463,6 +467,37 @@ def make_recipe(preset: str = "impasto", **knobs: Any) -> Recipe:
     if isinstance(named := knobs.get("style_layers"), str) and ".." in named:
         knobs["style_layers"] = layers_between(own["style_layers"], named)
     return checked_recipe({"preset": preset, **own, **start, **_steps_of(start, knobs.get("quality")), **knobs})
+
+
+def in_files(knobs: Mapping[str, Any], folder: Path = Path()) -> dict[str, Any]:
+    """The knobs with what is in the TOML files that they name, and masks' paths made whole: from this folder. Raises BadRecipe.
+
+    Only what a person gives passes here: records and requests hold tables, and make nobody open a file.
+    """
+    return {name: NAMED[name](value, folder) if name in NAMED else value for name, value in knobs.items()}
+
+
+def _table(value: Any, folder: Path, what: str) -> tuple[Any, Path]:
+    """What is in the file of that path, and its folder; what is no path passes."""
+    if not isinstance(value, str | Path):
+        return value, folder
+    file = path_in(folder, str(value))
+    return read_toml(file, what), file.parent
+
+
+def _changes(value: Any, folder: Path) -> Any:
+    found, inside = _table(value, folder, "changes")
+    if not isinstance(found, dict):
+        return found
+    return {step: in_files(knobs, inside) if isinstance(knobs, dict) else knobs for step, knobs in found.items()}
+
+
+NAMED: dict[str, Callable[[Any, Path], Any]] = {
+    "style_edit": lambda value, folder: _table(value, folder, "style edit")[0],
+    "regions": lambda value, folder: in_folder(*_table(value, folder, "regions")),
+    "changes": _changes,
+    "protect": lambda value, folder: mask_in(folder, value),
+}
 
 
 def layers_between(weights: dict[str, float], named: str) -> dict[str, float]:
@@ -492,7 +527,7 @@ def _steps_of(start: dict[str, Any], quality: Any) -> dict[str, int]:
 
 
 def checked_recipe(knobs: dict[str, Any]) -> Recipe:
-    """A recipe from knobs that come from outside. Raises BadRecipe with one line for the first thing wrong."""
+    """A recipe from knobs that come from anywhere; no file is opened. Raises BadRecipe with one line for the first thing wrong."""
     try:
         return Recipe(**knobs)
     except ValidationError as error:
@@ -504,6 +539,8 @@ def checked_recipe(knobs: dict[str, Any]) -> Recipe:
             raise BadRecipe(f"{name} is missing") from error
         if first["type"] in ("model_type", "dict_type"):
             reason = "must be a table"
+        if first["type"] == "too_long":
+            raise BadRecipe(f"{name} has more entries than the {first['ctx']['max_length']} that are possible") from error
         raise BadRecipe(f"{name} is {first['input']!r}: {reason}" if name else reason) from error
 
 
@@ -513,11 +550,3 @@ def _unknown(loc: tuple[str | int, ...]) -> str:
     if not place:
         return f"there is no knob {name!r}, the knobs are {', '.join(Recipe.model_fields)}"
     return f"there is no {name!r} in {'.'.join(map(str, place))}, there may be {', '.join(fields_at(place[1:]))}"
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The knobs in a TOML file. Raises BadRecipe."""
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadRecipe(f"cannot read the recipe {path}: {error}") from error

@@ -4,13 +4,12 @@ A file of regions is TOML, a table a region; docs/regions.md explains it. masks.
 """
 
 import re
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SerializationInfo
 
-from impasto.errors import BadRecipe
+from impasto.files import path_in
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Rule = Literal["style", "luminance", "cholesky", "pca", "monge", "histogram"]  # whose colours, and how they are kept
@@ -23,7 +22,14 @@ def is_made(mask: str) -> bool:
     return bool(MADE.fullmatch(mask))
 
 
-MaskName = Annotated[str, PlainSerializer(lambda mask: mask if not mask or is_made(mask) else FILE)]
+WITH_PATHS = {"paths": True}  # the context to dump a recipe in for another process, which has to find the masks
+
+
+def _dumped(mask: str, info: SerializationInfo) -> str:
+    return mask if not mask or is_made(mask) or (info.context or {}).get("paths") else FILE
+
+
+MaskName = Annotated[str, PlainSerializer(_dumped)]
 
 
 class Region(BaseModel):
@@ -49,22 +55,19 @@ class Region(BaseModel):
         return tuple(range(styles)) if self.style is None else (self.style - 1,)
 
 
-def read_regions(value: Any) -> Any:
-    """The path of a TOML file -> what is in it, with its masks' paths made whole; anything else passes. Raises BadRecipe."""
-    if not isinstance(value, str | Path):
-        return value
-    try:
-        found = tomllib.loads(Path(value).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadRecipe(f"cannot read the regions {value}: {error}") from error
-    return {name: _whole_paths(region, Path(value).parent) for name, region in found.items()}
+def in_folder(regions: Any, folder: Path) -> Any:
+    """What a file of this folder says of regions, with the paths of its masks made whole; what is no table passes."""
+    if not isinstance(regions, dict):
+        return regions
+    return {name: _placed(region, folder) for name, region in regions.items()}
 
 
-def _whole_paths(region: Any, folder: Path) -> Any:
+def _placed(region: Any, folder: Path) -> Any:
     if not isinstance(region, dict):
         return region
-    named = {key: mask for key in ("mask", "style_mask") if isinstance(mask := region.get(key), str) and mask}
-    return region | {key: mask if is_made(mask) else str(folder / mask) for key, mask in named.items()}
+    return region | {key: mask_in(folder, region[key]) for key in ("mask", "style_mask") if key in region}
 
 
-Regions = Annotated[dict[str, Region], BeforeValidator(read_regions)]
+def mask_in(folder: Path, mask: Any) -> Any:
+    """The path of a mask that a file of this folder names; one that is made, or no text, passes."""
+    return mask if not isinstance(mask, str) or mask in ("", FILE) or is_made(mask) else str(path_in(folder, mask))

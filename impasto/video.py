@@ -126,7 +126,7 @@ class Video:
             "inputs": {
                 "video": self.clip.sha256,
                 "styles": [picture.sha256 for picture in pictures],
-                "masks": [sha256(path) for path in recipe.mask_files()],
+                "masks": [sha256(path) for path in recipe.mask_files().values()],
             },
             "weights": {"sha256": loaded.digest, "input": loaded.input},
         }
@@ -227,7 +227,7 @@ class Video:
         return {**shown, **how, "peak_memory_mb": peak_memory_mb(), **self._record()}
 
     def _check_output(self) -> None:
-        if self.output.exists() and self.output.resolve() == self.clip.path.resolve():
+        if self.output.exists() and os.path.realpath(self.output) == os.path.realpath(self.clip.path):
             raise CannotWrite(f"{self.output} is the video to paint: name another with -o")
         if not self.to_folder:
             check_writable(self.output)

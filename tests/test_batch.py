@@ -16,7 +16,7 @@ from PIL import Image
 
 from impasto import hand as hand_module
 from impasto.batch import Batch, Job, crossed, distinct, estimated, index_page, measured, pictures_in, read_jobs
-from impasto.errors import BadInput, BadRecipe, CannotWrite, SomeFailed
+from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning, SomeFailed
 from impasto.grid import LOCKS
 from impasto.kept import Kept
 from impasto.painting import Painting
@@ -58,14 +58,26 @@ def test_every_content_meets_every_style_and_value(folders):
 
 
 def test_pictures_come_from_folders_lists_and_files(folders):
-    (folders[0] / "notes.md").write_text("no picture")
     assert [path.name for path in pictures_in(folders[0])] == ["astronaut.jpg", "cat.jpg"]
     (folders[0] / "list.txt").write_text("# mine\ncat.jpg\n\n../styles/mosaic.jpg\n")
     assert [path.name for path in pictures_in(folders[0] / "list.txt")] == ["cat.jpg", "mosaic.jpg"]
     assert pictures_in(folders[0] / "cat.jpg") == [folders[0] / "cat.jpg"]
-    for nothing in (folders[0] / "none", folders[0].parent):
-        with pytest.raises(BadInput, match="no pictures"):
-            pictures_in(nothing)
+    with pytest.raises(BadInput, match="none: No such file"):
+        pictures_in(folders[0] / "none")
+    (folders[0] / "empty").mkdir()
+    with pytest.raises(BadInput, match="no pictures"):
+        pictures_in(folders[0] / "empty")
+
+
+def test_what_is_no_picture_is_passed_over_and_counted(folders):
+    for name in ("._cat.jpg", ".DS_Store", "Thumbs.db", "desktop.ini", "Desktop.INI"):  # of systems: not worth a word
+        (folders[0] / name).write_bytes(b"\0")
+    assert [path.name for path in pictures_in(folders[0])] == ["astronaut.jpg", "cat.jpg"]
+    for name in ("a.HEIC", "b.heic", "notes"):
+        (folders[0] / name).write_bytes(b"\0")
+    (folders[0] / "more").mkdir()
+    with pytest.warns(ImpastoWarning, match=r"2 \.heic, 1 folder, 1 without an ending; HEIC must be saved as JPEG"):
+        assert [path.name for path in pictures_in(folders[0])] == ["astronaut.jpg", "cat.jpg"]
 
 
 JOBS = {
@@ -75,14 +87,75 @@ JOBS = {
 }
 
 
+AS_WRITTEN = {  # by editors and spreadsheets, of one text
+    "plain": str.encode,
+    "marked": lambda text: text.encode("utf-8-sig"),
+    "windows": lambda text: text.replace("\n", "\r\n").encode("utf-8-sig"),
+    "utf-16": lambda text: text.replace("\n", "\r\n").encode("utf-16"),
+}
+
+
+@pytest.mark.parametrize("encoded", AS_WRITTEN.values(), ids=AS_WRITTEN)
 @pytest.mark.parametrize("name", JOBS)
-def test_a_file_of_jobs_says_the_same_in_every_format(tmp_path, name):
-    (tmp_path / name).write_text(JOBS[name])
+def test_a_file_of_jobs_says_the_same_in_every_format(tmp_path, name, encoded):
+    (tmp_path / name).write_bytes(encoded(JOBS[name]))
     first, second = read_jobs(str(tmp_path / name), {"beta": 3, "size": 99})
     assert first.content == tmp_path / "a.jpg" and first.styles == (tmp_path / "s.jpg",)
     assert (first.recipe.beta, second.recipe.beta, first.recipe.size) == (7, 3, 99)
     assert second.styles == (tmp_path / "s.jpg", tmp_path / "t.jpg")
     assert (first.output, second.output) == ("a-s.png", "a-s-2.png")
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "content;style;beta\r\na.jpg;s.jpg;7\r\n",
+        "Content,Style,Beta\na.jpg,s.jpg,7\n",
+        "content , style, beta \n a.jpg , s.jpg, 7 \n,,\n",
+        'content\tstyle\tbeta\n"a.jpg"\t"s.jpg"\t"7"\n\n',
+        '\n"content","style","beta"\n"a.jpg", "s.jpg","7"\n',
+    ],
+)
+def test_a_table_is_read_as_spreadsheets_write_it(tmp_path, table):
+    (tmp_path / "jobs.csv").write_text(table, newline="")
+    (job,) = read_jobs(str(tmp_path / "jobs.csv"), {})
+    assert (job.content, job.styles, job.recipe.beta) == (tmp_path / "a.jpg", (tmp_path / "s.jpg",), 7)
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("content,style\na.jpg,s.jpg,more\n", "line 2 has more fields than the 2 columns"),
+        ("photo,painting\na.jpg,s.jpg\n", "content and style among them; it has photo, painting"),
+        ("content,styles,bta\na.jpg,s.jpg,3\n", "job 1: there is no knob 'bta'"),
+        ("content,style,beta\na.jpg,s.jpg,x\n", "job 1: beta"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_said(tmp_path, table, said):
+    (tmp_path / "jobs.csv").write_text(table)
+    with pytest.raises((BadInput, BadRecipe), match=said):
+        read_jobs(str(tmp_path / "jobs.csv"), {})
+
+
+def test_a_job_names_files_from_where_it_is_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "regions.toml").write_text('[sky]\nmask = "sky.png"\n[sea]\nmask = "~/sea.png"\n')
+    (tmp_path / "edit.toml").write_text("[conv1_1]\ngain = 0.5\n")
+    told = {"content": "~/a.jpg", "style": "/s.jpg", "regions": "regions.toml", "style_edit": "edit.toml", "protect": "face.png"}
+    (tmp_path / "jobs.jsonl").write_text(json.dumps(told))
+    (job,) = read_jobs(str(tmp_path / "jobs.jsonl"), {})
+    assert (job.content, job.styles) == (tmp_path / "home" / "a.jpg", (Path("/s.jpg"),))
+    assert job.recipe.mask_files() == {
+        "sky": tmp_path / "sky.png",
+        "sea": tmp_path / "home" / "sea.png",
+        "protected": tmp_path / "face.png",
+    }
+    assert job.recipe.style_edit["conv1_1"].gain == 0.5
+
+
+def test_a_list_may_have_quotes_and_marks(tmp_path):
+    (tmp_path / "list.txt").write_bytes(b'\xef\xbb\xbf"a b.jpg"\r\n  c.jpg  \r\n# d.jpg\r\n')
+    assert pictures_in(tmp_path / "list.txt") == [tmp_path / "a b.jpg", tmp_path / "c.jpg"]
 
 
 def test_jobs_come_from_standard_input():
@@ -99,6 +172,11 @@ def test_jobs_come_from_standard_input():
         ({"content": "a.jpg", "style": "s.jpg", "no_such": 1}, "job 1: there is no knob"),
         ({"content": "a.jpg", "style": "s.jpg", "output": "../x.png"}, "job 1: output"),
         ({"content": "a.jpg", "style": "s.jpg", "output": "x.gif"}, "job 1: output"),
+        ({"content": "a\0.jpg", "style": "s.jpg"}, "job 1: .* can be no path"),
+        ({"content": "a.jpg", "style": "\ud800.jpg"}, "job 1: .* can be no path"),
+        ({"content": "a.jpg", "style": "s.jpg", "protect": "\ud800.jpg"}, "job 1: .* can be no path"),
+        ({"content": "a.jpg", "style": "s.jpg", "regions": {"sky": {"mask": "\0"}}}, "job 1: .* can be no path"),
+        ({"content": "a.jpg", "style": "s.jpg", "output": "\ud800.png"}, "job 1: .* can be no path"),
         ([], "must be tables"),
     ],
 )
@@ -120,7 +198,10 @@ def test_a_file_that_cannot_be_read_is_said(tmp_path):
 def test_the_command_reads_jobs_from_standard_input(tmp_path):
     command = [sys.executable, "-m", "impasto", "batch", "--jobs", "-", "-o", str(tmp_path / "out")]
     done = subprocess.run(command, input='{"style": "a.png"}\n', capture_output=True, text=True, check=False)
-    assert done.returncode == 5 and done.stderr == "impasto: job 1: it needs a content and a style, or styles, as paths\n"
+    assert (
+        done.returncode == 5
+        and done.stderr == "impasto: job 1: it needs a content and a style, or styles, as paths; it has style\n"
+    )
 
 
 def test_no_two_jobs_have_one_name():
@@ -170,7 +251,7 @@ def test_a_bad_picture_is_set_aside_and_listed(folders):
         batch.check()
     page = batch.write_index().read_text()
     assert "2 of 3 paintings" in page and 'href="cat-mosaic.png"' in page and "no picture that can be read" in page
-    assert Image.open(folders[2] / "sheet-1.jpg").width > 400
+    assert Image.open(folders[2] / "sheets" / "1.jpg").width > 400
     assert sorted(path.name for path in (folders[2] / "small").iterdir()) == ["astronaut-mosaic.png.webp", "cat-mosaic.png.webp"]
     assert measured([batch.jobs[1], batch.jobs[0]]) > 0
 

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from impasto.edit import LayerEdit, pair_of, read_edit
+from impasto.edit import LayerEdit, pair_of
 from impasto.errors import BadRecipe
 from impasto.losses import edited_gram, entry_weights, gram_cost, mean_gram, nearest_gram, scaled_gram, stretched_gram
 from impasto.objective import costs_of, make_cost
@@ -156,7 +156,7 @@ def test_an_edit_is_read_from_a_file_with_names(tmp_path):
     recipe = make_recipe(**KNOBS, style_edit=str(file))
     assert recipe.style_edit["conv1_1"].units[3].gain == 0.5 and recipe.style_edit["conv2_1"].weight == 2
     with pytest.raises(BadRecipe, match="cannot read the style edit"):
-        read_edit(tmp_path / "none.toml")
+        make_recipe(style_edit=tmp_path / "none.toml")
 
 
 @pytest.mark.parametrize(

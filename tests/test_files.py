@@ -2,11 +2,101 @@
 
 import errno
 import os
+import socket
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as some
 
-from impasto.errors import CannotWrite, NoRoom
-from impasto.files import check_writable, sha256, write_whole
+from impasto.errors import BadInput, BadRecipe, CannotWrite, NoRoom, one_line
+from impasto.files import (
+    check_writable,
+    entries,
+    open_file,
+    path_in,
+    read_text,
+    read_toml,
+    read_whole,
+    reason,
+    sha256,
+    text_of,
+    write_whole,
+)
+
+
+def test_only_ordinary_files_are_opened_and_nothing_is_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
+        for path, said in (
+            (tmp_path / "fifo", "a pipe"),
+            (tmp_path / "socket", "a socket"),
+            (tmp_path, "a folder"),
+            (Path("/dev/zero"), "a device"),
+            (Path("https://example.org/cat.jpg"), "an address"),
+            (Path("a\0b"), "no name of a file"),
+            (tmp_path / "none", "No such file"),
+        ):
+            with pytest.raises(OSError) as raised:
+                open_file(path)
+            assert said in reason(raised.value)
+
+
+def test_a_link_to_itself_and_a_file_too_large_are_errors_of_the_system(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(OSError, match="symbolic links"):
+        open_file(tmp_path / "loop")
+    (tmp_path / "a").write_bytes(b"abc")
+    assert read_whole(tmp_path / "a", 3) == b"abc"
+    with pytest.raises(OSError, match="larger than"):
+        read_whole(tmp_path / "a", 2)
+
+
+@given(some.text())
+def test_text_is_the_same_however_it_was_encoded(text):
+    expected = (
+        text.encode("utf-8", "surrogatepass").decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff")
+    )
+    for encoding in ("utf-8-sig", "utf-16"):
+        assert text_of(expected.encode(encoding)) == expected
+
+
+def test_toml_with_a_mark_and_windows_line_ends_is_read(tmp_path):
+    (tmp_path / "a.toml").write_bytes("\ufeffbeta = 30\r\n[a]\r\nb = 1  \r\n".encode())
+    assert read_toml(tmp_path / "a.toml", "recipe") == {"beta": 30, "a": {"b": 1}}
+    (tmp_path / "a.toml").write_text("x = [")
+    with pytest.raises(BadRecipe, match=r"cannot read the recipe .*a\.toml"):
+        read_toml(tmp_path / "a.toml", "recipe")
+    (tmp_path / "a.toml").write_bytes(b"\xff")
+    with pytest.raises(ValueError, match="codec"):
+        read_text(tmp_path / "a.toml")
+
+
+def test_hidden_files_and_those_of_systems_are_no_entries(tmp_path):
+    for name in ("b.jpg", "a.jpg", "._a.jpg", ".hidden", "Thumbs.db", "DESKTOP.INI"):
+        (tmp_path / name).touch()
+    assert entries(tmp_path) == ["a.jpg", "b.jpg"]
+
+
+def test_a_path_is_from_the_folder_the_root_or_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert [str(path_in(Path("in"), text)) for text in ("a", "/a", "~/a", "~no-such-user/a")] == [
+        "in/a",
+        "/a",
+        "/home/me/a",
+        "in/~no-such-user/a",
+    ]
+    for text in ("a\0b", "\ud800"):
+        with pytest.raises(BadInput, match="can be no path"):
+            path_in(Path("in"), text)
+
+
+@given(some.text(max_size=5000))
+def test_a_message_is_one_printable_line_of_bounded_length(text):
+    line = one_line(text)
+    assert line.isprintable() and len(line) <= 12 * 2000
+    assert line == text or not text.isprintable() or len(text) > 2000
 
 
 def test_a_file_is_written_and_nothing_is_left_beside_it(tmp_path):

@@ -152,7 +152,7 @@ def test_masks_in_a_file_of_regions_lie_beside_it(tmp_path):
     write(tmp_path / "sky.png", left_half())
     (tmp_path / "r.toml").write_text('[sky]\nmask = "sky.png"\nstyle_mask = "light"\n[land]\nmask = "rest"\n')
     recipe = make_recipe(regions=str(tmp_path / "r.toml"))
-    assert recipe.mask_files() == [tmp_path / "sky.png"]
+    assert recipe.mask_files() == {"sky": tmp_path / "sky.png"}
     masks = read_masks(recipe, CONTENT, [STYLE])
     assert set(masks.content) == {"sky", "land"} and set(masks.style) == {"sky"}
 

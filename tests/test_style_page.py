@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from impasto.edit import read_edit
 from impasto.errors import BadRecipe, CannotWrite
+from impasto.files import read_toml
 from impasto.lens import style_page as page
 from impasto.lens.index import make_setup
 from impasto.lens.scan import scan
@@ -111,7 +111,7 @@ def test_the_edit_to_start_from_names_what_was_shown_and_changes_nothing(made):
         assert edit.gain == edit.weight == 1 and edit.units and edit.directions
         assert all(part.gain == part.weight == 1 for part in (*edit.units.values(), *edit.pairs.values()))
         assert all(direction.gain == 1 for direction in edit.directions)
-    names = [name for it in read_edit(file).values() for name in it["units"]]
+    names = [name for it in read_toml(file, "style edit").values() for name in it["units"]]
     assert all(re.match(r"\d+ \w+.*, \w+", name) for name in names)
 
 
