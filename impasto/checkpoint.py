@@ -9,20 +9,62 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import warnings
+from collections.abc import Callable
+from math import prod
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Json, NonNegativeInt, TypeAdapter
 from torch import Tensor
 
 from impasto.descent import State
 from impasto.disk import file_of, mapped
 from impasto.errors import BadInput, BadRecipe, ImpastoWarning
-from impasto.files import cannot_write, sha256, write_whole
+from impasto.files import FULL, cannot_write, open_file, reason, sha256, write_whole
 
 MAGIC = b"impasto checkpoint 1\n"
 HELD = ".held"
+MAX_THREADS = 4096
+Shape = Annotated[tuple[NonNegativeInt, ...], Field(max_length=8)]
+Held = Annotated[tuple[str, Shape], BeforeValidator(lambda it: (*it[:1], it[1:]) if isinstance(it, list) else it)]  # [name, *shape]
+
+
+class _Recipe(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    changes: dict[int, dict[str, Any]] = {}
+
+
+class _Run(BaseModel):
+    """What is read of what a state depends on; the rest is only compared."""
+
+    model_config = ConfigDict(extra="allow")
+
+    recipe: _Recipe
+    versions: dict[str, str]
+    place: dict[str, Any]
+    threads: Annotated[int, Field(ge=1, le=MAX_THREADS)]
+    plans: list[dict[str, Any]]
+
+
+class _Metadata(BaseModel):
+    i: NonNegativeInt
+    cut: Literal["0", "1"]
+    costs: Json[dict[str, float]]
+    run: Json[dict[str, Any]]
+    files: Json[dict[str, Held]] = {}
+
+
+class _Lying(BaseModel):
+    """Where in the file a tensor lies."""
+
+    dtype: Literal["F32"]
+    shape: Shape
+    data_offsets: tuple[NonNegativeInt, NonNegativeInt]
 
 
 def checkpoint_path(output: Path) -> Path:
@@ -84,8 +126,19 @@ def _hold(file: Path) -> str:
         with open(file, "rb+") as opened:
             os.fsync(opened.fileno())
         found = file.with_name(f"{file.stem}-{sha256(file)}{HELD}")
-        os.link(file, found)
+        _give_name(file, found)
     return found.name
+
+
+def _give_name(file: Path, name: Path) -> None:
+    """A second name for a file; where the file system knows none, as exFAT, a copy, whole before it has the name."""
+    try:
+        os.link(file, name)
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+            Path(shutil.copyfile(file, Path(folder) / "copy")).rename(name)
 
 
 def _let_go(path: Path, which: str) -> None:
@@ -99,9 +152,9 @@ def _let_go(path: Path, which: str) -> None:
 def _held_by(path: Path) -> set[str]:
     """The names of the files that belong to a checkpoint; none where there is none, or a damaged one."""
     try:
-        header, _ = _opened(path)
-        return {name for name, *_ in json.loads(header["__metadata__"].get("files", "{}")).values()}
-    except (OSError, ValueError, KeyError, BadInput):
+        _, metadata, _ = _opened(path)
+        return {name for name, _ in metadata.files.values()}
+    except (OSError, ValueError, BadInput):
         return set()
 
 
@@ -118,22 +171,27 @@ def _safetensors(tensors: dict[str, Tensor], metadata: dict[str, str]) -> list[b
     return [len(text).to_bytes(8, "little"), text, *data]
 
 
-def load_checkpoint(path: Path, identity: dict[str, Any]) -> tuple[State, dict[str, Any]] | None:
+def load_checkpoint(
+    path: Path, identity: dict[str, Any], check: Callable[[State, dict[str, Any]], object] = lambda state, run: None
+) -> tuple[State, dict[str, Any]] | None:
     """The state and run of the newest generation that is whole and whose run agrees with `identity`; None where there is none.
 
-    A damaged one is said in a warning and not used. Raises BadRecipe for one of another painting, which would be lost.
+    It may come from anywhere: one that is damaged, or of which `check` raises ValueError, is not used, as a warning says. Raises
+    BadRecipe for one of another painting, which would be lost.
     """
     for candidate in (path, previous(path)):
         try:
             run, state = _read(candidate)
+            if changed := _changed(run, identity, state.i):
+                said = f"{candidate} is of another painting ({changed} differ)"
+                raise BadRecipe(f"{said}: give the same again, another -o, or remove it")
+            check(state, run)
+            return state, run
         except FileNotFoundError:
             continue
-        except (OSError, ValueError, KeyError, BadInput) as error:
-            warnings.warn(f"the checkpoint {candidate} is damaged and not used ({error})", ImpastoWarning, stacklevel=2)
-            continue
-        if changed := _changed(run, identity, state.i):
-            raise BadRecipe(f"{candidate} is of another painting ({changed} differ): give the same again, another -o, or remove it")
-        return state, run
+        except (OSError, ValueError, BadInput) as error:
+            why = reason(error).splitlines()[0]
+            warnings.warn(f"the checkpoint {candidate} is damaged and not used ({why})", ImpastoWarning, stacklevel=2)
     return None
 
 
@@ -157,34 +215,52 @@ def remove_checkpoint(path: Path) -> None:
     shutil.rmtree(disk_folder(path), ignore_errors=True)
 
 
-def _opened(path: Path) -> tuple[dict[str, Any], memoryview]:
-    """The header of a checkpoint and its data. Raises BadInput where the checksum is wrong."""
-    whole = bytearray(path.read_bytes())
+def _opened(path: Path) -> tuple[dict[str, _Lying], _Metadata, memoryview]:
+    """The tensors of a checkpoint, what is said of them, and their data. Raises BadInput, ValueError, OSError for a damaged one."""
+    with open_file(path) as file:
+        whole = bytearray(os.fstat(file.fileno()).st_size)
+        file.readinto(whole)
     data = memoryview(whole)[len(MAGIC) + 32 :]
     if whole[: len(MAGIC)] != MAGIC or whole[len(MAGIC) :][:32] != hashlib.sha256(data).digest():
         raise BadInput("its checksum is wrong")
     begin = 8 + int.from_bytes(data[:8], "little")
-    return json.loads(bytes(data[8:begin])), data[begin:]
+    header = TypeAdapter(dict[str, dict[str, Any]]).validate_json(bytes(data[8:begin]))
+    metadata = _Metadata.model_validate(header.pop("__metadata__", {}))
+    return {name: _Lying.model_validate(it) for name, it in header.items()}, metadata, data[begin:]
 
 
 def _read(path: Path) -> tuple[dict[str, Any], State]:
-    described, data = _opened(path)
-    header = described.pop("__metadata__")
-    tensors = {name: _mapped(path, *it) for name, it in json.loads(header.get("files", "{}")).items()}
-    for name, it in described.items():
-        first, last = it["data_offsets"]
-        tensors[name] = torch.frombuffer(data[first:last], dtype=torch.float32).view(it["shape"]).clone()
-    memory: dict[str, tuple[Any, ...]] = {}
-    for key in sorted((k for k in tensors if "." in k), key=lambda k: int(k.split(".")[1])):
-        name = key.split(".")[0]
-        memory[name] = (*memory.get(name, ()), tensors[key])
-    state = State(tensors["x"], tensors["gradient"], json.loads(header["costs"]), int(header["i"]), memory, header["cut"] == "1")
-    return json.loads(header["run"]), state
+    lying, said, data = _opened(path)
+    _Run.model_validate(said.run)
+    tensors = {name: _mapped(path, *it) for name, it in said.files.items()} | {
+        name: _tensor(data, it) for name, it in lying.items()
+    }
+    if not {"x", "gradient"} <= tensors.keys():
+        raise BadInput("it has no picture")
+    x, gradient = tensors.pop("x"), tensors.pop("gradient")
+    memory: dict[str, tuple[Tensor, ...]] = {}
+    for name, n in sorted((_numbered(name) for name in tensors), key=itemgetter(1)):
+        memory[name] = (*memory.get(name, ()), tensors[f"{name}.{n}"])
+    return said.run, State(x, gradient, said.costs, said.i, memory, said.cut == "1")
 
 
-def _mapped(path: Path, name: str, *shape: int) -> Tensor:
-    """A tensor that the checkpoint holds. Raises BadInput where what is in its file has changed."""
-    file = disk_folder(path.with_suffix("") if path.suffix == ".old" else path) / name
-    if not file.is_file() or not name.endswith(f"-{sha256(file)}{HELD}"):
+def _numbered(name: str) -> tuple[str, int]:
+    """ "s.11" -> ("s", 11). Raises ValueError."""
+    kind, _, n = name.partition(".")
+    return kind, int(n)
+
+
+def _tensor(data: memoryview, lying: _Lying) -> Tensor:
+    begin, end = lying.data_offsets
+    if not 4 * prod(lying.shape) == end - begin <= end <= len(data) or begin == end:
+        raise BadInput("a tensor lies outside of it")
+    return torch.frombuffer(data[begin:end], dtype=torch.float32).view(lying.shape).clone()
+
+
+def _mapped(path: Path, name: str, shape: tuple[int, ...]) -> Tensor:
+    """A tensor that the checkpoint holds. Raises BadInput where what is in its file has changed, or is not one of ours."""
+    folder = disk_folder(path.with_suffix("") if path.suffix == ".old" else path)
+    file = folder / Path(name).name
+    if not file.is_file() or not name.endswith(f"-{sha256(file)}{HELD}") or file.stat().st_size != 4 * prod(shape):
         raise BadInput(f"{file} has changed or is gone")
     return mapped(file, shape)

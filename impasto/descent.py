@@ -38,6 +38,14 @@ class State:
     canvas: Canvas = PIXELS
 
 
+def can_go_on(state: State, optimizer: str) -> bool:
+    """Whether a state that was read back is one of this optimiser, whole."""
+    shape, pairs = state.x.shape, len(state.memory.get("s", ()))
+    whole = {"lbfgs": {"s": [shape] * pairs, "y": [shape] * pairs}, "adam": {"moments": [shape, shape, ()]}, "gd": {}}
+    kept = {name: [tensor.shape for tensor in its] for name, its in state.memory.items()}
+    return state.gradient.shape == shape and "total" in state.costs and kept in ({}, whole[optimizer])
+
+
 def moved(state: State, device: torch.device) -> State:
     """The state on this device."""
     memory = {name: tuple(tensor.to(device) for tensor in kept) for name, kept in state.memory.items()}
@@ -127,8 +135,7 @@ def gradient_descent(cost: Cost, state: State, optimizer: Optimizer) -> State:
 
 def adam(cost: Cost, state: State, optimizer: Optimizer) -> State:
     """Kingma & Ba 2014 (arXiv:1412.6980, algorithm 1), cut to the canvas' bounds after each step."""
-    zeros = new_zeros(state.x, state.x.shape)
-    (mean, square, count) = state.memory.get("moments", (zeros, zeros, torch.zeros(())))
+    mean, square, count = state.memory.get("moments") or _no_moments(state.x)
     count = count + 1
     mean = over(lambda gradient, mean: torch.lerp(gradient, mean, BETAS[0]), state.gradient, mean)
     square = over(lambda gradient, square: torch.lerp(gradient.square(), square, BETAS[1]), state.gradient, square)
@@ -139,6 +146,11 @@ def adam(cost: Cost, state: State, optimizer: Optimizer) -> State:
 
     after = _moved(cost, state, over(moved, state.x, mean, square))
     return replace(after, memory={"moments": (mean, square, count)})
+
+
+def _no_moments(x: Tensor) -> tuple[Tensor, ...]:
+    zeros = new_zeros(x, x.shape)
+    return zeros, zeros, torch.zeros(())
 
 
 def lbfgs(cost: Cost, state: State, optimizer: Optimizer) -> State:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ import torch
 
 from impasto.checkpoint import checkpoint_path, clear_folder, disk_folder, load_checkpoint, remove_checkpoint, save_checkpoint
 from impasto.coloring import recolored
-from impasto.descent import State, Step
+from impasto.descent import State, Step, can_go_on
 from impasto.disk import folder_of, is_possible
-from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning, NoRoom
+from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning, NoRoom
 from impasto.files import check_writable, make_folder
+from impasto.frame import painted_size
 from impasto.images import (
     DEEP_ZOOM,
     Picture,
@@ -42,7 +44,7 @@ from impasto.machine import peak_memory_mb
 from impasto.masks import read_masks
 from impasto.nets import Place
 from impasto.objective import costs_of
-from impasto.plan import FLOAT, SPARE, Plan, default_budget, held_memory, read_plan, written
+from impasto.plan import FLOAT, SPARE, Plan, default_budget, held_memory, is_plan_for, read_plan, written
 from impasto.recipe import Recipe, checked_recipe
 from impasto.transfer import alpha_at, check_edit, check_fit, finished, make_net, painted_scales, plan_scales, stylize
 from impasto.weights import load_weights
@@ -304,7 +306,7 @@ class Painting:
         return {**self.identity, "plans": [written(plan) for plan in self.plans], **circumstances(self.place)}
 
     def _resumed(self) -> State | None:
-        loaded = load_checkpoint(checkpoint_path(self.output), self.identity)
+        loaded = load_checkpoint(checkpoint_path(self.output), self.identity, self._check)
         if loaded is None:
             return None
         state, run = loaded
@@ -321,6 +323,15 @@ class Painting:
                 said = f"going on as the checkpoint was begun, with the finest scale {self.plans[-1].way}: the bytes depend on it"
                 warnings.warn(said, ImpastoWarning, stacklevel=2)
         return state
+
+    def _check(self, state: State, run: dict[str, Any]) -> None:
+        """Raise BadInput, ValueError for a state that is not one of this painting on its way, whatever says so."""
+        plans, ends = [read_plan(plan) for plan in run["plans"]], list(accumulate(steps for _, steps in self.scales))
+        side = next((side for (side, _), end in zip(self.scales, ends, strict=True) if state.i <= end), 0)
+        shape = (1, 3, *painted_size(self.content.image, side, self.recipe)) if side else ()
+        fits = len(plans) == len(self.scales) and all(is_plan_for(plan, self.net, self.recipe) for plan in plans)
+        if not fits or state.x.shape != shape or not can_go_on(state, self.recipe.optimizer):
+            raise BadInput("what it says does not fit together")
 
     def _finish(self) -> None:
         assert self.state is not None  # stylize yields at least one step

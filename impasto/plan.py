@@ -11,6 +11,8 @@ from itertools import product
 from math import inf, prod
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from impasto.costs import HOW, kept_memory, wants_of
 from impasto.errors import BadRecipe, NoRoom
 from impasto.frame import wrapping
@@ -70,10 +72,16 @@ def written(plan: Plan) -> dict[str, Any]:
 
 
 def read_plan(record: dict[str, Any]) -> Plan:
-    """A plan as it was written."""
-    tiling = record["tiling"]
-    tiling = tiling and Tiling(tuple(tiling["cuts"]), tiling["side"])
-    return Plan(tiling, record["history"], on_disk=record.get("on_disk", False))
+    """A plan as it was written. Raises ValueError for what is none."""
+    return TypeAdapter(Plan).validate_python(record)
+
+
+def is_plan_for(plan: Plan, net: Net, recipe: Recipe) -> bool:
+    """Whether a plan that was read back can be carried out."""
+    (whole,) = cut(net, {*recipe.content_layers, *recipe.style_layers}, ())
+    tiling, pools = plan.tiling or Tiling((), 1), [layer.name for layer in whole if isinstance(layer, Pool)]
+    fits = tiling.side > 0 and list(tiling.cuts) == [name for name in pools if name in tiling.cuts]
+    return fits and plan.history > 0 and (not plan.on_disk or (plan.tiling is not None and fits_on_disk(recipe, net)))
 
 
 def held_memory(net: Net) -> float:

@@ -125,7 +125,7 @@ def test_a_table_is_read_as_spreadsheets_write_it(tmp_path, table):
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ("content,style\na.jpg,s.jpg,more\n", "line 2 has more fields than the 2 columns"),
+        ("content,style\na.jpg,s.jpg,more\n", "line 2 has more fields than the first line"),
         ("photo,painting\na.jpg,s.jpg\n", "content and style among them; it has photo, painting"),
         ("content,styles,bta\na.jpg,s.jpg,3\n", "job 1: there is no knob 'bta'"),
         ("content,style,beta\na.jpg,s.jpg,x\n", "job 1: beta"),

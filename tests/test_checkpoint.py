@@ -8,7 +8,14 @@ from impasto.descent import State
 from impasto.errors import BadRecipe, ImpastoWarning
 from tests.conftest import picture
 
-RUN = {"recipe": {"size": 64}, "inputs": {"content": "ab"}, "threads": 2}
+RUN = {
+    "recipe": {"size": 64},
+    "inputs": {"content": "ab"},
+    "versions": {"torch": "2"},
+    "place": {"device": "cpu"},
+    "threads": 2,
+    "plans": [{"tiling": None, "history": 10}],
+}
 IDENTITY = {"recipe": RUN["recipe"], "inputs": RUN["inputs"]}
 
 

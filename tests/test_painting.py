@@ -1,8 +1,12 @@
 """A painting on disk, with a tiny net in the place of the real ones: finished, interrupted, resumed, out of room."""
 
+import copy
+import hashlib
 import json
 import os
+import random
 import warnings
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,7 +16,7 @@ import torch
 from PIL import Image
 
 from impasto import painting as module
-from impasto.checkpoint import checkpoint_path, previous
+from impasto.checkpoint import MAGIC, checkpoint_path, previous
 from impasto.color import SPACES
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoWarning, NoRoom
 from impasto.frame import finished_size, framed
@@ -61,6 +65,61 @@ def interrupted(files, at: int) -> None:
             break
     steps.close()
     os.rename(files[2].with_name("kept"), checkpoint_path(files[2]))
+
+
+ABSURD = (None, -1, 10**30, 0.5, float("nan"), "", "/etc/passwd", "../x", [], [[]], {}, {"a": {}}, True)
+
+
+def with_absurd_parts(value: object) -> Iterator[object]:
+    """The same JSON with one of its parts, at any depth, something absurd or gone."""
+    yield from ABSURD
+    if isinstance(value, dict | list):
+        for key in value if isinstance(value, dict) else range(len(value)):
+            without = copy.deepcopy(value)
+            part = without.pop(key)
+            yield without
+            for absurd in with_absurd_parts(part):
+                found = copy.deepcopy(value)
+                found[key] = absurd
+                yield found
+
+
+def test_a_checkpoint_of_anybodys_making_is_gone_on_from_or_gives_way_to_the_one_before(files, tmp_path):
+    """Its checksum is right, whatever it says: no error of ours, and nothing of it is followed."""
+    knobs: dict = {"steps": 3, "fine_steps": 2, "changes": {4: {"beta": 2.0}}}
+    whole = finish(made(files, **knobs))
+    for step in (steps := made(files, **knobs).steps()):
+        if step.i == 3:
+            break
+    good = checkpoint_path(files[2]).read_bytes()
+    steps.close()
+    threads, begin = torch.get_num_threads(), len(MAGIC) + 32
+    length = int.from_bytes(good[begin : begin + 8], "little")
+    header, data = json.loads(good[begin + 8 :][:length]), good[begin + 8 + length :]
+    told = {name: json.loads(header["__metadata__"][name]) for name in ("run", "costs", "i")} | {"files": {"s.9": ["a.held", 1]}}
+    headers = list(with_absurd_parts({name: it for name, it in header.items() if name in ("__metadata__", "x", "s.0")}))
+    headers += [
+        {"__metadata__": {**header["__metadata__"], name: json.dumps(it)}} for name in told for it in with_absurd_parts(told[name])
+    ]
+    random.Random(0).shuffle(headers)
+    for absurd in headers[:300]:
+        text = json.dumps({**header, **absurd} if isinstance(absurd, dict) else absurd).encode()
+        body = len(text).to_bytes(8, "little") + text + data
+        files[2].unlink(missing_ok=True)
+        checkpoint_path(files[2]).write_bytes(MAGIC + hashlib.sha256(body).digest() + body)
+        previous(checkpoint_path(files[2])).write_bytes(good)
+        painting = made(files, **knobs)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ImpastoWarning)
+            try:
+                painting.state = painting._resumed()
+            except BadRecipe as error:
+                assert "of another painting" in str(error)
+                continue
+        assert painting.state is not None and 1 <= painting.state.i <= 5 and torch.get_num_threads() < 4096
+    torch.set_num_threads(threads)
+    checkpoint_path(files[2]).write_bytes(good)
+    assert finish(made(files, **knobs), resume=True) == whole
 
 
 def test_a_finished_painting_carries_its_recipe_and_no_checkpoint_is_left(files):
