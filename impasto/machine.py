@@ -4,6 +4,7 @@ import ctypes
 import os
 import sys
 from pathlib import Path
+from typing import TextIO
 
 SETTINGS = {"THP_MEM_ALLOC_ENABLE": "1", "GOMP_SPINCOUNT": "10000"}
 
@@ -17,6 +18,14 @@ def settle() -> None:
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
+
+
+def own_stdout() -> TextIO:
+    """Where stdout went so far, for the caller alone, a line at a time; what anything else prints goes to stderr from now on."""
+    sys.stdout.flush()
+    own = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    os.dup2(2, 1)
+    return own
 
 
 def free_memory() -> int | None:

@@ -62,3 +62,18 @@ def test_freed_memory_is_given_back():
     blocks.clear()
     give_back()
     assert used_memory() < full - 50e6 and last
+
+
+def test_what_a_library_prints_does_not_come_between_our_lines():
+    """By print, by the file descriptor and by a process that it starts."""
+    code = """if 1:
+        import os, subprocess
+        from impasto.machine import own_stdout
+        print("before")
+        out = own_stdout()
+        print("stray", flush=True)
+        os.write(1, b"stray\\n")
+        subprocess.run(["echo", "stray"])
+        print("ours", file=out)"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["before", "ours"] and ran.stderr.split() == ["stray"] * 3

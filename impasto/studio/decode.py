@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from impasto.errors import BadImage, CannotWrite, ImpastoError, NoRoom
+from impasto.machine import own_stdout
 
 MEMORY = 8 * 2**30
 SECONDS = 60
@@ -133,12 +134,11 @@ def main() -> None:
     """Decode pictures, named on a line of JSON each, until stdin ends."""
     import impasto.images  # noqa: F401  what takes long, once
 
-    has_fork = "fork" in multiprocessing.get_all_start_methods()
+    out, has_fork = own_stdout(), "fork" in multiprocessing.get_all_start_methods()
     for line in sys.stdin:
         source, folder, name, kind = given = json.loads(line)
         said = apart(given) if has_fork else json.dumps(_said(Path(source), Path(folder), name, kind)).encode()
-        sys.stdout.buffer.write(said + b"\n")
-        sys.stdout.buffer.flush()
+        print(said.decode(), file=out, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """A job in a process of its own: `python -m impasto.studio.worker`. What to do comes as JSON on the first line of stdin.
 
 Orders follow, a line each: "pause", or {"change": {knob: value}}; the end of stdin, when the studio is gone, is a pause too. What
-happens goes out as lines of JSON. Pausing leaves a checkpoint, from which the same job goes on to the same picture.
+happens goes out as lines of JSON, on a stdout that no library has. Pausing leaves a checkpoint, from which the same job goes on to
+the same picture.
 """
 
+import contextlib
 import json
 import queue
 import sys
@@ -14,13 +16,13 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from filelock import FileLock
 
 from impasto.console import time_left
 from impasto.errors import BadRecipe, ImpastoError, ImpastoWarning
-from impasto.machine import settle
+from impasto.machine import own_stdout, settle
 
 PREVIEW_SECONDS = 0.8
 PREVIEW, SMALL = 720, 360  # pixels of the longer side
@@ -55,19 +57,18 @@ class Orders:
             yield json.loads(order)["change"]
 
 
-def say(**what: Any) -> None:
-    """A line to the studio. Raises Paused where it is gone."""
-    try:
-        print(json.dumps(what, allow_nan=False), flush=True)
-    except BrokenPipeError:
-        raise Paused from None
-
-
 class Telling:
-    """Tells the steps of a painting: numbers at each, a picture now and then."""
+    """Tells the studio, on lines of `out`, of the steps of a painting: numbers at each, a picture now and then."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.previews, self.told = folder, 0, float("-inf")
+    def __init__(self, folder: Path, out: TextIO) -> None:
+        self.folder, self.out, self.previews, self.told = folder, out, 0, float("-inf")
+
+    def say(self, **what: Any) -> None:
+        """A line to the studio. Raises Paused where it is gone."""
+        try:
+            print(json.dumps(what, allow_nan=False), file=self.out, flush=True)
+        except BrokenPipeError:
+            raise Paused from None
 
     def step(self, painting: Any, step: Any, sheet: "OfSheet | None" = None) -> None:
         """One step."""
@@ -79,7 +80,7 @@ class Telling:
         line |= {} if sheet is None else sheet.told(left)
         with open(self.folder / "curve.jsonl", "a", encoding="ascii") as file:
             file.write(json.dumps([step.i, *costs.values(), step.scale]) + "\n")
-        say(step=line, preview=self.previews)
+        self.say(step=line, preview=self.previews)
 
     def _preview(self, painting: Any, step: Any) -> None:
         from impasto.images import to_pillow, write_small
@@ -124,9 +125,9 @@ def go_through(painting: Any, orders: Orders, telling: Telling, sheet: OfSheet |
                 try:
                     painting.change(knobs)
                 except BadRecipe as error:  # the studio cannot know all: a unit that its layer has not
-                    say(warning=f"painted on unchanged: {error}")
+                    telling.say(warning=f"painted on unchanged: {error}")
                 else:
-                    say(changed={"i": step.i, "knobs": knobs})
+                    telling.say(changed={"i": step.i, "knobs": knobs})
     except Paused:
         painting.set_aside()
         raise
@@ -156,10 +157,10 @@ def read_style(work: Work, _orders: Orders, telling: Telling) -> dict[str, Any]:
     from impasto.lens.style_page import read_painting, write_page
 
     path, net = Path(work["picture"]), net_of(work["net"])
-    say(step=_message("reading the style"))
+    telling.say(step=_message("reading the style"))
     reading = read_painting(path, net, [], work["size"], "max")
     reading = replace(reading, painting=replace(reading.painting, name=work["painting"]))
-    say(step=_message("drawing the page"))
+    telling.say(step=_message("drawing the page"))
     write_page(telling.folder / "page", reading)
     _small(path, telling.folder)
     units = {style.layer: style.gram.shape[-1] for style in reading.styles}
@@ -175,16 +176,16 @@ def make_atlas(work: Work, orders: Orders, telling: Telling) -> dict[str, Any]:
 
     net = net_of(work["net"])
     setup, folder = make_setup(net, per_image=3 if len(work["pictures"]) < 30 else 1), telling.folder / "scan"
-    followed(scan(_paths(work["pictures"]), net, setup, folder, resume=True), orders, "looked at")
-    followed(draw_atlas(folder, net, telling.folder / "page"), orders, "drawn")
+    followed(scan(_paths(work["pictures"]), net, setup, folder, resume=True), orders, telling, "looked at")
+    followed(draw_atlas(folder, net, telling.folder / "page"), orders, telling, "drawn")
     units = {name: layer.units for name, layer in setup.layers.items()}
     return {"net": work["net"], "units": units, "pictures": len(work["pictures"])}
 
 
-def followed(progress: Any, orders: Orders, done: str) -> None:
+def followed(progress: Any, orders: Orders, telling: Telling, done: str) -> None:
     """Pictures passed, told one by one. Raises Paused."""
     for it in progress:
-        say(step={**_message(f"{it.done} of {it.of} pictures {done}"), "i": it.done, "of": it.of})
+        telling.say(step={**_message(f"{it.done} of {it.of} pictures {done}"), "i": it.done, "of": it.of})
         list(orders.take())
 
 
@@ -216,31 +217,32 @@ def main() -> None:
     """The job; how it ended is the last line."""
     settle()
     work = json.loads(sys.stdin.readline())
-    orders, telling = Orders(), Telling(Path(work["folder"]))
+    orders, telling = Orders(), Telling(Path(work["folder"]), own_stdout())
     alone = FileLock(telling.folder / "worker.lock")  # that of a studio that was killed may be at its last step still
     alone.acquire()
     orders.listen()
     warnings.simplefilter("always", ImpastoWarning)
-    warnings.showwarning = lambda message, *_: say(warning=str(message)) if isinstance(message, ImpastoWarning) else None
+    warnings.showwarning = lambda message, *_: telling.say(warning=str(message)) if isinstance(message, ImpastoWarning) else None
     try:
         try:
             result = DOERS[work["kind"]](work, orders, telling)
             if Path(work["output"]).exists():
                 _small(Path(work["output"]), telling.folder)
-            say(ended="finished", result=result)
+            telling.say(ended="finished", result=result)
         except ImpastoError as error:
-            say(ended="failed", error=str(error))
+            telling.say(ended="failed", error=str(error))
     except Paused:
-        _leave(work, telling)
+        with contextlib.suppress(Paused):  # the studio is gone
+            _leave(work, telling)
     except Exception as error:
         traceback.print_exc()
-        say(ended="failed", error=_in_words(error))
+        telling.say(ended="failed", error=_in_words(error))
 
 
 def _leave(work: Work, telling: Telling) -> None:
     if Path(work["output"]).exists():
         _small(Path(work["output"]), telling.folder)
-    print(json.dumps({"ended": "paused"}), flush=True)
+    telling.say(ended="paused")
 
 
 def _in_words(error: Exception) -> str:
