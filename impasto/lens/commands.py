@@ -15,7 +15,7 @@ from cyclopts.validators import Number
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from impasto.console import PLAIN_SECONDS, Crew, Flag, Quiet, Verbose, WeightsFile, WeightsInput, say, threads_of, watch
+from impasto.console import PLAIN_SECONDS, Crew, Flag, Quiet, Verbose, WeightsFile, WeightsInput, say, show, threads_of, watch
 from impasto.errors import BadRecipe, CannotWrite, ImpastoError
 from impasto.files import check_writable
 
@@ -100,7 +100,7 @@ def scan(
     except KeyboardInterrupt:
         say("stopped: --resume goes on from the last checkpoint")
         raise
-    print(output)
+    show(output)
 
 
 def _scan(asked: dict[str, Any], folder: Path, part: "Part", shards: int | None, crew: Crew, resume: bool, quiet: bool) -> None:
@@ -162,12 +162,12 @@ def top(atlas: Path, /, *, layer: str, unit: Whole, interior: Flag = False, json
 
     patches = [patch.to_json() for patch in top_patches(atlas, layer, unit, interior)]
     if json:
-        print(json_.dumps({"patches": patches}))
+        show(json_.dumps({"patches": patches}))
         return
     for patch in patches:
         box = " ".join(f"{side:7.1f}" for side in patch["box"] or ()) or "unknown"
         padding = "sees padding" if patch["touches_padding"] else ""
-        print(f"{patch['value']:10.4f}  y {patch['y']:3} x {patch['x']:3}  box {box}  {patch['picture']}  {padding}".rstrip())
+        show(f"{patch['value']:10.4f}  y {patch['y']:3} x {patch['x']:3}  box {box}  {patch['picture']}  {padding}".rstrip())
 
 
 @lens_app.command
@@ -190,11 +190,11 @@ def units(atlas: Path, /, *, layer: str | None = None, json: Flag = False) -> No
     index = read_index(atlas)
     rows = unit_statistics(index, find_layer(index, layer)) if layer else layer_statistics(index)
     if json:
-        print(json_.dumps({"pictures": index.pictures, "units" if layer else "layers": rows}))
+        show(json_.dumps({"pictures": index.pictures, "units" if layer else "layers": rows}))
         return
     for row in rows:
         said = {name: "unknown" if value is None else value for name, value in row.items()}
-        print("  ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in said.items()))
+        show("  ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in said.items()))
 
 
 @lens_app.command
@@ -213,7 +213,7 @@ def merge(*atlases: Path, output: Output) -> None:
     if not atlases:
         raise BadRecipe("there is nothing to merge: name the folders of scans")
     merge_atlases(atlases, output)
-    print(output)
+    show(output)
 
 
 @lens_app.command
@@ -263,9 +263,9 @@ def check(
         )
         wrong += worst > 1e-4 * largest
         if not json:
-            print(f"{name}: {len(found)} patches, largest error {worst:.1e}, largest value {largest:.4g}")
+            show(f"{name}: {len(found)} patches, largest error {worst:.1e}, largest value {largest:.4g}")
     if json:
-        print(json_.dumps({"patches": rows}))
+        show(json_.dumps({"patches": rows}))
     if wrong:
         raise ImpastoError(f"in {wrong} layers values do not come again: were other weights or another size used?")
 
@@ -331,7 +331,7 @@ def project(
     write_figure(output, figure, about)
     for control in about["controls"]:
         say(f"cosine to {control['name']}: {control['cosine']:.2f}")
-    print(json_.dumps({"output": str(output), **about}) if json else output)
+    show(json_.dumps({"output": str(output), **about}) if json else output)
 
 
 @lens_app.command
@@ -386,7 +386,7 @@ def sheet(
     options: dict[str, Any] = {"seed": seed, "interior": interior, "rule": rule, "pooling": pooling, "scale": scale}
     figure = draw_sheet(atlas, net, layer, units, **options)
     write_figure(output, figure, {"layer": layer, "units": units, **options})
-    print(output)
+    show(output)
 
 
 @lens_app.command
@@ -436,7 +436,7 @@ def atlas(
         check_free(output, MADE_BY)
         _dream_of(index, net, dream, dreams, dream_steps, quiet)
     _watch(make_atlas(atlas, net, output, rule=rule, pooling=pooling, dreams=dreams), quiet, "drawn")
-    print(output / "index.html")
+    show(output / "index.html")
 
 
 @lens_app.command
@@ -479,7 +479,7 @@ def compare(
     check_writable(output)
     figure, about = draw_rows(atlases, layer.replace(" ", "").split(","), units, seed, interior)
     write_figure(output, figure, {"scans": about})
-    print(json_.dumps({"output": str(output), "scans": about}) if json else output)
+    show(json_.dumps({"output": str(output), "scans": about}) if json else output)
 
 
 @lens_app.command
@@ -542,7 +542,7 @@ def dream(
     report = dreaming.report()
     if not quiet or not report["excited"]:
         say(f"{output}: {told(report)}")
-    print(json_.dumps(report) if json else output)
+    show(json_.dumps(report) if json else output)
 
 
 def demo_sheets(folder: Path, quiet: bool) -> Iterator[Path]:

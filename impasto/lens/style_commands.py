@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from impasto.console import Flag, Quiet, WeightsFile, WeightsInput, say
+from impasto.console import Flag, Quiet, WeightsFile, WeightsInput, say, show
 from impasto.lens.commands import NetName, Output, net_of
 
 style_app = App(name="style", help="What a style is made of: units, pairs and places; where two styles differ.")
@@ -67,7 +67,7 @@ def read(
     reading = read_painting(painting, built, [name for name in layers.replace(" ", "").split(",") if name], size, pooling, against)
     if not write_page(output, reading, atlas):
         say(f"{output / EDIT} was there and stays as it is")
-    print(json_.dumps(to_json(reading)) if json else output / "index.html")
+    show(json_.dumps(to_json(reading)) if json else output / "index.html")
 
 
 @style_app.command(name="compare")
@@ -121,4 +121,4 @@ def compare_styles(
     if output is not None:
         write_figure(output, figure, {"compared": about})
     for line in [json_.dumps(about)] if json else in_words(about):
-        print(line)
+        show(line)
