@@ -690,6 +690,7 @@ def main() -> None:
     """Run a command; an error is one line on stderr and an exit code."""
     settle()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs deaf to Ctrl-C
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # temporary folders go, as at any end
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -7,11 +7,14 @@ machines share one folder. `--ray` alone starts a Ray of its own: this machine, 
 import os
 import secrets
 import shutil
+import signal
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from functools import partial
+from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
 
 from impasto.console import Crew
@@ -162,7 +165,7 @@ def _joined(address: str) -> Iterator[None]:
     try:
         if address != "auto":
             _knock(address)  # Ray itself would try for many minutes
-        ray.init(address=address, logging_level="error", log_to_driver=True)
+        _init(ray, address=address)
     except (OSError, OverflowError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         said = f"there is no Ray cluster to join at {address}, or not with the token that is here"
         raise BadInput(f"{said}: {str(error).strip().splitlines()[0]}") from error
@@ -186,13 +189,25 @@ def _alone(cpus: int) -> Iterator[None]:
     os.environ.update(ALONE)
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     ray, folder = _ray(), tempfile.mkdtemp(prefix="impasto-ray-", dir=SHORT if os.path.isdir(SHORT) else None)
-    own: dict[str, Any] = {"address": "local", "include_dashboard": False, "object_store_memory": OBJECTS, "_temp_dir": folder}
+    files = Path(folder) / "r"  # which Ray opens to everybody; nobody else comes as far
     try:
-        ray.init(num_cpus=cpus, logging_level="error", log_to_driver=True, **own)
+        _init(ray, address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=OBJECTS, _temp_dir=str(files))
         yield
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _init(ray: Any, **options: Any) -> None:
+    """ray.init; afterwards SIGTERM does what it did before.
+
+    From the folder that this package lies in: workers take modules from the one that it is called in, which may be one of pictures.
+    """
+    terminated = signal.getsignal(signal.SIGTERM)
+    with chdir(Path(__file__).parent.parent):
+        ray.init(logging_level="error", log_to_driver=True, **options)
+    if current_thread() is main_thread():
+        signal.signal(signal.SIGTERM, terminated)
 
 
 def _ray() -> Any:

@@ -275,7 +275,10 @@ def test_a_folder_that_a_worker_has_not_is_said(jobs, hands, tmp_path, monkeypat
     assert "a worker has not the folder" in batch.results[jobs[0].output].error and batch.results[jobs[0].output].tries == 1
 
 
-def test_the_command_starts_a_ray_of_its_own(jobs, here, tmp_path):
+def test_the_command_starts_a_ray_of_its_own_that_runs_nothing_from_where_it_is_called(jobs, here, tmp_path):
+    (called := tmp_path / "called").mkdir()
+    for name in ("queue", "json", "impasto", "torch"):
+        (called / f"{name}.py").write_text("open('ran', 'w').close()\nraise SystemExit\n")
     folder = jobs[0].content.parent.parent
     knobs = [f"--{name}={value}" for name, value in QUICK.items()]
     command = [
@@ -292,8 +295,9 @@ def test_the_command_starts_a_ray_of_its_own(jobs, here, tmp_path):
         "2",
         "--ray",
     ]
-    run = [sys.executable, "-m", "impasto", *map(str, command)]
-    done = subprocess.run(run, capture_output=True, text=True, check=True, timeout=300)
+    run = [sys.executable, "-P", "-m", "impasto", *map(str, command)]
+    done = subprocess.run(run, capture_output=True, text=True, check=True, timeout=300, cwd=called)
+    assert not (called / "ran").exists()
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line.get("state") for line in lines] == ["finished"] * 4 + [None] and paintings(tmp_path) == here
 
