@@ -6,15 +6,21 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 import stat
 import tempfile
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
 from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoError, NoRoom
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 MAX_TEXT = 64_000_000  # bytes of a text file: a list of a million paths
@@ -130,7 +136,7 @@ def sha256(path: Path) -> str:
 # Writing
 
 
-HALF = ".impasto-*.part"  # what is being written, hidden; after a kill it stays
+HALF = ".impasto-*.part"  # what is being written, hidden; after a kill it stays until the same is to be written again
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -163,8 +169,9 @@ def make_folder(path: Path) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Raise now what writing `path` would raise after minutes of painting."""
+    """Raise now what writing `path` would raise after minutes of painting; what a process that was killed left of it goes."""
     try:
+        _sweep(path)
         if path.is_dir():
             raise CannotWrite(f"cannot write {path}: it is a folder, name a file in it")
         if not path.parent.is_dir():
@@ -175,10 +182,50 @@ def check_writable(path: Path) -> None:
         raise cannot_write(path, error) from error
 
 
-def _write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".impasto-", suffix=".part")
+@contextlib.contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """A hidden folder beside `path`, for files on the way to it, which goes in the end."""
+    folder = tempfile.mkdtemp(dir=path.parent, prefix=_half(path), suffix=".part")
     try:
-        with open(descriptor, "wb") as file:
+        with _held(folder):
+            yield Path(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _half(path: Path) -> str:
+    """How the hidden name of what is on its way to `path` begins: short, whatever its own name is."""
+    return f".impasto-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]}-"
+
+
+def _sweep(path: Path) -> None:
+    """Remove what was on its way to `path` and nobody holds any more."""
+    for half in path.parent.glob(f"{_half(path)}*.part"):
+        with contextlib.suppress(OSError), _held(half) as is_ours:
+            if is_ours:
+                shutil.rmtree(half) if half.is_dir() else half.unlink()
+
+
+@contextlib.contextmanager
+def _held(path: str | Path) -> Iterator[bool]:
+    """Hold a file or a folder, until this process ends at the latest; whether it is: another may, or the system may know no locks."""
+    if fcntl is None:
+        yield False
+        return
+    descriptor, is_held = os.open(path, os.O_RDONLY), False
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_held = True
+        yield is_held
+    finally:
+        os.close(descriptor)
+
+
+def _write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=_half(path), suffix=".part")
+    try:
+        with open(descriptor, "wb") as file, _held(name):
             write(file)
             file.flush()
             os.fsync(file.fileno())

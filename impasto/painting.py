@@ -6,7 +6,6 @@ While it is painted a checkpoint lies beside it; painting it again with resume c
 import contextlib
 import hashlib
 import shutil
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,7 @@ from impasto.coloring import recolored
 from impasto.descent import State, Step, can_go_on
 from impasto.disk import folder_of, is_possible
 from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning, NoRoom
-from impasto.files import check_writable, make_folder
+from impasto.files import check_writable, make_folder, temporary_folder
 from impasto.frame import painted_size
 from impasto.images import (
     DEEP_ZOOM,
@@ -280,8 +279,8 @@ class Painting:
         if not on_disk:
             yield None
             return
-        with tempfile.TemporaryDirectory(dir=self.output.parent, prefix=".impasto-") as name:
-            yield Path(name)
+        with temporary_folder(self.output) as folder:
+            yield folder
 
     def _stylize(self, seconds: float | None) -> Iterator[Step]:
         picture, resume = self._start_image(), self.state

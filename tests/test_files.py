@@ -11,6 +11,7 @@ from hypothesis import strategies as some
 
 from impasto.errors import BadInput, BadRecipe, CannotWrite, NoRoom, one_line
 from impasto.files import (
+    HALF,
     check_writable,
     entries,
     open_file,
@@ -20,9 +21,11 @@ from impasto.files import (
     read_whole,
     reason,
     sha256,
+    temporary_folder,
     text_of,
     write_whole,
 )
+from tests.conftest import kill_at
 
 
 def test_only_ordinary_files_are_opened_and_nothing_is_waited_for(tmp_path):
@@ -122,6 +125,32 @@ def test_a_failing_write_leaves_the_old_file_and_no_litter(tmp_path, number, rai
     with pytest.raises(raised):
         write_whole(tmp_path / "a", write)
     assert (tmp_path / "a").read_bytes() == b"old" and os.listdir(tmp_path) == ["a"]
+
+
+def test_what_a_killed_process_left_of_a_file_goes_when_it_is_written_again(tmp_path):
+    kill_at(
+        b"half",
+        "import sys, time; from pathlib import Path; from impasto.files import *\n"
+        "def write(file): file.write(b'half'); file.flush(); print('half', flush=True); time.sleep(100)\n"
+        "with temporary_folder(Path(sys.argv[1])): write_whole(Path(sys.argv[1]), write)",
+        tmp_path / "a",
+    )
+    assert sorted(path.is_dir() for path in tmp_path.glob(HALF)) == [False, True]
+    check_writable(tmp_path / "b")
+    assert len(os.listdir(tmp_path)) == 2
+    check_writable(tmp_path / "a")
+    assert not os.listdir(tmp_path)
+
+
+def test_what_is_being_written_stays_whoever_asks(tmp_path):
+    def write(file):
+        check_writable(tmp_path / "a")
+        file.write(b"new")
+
+    with temporary_folder(tmp_path / "a") as folder:
+        write_whole(tmp_path / "a", write)
+        assert folder.is_dir()
+    assert (tmp_path / "a").read_bytes() == b"new" and os.listdir(tmp_path) == ["a"]
 
 
 def test_an_interrupted_write_leaves_the_old_file_and_no_litter(tmp_path):
