@@ -208,7 +208,7 @@ def _sweep(path: Path) -> None:
 
 @contextlib.contextmanager
 def _held(path: str | Path) -> Iterator[bool]:
-    """Hold a file or a folder, until this process ends at the latest; whether it is: another may, or the system may know no locks."""
+    """Hold a file or a folder, until this process ends at the latest; False where another does, or locks are unknown."""
     if fcntl is None:
         yield False
         return
