@@ -39,7 +39,7 @@ from impasto.files import check_writable, make_folder, write_whole
 from impasto.lens.commands import demo_sheets, lens_app
 from impasto.lens.style_commands import style_app
 from impasto.machine import settle
-from impasto.recipe import Recipe, checked_recipe, in_files, make_recipe
+from impasto.recipe import Recipe, changed_recipe, make_recipe
 
 if TYPE_CHECKING:
     from impasto.batch import Batch, Job
@@ -735,11 +735,11 @@ def _recipe(knobs: Any, like: Path | None = None, init_image: Path | None = None
         given.setdefault("init", "picture")
     if like is None:
         return make_recipe(**{"preset": preset, **given})
-    if both := {"preset", "quality"} & set(given):
-        raise BadRecipe(f"--like brings a recipe and --{both.pop()} another: give one of the two")
+    if "preset" in given:
+        raise BadRecipe("--like brings a recipe and --preset another: give one of the two")
     from impasto.painting import recipe_of
 
-    return checked_recipe({**recipe_of(like).model_dump(), **in_files(given)})
+    return changed_recipe(recipe_of(like), given)
 
 
 def _with(name: str, value: str | None, knobs: Any) -> Any:

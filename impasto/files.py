@@ -182,6 +182,14 @@ def check_writable(path: Path) -> None:
         raise cannot_write(path, error) from error
 
 
+def check_room(path: Path, nbytes: float) -> None:
+    """Raise NoRoom now where a file of so many bytes would find no room after minutes of painting."""
+    free = shutil.disk_usage(path.parent).free
+    if nbytes > free:
+        needed = f"it takes up to {nbytes / 1e6:.1f} MB, {free / 1e6:.1f} MB are free"
+        raise NoRoom(f"no room on the disk for {path}: {needed}: free some space, or choose another folder with -o")
+
+
 @contextlib.contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
     """A hidden folder beside `path`, for files on the way to it, which goes in the end."""

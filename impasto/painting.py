@@ -6,6 +6,7 @@ While it is painted a checkpoint lies beside it; painting it again with resume c
 import contextlib
 import hashlib
 import shutil
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
 from itertools import accumulate
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,8 @@ from impasto.coloring import recolored
 from impasto.descent import State, Step, can_go_on
 from impasto.disk import folder_of, is_possible
 from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning, NoRoom
-from impasto.files import check_writable, make_folder, temporary_folder
-from impasto.frame import painted_size
+from impasto.files import check_room, check_writable, make_folder, temporary_folder
+from impasto.frame import finished_size, painted_size
 from impasto.images import (
     DEEP_ZOOM,
     Picture,
@@ -106,6 +108,7 @@ class Painting:
         self.start = None if start is None else read(start)
         self.pictures = [style.image for style in self.styles]
         self.alphas = [picture.alpha for picture in (self.content, *self.styles)]
+        check_room(output, 3 * bits / 8 * prod(finished_size(self.content.image, recipe.size, recipe)))
         self.bits, self.profile = bits, usable_profile(self.content) if keep_profile else None
         check_fit(self.content.image, self.pictures, recipe, self._start_image())
         self.masks = read_masks(recipe, self.content.image, self.pictures)
@@ -126,6 +129,13 @@ class Painting:
         picture so far, and keeps the checkpoint for a resume. `save_every` writes the picture on its way, out-0050.png, every so
         many steps. Raises NoRoom when memory runs out, with the picture so far and a checkpoint saved.
         """
+        threads = torch.get_num_threads()
+        try:
+            yield from self._steps(resume, seconds, save_every)
+        finally:
+            torch.set_num_threads(threads)  # those of a checkpoint may be others
+
+    def _steps(self, resume: bool, seconds: float | None, save_every: int) -> Iterator[Step]:
         begun = time.monotonic()
         if resume and self.is_finished():
             remove_checkpoint(checkpoint_path(self.output))
@@ -334,17 +344,33 @@ class Painting:
 
     def _finish(self) -> None:
         assert self.state is not None  # stylize yields at least one step
-        if self.state.i < sum(steps for _, steps in self.scales):
+        if self.state.i < (of := sum(steps for _, steps in self.scales)):
             self._write_final(self.output, "time budget")
             save_checkpoint(checkpoint_path(self.output), self.state, self._run())
+            said = f"the time was up after step {self.state.i} of {of}: {self.output} is the picture so far, --resume goes on"
+            warnings.warn(said, ImpastoWarning, stacklevel=3)
         else:
+            if self.state.cut:
+                warnings.warn("coarser scales had fewer steps, to keep to the time", ImpastoWarning, stacklevel=3)
             self._write_final(self.output, "finished in time" if self.state.cut else "finished")
             remove_checkpoint(checkpoint_path(self.output))
 
     def _write_final(self, path: Path, ended: str) -> None:
         assert self.state is not None
         image = finished(self.state.x, self.content.image, self.recipe, self.bits, self.content.alpha, self.masks)
-        self._write(path, image, ended)
+        try:
+            self._write(path, image, ended)
+        except (NoRoom, CannotWrite) as error:
+            raise type(error)(f"{error}{self._written_elsewhere(image, ended)}") from error
+
+    def _written_elsewhere(self, image: torch.Tensor, ended: str) -> str:
+        """Keep a picture that its place does not take in the system's temporary folder, and say where, if that can be."""
+        try:
+            path = Path(tempfile.mkdtemp(prefix="impasto-")) / self.output.name
+            self._write(path, image, ended)
+        except (OSError, ImpastoError):
+            return ""
+        return f"; the picture is {path}"
 
     def _spare_inputs(self, path: Path) -> None:
         if any(_same_file(path, given) for given in self.inputs):

@@ -466,7 +466,7 @@ def make_recipe(preset: str = "impasto", **knobs: Any) -> Recipe:
     own = layers(known)
     if isinstance(named := knobs.get("style_layers"), str) and ".." in named:
         knobs["style_layers"] = layers_between(own["style_layers"], named)
-    return checked_recipe({"preset": preset, **own, **start, **_steps_of(start, knobs.get("quality")), **knobs})
+    return checked_recipe({"preset": preset, **own, **start, **steps_of(preset, knobs.get("quality")), **knobs})
 
 
 def in_files(knobs: Mapping[str, Any], folder: Path = Path()) -> dict[str, Any]:
@@ -518,12 +518,20 @@ def layers_between(weights: dict[str, float], named: str) -> dict[str, float]:
 QUALITIES = {"draft": (1.0, 0.1), "standard": (1.0, 1.0), "fine": (1.5, 3.0)}
 
 
-def _steps_of(start: dict[str, Any], quality: Any) -> dict[str, int]:
+def steps_of(preset: str, quality: Any) -> dict[str, int]:
+    """The steps of a preset, at the coarsest and the finest scale, for this quality; none where there is no such quality."""
     if not isinstance(quality, str) or quality not in QUALITIES:
         return {}
     names = ("steps", "fine_steps")
-    given = [start.get(name, Recipe.model_fields[name].default) for name in names]
+    given = [PRESETS[preset][1].get(name, Recipe.model_fields[name].default) for name in names]
     return {name: max(1, round(steps * share)) for name, steps, share in zip(names, given, QUALITIES[quality], strict=True)}
+
+
+def changed_recipe(recipe: Recipe, knobs: Mapping[str, Any]) -> Recipe:
+    """The recipe with other knobs. With another quality come its steps, unless the recipe's are others than its own quality's."""
+    implied = steps_of(recipe.preset, recipe.quality)
+    steps = steps_of(recipe.preset, knobs.get("quality")) if implied.items() <= dict(recipe).items() else {}
+    return checked_recipe({**dict(recipe), **steps, **in_files(knobs)})
 
 
 def checked_recipe(knobs: dict[str, Any]) -> Recipe:

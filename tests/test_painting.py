@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -229,7 +230,8 @@ def test_pictures_on_the_way_are_saved(files):
 
 def test_no_time_still_gives_a_picture_of_the_size_asked_for(files):
     painting = made(files)
-    finish(painting, seconds=0.0)
+    with pytest.warns(ImpastoWarning, match=r"the time was up after step 1 of 10: .*--resume goes on"):
+        finish(painting, seconds=0.0)
     assert read_picture(files[2]).image.shape[-2:] == (30, 40)
     assert read_record(files[2])["ended"] == "time budget" and painting.state.i == 1
     whole = finish(made(files, seed=0), resume=True)
@@ -348,8 +350,46 @@ def test_a_run_that_time_cut_short_says_so_even_after_a_resume(files, monkeypatc
     for step in steps:
         if step.i == 7:
             break
-    assert [step.i for step in made(files).steps(resume=True)] == [8, 9, 10]
+    with pytest.warns(ImpastoWarning, match="coarser scales had fewer steps"):
+        assert [step.i for step in made(files).steps(resume=True)] == [8, 9, 10]
     assert read_record(files[2])["ended"] == "finished in time" and made(files).is_finished()
+
+
+def test_a_picture_that_finds_no_room_is_kept_where_there_is_some_and_said(files, tmp_path, monkeypatch):
+    whole = finish(made(files))
+    files[2].unlink()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "elsewhere"))
+    write = module.write_picture
+
+    def full(path, *rest):
+        if path == files[2]:
+            raise NoRoom("no room on the disk")
+        write(path, *rest)
+
+    monkeypatch.setattr(module, "write_picture", full)
+    with pytest.raises(NoRoom, match=r"no room on the disk; the picture is .*elsewhere.*out\.png") as raised:
+        finish(made(files))
+    assert Path(str(raised.value).rpartition(" is ")[2]).read_bytes() == whole and checkpoint_path(files[2]).exists()
+
+
+def test_a_picture_larger_than_what_is_free_is_refused_before_it_is_painted(files, monkeypatch):
+    monkeypatch.setattr("impasto.files.shutil.disk_usage", lambda _: SimpleNamespace(free=3 * 40 * 30 - 1))
+    with pytest.raises(NoRoom, match=r"it takes up to 0\.0 MB"):
+        made(files)
+    monkeypatch.setattr("impasto.files.shutil.disk_usage", lambda _: SimpleNamespace(free=3 * 40 * 30))
+    made(files)
+
+
+def test_a_painting_that_goes_on_with_other_threads_leaves_the_next_one_its_own(files, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    interrupted(files, 5)
+    monkeypatch.undo()
+    paint_with_the_tiny_net(monkeypatch)
+    seen, before = set(), torch.get_num_threads()
+    for _ in made(files).steps(resume=True):
+        seen.add(torch.get_num_threads())
+    assert seen == {2} and torch.get_num_threads() == before
 
 
 def test_an_interruption_on_a_full_disk_still_tries_the_picture(files, monkeypatch):

@@ -1,6 +1,8 @@
 """Knobs, presets, bounds: what is allowed is kept, what is not is said in one line."""
 
-from itertools import pairwise
+import json
+import os
+from itertools import pairwise, product
 
 import pytest
 from hypothesis import given
@@ -8,7 +10,17 @@ from hypothesis import strategies as st
 
 from impasto.errors import BadRecipe
 from impasto.nets import NETS
-from impasto.recipe import CONTENT_LAYER, PRESETS, STYLE_LAYERS, Recipe, make_recipe
+from impasto.recipe import (
+    CONTENT_LAYER,
+    MOST_REGIONS,
+    PRESETS,
+    QUALITIES,
+    STYLE_LAYERS,
+    Recipe,
+    changed_recipe,
+    checked_recipe,
+    make_recipe,
+)
 
 
 def test_every_knob_has_its_help():
@@ -157,3 +169,37 @@ def test_a_texture_has_no_content_and_an_inversion_no_style(net):
     assert (texture.has_style, texture.has_content) == (True, False) and texture.content_layers == {}
     assert (inversion.has_style, inversion.has_content) == (False, True) and inversion.style_layers == {}
     assert texture.init == inversion.init == "noise" and len(inversion.scales()) == 1
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_another_quality_of_a_recipe_is_that_recipe_made_in_it(preset):
+    """Whether it is asked for at once, or of a record: steps that nobody set are those of the quality."""
+    for before, after in product(QUALITIES, QUALITIES):
+        record = checked_recipe(json.loads(make_recipe(preset, quality=before, seed=3).model_dump_json()))
+        assert changed_recipe(record, {"quality": after}) == make_recipe(preset, quality=after, seed=3)
+    own = make_recipe(preset, quality="draft", fine_steps=7)
+    assert changed_recipe(own, {"quality": "fine"}) == make_recipe(preset, quality="fine", steps=own.steps, fine_steps=7)
+
+
+def test_a_recipe_from_anywhere_opens_no_file(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    for knob in ("style_edit", "regions", "changes"):
+        for text in (str(tmp_path / "fifo"), "/dev/zero", "edit.toml", ""):
+            with pytest.raises(BadRecipe, match=f"{knob} is .*must be a table"):
+                checked_recipe({**dict(make_recipe()), knob: text})
+    with pytest.raises(BadRecipe, match=r"style_edit is .*must be a table"):
+        checked_recipe({**dict(make_recipe()), "changes": {3: {"style_edit": str(tmp_path / "fifo")}}})
+    with pytest.raises(BadRecipe, match="it is a pipe"):  # whoever gives a path is told of it
+        make_recipe(regions=str(tmp_path / "fifo"))
+
+
+def test_a_file_of_changes_may_name_a_file_of_edits_beside_it(tmp_path):
+    (tmp_path / "edit.toml").write_text("[conv1_1]\ngain = 0.5\n")
+    (tmp_path / "changes.toml").write_text('[3]\nstyle_edit = "edit.toml"\n')
+    assert make_recipe(changes=tmp_path / "changes.toml").at(3).style_edit["conv1_1"].gain == 0.5
+
+
+def test_more_regions_than_there_is_memory_for_are_refused_in_a_plain_line():
+    regions = {str(n): {"mask": "light"} for n in range(MOST_REGIONS + 1)}
+    with pytest.raises(BadRecipe, match=f"regions has more entries than the {MOST_REGIONS} that are possible"):
+        make_recipe(regions=regions)

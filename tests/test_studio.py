@@ -514,6 +514,9 @@ def test_the_form_has_the_recipes_bounds():
                 with pytest.raises(BadRecipe, match=name):
                     make_recipe(**{name: value})
     assert set(form()["presets_about"]) == set(form()["presets"])
+    for preset, qualities in form()["steps"].items():
+        for quality, steps in qualities.items():
+            assert steps.items() <= dict(make_recipe(preset, quality=quality)).items()
 
 
 PAINTING = {"kind": "painting", "content": "a" * 16, "styles": ["b" * 16]}

@@ -4,7 +4,7 @@ from typing import Any, get_args
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from impasto.recipe import CHANGEABLE, PRESETS, Recipe, make_recipe
+from impasto.recipe import CHANGEABLE, PRESETS, QUALITIES, Recipe, make_recipe, steps_of
 
 # The fields by what they are about, in the order in which they are shown. Masks, files and the preset have places of their own.
 GROUPS = {
@@ -54,11 +54,12 @@ PRESETS_ABOUT = {
 
 
 def form() -> dict[str, Any]:
-    """The fields, the presets, and what each preset is for."""
+    """The fields, the presets, what each is for, and how many steps it takes in which quality."""
     presets = {name: make_recipe(name).model_dump(mode="json") for name in PRESETS}
     fields = [_field(name, group) for group, names in GROUPS.items() for name in names]
     about = {"fields": fields, "presets": presets, "presets_about": PRESETS_ABOUT, "changeable": list(CHANGEABLE)}
-    return about | {"default": "impasto"}
+    steps = {name: {quality: steps_of(name, quality) for quality in QUALITIES} for name in PRESETS}
+    return about | {"default": "impasto", "steps": steps}
 
 
 def _field(name: str, group: str) -> dict[str, Any]:

@@ -75,7 +75,7 @@ function setKnob(name, value, usual) {
 function Knob({ field }) {
   const { form, recipe } = useStudio(), { name, kind } = field;
   const ofNet = name.endsWith("_layers") && form.knobs.net; // another net has other layers
-  const usual = ofNet ? "" : standard(recipe, form.preset, field), isChanged = name in form.knobs, id = `knob-${name}`;
+  const usual = ofNet ? "" : standard(recipe, form.preset, field, form.knobs.quality), isChanged = name in form.knobs, id = `knob-${name}`;
   const asTyped = kind === "bool" ? usual : typed(usual), put = (value) => setKnob(name, value, asTyped);
   const value = isChanged ? form.knobs[name] : usual, isShort = name !== "beta" && ["int", "float", "bool", "choice"].includes(kind);
   return html`<div class="knob ${isChanged ? "changed" : ""} ${isShort ? "short" : ""}">

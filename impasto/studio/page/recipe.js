@@ -22,9 +22,9 @@ export const GROUPS = {
   descent: "Descent: how it is painted", network: "Network: what looks at it",
 };
 
-// The value that a knob has while nobody changes it.
-export function standard(recipe, preset, field) {
-  return recipe.presets[preset]?.[field.name] ?? field.default;
+// The value that a knob has while nobody changes it: steps are those of the quality.
+export function standard(recipe, preset, field, quality = "standard") {
+  return recipe.steps[preset]?.[quality]?.[field.name] ?? recipe.presets[preset]?.[field.name] ?? field.default;
 }
 
 const short = (value) => (typeof value === "number" ? String(Number(value.toPrecision(4))) : String(value));
@@ -50,7 +50,8 @@ const sorted = (value) => (isTable(value) ? Object.fromEntries(Object.entries(va
 
 // The knobs of a whole recipe that differ from its preset's.
 export function changed(whole, recipe) {
-  const differ = recipe.fields.filter((it) => it.name in whole && !same(whole[it.name], standard(recipe, whole.preset, it)));
+  const isOwn = (it) => it.name in whole && !same(whole[it.name], standard(recipe, whole.preset, it, whole.quality));
+  const differ = recipe.fields.filter(isOwn);
   return Object.fromEntries(differ.map((it) => [it.name, whole[it.name]]));
 }
 
