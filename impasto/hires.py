@@ -3,14 +3,17 @@
 Pixels are arrays (H, W, 3 or 4), uint16. Profiles are converted by LittleCMS, whose connection space here is 16-bit Lab.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from impasto.errors import BadImage, MissingExtra
+from impasto.errors import BadImage, ImpastoError, MissingExtra, NoRoom
+from impasto.files import FULL
 
 INSTALL = "pip install 'impasto[hires]'"
+WHITES = {"uchar": 255, "ushort": 65535}  # of what is read
 LOADERS = {"PNG": "pngload_buffer", "TIFF": "tiffload_buffer"}  # nothing else of what libvips decodes
 WRITERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("pngsave_buffer", {"bitdepth": 16, "keep": "icc"}),
@@ -46,28 +49,61 @@ def is_here() -> bool:
     return True
 
 
-def read_16_bit(data: bytes, kind: str, profile: bytes | None, srgb: bytes) -> Any:
-    """An image of libvips of a PNG or TIFF file, for `rows`: upright and in sRGB, alpha last where there is one.
+def read(
+    data: bytes,
+    kind: str,
+    srgb: bytes,
+    profile: bytes | None = None,
+    orientation: int | None = None,
+    most_pixels: int | None = None,
+) -> Any:
+    """An image of libvips of a PNG or TIFF file, 16 bits, for `rows`: upright and in sRGB, alpha last where there is one.
 
-    A large one is decoded into a file of the system's temporary folder. Raises BadImage, MissingExtra.
+    `profile` and `orientation` are the file's own unless given. A large one is decoded into a file of the system's temporary
+    folder. Raises BadImage, NoRoom, MissingExtra.
     """
     library = vips()
     try:
-        image = getattr(library.Image, LOADERS[kind])(data, fail_on="error").autorot()
+        image = getattr(library.Image, LOADERS[kind])(data, fail_on="error").copy()
+        _check(image, most_pixels)
+        if orientation:
+            image.set_type(library.GValue.gint_type, "orientation", orientation)
+        image = image.autorot()
+        if not profile and image.get_typeof("icc-profile-data"):
+            profile = image.get("icc-profile-data")
         colors = image[: image.bands - 1] if image.hasalpha() else image
         colors = converted(colors, profile, srgb) if profile else colors.colourspace("rgb16")
-        return colors.bandjoin(image[image.bands - 1].cast("ushort")) if image.hasalpha() else colors
+        alpha = image[image.bands - 1] * (65535 / WHITES[image.format])
+        return colors.bandjoin(alpha.cast("ushort")) if image.hasalpha() else colors
     except library.Error as error:
-        raise BadImage(f"is damaged: {' '.join(str(error).split())}") from error
+        raise _explained(error) from error
+
+
+def _check(image: Any, most_pixels: int | None) -> None:
+    """Raise BadImage for what is not to be read, before it is."""
+    if image.format not in WHITES:
+        raise BadImage("has floating-point, signed or 32-bit pixels, whose white is not known; save it as 8 or 16 bit")
+    if most_pixels and image.width * image.height > most_pixels:
+        raise BadImage(f"has {image.width} x {image.height} pixels, more than the {most_pixels / 1e6:.0f} million that are read")
+
+
+def _explained(error: Exception) -> ImpastoError:
+    """Full disk, full memory or a damaged file, by what libvips says."""
+    said = " ".join(str(error).split())
+    if any(os.strerror(number) in said for number in FULL):
+        return NoRoom(f"cannot be read: no room on the disk for libvips' temporary files ({said})")
+    if "out of memory" in said:
+        return NoRoom(f"cannot be read: {said}")
+    return BadImage(f"is damaged: {said}")
 
 
 def rows(image: Any, first: int, last: int) -> np.ndarray:
-    """Some rows of an image of libvips, as they are decoded. Raises BadImage."""
+    """Some rows of an image of libvips, as they are decoded. Raises BadImage, NoRoom."""
     library = vips()
     try:
         pixels: np.ndarray = image.crop(0, first, image.width, last - first).numpy()
     except library.Error as error:
-        raise BadImage(f"is damaged: {' '.join(str(error).split())}") from error
+        raise _explained(error) from error
     return pixels
 
 

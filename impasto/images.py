@@ -1,7 +1,8 @@
 """File <-> picture: the only module that knows image files.
 
 A picture is a tensor (1, 3, H, W), float32, sRGB in [0, 1]. What a camera or an editor wrote is honoured: EXIF rotation, ICC
-profile, alpha, 16 bits (colours by hires.py). Nothing but the formats in FORMATS is decoded, and nothing larger than MAX_PIXELS.
+profile, a PNG's gamma, alpha, 16 bits (colours by hires.py). Nothing but the formats in FORMATS is decoded, and nothing larger than
+MAX_PIXELS.
 """
 
 import hashlib
@@ -9,25 +10,27 @@ import io
 import json
 import re
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from math import ceil, pi, sin
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
-from impasto import hires
+from impasto import formats, hires
 from impasto.disk import BAND, bands, empty, file_of, folder_of, nameless, new_empty, over, put, release, summed
-from impasto.errors import BadImage, CannotWrite, ImpastoWarning, MissingExtra
-from impasto.files import cannot_write, write_whole
+from impasto.errors import BadImage, CannotWrite, ImpastoError, ImpastoWarning, MissingExtra
+from impasto.files import MAX_TEXT, cannot_write, read_text, read_whole, reason, sha256, write_whole
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
-MAX_PIXELS = 150_000_000
+MAX_PIXELS = 16384**2  # the largest that is painted
 MAX_BYTES = 2_000_000_000
 MIN_SIDE = 16
 WRITERS: dict[str, dict[str, Any]] = {
@@ -40,9 +43,14 @@ WRITERS: dict[str, dict[str, Any]] = {
 }
 DEEP_ZOOM = ".dzi"  # and a folder of tiles beside it
 KEEPS_ALPHA = {".png", ".webp", ".tif", ".tiff", DEEP_ZOOM}
+NO_WHITE = "has floating-point, signed or 32-bit pixels, whose white is not known; save it as 8 or 16 bit"
+TAG_BITS, TAG_PHOTOMETRIC, TAG_SAMPLES, UNSIGNED = 258, 262, 339, (1, 4)  # of a TIFF
 RECORD = "impasto"  # the PNG text keyword, and the first word of the EXIF comment
 MAX_WEBP_SIDE = 16383
-MAX_RECORD = 1_000_000
+MAX_RECORD = 1_000_000  # bytes in a picture file; a larger one lies beside it
+MAX_EXIF_RECORD = 60_000  # in a JPEG, whose segments hold 65,533
+JPEG_END = b"\xff\xd9"
+TURNS = {n: Image.Transpose(how) for n, how in {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}.items()}  # by EXIF's orientation
 IHDR_END = 33  # of a PNG: signature, then the chunk that comes first
 LOBES = 3  # of LANCZOS: how far it reaches, in pixels of the smaller picture
 Wraps = tuple[bool, bool]  # whether a picture's bottom goes on at its top, and its right side at its left
@@ -70,15 +78,16 @@ def read_picture(source: str | Path | Image.Image, keep_hidden: bool = False, fo
     """
     if isinstance(source, Image.Image):
         _check_pixels(source)
-        upright = ImageOps.exif_transpose(source)
-        return _decode(upright, hashlib.sha256(source.tobytes()).hexdigest(), keep_hidden, folder=folder)
+        upright, digest = _upright(source), hashlib.sha256(source.tobytes()).hexdigest()
+        profile = upright.info.get("icc_profile")
+        return _picture(_colors(upright, folder, _grey_levels(source)), _alpha(upright, folder), digest, keep_hidden, profile)
     return decode(read_bytes(Path(source)), source, keep_hidden, folder)
 
 
 def declared_size(path: Path) -> tuple[int, int]:
     """(H, W) that a picture file declares, before it is turned upright; (0, 0) of what is none, as reading it tells."""
     try:
-        with _open(path) as opened:
+        with _open(formats.parts(read_bytes(path)).data) as opened:
             return opened.height, opened.width
     except Exception:  # a decoder can fail in any way on a damaged file
         return 0, 0
@@ -87,35 +96,126 @@ def declared_size(path: Path) -> tuple[int, int]:
 def read_bytes(path: Path) -> bytes:
     """A picture file as it is. Raises BadImage where there is none, or one of more than MAX_BYTES."""
     try:
-        if path.stat().st_size > MAX_BYTES or not path.is_file():
-            raise BadImage(f"cannot read {path}: it is no file, or larger than {MAX_BYTES // 10**6} MB")
-        return path.read_bytes()
+        return read_whole(path, MAX_BYTES)
     except OSError as error:
-        raise BadImage(f"cannot read {path}: {error.strerror or error}") from error
+        raise BadImage(f"cannot read {path}: {reason(error)}") from error
 
 
-def decode(data: bytes, name: str | Path, keep_hidden: bool = False, folder: Path | None = None) -> Picture:
-    """What is in a picture file, wherever it came from, as read_picture gives it; `name` is what messages call it."""
+def decode(
+    data: bytes, name: str | Path, keep_hidden: bool = False, folder: Path | None = None, most_pixels: int = MAX_PIXELS
+) -> Picture:
+    """What is in a picture file, wherever it came from, as read_picture gives it; `name` is what messages call it.
+
+    One that declares more than `most_pixels` is refused before it is decoded.
+    """
     if not data:
         raise BadImage(f"{name} is empty")
     try:
-        with _open(io.BytesIO(data)) as opened:
-            _check_pixels(opened)
-            deep = _16_bit_layers(opened, data, name, folder)
-            if deep is None:
-                opened.load()
-                ImageOps.exif_transpose(opened, in_place=True)
-            return _decode(opened, hashlib.sha256(data).hexdigest(), keep_hidden, deep, folder)
-    except MemoryError:
-        raise
+        return _decoded(data, name, keep_hidden, folder, most_pixels)
     except BadImage as error:
         raise BadImage(f"{name} {error}") from error
+    except (ImpastoError, MemoryError):
+        raise
     except Image.DecompressionBombError as error:
-        raise BadImage(f"{name} declares more than the {MAX_PIXELS // 1_000_000} million pixels that are read") from error
+        raise BadImage(f"{name} declares more than the {most_pixels / 1e6:.0f} million pixels that are read") from error
     except UnidentifiedImageError as error:
-        raise BadImage(f"{name} is no picture that can be read ({', '.join(FORMATS)})") from error
+        raise BadImage(f"{name} {_unread(data)}") from error
     except Exception as error:  # a decoder can fail in any way on a damaged file
+        if isinstance(error, OSError) and error.errno:  # what it could not write, of a picture on disk
+            raise cannot_write(folder or Path(tempfile.gettempdir()), error) from error
+        if "allocate memory" in str(error):  # torch's
+            raise MemoryError(str(error)) from error
         raise BadImage(f"{name} is damaged: {error or type(error).__name__}") from error
+
+
+def _unread(data: bytes) -> str:
+    if known := formats.known_as(data):
+        return f"is {known}: {formats.ADVICE}"
+    if data.startswith((formats.PNG, formats.JPEG, *formats.TIFF)):
+        return "is damaged at its beginning, or of a rare kind that is not read"
+    return f"is no picture that can be read ({', '.join(FORMATS)})"
+
+
+def _decoded(data: bytes, name: str | Path, keep_hidden: bool, folder: Path | None, most_pixels: int) -> Picture:
+    found, digest = formats.parts(data), hashlib.sha256(data).hexdigest()
+    if formats.is_raw(data):
+        raise BadImage(f"is a camera's raw file: develop it, and {formats.ADVICE}")
+    try:
+        opened: Image.Image = _open(found.data, most_pixels)
+    except UnidentifiedImageError:
+        if not data.startswith(formats.TIFF) or not hires.is_here():
+            raise
+        layers = _layers(hires.read(found.data, "TIFF", _srgb(), most_pixels=most_pixels), folder)
+        return _picture(layers[:, :3], _unless_opaque(layers[:, 3:]), digest, keep_hidden)
+    _check_pixels(opened, most_pixels)
+    _say_what_is_left_out(opened, found.frames > 1 or _has_more(found.data, most_pixels), name)
+    if found.profile is not None:
+        opened.info["icc_profile"] = found.profile
+    profile, levels = opened.info.get("icc_profile"), _grey_levels(opened)
+    deep = _16_bit_layers(opened, found.data, name, folder)
+    if deep is None:
+        opened = _upright(_loaded(opened, found, name))
+        image, alpha = _colors(opened, folder, levels), _alpha(opened, folder)
+    else:
+        image, alpha = deep[:, :3], _unless_opaque(deep[:, 3:])
+    return _picture(_by_gamma(image, found.gamma), alpha, digest, keep_hidden, profile)
+
+
+def _picture(image: Tensor, alpha: Tensor | None, digest: str, keep_hidden: bool, profile: bytes | None = None) -> Picture:
+    return Picture(image if alpha is None or keep_hidden else _fill_hidden(image, alpha), alpha, digest, profile)
+
+
+def _say_what_is_left_out(opened: Image.Image, has_more: bool, name: str | Path) -> None:
+    if has_more:
+        said = "has several pages: the first is taken" if opened.format == "TIFF" else "is animated: its first frame is taken"
+        warnings.warn(f"{name} {said}", ImpastoWarning, stacklevel=2)
+
+
+def _has_more(data: bytes, most_pixels: int) -> bool:
+    """Whether there is a second frame, or a second page that is not the first one made small."""
+    try:
+        opened = _open(data, most_pixels)
+        opened.seek(1)
+    except Exception:  # a decoder can fail in any way on what is not there
+        return False
+    return not getattr(opened, "tag_v2", {}).get(formats.SUBFILE, 0) & 1
+
+
+def _loaded(opened: Image.Image, found: formats.Parts, name: str | Path) -> Image.Image:
+    """With its pixels. A file that lacks only its end is said in a warning; raises OSError where pixels are missing."""
+    is_cut = found.is_cut
+    try:
+        opened.load()
+    except OSError:
+        whole = _ended(found.data) if opened.format == "JPEG" else None
+        if whole is None:
+            raise
+        opened, is_cut = whole, True
+    if is_cut:
+        warnings.warn(f"{name} is cut off at its end, all its pixels are there", ImpastoWarning, stacklevel=2)
+    return opened
+
+
+def _ended(data: bytes) -> Image.Image | None:
+    """A JPEG with the end marker that it lacks; None where pixels are missing: what follows the last one changes nothing."""
+    one, other = (_open(data + end) for end in (JPEG_END, b"\x55" * 64 + JPEG_END))
+    return one if np.array_equal(np.asarray(one), np.asarray(other)) else None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF or XMP says."""
+    turn = TURNS.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 to 8; 1 where the EXIF cannot be read."""
+    try:
+        said = image.getexif().get(ExifTags.Base.Orientation, 1)
+        number = int(said[0] if isinstance(said, bytes | tuple) else said)
+        return number if number in TURNS else 1
+    except Exception:  # whatever is wrong with it, the pixels are not
+        return 1
 
 
 def size_of(image: Tensor) -> tuple[int, int]:
@@ -270,10 +370,15 @@ def write_picture(
 
     PNG, TIFF and WebP are lossless, JPEG is not (quality 95, full colour resolution). JPEG has no alpha: it is laid on white.
     With `profile`, one of usable_profile, colours are converted to it and the file carries it; without they are sRGB.
+    A record that the file cannot hold is written beside it, with a warning.
     """
     path = Path(path)
     check_format(path, bits=bits)
     suffix = path.suffix.lower()
+    if record is not None and _is_too_large(record, suffix):
+        write_picture(path, image, alpha, None, bits, profile)
+        write_beside(path, record)
+        return
     if alpha is not None and suffix not in KEEPS_ALPHA:
         warnings.warn(f"{suffix} cannot be transparent: laid on white (a .png keeps it)", ImpastoWarning, stacklevel=2)
         image, alpha = image * alpha + (1 - alpha), None
@@ -350,16 +455,21 @@ _HYPHEN = "\\u002d"  # as JSON may spell it: a comment must not have two
 def read_deep_zoom(path: Path, folder: Path | None = None) -> Tensor:
     """The picture (1, 3, H, W) that write_picture has written as tiles; with a `folder` on disk there. Raises BadImage."""
     try:
-        about = dict(re.findall(r'\b(Width|Height)="(\d+)"', path.read_text()))
-        found = Image.new("RGB", (int(about["Width"]), int(about["Height"])))
-        level = max(tiles_of(path).iterdir(), key=lambda it: int(it.name) if it.name.isdigit() else -1)
-        for tile in level.glob("*.png"):
-            x, y = map(int, tile.stem.split("_"))
-            with _open(tile) as opened:
-                found.paste(opened.convert("RGB"), (x * hires.TILE, y * hires.TILE))
-    except (OSError, ValueError, KeyError) as error:
-        raise BadImage(f"cannot read {path}: {error}") from error
+        about = dict(re.findall(r'\b(Width|Height)="(\d{1,6})"', _deep_zoom_text(path)))
+        width, height = int(about["Width"]), int(about["Height"])
+        if not 0 < width * height <= MAX_PIXELS:
+            raise ValueError(f"it has {width} x {height} pixels, at most {MAX_PIXELS // 1_000_000} million are read")
+        found, level = Image.new("RGB", (width, height)), tiles_of(path) / str((max(width, height) - 1).bit_length())
+        for x, y in product(range(ceil(width / hires.TILE)), range(ceil(height / hires.TILE))):
+            tile = _open(read_bytes(level / f"{x}_{y}.png"), hires.TILE**2)
+            found.paste(tile.convert("RGB"), (x * hires.TILE, y * hires.TILE))
+    except (OSError, ValueError, KeyError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BadImage(f"cannot read {path}: {reason(error)}") from error
     return _colors(found, folder)
+
+
+def _deep_zoom_text(path: Path) -> str:
+    return read_whole(path, 8 * MAX_RECORD).decode()
 
 
 def usable_profile(picture: Picture) -> bytes | None:
@@ -399,31 +509,65 @@ def write_small(path: Path, picture: Image.Image) -> None:
 
 
 def read_record(path: str | Path) -> dict[str, Any]:
-    """The JSON that write_picture put into the file. Raises BadImage where there is none; what it says is not to be trusted."""
+    """The JSON that write_picture put into the file, or beside it. Raises BadImage where there is none; what it says is not to be
+    trusted."""
+    path = Path(path)
     try:
-        if not Path(path).is_file():
-            raise FileNotFoundError("there is no such file")
-        text = _comment(Path(path)) if Path(path).suffix.lower() == DEEP_ZOOM else _embedded(Path(path))
+        text = _comment(_deep_zoom_text(path)) if path.suffix.lower() == DEEP_ZOOM else _embedded(read_bytes(path))
+    except BadImage:
+        raise
     except Exception as error:
-        raise BadImage(f"cannot read {path}: {error or type(error).__name__}") from error
-    try:
-        record = json.loads(text) if text and len(text) <= MAX_RECORD else None
-    except (ValueError, RecursionError):
-        record = None
-    if not isinstance(record, dict):
+        raise BadImage(f"cannot read {path}: {reason(error)}") from error
+    record = _mapping(text or "") or read_beside(path)
+    if record is None:
         raise BadImage(f"{path} carries no recipe: it was not painted by Impasto, or was saved again by another program")
     return record
 
 
-def _embedded(path: Path) -> str | None:
-    with _open(path) as opened:
-        return opened.text.get(RECORD) if isinstance(opened, PngImagePlugin.PngImageFile) else _exif_record(opened)
+def _mapping(text: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(text) if len(text) <= MAX_RECORD else None
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
-def _comment(path: Path) -> str | None:
+def _embedded(data: bytes) -> str | None:
+    return formats.png_text(data, RECORD, MAX_RECORD) if data.startswith(formats.PNG) else _exif_record(_open(data))
+
+
+def _comment(text: str) -> str | None:
     """The record in a file of deep zoom."""
-    found = re.search(rf"<!-- {RECORD} (.*) -->", path.read_text()[: 2 * MAX_RECORD])
-    return found and found[1]
+    begin, end = f"<!-- {RECORD} ", " -->"
+    return text.partition(begin)[2].partition(end)[0] or None
+
+
+def beside(path: Path) -> Path:
+    """Where the record of a file lies that cannot hold it."""
+    return path.with_name(f"{path.name}.{RECORD}.json")
+
+
+def write_beside(path: Path, record: dict[str, Any]) -> None:
+    """Write the record of a finished file beside it, with the file's SHA-256, and say so."""
+    text = json.dumps({"sha256": sha256(path), "record": record}, sort_keys=True)
+    write_whole(beside(path), lambda file: file.write(text.encode()))
+    said = f"the record is too large for {path}: it lies in {beside(path)}, keep both together"
+    warnings.warn(said, ImpastoWarning, stacklevel=3)
+
+
+def read_beside(path: Path) -> dict[str, Any] | None:
+    """The record that lies beside a file and is of this very file."""
+    try:
+        found = json.loads(read_text(beside(path), MAX_TEXT))
+        return dict(found["record"]) if found["sha256"] == sha256(path) else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _is_too_large(record: dict[str, Any], suffix: str) -> bool:
+    """For a file of this kind."""
+    most = MAX_EXIF_RECORD if WRITERS.get(suffix, {}).get("format") == "JPEG" else MAX_RECORD
+    return len(json.dumps(record)) > most
 
 
 def _record_options(suffix: str, record: dict[str, Any] | None) -> dict[str, Any]:
@@ -450,46 +594,52 @@ def _exif_record(opened: Image.Image) -> str | None:
     return text.removeprefix(f"{RECORD} ") if text.startswith(f"{RECORD} ") else None
 
 
-def _open(file: Path | io.BytesIO) -> ImageFile.ImageFile:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is checked before decoding
-        return Image.open(file, formats=FORMATS)
+_LIMIT = threading.Lock()
 
 
-def _check_pixels(opened: Image.Image) -> None:
+def _open(data: bytes, most_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile:
+    """Raises Image.DecompressionBombError, before anything is decoded, for more than `most_pixels`."""
+    with _LIMIT, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, most_pixels // 2  # Pillow refuses what has twice as many
+        try:
+            return Image.open(io.BytesIO(data), formats=FORMATS)
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _check_pixels(opened: Image.Image, most_pixels: int = MAX_PIXELS) -> None:
     width, height = opened.size
-    if width * height > MAX_PIXELS:
-        raise BadImage(f"has {width} x {height} pixels, more than the {MAX_PIXELS // 1_000_000} million that are read")
+    if width * height > most_pixels:
+        raise BadImage(f"has {width} x {height} pixels, more than the {most_pixels / 1e6:.0f} million that are read")
     if min(width, height) < 1:
         raise BadImage(f"has {width} x {height} pixels")
 
 
-def _decode(
-    upright: Image.Image, sha256: str, keep_hidden: bool, deep: Tensor | None = None, folder: Path | None = None
-) -> Picture:
-    """`deep` are the layers (1, 3 or 4, H, W) where Pillow would lose bits of them."""
-    if deep is None:
-        image, alpha = _colors(upright, folder), _alpha(upright, folder)
-    else:
-        image, alpha = deep[:, :3], _unless_opaque(deep[:, 3:])
-    if alpha is not None and not keep_hidden:
-        image = _fill_hidden(image, alpha)
-    return Picture(image, alpha, sha256, upright.info.get("icc_profile"))
-
-
-def _16_bit_layers(opened: ImageFile.ImageFile, data: bytes, name: str | Path, folder: Path | None) -> Tensor | None:
+def _16_bit_layers(opened: Image.Image, data: bytes, name: str | Path, folder: Path | None) -> Tensor | None:
     """(1, 3 or 4, H, W) in sRGB, of a file whose colours Pillow would cut to 8 bits; None for others.
 
     Without the extra it is None too, with a warning.
     """
-    if opened.mode.startswith("I") or not any(";16" in str(tile.args) for tile in opened.tile):
+    kind = str(opened.format)
+    if opened.mode.startswith("I") or kind not in hires.LOADERS or not any(";16" in str(tile.args) for tile in _tiles(opened)):
         return None
     try:
-        image = hires.read_16_bit(data, str(opened.format), opened.info.get("icc_profile"), _srgb())
+        image = hires.read(data, kind, _srgb(), opened.info.get("icc_profile"), _orientation(opened))
     except MissingExtra:
         said = f"{name} has 16 bits a channel and is read in 8: {hires.INSTALL} reads all of them"
         warnings.warn(said, ImpastoWarning, stacklevel=2)
         return None
+    return _layers(image, folder)
+
+
+def _tiles(opened: Image.Image) -> list[Any]:
+    """How Pillow would decode the file."""
+    return getattr(opened, "tile", [])
+
+
+def _layers(image: Any, folder: Path | None) -> Tensor:
+    """(1, C, H, W) of a 16-bit image of libvips."""
     size = image.bands, image.height, image.width
     return _in_bands(size, 65535, lambda first, last: hires.rows(image, first, last), folder)
 
@@ -525,18 +675,40 @@ def _srgb() -> bytes:
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
-def _colors(opened: Image.Image, folder: Path | None = None) -> Tensor:
-    """(1, 3, H, W) in sRGB, alpha left aside."""
+def _colors(opened: Image.Image, folder: Path | None = None, levels: tuple[int, int] = (0, 65535)) -> Tensor:
+    """(1, 3, H, W) in sRGB, alpha left aside; `levels` are black and white of grey that has more than 8 bits."""
     if opened.mode == "F" or (opened.mode == "I" and _beyond_16_bit(opened)):
-        raise BadImage("has floating-point or 32-bit pixels, whose white is not known; save it as 8 or 16 bit")
-    is_grey = opened.mode.startswith("I")  # of 16 bits
+        raise BadImage(NO_WHITE)
+    is_grey, (black, white) = opened.mode.startswith("I"), levels
     to_srgb = (lambda band: band.convert("I")) if is_grey else _to_srgb(opened)
 
     def rows(first: int, last: int) -> np.ndarray:
         pixels = np.asarray(to_srgb(_without_alpha(opened.crop((0, first, opened.width, last)))))
-        return pixels[..., None] if is_grey else pixels
+        return abs(pixels[..., None] - black) if is_grey else pixels
 
-    return _in_bands((3, opened.height, opened.width), 65535 if is_grey else 255, rows, folder)
+    return _in_bands((3, opened.height, opened.width), abs(white - black) if is_grey else 255, rows, folder)
+
+
+def _grey_levels(opened: Image.Image) -> tuple[int, int]:
+    """Black and white of a grey picture of 16 bits, or of a TIFF's 12 or 16. Raises BadImage where white is not known."""
+    tags = getattr(opened, "tag_v2", {})
+    bits = max(np.ravel(tags.get(TAG_BITS, 16)))
+    if bits > 16 or not set(np.ravel(tags.get(TAG_SAMPLES, UNSIGNED[0]))) <= set(UNSIGNED):
+        raise BadImage(NO_WHITE)
+    white = 2 ** max(int(bits), 1) - 1
+    return (white, 0) if tags.get(TAG_PHOTOMETRIC) == 0 else (0, white)
+
+
+def _by_gamma(image: Tensor, gamma: float | None) -> Tensor:
+    """To sRGB, of samples that are light to this power; a display's 1 / 2.2 is taken for sRGB, as everyone does."""
+    if gamma is None or abs(2.2 * gamma - 1) < 0.05:
+        return image
+
+    def encoded(samples: Tensor) -> Tensor:
+        light = samples ** (1 / gamma)
+        return torch.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+
+    return over(encoded, image)
 
 
 def _without_alpha(opened: Image.Image) -> Image.Image:
@@ -573,11 +745,16 @@ def _is_transparent(opened: Image.Image) -> bool:
 
 def _alpha(opened: Image.Image, folder: Path | None = None) -> Tensor | None:
     """(1, 1, H, W), or None where all is opaque."""
-    if not _is_transparent(opened) or opened.mode.startswith(("I", "F")):
+    if not _is_transparent(opened) or opened.mode == "F":
         return None
+    clear = opened.info.get("transparency") if opened.mode.startswith("I") else None  # the grey that nothing shows of
 
     def rows(first: int, last: int) -> np.ndarray:
-        return np.asarray(opened.crop((0, first, opened.width, last)).convert("RGBA").getchannel("A"))[..., None]
+        band = opened.crop((0, first, opened.width, last))
+        shown = (
+            np.asarray(band.convert("RGBA").getchannel("A")) if clear is None else 255 * (np.asarray(band.convert("I")) != clear)
+        )
+        return shown[..., None]
 
     return _unless_opaque(_in_bands((1, opened.height, opened.width), 255, rows, folder))
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from impasto.errors import BadImage, CannotWrite, ImpastoWarning, MissingExtra
+from impasto.errors import BadImage, CannotWrite, ImpastoWarning, MissingExtra, NoRoom
 from impasto.images import check_format, in_profile, read_picture, read_record, resize, to_pillow, usable_profile, write_picture
 from tests.conftest import damaged, picture
 
@@ -143,8 +143,8 @@ def test_a_format_of_8_bits_is_refused_16(tmp_path, name):
 
 
 def test_more_pixels_than_are_read_are_not_decoded(tmp_path, monkeypatch):
-    monkeypatch.setattr("impasto.hires.read_16_bit", lambda *_: pytest.fail("decoded"))
-    for size in ((30000, 30000), (14000, 12000)):
+    monkeypatch.setattr("impasto.hires.read", lambda *_: pytest.fail("decoded"))
+    for size in ((30000, 30000), (16385, 16384)):
         (tmp_path / "a.png").write_bytes(png(RGB, size))
         with pytest.raises(BadImage, match="more than"):
             read_picture(tmp_path / "a.png")
@@ -235,3 +235,15 @@ def test_a_profile_of_other_inks_is_said_and_srgb_written(tmp_path, inks, said):
 def test_a_broken_profile_is_said_and_srgb_written():
     with pytest.warns(ImpastoWarning, match="cannot be kept"):
         assert usable_profile(type(read_picture(to_pillow(picture(9, 9))))(picture(9, 9), None, "", b"no profile")) is None
+
+
+def test_no_room_for_libvips_files_is_no_damaged_picture(tmp_path, monkeypatch):
+    import pyvips
+
+    def full(*_: object, **__: object):
+        raise pyvips.Error("unable to write to memory", "wbuffer_write: write failed\nsystem error: No space left on device\n")
+
+    monkeypatch.setattr(pyvips.Image, "tiffload_buffer", full, raising=False)
+    (tmp_path / "a.tif").write_bytes(tiff(RGB))
+    with pytest.raises(NoRoom, match="no room on the disk"):
+        read_picture(tmp_path / "a.tif")

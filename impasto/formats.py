@@ -1,0 +1,251 @@
+"""Picture files as bytes: which format it is, and what of a file its pixels need. Text and other metadata, of any length and with
+any fault, are left out before a decoder sees them.
+
+PNG by ISO/IEC 15948, JPEG by ITU-T T.81, TIFF by TIFF 6.0 and BigTIFF.
+"""
+
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+MAX_PROFILE = 16_000_000  # bytes of a colour profile: those of printers have some 2 MB
+ASIDE = {b"tRNS", b"eXIf"}  # chunks that a PNG's pixels can do without, and the picture cannot
+NOT_PIXELS = {269, 270, 271, 272, 282, 283, 285, 296, 297, 305, 306, 315, 316, 700, 33432, 33723, 34377, 34665, 34853, 37724}
+SUBFILE, SUB_IFDS, DNG = 254, 330, 50706  # tags of a TIFF
+ADVICE = "save it as JPEG or PNG"
+
+# What a file begins with, or holds at a place near its beginning -> what it is.
+OTHERS: tuple[tuple[int, tuple[bytes, ...], str], ...] = (
+    (4, (b"ftypavif", b"ftypavis"), "an AVIF picture of a kind that is not read"),
+    (4, (b"ftyphei", b"ftyphev", b"ftypmif1", b"ftypmsf1", b"ftypmiaf"), "a HEIC or HEIF photograph"),
+    (4, (b"ftypcrx",), "a camera's raw file"),
+    (4, (b"ftyp", b"moov", b"mdat"), "a video"),
+    (0, (b"\0\0\0\x0cJXL ", b"\xff\x0a"), "a JPEG XL picture"),
+    (0, (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"), "a JPEG 2000 picture"),
+    (0, (b"II\xbc",), "a JPEG XR picture"),
+    (0, (b"8BPS",), "a Photoshop document"),
+    (0, (b"%PDF",), "a PDF document"),
+    (0, (b"%!PS", b"\xc5\xd0\xd3\xc6"), "a PostScript document"),
+    (0, (b"gimp xcf",), "a GIMP document"),
+    (0, (b"\x76\x2f\x31\x01",), "an OpenEXR picture"),
+    (0, (b"#?RADIANCE", b"#?RGBE"), "a Radiance HDR picture"),
+    (0, (b"PF\n", b"Pf\n"), "a picture of floating-point numbers (PFM)"),
+    (0, (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb"), "a camera's raw file"),
+    (8, (b"CR\x02\0",), "a camera's raw file"),
+    (0, (b"\0\0\1\0", b"\0\0\2\0", b"icns"), "an icon"),
+    (0, (b"DDS ",), "a texture for graphics cards (DDS)"),
+    (0, (b"qoif",), "a QOI picture"),
+    (0, (b"BPG\xfb",), "a BPG picture"),
+    (0, (b"AT&TFORM",), "a DjVu document"),
+    (128, (b"DICM",), "a medical picture (DICOM)"),
+    (0, (b"SIMPLE  =",), "an astronomical picture (FITS)"),
+    (8, (b"AVI ",), "a video"),
+    (0, (b"\x1aE\xdf\xa3", b"FLV\1", b"OggS", b"\0\0\1\xba"), "a video"),
+    (0, (b"PK\3\4", b"PK\5\6", b"Rar!", b"7z\xbc\xaf", b"\x1f\x8b"), "an archive"),
+    (0, (b"\0\5\x16\7",), "what macOS keeps beside a file, not the file"),
+    (0, (b"version https://git-lfs",), "what Git LFS keeps in the place of a file: git lfs pull brings the file"),
+    (0, (b"data:image/",), "a picture as text (a data URI)"),
+)
+WORDS = {
+    b"<svg": "an SVG drawing",
+    b"<html": "a page of the web, not a picture",
+    b"<!doctype html": "a page of the web, not a picture",
+    b"<?xml": "an XML document",
+}
+
+
+def known_as(data: bytes) -> str | None:
+    """What a file that is no picture for us is, with its article, where it is easily told."""
+    if found := next((name for at, starts, name in OTHERS if data[at:].startswith(starts)), None):
+        return found
+    begin = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if begin[:1] == b"<":
+        return next((name for word, name in WORDS.items() if word in begin), None)
+    return None if data[:4096].strip(b"\0") else "nothing but zeros: it was not saved to its end"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """`data` is the file without what its pixels do not need. Of a PNG `profile` is the ICC profile, or empty where it is too
+    large, `gamma` the exponent of its samples where neither profile nor sRGB says more, `frames` how many it has, `is_cut`
+    whether its end is missing."""
+
+    data: bytes
+    profile: bytes | None = None
+    gamma: float | None = None
+    frames: int = 1
+    is_cut: bool = False
+
+
+def parts(data: bytes) -> Parts:
+    """Of a picture file of any format; what is damaged is left as it is, for the decoder to say."""
+    return next((read(data) for starts, read in READERS if data.startswith(starts)), Parts(data))
+
+
+# PNG
+
+
+class Chunk(NamedTuple):
+    """Its data is [first:last] of the file; it is cut off where the file ends before it."""
+
+    kind: bytes
+    first: int
+    last: int
+    is_cut: bool
+
+
+def chunks(data: bytes) -> Iterator[Chunk]:
+    """Of a PNG, to its IEND."""
+    at, kind = len(PNG), b""
+    while at + 8 <= len(data) and kind != b"IEND":
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        last = at + 8 + length
+        yield Chunk(kind, at + 8, min(last, len(data)), last > len(data))
+        at = last + 4
+
+
+def made_chunk(kind: bytes, data: bytes | memoryview) -> bytes:
+    """As it is in a file."""
+    return b"".join((struct.pack(">I", len(data)), kind, data, struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))))
+
+
+def _png(data: bytes) -> Parts:
+    whole, made, found, kind = memoryview(data), [PNG], dict[bytes, bytes](), b""
+    for kind, first, last, is_cut in chunks(data):
+        if kind == b"IDAT" or (kind in ASIDE and not is_cut):  # whose own checksum, of zlib, guards it, or none need
+            made.append(made_chunk(kind, whole[first:last]))
+        elif kind[:1].isupper():
+            made.append(bytes(whole[first - 8 : last + 4]))
+        elif kind in (b"iCCP", b"gAMA", b"sRGB", b"acTL"):
+            found[kind] = data[first:last]
+    made.extend([] if kind == b"IEND" else [made_chunk(b"IEND", b"")])
+    frames = int.from_bytes(found.get(b"acTL", b"")[:4], "big") or 1
+    return Parts(b"".join(made), _profile(found.get(b"iCCP")), _gamma(found), frames, kind != b"IEND")
+
+
+def _profile(chunk: bytes | None) -> bytes | None:
+    return None if chunk is None else inflated(chunk.partition(b"\0")[2][1:], MAX_PROFILE)
+
+
+def _gamma(found: dict[bytes, bytes]) -> float | None:
+    if b"sRGB" in found or b"iCCP" in found or len(found.get(b"gAMA", b"")) != 4:
+        return None
+    return int.from_bytes(found[b"gAMA"], "big") / 100_000 or None
+
+
+def inflated(data: bytes, most: int) -> bytes:
+    """Of zlib; empty where it is damaged or more than `most` bytes, of which no more are made."""
+    stream = zlib.decompressobj()
+    try:
+        found = stream.decompress(data, most)
+    except zlib.error:
+        return b""
+    return b"" if stream.unconsumed_tail else found
+
+
+def png_text(data: bytes, keyword: str, most: int) -> str | None:
+    """The text of at most `most` bytes that a PNG carries under this keyword (tEXt, zTXt, iTXt)."""
+    key = keyword.encode() + b"\0"
+    for kind, first, last, _ in chunks(data):
+        if kind in TEXTS and data.startswith(key, first, last):
+            return TEXTS[kind](data[first + len(key) : last], most)
+    return None
+
+
+def _plain(text: bytes, most: int) -> str:
+    return text[: most + 1].decode("latin-1")
+
+
+def _deflated(text: bytes, most: int) -> str:
+    return inflated(text[1:], most).decode("latin-1")
+
+
+def _international(text: bytes, most: int) -> str:
+    words = text[2:].partition(b"\0")[2].partition(b"\0")[2]  # after language and translated keyword
+    return (inflated(words, most) if text[:1] == b"\1" else words[: most + 1]).decode("utf-8", "replace")
+
+
+TEXTS: dict[bytes, Callable[[bytes, int], str]] = {b"tEXt": _plain, b"zTXt": _deflated, b"iTXt": _international}
+
+
+# JPEG
+
+KEPT_SEGMENTS = (b"JFIF\0", b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0", b"Adobe")
+ONCE = KEPT_SEGMENTS[:3]
+
+
+def _jpeg(data: bytes) -> Parts:
+    """Of its application segments and comments only those that say how to see the pixels, up to the scan."""
+    made, at, once = [data[:2]], 2, set[bytes]()
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
+        if data[at + 1] == 0xFF:  # filling
+            at += 1
+            continue
+        last = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        begins = next((it for it in KEPT_SEGMENTS if data.startswith(it, at + 4, last) and last - at >= 16), None)
+        if not (0xE0 <= data[at + 1] <= 0xEF or data[at + 1] == 0xFE) or (begins and begins not in once):
+            made.append(data[at:last])
+            once.update(it for it in ONCE if it == begins)
+        at = last
+    return Parts(b"".join((*made, data[at:])))
+
+
+# TIFF
+
+
+class Directory(NamedTuple):
+    """Of a TIFF, the first: the order of its bytes, the form of an entry, how many there are, and where they begin."""
+
+    order: str
+    entry: str
+    entries: int
+    first: int
+
+
+def tiff_tags(data: bytes) -> dict[int, bytes]:
+    """The entries of a TIFF's first directory, by their tag; none of what is damaged."""
+    try:
+        order, entry, count, first = _directory(data)
+        size = struct.calcsize(order + entry)
+        at = range(first, first + count * size, size)
+        return {struct.unpack_from(order + "H", data, it)[0]: data[it : it + size] for it in at}
+    except (struct.error, IndexError, OverflowError):
+        return {}
+
+
+def _directory(data: bytes) -> Directory:
+    order, is_big = "<" if data[:2] == b"II" else ">", data[2:4] in (b"+\0", b"\0+")
+    at = struct.unpack_from(order + ("Q" if is_big else "I"), data, 8 if is_big else 4)[0]
+    counted = order + ("Q" if is_big else "H")
+    return Directory(order, "HHQQ" if is_big else "HHII", struct.unpack_from(counted, data, at)[0], at + struct.calcsize(counted))
+
+
+def _tiff(data: bytes) -> Parts:
+    """Its first directory without the entries that are not of pixels; everything else stays in its place."""
+    tags = tiff_tags(data)
+    kept = [entry for tag, entry in tags.items() if tag not in NOT_PIXELS]
+    if not kept or len(kept) == len(tags):
+        return Parts(data)
+    order, entry, count, first = _directory(data)
+    is_big, size = entry == "HHQQ", struct.calcsize(order + entry)
+    word = 8 if is_big else 4
+    after = data[first + count * size : first + count * size + word]
+    counted = struct.pack(order + ("Q" if is_big else "H"), len(kept))
+    made = b"".join((counted, *kept, after))
+    begin = first - len(counted)
+    return Parts(b"".join((data[:begin], made, data[begin + len(made) :])))
+
+
+def is_raw(data: bytes) -> bool:
+    """Whether a TIFF is a camera's raw file: a DNG, or one whose first picture is a small one of those within."""
+    tags = tiff_tags(data) if data.startswith(TIFF) else {}
+    return DNG in tags or (
+        SUB_IFDS in tags and any(tags.get(SUBFILE, b"")[4:]) and tags[SUBFILE][-4:] in (b"\1\0\0\0", b"\0\0\0\1")
+    )
+
+
+READERS: tuple[tuple[bytes | tuple[bytes, ...], Callable[[bytes], Parts]], ...] = ((PNG, _png), (JPEG, _jpeg), (TIFF, _tiff))
