@@ -42,7 +42,7 @@ class Running:
             str(folder),
             *options,
         ]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **how.pop("env", {})}
         self.process = subprocess.Popen(command, stdout=-1, stderr=-1, text=True, env=environment, **how)
         assert self.process.stdout is not None
         self.lines.append(self.process.stdout.readline().strip())

@@ -547,6 +547,46 @@ def test_20_no_preset_region_or_axis_names_a_file(studio):
         assert studio.ask("POST", "/api/jobs", {**asked, "kind": "grid", "rows": axis}).status == 400
 
 
+@pytest.mark.parametrize("evil", ["style_edit", "changes", "regions"])
+def test_20_a_job_on_disk_that_names_a_file_is_not_done(tmp_path, evil):
+    """A folder from a stranger: its about.json has a text where a table is due, a pipe for a file of knobs."""
+    pipe = tmp_path / "pipe.toml"
+    os.mkfifo(pipe)
+    store, asked = Store(tmp_path / "studio"), {"kind": "painting", "content": "a" * 16, "styles": ["a" * 16]}
+    where = {"knobs": {"style_edit": str(pipe)}} if evil == "style_edit" else {evil: str(pipe) if evil == "regions" else {}}
+    about = {"id": "b" * 16, "name": "x", "kind": "painting", "state": "queued", "file": "x.png", "created": 1, "queued": 1}
+    about |= {"preview": 0, "step": None, "result": None, "error": None, "warnings": [], "asked": asked | where}
+    (store.folder / "jobs" / about["id"]).mkdir()
+    store.save("jobs", about | {"changes": {"3": {"style_edit": str(pipe)}} if evil == "changes" else {}})
+    for id, name in (("c" * 16, "pipe"), ("d" * 16, "/dev/zero")):
+        (store.folder / "jobs" / id).mkdir()
+        if name == "pipe":
+            os.mkfifo(store.folder / "jobs" / id / "about.json")
+        else:
+            (store.folder / "jobs" / id / "about.json").symlink_to(name)
+    store.close()
+    running = Running(tmp_path / "studio")
+    job = running.ended(about["id"])
+    assert job["state"] == "failed" and job["error"] and not running.workers()
+    assert [it["id"] for it in running.client.jobs()] == [about["id"]]
+    running.stop()
+
+
+PROGRAMS = ["queue.py", "json.py", "torch.py", "asyncio.py", "PIL.py", "impasto.py", "sitecustomize.py", "pydantic.py"]
+
+
+@pytest.mark.weights
+def test_21_a_program_beside_the_pictures_is_not_run(tmp_path):
+    """By whatever process of the studio: it is started where the pictures are."""
+    for name in PROGRAMS:
+        (tmp_path / name).write_text("open('canary', 'w')\nraise SystemExit(9)")
+    running = Running(tmp_path / "studio", python=("-P", "-c", RUN), cwd=tmp_path)
+    upload(running, png())
+    assert running.ended(running.submit(running.quick()))["state"] == "finished"
+    running.stop()
+    assert not (tmp_path / "canary").exists()
+
+
 def test_21_weights_cannot_be_given(studio):
     for evil in ({"weights": "/tmp/evil.pth"}, {"weights_input": "caffe"}):
         assert studio.ask("POST", "/api/jobs", {**studio.quick(), **evil}).status == 400

@@ -93,8 +93,8 @@ def confine(source: Path, folder: Path) -> None:
         resource.setrlimit(what, (most, most))
     if sys.platform == "linux":
         ctypes.CDLL(None).unshare(NEWUSER | NEWNET)
-        programs = [Path(path) for path in (sys.prefix, sys.base_prefix, *filter(None, sys.path), "/usr", "/lib", "/lib64", "/proc/self")]
-        _allow_files([source, *programs], [folder])
+        programs = (sys.prefix, sys.base_prefix, *filter(None, sys.path), "/usr", "/lib", "/lib64", "/proc/self")
+        _allow_files([source, *map(Path, programs)], [folder])
 
 
 def _allow_files(read: list[Path], write: list[Path]) -> None:
