@@ -1,8 +1,8 @@
 """What differs from painting to painting on a sheet or in a batch: a knob and its values, pictures, or a ratio."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +45,14 @@ def _style(value: str) -> tuple[Label, dict[str, Any]]:
 
 def _ratio(value: str) -> tuple[Label, dict[str, Any]]:
     """Of 1/15, 0.07 or 1e-3."""
+    above, _, below = value.partition("/")
     try:
-        ratio = Fraction(value)
+        ratio = float(above) / float(below or 1)
     except (ValueError, ZeroDivisionError):
-        ratio = Fraction(0)
-    if ratio <= 0:
+        ratio = 0.0
+    if not 0 < ratio < math.inf:
         raise BadRecipe(f"ratio is {value!r}, must be a number above 0, as 1/15 or 1e-3")
-    return Label(f"alpha/beta = {value}"), {"ratio": float(ratio)}
+    return Label(f"alpha/beta = {value}"), {"ratio": ratio}
 
 
 NO_KNOBS: dict[str, Callable[[str], tuple[Label, dict[str, Any]]]] = {"contents": _content, "styles": _style, "ratio": _ratio}

@@ -28,6 +28,13 @@ def own_stdout() -> TextIO:
     return own
 
 
+def python_module(name: str) -> tuple[str, ...]:
+    """The command that runs a module of ours: never one beside the user's pictures, a queue.py say, as python -m alone would."""
+    home = str(Path(__file__).parents[1])  # Impasto may have been found beside the user's files itself
+    run = f"import runpy, sys; sys.path.append({home!r}); runpy.run_module({name!r}, run_name='__main__', alter_sys=True)"
+    return sys.executable, "-P", "-c", run
+
+
 def free_memory() -> int | None:
     """Bytes that this process may still take: what the system or its control group has left; None where neither tells."""
     left = [value for value in (_meminfo("MemAvailable"), _left_in_cgroup()) if value is not None]

@@ -17,7 +17,7 @@ from torch import Tensor
 from impasto.color import YIQ, luminance
 from impasto.disk import file_of, new_empty, over, over_rows, release, total
 from impasto.errors import BadImage, BadRecipe
-from impasto.images import read_picture, resize, scaled_size, size_of
+from impasto.images import Picture, read_picture, resize, scaled_size, size_of
 from impasto.recipe import PROTECTED, Recipe
 from impasto.regions import FILE, is_made
 
@@ -98,8 +98,13 @@ def read_mask(path: Path, size: tuple[int, int]) -> tuple[Tensor, str]:
     height, width = picture.image.shape[-2:]
     if abs(height * size[1] - width * size[0]) > 1.5 * max(*size, height, width):
         raise BadImage(f"the mask {path} has {width} x {height} pixels, its picture {size[1]} x {size[0]}: another shape")
+    return resize(mask_in(picture), size), picture.sha256
+
+
+def mask_in(picture: Picture) -> Tensor:
+    """(1, 1, H, W): how light the picture is; what is transparent is black. It has been read with keep_hidden."""
     grey = luminance(picture.image, "yiq")
-    return resize(grey if picture.alpha is None else grey * picture.alpha, size), picture.sha256
+    return grey if picture.alpha is None else grey * picture.alpha
 
 
 def make_mask(how: str, picture: Tensor, feather: float) -> Tensor:

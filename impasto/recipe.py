@@ -52,7 +52,7 @@ PROTECTED = "protected"  # the name of the region that --protect makes
 SPARED: dict[str, Any] = {"style_weight": 0.03, "content_weight": 6.0}  # by eye: still brushed, in its own colours
 SPARED_AFTER: Rule = "luminance"  # where other colours come in after painting, by measurement: bench/LOG.md
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-LayerWeights = Annotated[dict[str, Weight], BeforeValidator(parse_weights)]
+LayerWeights = Annotated[dict[str, Weight], BeforeValidator(parse_weights), Field(max_length=100)]
 Numbers = Annotated[tuple[Weight, ...], BeforeValidator(parse_numbers)]
 Shape = Annotated[str, Field(max_length=40), AfterValidator(check_shape)]
 
@@ -214,10 +214,11 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _changeable(self) -> "Recipe":
-        for i, knobs in self.changes.items():
+        changed = self
+        for _, knobs in sorted(self.changes.items()):
             if fixed := set(knobs) - set(CHANGEABLE):
                 raise ValueError(f"changes has {', '.join(sorted(fixed))}, on the way there are {', '.join(CHANGEABLE)}")
-            changed = self.at(i)
+            changed = changed._with(knobs)  # not at(i), which begins anew: many changes would take for ever
             for name in ("content_layers", "style_layers"):
                 if set(getattr(changed, name)) != set(getattr(self, name)):
                     raise ValueError(
@@ -228,7 +229,10 @@ class Recipe(BaseModel):
     def at(self, i: int) -> "Recipe":
         """As it is after step i: with what has been changed by then. Raises BadRecipe for a change that is out of bounds."""
         made = {name: value for step in sorted(self.changes) if step <= i for name, value in self.changes[step].items()}
-        return checked_recipe({**dict(self), **made, "changes": {}}) if made else self
+        return self._with(made) if made else self
+
+    def _with(self, knobs: dict[str, Any]) -> "Recipe":
+        return checked_recipe({**dict(self), **knobs, "changes": {}})
 
     def at_last(self) -> "Recipe":
         """As it is when the picture is finished."""
@@ -553,8 +557,9 @@ def checked_recipe(knobs: dict[str, Any]) -> Recipe:
 
 
 def _unknown(loc: tuple[str | int, ...]) -> str:
-    """That there is no such knob, or no such thing at its place of a style edit; and what there is."""
+    """That there is no such knob, or no such thing at its place of a region or a style edit; and what there is."""
     *place, name = loc
     if not place:
         return f"there is no knob {name!r}, the knobs are {', '.join(Recipe.model_fields)}"
-    return f"there is no {name!r} in {'.'.join(map(str, place))}, there may be {', '.join(fields_at(place[1:]))}"
+    fields = Region.model_fields if place[0] == "regions" else fields_at(place[1:])
+    return f"there is no {name!r} in {'.'.join(map(str, place))}, there may be {', '.join(fields)}"

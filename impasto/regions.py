@@ -13,7 +13,7 @@ from impasto.files import path_in
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Rule = Literal["style", "luminance", "cholesky", "pca", "monge", "histogram"]  # whose colours, and how they are kept
-MADE = re.compile(r"light|dark|rest|k-means \d+ of \d+")  # masks that are made, not read
+MADE = re.compile(r"light|dark|rest|k-means [0-9]{1,3} of [0-9]{1,3}")  # masks that are made, not read
 FILE = "a file"  # what the record says of a mask that was read: paths are nobody's business, its hash is recorded
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,12 +29,11 @@ class Answer(NamedTuple):
 class Running:
     """`impasto studio --no-browser` on a folder, at any free port unless one is named."""
 
-    def __init__(self, folder: Path, *options: str, port: int = 0, **how: Any) -> None:
+    def __init__(self, folder: Path, *options: str, port: int = 0, python: Sequence[str] = ("-m", "impasto"), **how: Any) -> None:
         self.folder, self.lines, self.opened = folder, [], set()
         command = [
             sys.executable,
-            "-m",
-            "impasto",
+            *python,
             "studio",
             "--port",
             str(port),
@@ -43,7 +42,7 @@ class Running:
             str(folder),
             *options,
         ]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **how.pop("env", {})}
         self.process = subprocess.Popen(command, stdout=-1, stderr=-1, text=True, env=environment, **how)
         assert self.process.stdout is not None
         self.lines.append(self.process.stdout.readline().strip())

@@ -2,15 +2,20 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
+import urllib.parse
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,13 +24,16 @@ from PIL import Image
 
 pytest.importorskip("starlette", reason="the studio is not tried: the extra studio is not installed")
 
-from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning
+from impasto import recipe
+from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning
 from impasto.images import read_picture, read_record
+from impasto.masks import read_mask
 from impasto.painting import Painting
 from impasto.pictures import picture_path
 from impasto.recipe import CHANGEABLE, Recipe, make_recipe
+from impasto.studio import serve
 from impasto.studio.app import Studio, make_app
-from impasto.studio.asked import check_change, knobs_of, pictures_of, read_asked
+from impasto.studio.asked import check_change, knobs_of, pictures_needed, pictures_of, read_asked
 from impasto.studio.client import Client, Refused
 from impasto.studio.events import Events
 from impasto.studio.form import ELSEWHERE, GROUPS, form
@@ -124,6 +132,40 @@ def test_a_painted_mask_is_known_again_in_a_painting_that_is_dropped(studio, tmp
     )
     record = studio.client.upload(file_of(studio, job["id"]))["record"]
     assert record["masks"] == {"sky": id, "protected": id} and record["missing"] == [], job["error"]
+
+
+def test_the_same_file_six_times_at_once_is_one_picture(studio, tmp_path):
+    Image.new("RGB", (600, 620), (1, 2, 3)).save(tmp_path / "once.png")
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(studio.client.upload, [tmp_path / "once.png"] * 6))
+    assert len({it["id"] for it in found}) == 1
+    assert len([it for it in studio.client.pictures() if it["name"] == "once.png"]) == 1
+
+
+@pytest.mark.parametrize("color", [255, 0])
+def test_what_is_transparent_in_a_mask_is_black_as_for_the_command_line(studio, tmp_path, color):
+    mask = Image.new("LA", (40, 30), (color, 0))
+    mask.paste((color, 255), (10, 5, 20, 25))
+    mask.save(tmp_path / "mask.png")
+    id = studio.client.upload(tmp_path / "mask.png", mask=True)["id"]
+    kept = studio.ask("GET", f"/api/pictures/{id}/image").body
+    (tmp_path / "kept.png").write_bytes(kept)
+    expected = read_mask(tmp_path / "mask.png", (30, 40))[0]
+    assert read_mask(tmp_path / "kept.png", (30, 40))[0].sub(expected).abs().max() < 1 / 255
+    assert expected.max() == color / 255 and expected.min() == 0
+
+
+@pytest.mark.parametrize("type", ["multipart/form-data; boundary=x", "application/x-www-form-urlencoded"])
+def test_a_form_is_answered_with_what_to_send(studio, type):
+    body = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n...\r\n--x--\r\n'
+    answer = studio.ask("POST", "/api/pictures?name=a.png", body, **{"Content-Type": type})
+    assert answer.status == 415 and "send the bytes of the picture as the body" in answer.json()["error"]
+
+
+def test_what_curl_sends_with_data_binary_is_a_picture(studio, tmp_path):
+    Image.new("RGB", (33, 35)).save(tmp_path / "a.png")
+    sent = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert studio.ask("POST", "/api/pictures", (tmp_path / "a.png").read_bytes(), **sent).status == 201
 
 
 def upload_of(studio: Running, folder: Path, size: tuple[int, int]) -> str:
@@ -371,6 +413,49 @@ def test_38_two_studios_do_not_share_a_folder(tmp_path):
     Store(tmp_path).close()
 
 
+def test_38_a_second_studio_of_a_folder_opens_the_first(studio, tmp_path, monkeypatch):
+    """With an address that is good, and a browser that is told of it by a file that only its owner can read."""
+    opened = []
+    monkeypatch.setattr(serve.webbrowser, "open", opened.append)
+    serve.serve(studio.folder, None, browse=True)
+    (page,) = (Path(urllib.parse.unquote(urllib.parse.urlsplit(it).path)) for it in opened)
+    assert page.parent == studio.folder and page.stat().st_mode & 0o777 == 0o600
+    address = re.search(r"http://\S+token=[\w-]+", page.read_text())[0]
+    command = [sys.executable, "-m", "impasto", "studio", "--no-browser", "--folder", str(studio.folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, address, "")
+    assert studio.raw("GET", address.split(studio.host)[1]).status == 303
+    assert not page.exists() and studio.raw("GET", address.split(studio.host)[1]).status == 401
+
+
+@pytest.mark.parametrize("door", [None, "[]", '{"address": "http://127.0.0.1:9", "key": "x", "open": "http://evil.example"}'])
+def test_38_a_second_studio_does_not_open_what_does_not_answer(tmp_path, monkeypatch, door):
+    monkeypatch.setattr(serve.webbrowser, "open", lambda _: pytest.fail("opened"))
+    store = Store(tmp_path)
+    if door:
+        (tmp_path / "studio.json").write_text(door)
+    with pytest.raises(CannotWrite, match="another studio has the folder"):
+        serve.serve(tmp_path, None, browse=True)
+    store.close()
+
+
+def test_the_browsers_command_line_has_no_token(tmp_path):
+    """A browser that writes down how it was called."""
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/called\n')
+    browser.chmod(0o755)
+    run = "import sys; sys.argv.remove('--no-browser'); from impasto.cli import main; sys.exit(main())"
+    running = Running(tmp_path / "studio", python=("-c", run), env={"BROWSER": f"{browser} %s"})
+    for _ in range(100):
+        if (tmp_path / "called").exists() and (called := (tmp_path / "called").read_text()):
+            break
+        time.sleep(0.1)
+    token = running.lines[0].split("token=")[1]
+    assert token not in called and token in Path(called.strip().removeprefix("file://")).read_text()
+    running.stop()
+    assert not list((tmp_path / "studio").glob("*.html"))
+
+
 def test_38_a_port_that_is_taken_is_said_in_one_line(studio, tmp_path):
     command = [sys.executable, "-m", "impasto", "studio", "--port", str(studio.port), "--no-browser", "--folder", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -552,6 +637,19 @@ GRID = {**PAINTING, "kind": "grid"}
             {**PAINTING, "changes": {"3": {"style_weights": [1, 2]}}},
             "2 numbers for 1",
         ),
+        ({**PAINTING, "regions": {"sky": {"mask": "light", "weight": 2}}}, "may be mask, style, style_mask"),
+        ({**PAINTING, "regions": "/x.toml"}, "regions"),
+        ({**PAINTING, "regions": {"sky": "/x.toml"}}, "regions"),
+        ({**PAINTING, "changes": "/x.toml"}, "changes"),
+        ({**PAINTING, "changes": {"3": "/x.toml"}}, "changes"),
+        ({**PAINTING, "knobs": "/x.toml"}, "knobs"),
+        ({**PAINTING, "knobs": {"style_edit": ["/x"]}}, "a table of layers"),
+        ({**PAINTING, "knobs": {"style_edit": {"conv1_1": "/x"}}}, "must be a table"),
+        ({**PAINTING, "protect": f"k-means 1 of {'9' * 5000}"}, "a mask is the id"),
+        ({**PAINTING, "regions": {"sky": {"mask": f"k-means {'9' * 5000} of 3"}}}, "a mask is the id"),
+        ({**GRID, "rows": ["ratio", "1e999999999"]}, "ratio"),
+        ({**GRID, "rows": ["ratio", "1/1e-999999999"]}, "ratio"),
+        ({"kind": "x" * 100_000}, "kind"),
         ({"kind": "style"}, "give a picture or a job"),
         ({"kind": "style", "picture": "a" * 16, "job": "b" * 16}, "give a picture or a job"),
     ],
@@ -559,7 +657,37 @@ GRID = {**PAINTING, "kind": "grid"}
 def test_what_is_wrong_in_what_is_asked_is_said_in_one_line(asked, said):
     with pytest.raises(BadRecipe, match=said) as error:
         read_asked(asked)
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 3000
+
+
+def knots(changes: int, **more: object) -> dict:
+    return {**PAINTING, **more, "changes": {str(i): {"beta": i} for i in range(1, changes + 1)}}
+
+
+def test_checking_changes_takes_a_recipe_a_change(monkeypatch):
+    """And not one for each two of them, nor, for a picture that goes, any."""
+    made = []
+    check = recipe.checked_recipe
+    monkeypatch.setattr(recipe, "checked_recipe", lambda knobs: made.append(1) or check(knobs))
+    counts = []
+    for changes in (100, 200, 400):
+        made.clear()
+        read_asked(knots(changes))
+        counts.append(len(made))
+    assert counts[2] - counts[1] == 2 * (counts[1] - counts[0]) <= 400
+    made.clear()
+    assert pictures_needed(knots(400)) == {"a" * 16, "b" * 16} and not made
+
+
+def test_changes_are_bounded():
+    with pytest.raises(BadRecipe, match="changes"):
+        read_asked(knots(1001))
+    axes = {"kind": "grid", "rows": ["beta", *"123456789"], "columns": ["alpha", *"123456789"]}
+    with pytest.raises(BadRecipe, match="a grid of 81 paintings can have at most 123 changes on the way"):
+        read_asked(knots(124, **axes))
+    asked = read_asked(PAINTING)
+    with pytest.raises(BadRecipe, match="can be changed 1000 times"):
+        check_change(asked, {"beta": 1}, 2000, {str(i): {"beta": 1} for i in range(1, 1001)})
 
 
 def test_a_change_is_checked_with_those_before_it():
@@ -733,6 +861,54 @@ def test_the_client_waits_for_no_job_that_is_removed_and_no_studio_that_ends(tmp
         client.wait("a")
     with pytest.raises(BadInput, match="has ended"):
         client.wait("c")
+
+
+ODD = ["none.png", ".", "pipe.png", "a\0b.png", "a\udcff.png", "a" * 300, "http://example.org/a.png", "/dev/zero", "/dev/null"]
+
+
+@pytest.mark.parametrize("name", ODD, ids=ascii)
+def test_the_client_says_in_one_line_which_file_it_cannot_read(studio, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe.png")
+    with pytest.raises(BadImage, match="cannot read") as error:
+        studio.client.upload(name)
+    assert "\n" not in str(error.value)
+
+
+def test_the_client_raises_errors_of_ours_alone(studio, tmp_path):
+    asks = [
+        lambda: studio.client.job("a\udcff/../b"),
+        lambda: studio.client.job(None),
+        lambda: studio.client.submit(kind=Path("x")),
+        lambda: studio.client.change("0" * 16, beta={1, 2}),
+        lambda: studio.client.download("0" * 16, tmp_path / "a.png"),
+        lambda: Client("a\0b"),
+        lambda: Client(tmp_path),
+        lambda: Client(address="nonsense").pictures(),
+        lambda: Client(address="http://127.0.0.1:1").pictures(),
+        lambda: Client(address="http://[").pictures(),
+    ]
+    for ask in asks:
+        with pytest.raises(ImpastoError):
+            ask()
+    assert studio.client.jobs("\udcff") == []
+    Image.new("RGB", (31, 39)).save(os.fsencode(tmp_path) + b"/\xff.png")
+    assert studio.client.upload(next(tmp_path.glob("*.png")))["width"] == 31
+
+
+def test_the_client_says_that_it_was_cut_off():
+    """By something that is no studio, or by one that ends as it answers."""
+    for said in (b"", b"nonsense", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx", b"HTTP/1.1 200 OK\r\n\r\nno JSON"):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            threading.Thread(target=lambda said=said, server=server: answered(server, said), daemon=True).start()
+            with pytest.raises(ImpastoError, match="does not answer"):
+                Client(address=f"http://127.0.0.1:{server.getsockname()[1]}", key="x").pictures()
+
+
+def answered(server: socket.socket, said: bytes) -> None:
+    with server.accept()[0] as one:
+        one.recv(10_000)
+        one.sendall(said)
 
 
 def test_a_list_of_paintings_takes_no_longer_a_picture_the_more_there_are(tmp_path, monkeypatch):

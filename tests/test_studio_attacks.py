@@ -4,16 +4,19 @@ The numbers are those of the checklist of attacks and faults that the studio was
 """
 
 import asyncio
+import contextlib
+import ctypes
 import io
 import json
 import ntpath
 import os
 import socket
 import struct
+import sys
 import time
 import zlib
 from collections.abc import Iterator
-from itertools import count
+from itertools import count, cycle
 from pathlib import Path
 from urllib.parse import quote
 
@@ -22,10 +25,14 @@ from PIL import Image, PngImagePlugin
 
 pytest.importorskip("starlette", reason="the studio is not tried: the extra studio is not installed")
 
+import uvicorn
+
+from impasto import images
 from impasto.errors import BadImage
-from impasto.studio.app import within
-from impasto.studio.decode import Decoder
+from impasto.studio import serve
+from impasto.studio.decode import Decoder, confine, decode
 from impasto.studio.guard import hosts_of, refusal
+from impasto.studio.store import Store, open_within
 from tests.studios import Answer, Running
 
 
@@ -38,6 +45,7 @@ def studio(tmp_path_factory) -> Iterator[Running]:
 
 
 NUMBERS = count()
+RUN = "import sys; sys.argv[0] = 'impasto'; from impasto.cli import main; sys.exit(main())"
 
 
 def png(size: tuple[int, int] = (40, 30), **options) -> bytes:
@@ -224,7 +232,8 @@ def test_09_an_id_is_no_path(studio, id):
 def test_10_an_absolute_part_does_not_leave_the_folder(tmp_path, studio, name):
     (tmp_path / "page").mkdir()
     (tmp_path / "x").write_text("secret")
-    assert within(tmp_path / "page", name) is None
+    with pytest.raises(FileNotFoundError):
+        open_within(tmp_path / "page", name)
     assert studio.ask("GET", f"/page/{quote(name)}").status in (404, 307)
 
 
@@ -236,19 +245,75 @@ def test_11_a_windows_path_is_none_either(tmp_path, name):
     page.mkdir()
     if "/" not in name:  # here it is a name like any other
         (page / name).write_text("x")
-    assert within(page, name) is None
+    with pytest.raises(FileNotFoundError):
+        open_within(page, name)
     assert ntpath.isabs(name) or ntpath.splitdrive(name)[0] or ".." in name or name.startswith("/")
 
 
-def test_12_a_link_that_leads_out_is_not_followed(tmp_path, studio):
+def test_12_what_is_no_ordinary_file_in_the_folder_is_not_opened(tmp_path):
     page = tmp_path / "page"
-    page.mkdir()
+    (page / "parts").mkdir(parents=True)
     (tmp_path / "secret.js").write_text("secret")
     (page / "link.js").symlink_to(tmp_path / "secret.js")
     (page / "folder").symlink_to(tmp_path)
-    assert within(page, "link.js") is None and within(page, "folder/secret.js") is None
-    (page / "own.js").write_text("own")
-    assert within(page, "own.js") == page / "own.js"
+    (page / "zero.js").symlink_to("/dev/zero")
+    os.mkfifo(page / "pipe.js")
+    (page / "parts" / "own.js").write_text("own")
+    (page / "here").symlink_to("parts")
+    for name in ("link.js", "folder/secret.js", "zero.js", "pipe.js", "parts", "here/own.js", "parts/own.js/x", "none.js"):
+        with pytest.raises(OSError):
+            open_within(page, name)
+    (tmp_path / "top").symlink_to(page)
+    for folder in (page, tmp_path / "top"):
+        with open_within(folder, "parts/own.js") as file:
+            assert file.read() == b"own"
+
+
+def replaced(path: Path, target: Path) -> None:
+    path.unlink()
+    path.symlink_to(target)
+
+
+def test_12_a_link_in_the_studios_folder_is_not_served(tmp_path):
+    """A file that is a link, and a folder that is one; of pictures, of jobs and of pages, where a moment ago all was well."""
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    for name in ("small.webp", "index.html", "image.png", "cat.png", "preview.webp"):
+        (secret / name).write_text("secret")
+    (tmp_path / "atlas" / "parts").mkdir(parents=True)
+    (tmp_path / "atlas" / "index.html").write_text("atlas")
+    (tmp_path / "atlas" / "parts" / "atlas.js").write_text('const ATLAS = {"net": "AlexNet", "layers": []};')
+    (tmp_path / "atlas" / "out.js").symlink_to(secret / "index.html")
+    (tmp_path / "linked").symlink_to(tmp_path / "atlas")
+    job, pages = "0123456789abcdef", {"created": 1, "queued": 1, "preview": 0, "step": None, "error": None}
+    store = Store(tmp_path / "studio")
+    told = {"id": job, "name": "cat", "kind": "painting", "state": "finished", "file": "cat.png", "asked": {}, "changes": {}}
+    (store.folder / "jobs" / job / "page").mkdir(parents=True)
+    store.save("jobs", {**told, **pages, "warnings": [], "result": None})
+    store.close()
+    for name in ("small.webp", "preview.webp", "cat.png", "page/index.html"):
+        (store.folder / "jobs" / job / name).write_text("own")
+    running = Running(tmp_path / "studio", "--atlas", str(tmp_path / "linked"))
+    try:
+        id = json.loads(upload(running, png()).body)["id"]
+        folders = {f"/api/pictures/{id}": store.folder / "pictures" / id, f"/api/jobs/{job}": store.folder / "jobs" / job}
+        files = {f"{at}/small": folder / "small.webp" for at, folder in folders.items()}
+        files |= {f"/api/pictures/{id}/image": folders[f"/api/pictures/{id}"] / "a.png"}
+        files |= {f"/api/jobs/{job}/{what}": folders[f"/api/jobs/{job}"] / "cat.png" for what in ("image", "download")}
+        files |= {f"/api/jobs/{job}/preview": folders[f"/api/jobs/{job}"] / "preview.webp"}
+        files |= {f"/pages/style/{job}/index.html": folders[f"/api/jobs/{job}"] / "page" / "index.html"}
+        assert {running.ask("GET", address).status for address in files} == {200}
+        assert running.ask("GET", "/pages/atlas/atlas-1/index.html").body == b"atlas"
+        assert running.ask("GET", "/pages/atlas/atlas-1/out.js").status == 404
+        for path in set(files.values()):
+            replaced(path, secret / "small.webp")
+        assert {running.ask("GET", address).status for address in files} == {404}
+        for folder in folders.values():
+            folder.rename(tmp_path / folder.name)
+            folder.symlink_to(secret)
+        assert {running.ask("GET", address).status for address in files} == {404}
+    finally:
+        assert "Traceback" not in running.stop()
 
 
 def test_13_what_is_no_picture_is_refused_and_pictures_are_not_sniffed(studio):
@@ -283,7 +348,7 @@ def test_15_nothing_fetches_an_address(studio):
     for evil in ("http://127.0.0.1:1/a.png", "file:///etc/passwd", "//evil.example/a.png"):
         assert studio.ask("POST", "/api/jobs", studio.quick(content=evil)).status == 400
         assert studio.ask("POST", "/api/jobs", studio.quick(protect=evil)).status == 400
-    house = Path(within.__code__.co_filename).parent
+    house = Path(open_within.__code__.co_filename).parent
     outgoing = ("urlopen", "urllib.request", "http.client", "import requests", "httpx", "open_connection")
     code = {path.name: path.read_text() for path in house.glob("*.py")}
     assert {name for name, text in code.items() if any(word in text for word in outgoing)} == {"client.py"}
@@ -366,6 +431,65 @@ def test_18_a_thousand_idle_pages_are_bounded_and_given_free(studio):
     raise AssertionError("connections that are gone were not given free")
 
 
+HALVES = [b"", b"GET / HTT", b"GET / HTTP/1.1\r\nHost: ", b"POST /api/jobs HTTP/1.1\r\nHost: %s\r\nContent-Length: 9\r\n\r\nx"]
+
+
+def test_18_connections_that_bring_no_request_lock_nobody_out(tmp_path):
+    """Where a process may open 256 files: 400 connections with nothing, half a head, or a body that does not come."""
+    limit = f"import resource, runpy; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256)); {RUN}"
+    studio = Running(tmp_path, python=("-c", limit))
+    idle = []
+    try:
+        for _, half in zip(range(400), cycle(HALVES)):
+            idle.append(socket.create_connection(("127.0.0.1", studio.port)))
+            idle[-1].sendall(half.replace(b"%s", studio.host.encode()))
+            if len(idle) % 50 == 0:
+                assert studio.ask("GET", "/api/pictures").status == 200
+        assert upload(studio, png()).status == 201
+        assert len(list(Path(f"/proc/{studio.process.pid}/fd").iterdir())) < 200
+    finally:
+        said = studio.stop()
+        for connection in idle:
+            connection.close()
+    assert said == ""
+
+
+def test_18_a_request_that_stalls_is_cut_off(monkeypatch):
+    """In its head or in its body; one that comes whole, or is being answered, is not."""
+    monkeypatch.setattr(serve, "PATIENCE", 0.3)
+
+    async def answer(scope, receive, send) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        await asyncio.sleep(1)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def said(port: int, *parts: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for part in parts:
+            writer.write(part)
+            await asyncio.sleep(0.2)
+        with contextlib.suppress(ConnectionError):
+            return await asyncio.wait_for(reader.read(), 30)
+        return b""
+
+    async def scene() -> list[bytes]:
+        listening = serve.listen(0)
+        config = uvicorn.Config(answer, http=serve._Patient, lifespan="off", log_level="error", timeout_keep_alive=1)
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve([listening]))
+        port, head = listening.getsockname()[1], b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
+        stalled = [b"POST / H"], [b"P"] * 9, [head % 9, *[b"x"] * 8]
+        whole = [head % 3, b"xyz"], [head % 900_000, *[b"x" * 100_000] * 9]
+        found = await asyncio.gather(*(said(port, *parts) for parts in (*stalled, *whole)))
+        server.should_exit = True
+        await serving
+        return found
+
+    assert [found[:15] for found in asyncio.run(scene())] == [b"", b"", b"", b"HTTP/1.1 200 OK", b"HTTP/1.1 200 OK"]
+
+
 @pytest.mark.parametrize("evil", ["a\nb", "a\r\nSet-Cookie: x=y", "a\0b", "\x1b[2J"])
 def test_19_no_control_character_is_kept(studio, evil):
     assert studio.ask("POST", "/api/jobs", studio.quick(name=evil)).status == 400
@@ -423,6 +547,46 @@ def test_20_no_preset_region_or_axis_names_a_file(studio):
         assert studio.ask("POST", "/api/jobs", {**asked, "kind": "grid", "rows": axis}).status == 400
 
 
+@pytest.mark.parametrize("evil", ["style_edit", "changes", "regions"])
+def test_20_a_job_on_disk_that_names_a_file_is_not_done(tmp_path, evil):
+    """A folder from a stranger: its about.json has a text where a table is due, a pipe for a file of knobs."""
+    pipe = tmp_path / "pipe.toml"
+    os.mkfifo(pipe)
+    store, asked = Store(tmp_path / "studio"), {"kind": "painting", "content": "a" * 16, "styles": ["a" * 16]}
+    where = {"knobs": {"style_edit": str(pipe)}} if evil == "style_edit" else {evil: str(pipe) if evil == "regions" else {}}
+    about = {"id": "b" * 16, "name": "x", "kind": "painting", "state": "queued", "file": "x.png", "created": 1, "queued": 1}
+    about |= {"preview": 0, "step": None, "result": None, "error": None, "warnings": [], "asked": asked | where}
+    (store.folder / "jobs" / about["id"]).mkdir()
+    store.save("jobs", about | {"changes": {"3": {"style_edit": str(pipe)}} if evil == "changes" else {}})
+    for id, name in (("c" * 16, "pipe"), ("d" * 16, "/dev/zero")):
+        (store.folder / "jobs" / id).mkdir()
+        if name == "pipe":
+            os.mkfifo(store.folder / "jobs" / id / "about.json")
+        else:
+            (store.folder / "jobs" / id / "about.json").symlink_to(name)
+    store.close()
+    running = Running(tmp_path / "studio")
+    job = running.ended(about["id"])
+    assert job["state"] == "failed" and job["error"] and not running.workers()
+    assert [it["id"] for it in running.client.jobs()] == [about["id"]]
+    running.stop()
+
+
+PROGRAMS = ["queue.py", "json.py", "torch.py", "asyncio.py", "PIL.py", "impasto.py", "sitecustomize.py", "pydantic.py"]
+
+
+@pytest.mark.weights
+def test_21_a_program_beside_the_pictures_is_not_run(tmp_path):
+    """By whatever process of the studio: it is started where the pictures are."""
+    for name in PROGRAMS:
+        (tmp_path / name).write_text("open('canary', 'w')\nraise SystemExit(9)")
+    running = Running(tmp_path / "studio", python=("-P", "-c", RUN), cwd=tmp_path)
+    upload(running, png())
+    assert running.ended(running.submit(running.quick()))["state"] == "finished"
+    running.stop()
+    assert not (tmp_path / "canary").exists()
+
+
 def test_21_weights_cannot_be_given(studio):
     for evil in ({"weights": "/tmp/evil.pth"}, {"weights_input": "caffe"}):
         assert studio.ask("POST", "/api/jobs", {**studio.quick(), **evil}).status == 400
@@ -469,6 +633,45 @@ def test_29_a_decoder_that_dies_takes_nothing_with_it(studio):
     assert upload(studio, png()).status == 201
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux has these bounds")
+def test_29_a_decoder_reads_writes_and_reaches_nothing_else(tmp_path):
+    """In a fork, as a picture is decoded; where the kernel has no Landlock, or no network of one's own, that is not tried."""
+    call = ctypes.CDLL(None).syscall
+    has_rules = call(444, None, ctypes.c_size_t(0), 1) > 0
+    mine, hers = tmp_path / "mine", tmp_path / "hers"
+    for folder in (mine, hers):
+        folder.mkdir()
+        (folder / "a.png").write_bytes(b"x")
+    found = {
+        "reads": lambda: (hers / "a.png").read_bytes() == b"x",
+        "lists": lambda: os.listdir(hers) != [],
+        "writes": lambda: (hers / "b.png").write_bytes(b"x") > 0,
+        "unlinks": lambda: (hers / "a.png").unlink() is None,
+    }
+    here, there = os.pipe()
+    child = os.fork()
+    if not child:
+        confine(mine / "a.png", mine)
+        could = [name for name, tried in found.items() if _works(tried)]
+        own = (mine / "a.png").read_bytes() == b"x" and (mine / "b.png").write_bytes(b"y") == 1
+        nets = [name for _, name in socket.if_nameindex()]
+        os.write(there, json.dumps([could, own, nets]).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(there)
+    with open(here) as said:
+        could, own, nets = json.load(said)
+    assert own and nets in (["lo"], [name for _, name in socket.if_nameindex()])
+    assert could == ([] if has_rules else list(found))
+
+
+def _works(tried) -> bool:
+    try:
+        return tried()
+    except OSError:
+        return False
+
+
 def test_29_the_picture_after_one_that_killed_the_decoder_is_read_at_once(tmp_path):
     (tmp_path / "a.png").write_bytes(png())
 
@@ -491,6 +694,14 @@ def test_29_the_picture_after_one_that_killed_the_decoder_is_read_at_once(tmp_pa
     asyncio.run(scene())
 
 
+def test_28_a_picture_of_more_pixels_than_are_taken_is_not_unpacked(tmp_path, monkeypatch):
+    """61 million, of which a file of a few kB tells; none of its pixels is touched."""
+    Image.new("1", (7810, 7810)).save(tmp_path / "large.png")
+    monkeypatch.setattr(images, "decode", lambda *_, **__: pytest.fail("it is unpacked"))
+    with pytest.raises(BadImage, match="large has 7810 x 7810 pixels, the studio takes at most 60 million"):
+        decode(tmp_path / "large.png", tmp_path, "large", "picture")
+
+
 def test_30_a_polyglot_comes_out_as_a_picture_alone(studio):
     evil = png() + b"<html><script>alert(1)</script></html>PK\x03\x04"
     picture = upload(studio, evil, "a.html").json()
@@ -506,7 +717,7 @@ def test_31_formats_that_hang_are_not_tried(studio, head):
 
 
 def test_32_nothing_is_evaluated():
-    house = Path(within.__code__.co_filename).parent
+    house = Path(open_within.__code__.co_filename).parent
     code = "".join(path.read_text() for path in house.glob("*.py"))
     assert not any(word in code for word in (" eval(", " exec(", "ImageMath", "pickle", "shell=True", "os.system", "yaml"))
 

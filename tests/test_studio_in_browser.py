@@ -17,6 +17,8 @@ from impasto.pictures import picture_path
 from tests.studios import Running
 
 pytest.importorskip("starlette", reason="the studio is not tried: the extra studio is not installed")
+from impasto.studio import serve
+
 playwright = pytest.importorskip("playwright.sync_api", reason="the studio is not tried in a browser: playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 MISSING = "the studio is not tried in a browser: there is no Chromium (Debian: apt-get install chromium)"
@@ -133,6 +135,17 @@ def told(page) -> "playwright.Locator":
 
 def newest(studio: Running, kind: str = "painting") -> dict:
     return studio.client.jobs()[0] if kind is None else next(job for job in studio.client.jobs() if job["kind"] == kind)
+
+
+def test_the_file_that_a_browser_is_started_with_leads_into_the_studio(watched, studio, monkeypatch):
+    opened = []
+    monkeypatch.setattr(serve.webbrowser, "open", opened.append)
+    serve.serve(studio.folder, None, browse=True)
+    watched.allowed = re.compile(f"{watched.allowed.pattern}|{re.escape(opened[0])}")
+    page = watched.open(opened[0])
+    expect(page.get_by_role("button", name="Paint", exact=True)).to_be_visible()
+    assert page.url == f"http://{studio.host}/"
+    watched.wrong = [it for it in watched.wrong if "401" not in it]  # a strict cookie does not come with what a file has begun
 
 
 def test_from_drop_to_download(page, tmp_path):

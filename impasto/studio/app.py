@@ -6,13 +6,14 @@ Every answer is a file of the studio's folder, known by an id, or JSON; every re
 import asyncio
 import contextlib
 import json
+import os
 import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from PIL import Image
 from starlette.applications import Starlette
@@ -22,19 +23,22 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoError, NoRoom
-from impasto.files import FULL, sha256, write_whole
+from impasto.files import FULL, sha256, text_of, write_whole
 from impasto.pictures import picture_path
-from impasto.studio.asked import is_plain
+from impasto.studio.asked import is_plain, read_asked
+from impasto.studio.client import MOST_UPLOADED
 from impasto.studio.decode import SMALL, Decoder
 from impasto.studio.events import Events
 from impasto.studio.form import form
 from impasto.studio.jobs import Jobs, Missing, WrongState, slug
-from impasto.studio.store import UPLOAD, About, Store, now
+from impasto.studio.store import UPLOAD, About, Store, now, open_within
 
-MOST_UPLOADED = 100_000_000
 MOST_JSON = 1_000_000
 MOST_STREAMS = 48
 MOST_RECORD = 100_000
+MOST_CURVE = 100_000_000
+MOST_ATLAS = 100_000_000
+FORM = "send the bytes of the picture as the body, not a form: curl --data-binary @cat.jpg"
 TYPES = {
     ".html": "text/html",
     ".css": "text/css",
@@ -73,7 +77,7 @@ class Studio:
         self.store, self.events = store, Events()
         self.jobs = Jobs(store, self.events)
         self.atlases = dict(atlases)
-        self.decoder = Decoder()
+        self.decoder, self.taking = Decoder(), asyncio.Lock()
         self.streams = 0
 
     # Pictures
@@ -87,21 +91,31 @@ class Studio:
     async def upload(self, request: Request) -> Response:
         """A picture, its bytes the body: written anew by a process of its own."""
         name = _clean(request.query_params.get("name", "")) or "picture.png"
+        sent = request.headers.get("content-type", "")
+        if sent.startswith("multipart/"):
+            raise BadImage(FORM)
         with tempfile.TemporaryDirectory(dir=self.store.folder, prefix=UPLOAD) as folder:
             came = Path(folder) / "came"
             with open(came, "wb") as file:
                 async for part in _limited(request, MOST_UPLOADED):
                     file.write(part)
-            about = await self.take(came, name, request.query_params.get("mask") == "1")
+            try:
+                about = await self.take(came, name, request.query_params.get("mask") == "1")
+            except BadImage as error:  # curl calls any body a form
+                raise BadImage(f"{error}. {FORM}") if sent.startswith("application/x-www-form") else error from error
         self.events.tell("picture", shown := self._picture(about, self._ids()))
         return JSONResponse(shown, 201)
 
     async def take(self, source: Path, name: str, mask: bool) -> About:
         """A picture from outside into the store, unless it is there already. Raises BadImage."""
         digest = await asyncio.to_thread(sha256, source)
-        for about in self.store.all("pictures"):
-            if digest in about["hashes"] and about["mask"] == mask:
-                return about
+        async with self.taking:  # or what comes twice at once would be kept twice
+            for about in self.store.all("pictures"):
+                if digest in about["hashes"] and about["mask"] == mask:
+                    return about
+            return await self._decoded(source, name, mask, digest)
+
+    async def _decoded(self, source: Path, name: str, mask: bool, digest: str) -> About:
         id, folder = self.store.new("pictures")
         try:
             said = await self.decoder.decode(source, folder, name, "mask" if mask else "picture")
@@ -135,8 +149,8 @@ class Studio:
     async def picture_file(self, request: Request) -> Response:
         """A picture or its small one."""
         about = self.jobs.picture(request.path_params["id"])
-        folder = self.store.path("pictures", about["id"])
-        return _file(folder / ("small.webp" if request.path_params["what"] == "small" else about["file"]), KEEP)
+        name = "small.webp" if request.path_params["what"] == "small" else about["file"]
+        return _file(lambda: self.store.open("pictures", about["id"], name), name, headers=KEEP)
 
     async def remove_picture(self, request: Request) -> Response:
         """One that no unfinished job needs."""
@@ -166,7 +180,8 @@ class Studio:
 
     async def new_job(self, request: Request) -> Response:
         """Into the queue."""
-        return JSONResponse(self.jobs.submit(await _json(request)), 201)
+        asked = await asyncio.to_thread(read_asked, await _json(request))  # a grid's recipes are many
+        return JSONResponse(self.jobs.submit(asked), 201)
 
     async def one_job(self, request: Request) -> Response:
         """What is known of it."""
@@ -190,9 +205,11 @@ class Studio:
 
     async def curve(self, request: Request) -> Response:
         """The costs of every step; of a step that was done twice, after a crash, the last."""
-        path = self.store.path("jobs", self.jobs.job(request.path_params["id"])["id"]) / "curve.jsonl"
-        found: dict[int, list[Any]] = {}
-        for line in path.read_text("ascii").splitlines() if path.exists() else ():
+        id, found = self.jobs.job(request.path_params["id"])["id"], dict[int, list[Any]]()
+        lines: list[bytes] = []
+        with contextlib.suppress(OSError), self.store.open("jobs", id, "curve.jsonl") as file:
+            lines = file.read(MOST_CURVE).splitlines()
+        for line in lines:
             with contextlib.suppress(ValueError, IndexError, TypeError):  # the last line may be half written
                 row = json.loads(line)
                 found = {i: kept for i, kept in found.items() if i < row[0]} if row[0] in found else found
@@ -202,13 +219,8 @@ class Studio:
     async def job_file(self, request: Request) -> Response:
         """A painting, finished or so far; as it is painted; small; to keep."""
         about, what = self.jobs.job(request.path_params["id"]), request.path_params["what"]
-        folder = self.store.path("jobs", about["id"])
-        if what in ("preview", "small"):
-            return _file(folder / f"{what}.webp")
-        output = self.jobs.output_of(about)
-        if what == "download":
-            return FileResponse(output, filename=output.name, media_type="image/png")
-        return _file(output)
+        name = f"{what}.webp" if what in ("preview", "small") else self.jobs.output_of(about).name
+        return _file(lambda: self.store.open("jobs", about["id"], name), name, name if what == "download" else None)
 
     # The lens
 
@@ -227,11 +239,10 @@ class Studio:
     async def lens_page(self, request: Request) -> Response:
         """A file of such a page; none outside its folder, whatever is asked."""
         id, name = request.path_params["id"], request.path_params["path"]
-        folder = self.atlases[id] if id in self.atlases else self.store.path("jobs", self.jobs.job(id)["id"]) / "page"
-        path = within(folder, name)
-        if path is None or path.suffix not in TYPES:
-            raise Missing("there is no such page")
-        return _file(path)
+        if id in self.atlases:
+            return _file(lambda: open_within(self.atlases[id], name), name)
+        id = self.jobs.job(id)["id"]
+        return _file(lambda: self.store.open("jobs", id, f"page/{name}"), name)
 
     # The rest
 
@@ -310,11 +321,8 @@ def make_app(studio: Studio) -> Starlette:
 
 async def page(request: Request) -> Response:
     """A file of the studio's own page."""
-    root = Path(str(PAGE))
-    path = within(root, request.path_params.get("path", "index.html"))
-    if path is None or path.suffix not in TYPES:
-        raise Missing("there is no such page")
-    return _file(path)
+    name = request.path_params.get("path", "index.html")
+    return _file(lambda: open_within(Path(str(PAGE)), name), name)
 
 
 async def recipe(_request: Request) -> Response:
@@ -333,28 +341,16 @@ def one_of(handler: Handler, *words: str) -> Handler:
     return handle
 
 
-def within(folder: Path, name: str) -> Path | None:
-    """The file of that name in the folder or below it; None for what is not there or would lead out of it, by links too."""
-    parts = name.split("/")
-    if any(part in ("", ".", "..") or set(part) & set("\\:\0") for part in parts):
-        return None
-    path = folder.joinpath(*parts)
-    try:
-        real = path.resolve(strict=True)
-    except (OSError, ValueError):
-        return None
-    return path if real.is_file() and real.is_relative_to(folder.resolve()) else None
-
-
 def told_by_atlas(folder: Path) -> About:
     """{net, units: how many of each layer} of a page by lens atlas, which says them in a script; none if it says them otherwise."""
     try:
-        text = (folder / "parts" / "atlas.js").read_text("ascii")
+        with open_within(folder, "parts/atlas.js") as file:
+            text = text_of(file.read(MOST_ATLAS))
         about = json.loads(text.removeprefix("const ATLAS = ").rstrip().removesuffix(";"))
         net = about["net"].lower().replace("-", "")  # VGG-19 -> vgg19
         units = {str(layer["name"]): int(layer["units"]) for layer in about["layers"]}
         return {"net": net, "units": units}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {"net": None, "units": {}}
 
 
@@ -377,11 +373,28 @@ def _origins(record: About, ids: Mapping[str, str]) -> About:
     return {"recipe": record["recipe"], "content": content, "styles": styles, "masks": masks, "missing": missing}
 
 
-def _file(path: Path, headers: Mapping[str, str] | None = None) -> Response:
-    """Raises Missing where it is not there."""
-    if not path.is_file():
-        raise Missing("there is nothing to show yet")
-    return FileResponse(path, media_type=TYPES[path.suffix], headers=headers)
+class _Opened(FileResponse):
+    """A file that is open already: its name may lead elsewhere by now."""
+
+    def __init__(self, file: IO[bytes], **options: Any) -> None:
+        again = f"/dev/fd/{file.fileno()}"
+        super().__init__(again if os.path.exists(again) else file.name, stat_result=os.fstat(file.fileno()), **options)
+        self.file = file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self.file:
+            await super().__call__(scope, receive, send)
+
+
+def _file(opened: Callable[[], IO[bytes]], name: str, save_as: str | None = None, headers: Any = None) -> Response:
+    """What is opened, if its name has an ending that is served. Raises Missing where it is not there."""
+    type = TYPES.get(Path(name).suffix)
+    if type is None:
+        raise Missing("there is nothing to show")
+    try:
+        return _Opened(opened(), media_type=type, filename=save_as, headers=headers)
+    except OSError as error:
+        raise Missing("there is nothing to show yet") from error
 
 
 def _clean(name: str) -> str:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -24,6 +24,8 @@ Words = Annotated[tuple[Word, ...], Field(max_length=17)]
 NetName = Literal["vgg19", "vgg16", "alexnet"]
 READS_FILES = ("regions", "protect")  # knobs that have fields of their own here, since as knobs they name files
 PICTURES = (("contents",), ("styles",))  # how an axis of pictures begins
+MOST_CHANGES = 1000  # of a painting on the way
+MOST_RECIPES = 10_000  # of all cells of a grid with all changes: each is checked
 PathOf = Callable[[str], Path]  # of a picture's id
 
 
@@ -47,7 +49,7 @@ class PaintingAsked(_Asked):
     knobs: dict[str, Any] = {}
     regions: Annotated[dict[Name, dict[str, Any]], Field(max_length=32)] = {}
     protect: str = ""
-    changes: Annotated[dict[Annotated[int, Field(ge=1)], dict[str, Any]], Field(max_length=1000)] = {}
+    changes: Annotated[dict[Annotated[int, Field(ge=1)], dict[str, Any]], Field(max_length=MOST_CHANGES)] = {}
 
 
 class GridAsked(PaintingAsked):
@@ -92,7 +94,9 @@ _CHECKED: TypeAdapter[Asked] = TypeAdapter(Annotated[Asked, Field(discriminator=
 
 
 def read_asked(value: Any) -> Asked:
-    """From JSON. Raises BadRecipe with one line for the first thing wrong."""
+    """From JSON; what has been read passes. Raises BadRecipe with one line for the first thing wrong."""
+    if isinstance(value, _Asked):
+        return cast(Asked, value)
     try:
         asked = _CHECKED.validate_python(value)
     except ValidationError as error:
@@ -131,8 +135,10 @@ def _check_axes(asked: GridAsked) -> None:
             raise BadRecipe(f"there is no preset {unknown[0]}, there are {', '.join(PRESETS)}")
         if name in ("contents", "styles") and not all(re.fullmatch(r"[0-9a-f]{16}", value) for value in words[1:]):
             raise BadRecipe(f"{name} on an axis are pictures of the studio, by id")
-    knobs = knobs_of(asked, Path)
-    for (_, down), (_, across) in product(axis(asked.rows), axis(asked.columns)):
+    knobs, cells = knobs_of(asked, Path), list(product(axis(asked.rows), axis(asked.columns)))
+    if len(cells) * len(asked.changes) > MOST_RECIPES:
+        raise BadRecipe(f"a grid of {len(cells)} paintings can have at most {MOST_RECIPES // len(cells)} changes on the way")
+    for (_, down), (_, across) in cells:
         cell = {name: value for name, value in (knobs | down | across).items() if name not in ("content", "styles")}
         ratio = cell.pop("ratio", None)
         recipe_at(cell, ratio)
@@ -150,6 +156,14 @@ def pictures_of(asked: Asked) -> Iterator[str]:
         yield from (mask for mask in named if isinstance(mask, str) and mask and not is_made(mask))
         axes = (asked.rows, asked.columns) if isinstance(asked, GridAsked) else ()
         yield from (value for words in axes if words[:1] in PICTURES for value in words[1:])
+
+
+def pictures_needed(value: Any) -> set[str]:
+    """The ids of the pictures that a job kept as JSON needs, without checking it all again; none where it could not begin."""
+    try:
+        return set(pictures_of(_CHECKED.validate_python(value)))
+    except ValidationError:
+        return set()
 
 
 def recipe_of(asked: PaintingAsked) -> Recipe:
@@ -200,6 +214,8 @@ def check_change(asked: PaintingAsked, knobs: Mapping[str, Any], i: int, before:
     if not knobs or not set(knobs) <= set(CHANGEABLE):
         raise BadRecipe(f"on the way these can be changed: {', '.join(CHANGEABLE)}")
     changes = {int(step): its for step, its in before.items()}
+    if len(changes) >= MOST_CHANGES:
+        raise BadRecipe(f"a painting can be changed {MOST_CHANGES} times")
     recipe_of(asked.model_copy(update={"changes": {**changes, i: {**changes.get(i, {}), **knobs}}}))
     _check_style_weights(asked, knobs)
 

@@ -1,4 +1,4 @@
-"""A picture from outside, decoded in a process of its own that may do little.
+"""A picture from outside, decoded in a process of its own that may do little: confine() says how little.
 
 What comes out is written anew: picture.png (sRGB, alpha kept, 8 bits) and small.webp in the folder that is given, and a line of
 JSON with its size and the record that a painting of ours carries. A decoder that crashes, hangs or takes too much takes nothing
@@ -7,8 +7,11 @@ picture is decoded by a fork of that.
 """
 
 import asyncio
+import ctypes
 import json
 import multiprocessing
+import os
+import struct
 import subprocess
 import sys
 from multiprocessing.connection import Connection
@@ -16,11 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from impasto.errors import BadImage, CannotWrite, ImpastoError, NoRoom
-from impasto.machine import own_stdout
+from impasto.machine import own_stdout, python_module
 
 MEMORY = 8 * 2**30
 SECONDS = 60
 FILE = 2**30
+FILES = 64
+NEWUSER, NEWNET = 0x10000000, 0x40000000  # linux/sched.h
+READ_FILE, READ_FOLDERS, ALL_OF_FILES = 1 << 2, 1 << 2 | 1 << 3, (1 << 13) - 1  # linux/landlock.h, its first version
 SMALL = 360  # pixels of a small picture's longer side
 MOST_PIXELS = 60_000_000
 DAMAGED = "the picture cannot be read: it is damaged, or needs too much memory or time"
@@ -52,7 +58,7 @@ class Decoder:
     async def _alive(self) -> asyncio.subprocess.Process:
         if self.process is not None and self.process.returncode is None:
             return self.process
-        command = [sys.executable, "-m", "impasto.studio.decode"]
+        command = python_module("impasto.studio.decode")
         options: dict[str, Any] = {"stdin": -1, "stdout": -1, "stderr": subprocess.DEVNULL, "start_new_session": True}
         return await asyncio.create_subprocess_exec(*command, **options, limit=2**24)
 
@@ -69,29 +75,58 @@ def end(process: asyncio.subprocess.Process) -> None:
         process.kill()
 
 
-def confine() -> None:
-    """Take from this process what a decoder does not need: memory, time, large files."""
+def confine(source: Path, folder: Path) -> None:
+    """Take from this process what a decoder does not need.
+
+    Everywhere but on Windows it has a bound of memory, time, open files and their size, and leaves no core file. On Linux, where
+    the kernel allows that, it has no network, reads no file but this one and those that programs are made of, and writes into this
+    folder only.
+    """
     try:
         import resource
-    except ImportError:  # Windows: the time limit remains
+    except ImportError:
         return
-    for what, most in ((resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_CPU, SECONDS), (resource.RLIMIT_FSIZE, FILE)):
+    bounds = {resource.RLIMIT_AS: MEMORY, resource.RLIMIT_CPU: SECONDS, resource.RLIMIT_FSIZE: FILE}
+    for what, most in (bounds | {resource.RLIMIT_NOFILE: FILES, resource.RLIMIT_CORE: 0}).items():
         _, hard = resource.getrlimit(what)
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)  # noqa: PLW2901
         resource.setrlimit(what, (most, most))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).unshare(NEWUSER | NEWNET)
+        programs = (sys.prefix, sys.base_prefix, *filter(None, sys.path), "/usr", "/lib", "/lib64", "/proc/self")
+        _allow_files([source, *map(Path, programs)], [folder])
+
+
+def _allow_files(read: list[Path], write: list[Path]) -> None:
+    """Landlock: from now on only these files, and those below these folders. Nothing happens where the kernel has none of it."""
+    call = ctypes.CDLL(None).syscall
+    rules = call(444, struct.pack("Q", ALL_OF_FILES), ctypes.c_size_t(8), 0)  # landlock_create_ruleset
+    if rules < 0:
+        return
+    for path in filter(Path.exists, {*read, *write}):
+        allowed = ALL_OF_FILES if path in write else READ_FOLDERS if path.is_dir() else READ_FILE
+        descriptor = os.open(path, os.O_RDONLY)
+        call(445, rules, 1, struct.pack("=Qi", allowed, descriptor), 0)  # landlock_add_rule, of what is below a path
+        os.close(descriptor)
+    ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS, without which the next is refused
+    call(446, rules, 0)  # landlock_restrict_self
+    os.close(rules)
 
 
 def decode(source: Path, folder: Path, name: str, kind: str) -> dict[str, Any]:
     """The file into the folder, here."""
+    from impasto.images import declared_size, read_bytes, read_record, to_pillow, write_picture, write_small
     from impasto.images import decode as decode_bytes
-    from impasto.images import read_bytes, read_record, to_pillow, write_picture, write_small
+    from impasto.masks import mask_in
 
-    picture = decode_bytes(read_bytes(source), name)
-    height, width = picture.image.shape[-2:]
+    height, width = declared_size(source)  # before anything is unpacked
     if height * width > MOST_PIXELS:
         raise BadImage(f"{name} has {width} x {height} pixels, the studio takes at most {MOST_PIXELS // 10**6} million")
-    write_picture(folder / "picture.png", picture.image, None if kind == "mask" else picture.alpha)
-    small = to_pillow(picture.image)
+    picture = decode_bytes(read_bytes(source), name, keep_hidden=kind == "mask")
+    height, width = picture.image.shape[-2:]
+    image, alpha = (mask_in(picture).expand(1, 3, -1, -1), None) if kind == "mask" else (picture.image, picture.alpha)
+    write_picture(folder / "picture.png", image, alpha)
+    small = to_pillow(image)
     small.thumbnail((SMALL, SMALL))
     write_small(folder / "small.webp", small)
     try:
@@ -102,7 +137,7 @@ def decode(source: Path, folder: Path, name: str, kind: str) -> dict[str, Any]:
 
 
 def _in_fork(answer: Connection, source: str, folder: str, name: str, kind: str) -> None:
-    confine()
+    confine(Path(source), Path(folder))
     answer.send_bytes(json.dumps(_said(Path(source), Path(folder), name, kind)).encode())
 
 
@@ -132,7 +167,7 @@ def apart(given: list[str]) -> bytes:
 
 def main() -> None:
     """Decode pictures, named on a line of JSON each, until stdin ends."""
-    import impasto.images  # noqa: F401  what takes long, once
+    import impasto.masks  # noqa: F401  what takes long, once
 
     out, has_fork = own_stdout(), "fork" in multiprocessing.get_all_start_methods()
     for line in sys.stdin:

@@ -114,7 +114,8 @@ class Guard:
         if self.keys.fit(headers):
             return RedirectResponse("/", 303) if token and scope["path"] == "/" else None
         if scope["path"] == "/":
-            return Response(LOCKED, 401, media_type="text/html")
+            again = {"refresh": "0; url=/"} if headers.get("sec-fetch-site") == "cross-site" else None  # a strict cookie comes then
+            return Response(LOCKED, 401, again, media_type="text/html")
         return _error(401, "open the address that the studio printed when it was started")
 
 

@@ -11,13 +11,13 @@ import os
 import re
 import signal
 import sqlite3
-import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from impasto.errors import BadInput, BadRecipe, ImpastoError
+from impasto.errors import BadInput, BadRecipe, ImpastoError, one_line
+from impasto.machine import python_module
 from impasto.studio.asked import (
     Asked,
     AtlasAsked,
@@ -26,6 +26,7 @@ from impasto.studio.asked import (
     StyleAsked,
     check_change,
     knobs_of,
+    pictures_needed,
     pictures_of,
     read_asked,
     recipe_of,
@@ -33,9 +34,9 @@ from impasto.studio.asked import (
 )
 from impasto.studio.decode import end
 from impasto.studio.events import Events
-from impasto.studio.store import About, Store, now
+from impasto.studio.store import About, Store, now, open_within
 
-WORKER = (sys.executable, "-m", "impasto.studio.worker")
+WORKER = python_module("impasto.studio.worker")
 RESUMABLE = ("paused", "cancelled", "failed", "unfinished")
 KILL_SECONDS = 30.0  # a step of a large picture takes long
 AGAIN_SECONDS = 5.0  # until it is tried again to write how a job ended
@@ -164,8 +165,7 @@ class Jobs:
 
     def uses(self, picture: str) -> bool:
         """Whether a job that is not finished needs the picture."""
-        unfinished = [about for about in self.store.all("jobs") if about["state"] != "finished"]
-        return any(picture in pictures_of(read_asked(about["asked"])) for about in unfinished)
+        return any(picture in pictures_needed(about["asked"]) for about in self.store.all("jobs") if about["state"] != "finished")
 
     def shown(self, about: About) -> About:
         """A job as pages know it."""
@@ -191,7 +191,7 @@ class Jobs:
             except Exception as error:  # whatever it is, the next job is done
                 if not isinstance(error, ImpastoError | OSError):
                     traceback.print_exc()
-                await self._fail(about["id"], str(error) or type(error).__name__)
+                await self._fail(about["id"], one_line(str(error) or type(error).__name__))
 
     def close(self) -> None:
         """Let work() leave the running job with its checkpoint, and end."""
@@ -201,7 +201,11 @@ class Jobs:
             self._tell_running(self.job(self.running), "unfinished")
 
     async def _do(self, about: About) -> None:
-        work = self._work_of(about)
+        asked = await asyncio.to_thread(_asked_of, about)
+        about = self.job(about["id"])
+        if about["state"] != "queued":  # meanwhile
+            return
+        work = self._work_of(about, asked)
         folder = self.store.path("jobs", about["id"])
         self.running, self.ending = about["id"], ""
         try:
@@ -300,8 +304,8 @@ class Jobs:
 
     # From what is asked to what a worker takes
 
-    def _work_of(self, about: About) -> dict[str, Any]:
-        asked, folder = read_asked(about["asked"]), self.store.path("jobs", about["id"])
+    def _work_of(self, about: About, asked: Asked) -> dict[str, Any]:
+        folder = self.store.path("jobs", about["id"])
         work: dict[str, Any] = {"kind": asked.kind, "folder": str(folder), "output": str(folder / about["file"])}
         if isinstance(asked, StyleAsked):
             path = self.path_of_picture(asked.picture) if asked.picture else self.output_of(self.job(str(asked.job)))
@@ -309,8 +313,7 @@ class Jobs:
         if isinstance(asked, AtlasAsked):
             ids = asked.pictures or [it["id"] for it in self.store.all("pictures") if not it["mask"]]
             return work | {"net": asked.net, "pictures": [str(self.path_of_picture(id)) for id in ids]}
-        changes = {int(i): knobs for i, knobs in about["changes"].items()}
-        return work | self._painting_of(asked.model_copy(update={"changes": changes}))
+        return work | self._painting_of(asked)
 
     def _painting_of(self, asked: PaintingAsked) -> dict[str, Any]:
         styles = [str(self.path_of_picture(id)) for id in asked.styles]
@@ -343,7 +346,7 @@ class Jobs:
 
     def _name_of_painting(self, asked: PaintingAsked) -> str:
         """ "cat in mosaic and wave": the pictures that it is painted from, and not those that its recipe has no use for."""
-        recipe = recipe_of(asked)
+        recipe = recipe_of(asked.model_copy(update={"changes": {}}))
         content = self._stem(asked.content) if asked.content and recipe.has_content else ""
         styles = " and ".join(self._stem(id) for id in asked.styles) if recipe.has_style else ""
         name = f"{content} in {styles}" if content and styles else content or styles or asked.kind
@@ -354,9 +357,14 @@ class Jobs:
         return Path(self.picture(picture)["name"]).stem
 
 
+def _asked_of(about: About) -> Asked:
+    """What was asked, with what has been changed since; checked again, for its file may have been changed too. Raises BadRecipe."""
+    return read_asked(about["asked"] | ({"changes": about["changes"]} if about["changes"] else {}))
+
+
 def reached(folder: Path) -> int:
     """The last step that a worker did there, whether the studio lived to hear of it or not; 0 before the first."""
-    with contextlib.suppress(OSError), open(folder / "curve.jsonl", "rb") as file:
+    with contextlib.suppress(OSError), open_within(folder, "curve.jsonl") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - 1000))
         for row in reversed(file.read().splitlines()):
             with contextlib.suppress(ValueError, TypeError):  # the last may be half written, the first is cut

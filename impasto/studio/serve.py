@@ -1,28 +1,100 @@
 """The studio as a process: on this machine alone, until it is told to stop."""
 
+import asyncio
 import contextlib
+import errno
+import html
 import json
 import re
 import socket
 import sys
+import warnings
 import webbrowser
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import h11
 import platformdirs
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from impasto.errors import BadInput, CannotWrite
-from impasto.files import write_whole
+from impasto.errors import BadInput, CannotWrite, ImpastoError, ImpastoWarning
+from impasto.files import read_whole
 from impasto.studio.app import Studio, make_app
-from impasto.studio.client import DOOR
+from impasto.studio.client import DOOR, Client
 from impasto.studio.guard import Guard, Keys
-from impasto.studio.store import Store
+from impasto.studio.store import InUse, Store, write_private
 
 HOST, PORT = "127.0.0.1", 8765
+ADDRESS = re.compile(r"http://127\.0\.0\.1:[0-9]{1,5}/\?token=[\w-]+")
 SHUTDOWN_SECONDS = 5
+BROWSE = (
+    "open-studio.html"  # in the folder: leads a browser to the address, whose token is nobody else's to see among the processes
+)
+MOST_CONNECTIONS = 500  # fewer where a process may open few files
+BACKLOG = 32  # connections that are taken at once
+PATIENCE = 15.0  # seconds that a connection may be without a whole request
+LEAST = 100_000  # bytes of a body that must come in that time
+
+
+class _Patient(H11Protocol):
+    """HTTP on a connection that must bring its requests in time: uvicorn alone waits for ever, and for any number of them."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.came, self.timer = 0, self.loop.call_later(PATIENCE, self._look, LEAST)
+        alive = [it for it in self.connections if isinstance(it, _Patient) and not it.transport.is_closing()]
+        if len(alive) > most_connections():  # whoever has waited longest goes, so that nobody is locked out
+            min((it for it in alive if it.waits()), key=lambda it: it.timer.when()).transport.abort()
+
+    def waits(self) -> bool:
+        """Whether nothing has to be done for it yet."""
+        return self.conn.their_state is h11.IDLE
+
+    def data_received(self, data: bytes) -> None:
+        before = self.conn.their_state
+        super().data_received(data)
+        self.came += len(data)
+        if self.conn.their_state is not before:
+            self._expect()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._expect()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.timer.cancel()
+        super().connection_lost(exc)
+
+    def _expect(self) -> None:
+        self.timer.cancel()
+        self.timer = self.loop.call_later(PATIENCE, self._look, self.came + LEAST)
+
+    def _look(self, least: int) -> None:
+        """Close it where a request, or enough of its body, has not come."""
+        if self.waits() or (self.conn.their_state is h11.SEND_BODY and self.came < least):
+            self.transport.abort()
+        else:
+            self._expect()
+
+
+def most_connections() -> int:
+    """How many connections leave files enough for what they ask."""
+    try:
+        import resource
+    except ImportError:
+        return MOST_CONNECTIONS
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_CONNECTIONS if files == resource.RLIM_INFINITY else max(8, min(MOST_CONNECTIONS, (files - 64) // 2))
+
+
+def _say_no_traceback(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Too many open files pass by themselves."""
+    error = context.get("exception")
+    if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE):
+        loop.default_exception_handler(context)
 
 
 class _Server(uvicorn.Server):
@@ -43,35 +115,81 @@ def default_folder() -> Path:
 
 
 def serve(folder: Path, port: int | None, browse: bool, atlases: Sequence[Path] = ()) -> None:
-    """Serve the folder until Ctrl-C. The address goes to stdout, a new one whenever the last has been used."""
-    listening = listen(port)
-    port = listening.getsockname()[1]
-    store = Store(folder)
+    """Serve the folder until Ctrl-C. The address goes to stdout, a new one whenever the last has been used.
 
-    def address(token: str) -> str:
-        return f"http://{HOST}:{port}/?token={token}"
+    Where a studio serves it already, that one is opened.
+    """
+    try:
+        store = Store(folder)
+    except InUse:
+        if not _open_running(folder.resolve(), browse):
+            raise
+        if port is not None or atlases:
+            warnings.warn("a studio runs for this folder: it keeps its own port and atlases", ImpastoWarning, stacklevel=2)
+        return
+    with contextlib.closing(store):
+        _serve(store, listen(port), browse, found_atlases(atlases))
+
+
+def _serve(store: Store, listening: socket.socket, browse: bool, atlases: dict[str, Path]) -> None:
+    port, door, page = listening.getsockname()[1], store.folder / DOOR, store.folder / BROWSE
 
     def announce(token: str) -> None:
-        print(address(token), flush=True)
+        address = f"http://{HOST}:{port}"
+        about = {"address": address, "key": keys.key, "open": f"{address}/?token={token}"}
+        page.unlink(missing_ok=True)
+        with contextlib.suppress(ImpastoError):  # on a full disk the printed one remains
+            write_private(door, json.dumps(about).encode())
+        print(about["open"], flush=True)
 
-    keys, studio = Keys(store.secret(), port, announce), Studio(store, found_atlases(atlases))
+    keys, studio = Keys(store.secret(), port, announce), Studio(store, atlases)
 
     @contextlib.asynccontextmanager
     async def alive(app: Starlette) -> AsyncIterator[None]:
+        asyncio.get_running_loop().set_exception_handler(_say_no_traceback)
         async with studio.alive(app):
-            with _door(store.folder / DOOR, {"address": f"http://{HOST}:{port}", "key": keys.key}):
+            try:
                 announce(keys.token)
                 if browse:
-                    webbrowser.open(address(keys.token))
+                    _browse(store.folder, f"http://{HOST}:{port}/?token={keys.token}")
                 yield
+            finally:
+                for path in (door, page):
+                    path.unlink(missing_ok=True)
 
     app = make_app(studio)
     app.router.lifespan_context = alive
-    options: dict[str, Any] = {"log_level": "warning", "access_log": False, "server_header": False, "proxy_headers": False}
-    options |= {"ws": "none", "timeout_graceful_shutdown": SHUTDOWN_SECONDS, "timeout_keep_alive": 30}
+    options: dict[str, Any] = {"log_level": "error", "access_log": False, "server_header": False, "proxy_headers": False}
+    options |= {"ws": "none", "timeout_graceful_shutdown": SHUTDOWN_SECONDS, "http": _Patient, "backlog": BACKLOG}
+    options["timeout_keep_alive"] = int(PATIENCE)
     config = uvicorn.Config(Guard(app, keys, port), **options)
     with contextlib.suppress(KeyboardInterrupt):
         _Server(config, studio).run(sockets=[listening])
+
+
+def _open_running(folder: Path, browse: bool) -> bool:
+    """Print and open the newest address of the studio that serves the folder; whether it answers."""
+    try:
+        found = json.loads(read_whole(folder / DOOR, 100_000))
+        address = str(found["open"])
+        Client(address=found["address"], key=found["key"]).about()
+    except (ImpastoError, OSError, ValueError, KeyError, TypeError):
+        return False
+    if not ADDRESS.fullmatch(address):
+        return False
+    print(address, flush=True)
+    if browse:
+        _browse(folder, address)
+    return True
+
+
+def _browse(folder: Path, address: str) -> None:
+    """Open the address in the browser, by a page that only its owner can read: command lines are for everyone to see."""
+    page = folder / BROWSE
+    head = f'<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={html.escape(address)}">'
+    with contextlib.suppress(ImpastoError):  # on a full disk: the address has been printed
+        write_private(page, f'{head}<a href="{html.escape(address)}">Open the studio</a>'.encode())
+        webbrowser.open(page.as_uri())
 
 
 def listen(port: int | None) -> socket.socket:
@@ -97,14 +215,3 @@ def found_atlases(folders: Sequence[Path]) -> dict[str, Path]:
             raise BadInput(f"{folder} is no page of lens atlas: make one with impasto lens atlas SCAN -o {folder}")
     names = [re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-") or "atlas" for folder in folders]
     return {f"{name}-{n}": folder.resolve() for n, (name, folder) in enumerate(zip(names, folders, strict=True), 1)}
-
-
-@contextlib.contextmanager
-def _door(path: Path, about: dict[str, str]) -> Any:
-    write_whole(path, lambda file: file.write(b"{}"))
-    path.chmod(0o600)
-    write_whole(path, lambda file: file.write(json.dumps(about).encode()))  # keeps the mode
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)

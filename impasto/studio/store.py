@@ -5,21 +5,24 @@ missing or damaged. Everything is known by an id, 16 hex digits: no path ever co
 """
 
 import contextlib
+import errno
 import json
+import os
 import re
 import secrets
 import shutil
 import sqlite3
+import stat
 import time
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
 from impasto.errors import BadInput, CannotWrite, ImpastoWarning
-from impasto.files import HALF, cannot_write, make_folder, write_whole
+from impasto.files import HALF, cannot_write, make_folder, open_file, read_whole, write_whole
 from impasto.recipe import Recipe
 
 ID = re.compile(r"[0-9a-f]{16}")
@@ -39,11 +42,41 @@ TABLES = "".join(
 )
 SECRET = "studio.key"
 UPLOAD = ".upload-"  # how folders begin into which pictures come
+MOST_ABOUT = 16_000_000  # bytes of what is told of one
+NO_LINK = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # and nothing waits for a pipe
+
+
+class InUse(CannotWrite):
+    """Another studio has the folder."""
 
 
 def now() -> int:
     """Milliseconds since 1970."""
     return time.time_ns() // 1_000_000
+
+
+def open_within(folder: Path, name: str) -> IO[bytes]:
+    """The ordinary file of this name, as page/index.html, in the folder, which may itself be a link; nothing in it may.
+
+    It is opened folder by folder, so that none of them becomes a link meanwhile. Raises OSError.
+    """
+    parts = name.split("/")
+    if any(part in ("", ".", "..") or set(part) & set("\\:\0") for part in parts):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+    if os.open not in os.supports_dir_fd:  # Windows
+        path = folder.joinpath(*parts)
+        if path.resolve() != folder.resolve().joinpath(*parts):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
+        return open_file(path)
+    with contextlib.ExitStack() as passed:
+        at = os.open(folder, os.O_RDONLY)
+        for part in parts:
+            passed.callback(os.close, at)
+            at = os.open(part, NO_LINK, dir_fd=at)
+    if not stat.S_ISREG(os.fstat(at).st_mode):
+        os.close(at)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+    return os.fdopen(at, "rb")
 
 
 class Store:
@@ -53,11 +86,13 @@ class Store:
         self.folder = folder.resolve()
         for kind in KINDS:
             make_folder(self.folder / kind)
+            if (self.folder / kind).is_symlink():
+                raise CannotWrite(f"{self.folder / kind} is a link: name the folder that holds all of the studio with --folder")
         self.lock = FileLock(self.folder / "studio.lock")
         try:
             self.lock.acquire(timeout=0)
         except Timeout:
-            raise CannotWrite(f"another studio has the folder {folder}: open that one, or name another with --folder") from None
+            raise InUse(f"another studio has the folder {folder}: open that one, or name another with --folder") from None
         except OSError as error:
             raise cannot_write(self.folder, error) from error
         self.index = self._opened()
@@ -71,10 +106,9 @@ class Store:
     def secret(self) -> bytes:
         """What this folder's cookies and key come of; only its owner can read it."""
         path = self.folder / SECRET
-        path.touch(0o600)  # write_whole keeps the mode
-        if not path.stat().st_size:
-            write_whole(path, lambda file: file.write(secrets.token_bytes(32)))
-        return path.read_bytes()
+        if not path.exists() or not path.stat().st_size:
+            write_private(path, secrets.token_bytes(32))
+        return read_whole(path, 1000)
 
     # What there is
 
@@ -95,6 +129,10 @@ class Store:
         if not ID.fullmatch(id):
             raise BadInput("there is nothing of that name")
         return self.folder / kind / id
+
+    def open(self, kind: str, id: str, name: str) -> IO[bytes]:
+        """A file of one, as open_within. Raises BadInput for what is no id, OSError where there is no such file."""
+        return open_within(self.folder, f"{self.path(kind, id).relative_to(self.folder).as_posix()}/{name}")
 
     def new(self, kind: str) -> tuple[str, Path]:
         """An id that nothing has, and its folder; save() makes it known."""
@@ -191,9 +229,16 @@ def _connected(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def write_private(path: Path, data: bytes) -> None:
+    """A file that only its owner can read."""
+    path.touch(0o600)  # write_whole keeps the mode
+    path.chmod(0o600)
+    write_whole(path, lambda file: file.write(data))
+
+
 def _read(path: Path) -> About | None:
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        found = json.loads(path.read_bytes())
+    with contextlib.suppress(OSError, ValueError, RecursionError), open_within(path.parent, path.name) as file:
+        found = json.loads(file.read(MOST_ABOUT))
         return found if isinstance(found, dict) else None
     return None
 

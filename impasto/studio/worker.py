@@ -21,7 +21,7 @@ from typing import Any, TextIO
 from filelock import FileLock
 
 from impasto.console import time_left
-from impasto.errors import BadRecipe, ImpastoError, ImpastoWarning
+from impasto.errors import BadRecipe, ImpastoError, ImpastoWarning, one_line
 from impasto.machine import own_stdout, settle
 
 PREVIEW_SECONDS = 0.8
@@ -69,6 +69,11 @@ class Telling:
             print(json.dumps(what, allow_nan=False), file=self.out, flush=True)
         except BrokenPipeError:
             raise Paused from None
+
+    def warn(self, message: Warning | str) -> None:
+        """A warning of ours; those of libraries are nothing to the studio."""
+        if isinstance(message, ImpastoWarning):
+            self.say(warning=one_line(str(message)))
 
     def step(self, painting: Any, step: Any, sheet: "OfSheet | None" = None) -> None:
         """One step."""
@@ -222,7 +227,7 @@ def main() -> None:
     alone.acquire()
     orders.listen()
     warnings.simplefilter("always", ImpastoWarning)
-    warnings.showwarning = lambda message, *_: telling.say(warning=str(message)) if isinstance(message, ImpastoWarning) else None
+    warnings.showwarning = lambda message, *_: telling.warn(message)
     try:
         try:
             result = DOERS[work["kind"]](work, orders, telling)
@@ -248,7 +253,7 @@ def _leave(work: Work, telling: Telling) -> None:
 def _in_words(error: Exception) -> str:
     from impasto.painting import is_out_of_memory
 
-    return "out of memory: try a smaller size" if is_out_of_memory(error) else f"{type(error).__name__}: {error}"
+    return "out of memory: try a smaller size" if is_out_of_memory(error) else one_line(f"{type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":
