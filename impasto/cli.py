@@ -35,7 +35,8 @@ from impasto.console import (
     watch_frames,
 )
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, MissingExtra
-from impasto.files import check_writable, make_folder, write_whole
+from impasto.files import check_there, check_writable, make_folder, write_whole
+from impasto.formats import check_ending, check_pictures
 from impasto.lens.commands import demo_sheets, lens_app
 from impasto.lens.style_commands import style_app
 from impasto.machine import settle
@@ -241,6 +242,8 @@ def mask(picture: Path, how: str, /, *, output: Annotated[Path, Parameter(name=[
     feather
         Width of the soft edge over the longer side.
     """
+    check_pictures(picture)
+    check_ending(output)
     from impasto.images import check_format, read_picture, write_picture
     from impasto.masks import make_mask
 
@@ -301,6 +304,7 @@ def grid(
     json
         Print one JSON object with the recipe and the file of each cell instead of the path.
     """
+    check_pictures(*pictures)
     from impasto.grid import DRAFT, Sheet, cell_at, make_figure, make_grid
     from impasto.hand import shard_of
 
@@ -384,6 +388,8 @@ def video(
     json
         Print one JSON object with costs and flicker instead of the path.
     """
+    check_there(source)
+    check_pictures(*styles)
     import torch
 
     from impasto.hand import shard_of
@@ -475,11 +481,12 @@ def batch(
     json
         Print JSON objects, one a line.
     """
+    if (jobs is None) == (contents is None or styles is None) or (jobs and contents):
+        raise BadRecipe("give contents and styles, or --jobs FILE")
+    check_there(*(Path(place) for place in (contents, styles, jobs) if place not in (None, "-")))
     from impasto.batch import Batch, crossed, pictures_in, read_jobs
     from impasto.hand import shard_of
 
-    if (jobs is None) == (contents is None or styles is None) or (jobs and contents):
-        raise BadRecipe("give contents and styles, or --jobs FILE")
     given, part = _given(knobs), shard_of(shard, os.environ)
     if jobs is None:
         found = crossed(pictures_in(contents), pictures_in(styles), [vary] if vary else [], given)  # type: ignore[arg-type]
@@ -759,12 +766,13 @@ def _named_after(content: Path, styles: tuple[Path, ...]) -> Path:
 
 def _ours(name: str) -> Path:
     """A name that nobody typed replaces nothing but a painting of ours."""
+    output = Path(name)
+    if not output.exists():
+        return output
     from impasto.images import read_record
 
-    output = Path(name)
     try:
-        if output.exists():
-            read_record(output)
+        read_record(output)
     except BadImage as error:
         raise CannotWrite(f"{output} is there and is no painting of Impasto: name the output with -o") from error
     return output
@@ -807,6 +815,8 @@ def _whole_numbers(option: str, text: str) -> list[int]:
 
 def _carry_out(content: Path, styles: tuple[Path, ...], output: Path, recipe: Recipe, way: Way, start: Path | None = None) -> None:
     """One painting, from files to the line that is printed."""
+    check_pictures(content, *styles, *([start] if start else []), *recipe.mask_files().values())
+    check_ending(output)
     from impasto.nets import choose_place
     from impasto.painting import Painting
 

@@ -70,6 +70,16 @@ def open_file(path: Path) -> BufferedReader:
         raise
 
 
+def check_there(*paths: Path) -> None:
+    """Raise BadInput for what is neither a folder nor an ordinary file that can be read."""
+    for path in paths:
+        try:
+            if not path.is_dir():
+                open_file(path).close()
+        except OSError as error:
+            raise BadInput(f"cannot read {path}: {reason(error)}") from error
+
+
 def read_whole(path: Path, most: int) -> bytes:
     """All of an ordinary file, which has no more than `most` bytes. Raises OSError."""
     with open_file(path) as file:

@@ -8,7 +8,11 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from impasto.errors import BadImage, CannotWrite
+from impasto.files import open_file, reason
 
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -17,6 +21,15 @@ ASIDE = {b"tRNS", b"eXIf"}  # chunks that a PNG's pixels can do without, and the
 NOT_PIXELS = {269, 270, 271, 272, 282, 283, 285, 296, 297, 305, 306, 315, 316, 700, 33432, 33723, 34377, 34665, 34853, 37724}
 SUBFILE, SUB_IFDS, DNG = 254, 330, 50706  # tags of a TIFF
 ADVICE = "save it as JPEG or PNG"
+WRITERS: dict[str, dict[str, Any]] = {
+    ".png": {"format": "PNG"},
+    ".jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
+    ".jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0},
+    ".webp": {"format": "WEBP", "lossless": True, "exact": True},
+    ".tif": {"format": "TIFF", "compression": "tiff_deflate"},
+    ".tiff": {"format": "TIFF", "compression": "tiff_deflate"},
+}
+DEEP_ZOOM = ".dzi"  # and a folder of tiles beside it
 
 # What a file begins with, or holds at a place near its beginning -> what it is.
 OTHERS: tuple[tuple[int, tuple[bytes, ...], str], ...] = (
@@ -58,6 +71,22 @@ WORDS = {
 }
 
 
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")  # by Pillow's names
+BEGINNINGS = ((0, (PNG, JPEG, *TIFF, b"BM", b"GIF8", *(b"P%d" % n for n in range(1, 8)))), (8, (b"WEBP",)), (4, (b"ftypavi",)))
+
+
+def unread(begin: bytes) -> str | None:
+    """Why a file that begins so is not read, in words that follow its name; None where it begins as those do that are."""
+    if known := known_as(begin):
+        return f"is {known}: {ADVICE}"
+    return None if is_picture(begin) else f"is no picture that can be read ({', '.join(FORMATS)})"
+
+
+def is_picture(begin: bytes) -> bool:
+    """Whether a file that begins so is a picture, or a broken one."""
+    return any(begin[at:].startswith(starts) for at, starts in BEGINNINGS)
+
+
 def known_as(data: bytes) -> str | None:
     """What a file that is no picture for us is, with its article, where it is easily told."""
     if found := next((name for at, starts, name in OTHERS if data[at:].startswith(starts)), None):
@@ -66,6 +95,24 @@ def known_as(data: bytes) -> str | None:
     if begin[:1] == b"<":
         return next((name for word, name in WORDS.items() if word in begin), None)
     return None if data[:4096].strip(b"\0") else "nothing but zeros: it was not saved to its end"
+
+
+def check_pictures(*paths: Path) -> None:
+    """Raise BadImage for what is no file, or easily told to be no picture: at once, before torch is loaded."""
+    for path in paths:
+        try:
+            with open_file(path) as file:
+                begin = file.read(4096)
+        except OSError as error:
+            raise BadImage(f"cannot read {path}: {reason(error)}") from error
+        if begin and not is_picture(begin):
+            raise BadImage(f"{path} {unread(begin)}")
+
+
+def check_ending(path: Path) -> None:
+    """Raise CannotWrite for a name whose format is not written."""
+    if path.suffix.lower() not in (*WRITERS, DEEP_ZOOM):
+        raise CannotWrite(f"cannot write {path}: the name must end in one of {', '.join((*WRITERS, DEEP_ZOOM))}")
 
 
 @dataclass(frozen=True)

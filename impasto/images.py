@@ -28,21 +28,13 @@ from impasto import formats, hires
 from impasto.disk import BAND, bands, empty, file_of, folder_of, nameless, new_empty, over, put, release, summed
 from impasto.errors import BadImage, CannotWrite, ImpastoError, ImpastoWarning, MissingExtra
 from impasto.files import MAX_TEXT, cannot_write, read_text, read_whole, reason, sha256, write_whole
+from impasto.formats import DEEP_ZOOM, WRITERS, check_ending
 
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
 MAX_PIXELS = 16384**2  # the largest that is painted
 MAX_BYTES = 2_000_000_000
 MIN_SIDE = 16
-WRITERS: dict[str, dict[str, Any]] = {
-    ".png": {"format": "PNG"},
-    ".jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
-    ".jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0},
-    ".webp": {"format": "WEBP", "lossless": True, "exact": True},
-    ".tif": {"format": "TIFF", "compression": "tiff_deflate"},
-    ".tiff": {"format": "TIFF", "compression": "tiff_deflate"},
-}
-DEEP_ZOOM = ".dzi"  # and a folder of tiles beside it
 KEEPS_ALPHA = {".png", ".webp", ".tif", ".tiff", DEEP_ZOOM}
+UNREAD = "is damaged at its beginning, or of a rare kind that is not read"
 NO_WHITE = "has floating-point, signed or 32-bit pixels, whose white is not known; save it as 8 or 16 bit"
 TAG_BITS, TAG_PHOTOMETRIC, TAG_SAMPLES, UNSIGNED = 258, 262, 339, (1, 4)  # of a TIFF
 RECORD = "impasto"  # the PNG text keyword, and the first word of the EXIF comment
@@ -119,21 +111,13 @@ def decode(
     except Image.DecompressionBombError as error:
         raise BadImage(f"{name} declares more than the {most_pixels / 1e6:.0f} million pixels that are read") from error
     except UnidentifiedImageError as error:
-        raise BadImage(f"{name} {_unread(data)}") from error
+        raise BadImage(f"{name} {formats.unread(data) or UNREAD}") from error
     except Exception as error:  # a decoder can fail in any way on a damaged file
         if isinstance(error, OSError) and error.errno:  # what it could not write, of a picture on disk
             raise cannot_write(folder or Path(tempfile.gettempdir()), error) from error
         if "allocate memory" in str(error):  # torch's
             raise MemoryError(str(error)) from error
         raise BadImage(f"{name} is damaged: {error or type(error).__name__}") from error
-
-
-def _unread(data: bytes) -> str:
-    if known := formats.known_as(data):
-        return f"is {known}: {formats.ADVICE}"
-    if data.startswith((formats.PNG, formats.JPEG, *formats.TIFF)):
-        return "is damaged at its beginning, or of a rare kind that is not read"
-    return f"is no picture that can be read ({', '.join(FORMATS)})"
 
 
 def _decoded(data: bytes, name: str | Path, keep_hidden: bool, folder: Path | None, most_pixels: int) -> Picture:
@@ -345,8 +329,7 @@ def check_format(path: Path, side: int = 1, bits: int = 8) -> None:
         hires.vips()
         if tiles_of(path).exists() and not path.exists():
             raise CannotWrite(f"cannot write {path}: {tiles_of(path)} is there already, and of something else")
-    elif path.suffix.lower() not in WRITERS:
-        raise CannotWrite(f"cannot write {path}: the name must end in one of {', '.join((*WRITERS, DEEP_ZOOM))}")
+    check_ending(path)
     if path.suffix.lower() == ".webp" and side > MAX_WEBP_SIDE:
         raise CannotWrite(f"cannot write {path}: WebP holds {MAX_WEBP_SIDE} pixels a side, take .png or .tif")
     if bits == 16:
@@ -603,7 +586,7 @@ def _open(data: bytes, most_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile:
         warnings.simplefilter("ignore")
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, most_pixels // 2  # Pillow refuses what has twice as many
         try:
-            return Image.open(io.BytesIO(data), formats=FORMATS)
+            return Image.open(io.BytesIO(data), formats=formats.FORMATS)
         finally:
             Image.MAX_IMAGE_PIXELS = before
 

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from impasto.console import PLAIN_SECONDS, Crew, Flag, Quiet, Verbose, WeightsFile, WeightsInput, say, show, threads_of, watch
 from impasto.errors import BadRecipe, CannotWrite, ImpastoError
-from impasto.files import check_writable
+from impasto.files import check_there, check_writable
 
 if TYPE_CHECKING:
     from impasto.lens.dream import Objective
@@ -86,6 +86,7 @@ def scan(
     shard
         Scan this part alone, as 2/5, from its checkpoint; auto takes it from Slurm, torchrun or Kubernetes. The last merges all.
     """
+    check_there(*pictures)
     from impasto.hand import shard_of
 
     crew, part = crew or Crew(), shard_of(shard, os.environ)

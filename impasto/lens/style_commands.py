@@ -8,6 +8,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from impasto.console import Flag, Quiet, WeightsFile, WeightsInput, say, show
+from impasto.formats import check_pictures
 from impasto.lens.commands import NetName, Output, net_of
 
 style_app = App(name="style", help="What a style is made of: units, pairs and places; where two styles differ.")
@@ -58,6 +59,7 @@ def read(
     json
         Print one JSON object in place of the path.
     """
+    check_pictures(painting)
     from impasto.lens.style_page import EDIT, check_page, read_painting, to_json, write_page
 
     built = net_of(net, weights, weights_input, pooling)
@@ -105,6 +107,7 @@ def compare_styles(
     json
         Print one JSON object in place of the lines.
     """
+    check_pictures(painting, other, *([generated] if generated else []))
     from impasto.files import check_writable
     from impasto.images import check_format
     from impasto.lens.sheet import write_figure
