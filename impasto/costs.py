@@ -63,11 +63,15 @@ class Reading:
 
 @dataclass(frozen=True)
 class StyleCost:
-    """`reads` are fields of a Reading; `target` is what is kept of the painting's; `cost` compares it with G's: a scalar."""
+    """`reads` are fields of a Reading; `target` is what is kept of the painting's; `cost` compares it with G's: a scalar.
+
+    `least` is the shortest side of a map that it can be read of.
+    """
 
     reads: tuple[str, ...]
     target: Callable[[Any], Any]
     cost: Callable[[Any, Any], Tensor]
+    least: int = 1
 
 
 def _covariance(it: Any) -> Tensor:
@@ -122,7 +126,7 @@ HOW: dict[str, StyleCost] = {
     ),
     "sliced": _transport(_turned),
     "histogram": _transport(_own),
-    "patches": StyleCost(("map",), _some_patches, lambda target, it: patches_cost(target, it.map, it.p, it.wraps)),
+    "patches": StyleCost(("map",), _some_patches, lambda target, it: patches_cost(target, it.map, it.p, it.wraps), 3),
     "cross": StyleCost(("map", "before"), _cross, lambda target, it: cross_cost(target, _cross(it))),
 }
 

@@ -20,6 +20,11 @@ VARIANCE = 1e-5  # added to a variance before its root, as in AdaIN (arXiv:1703.
 RIDGE = 1e-4  # of the mean variance, added to a covariance
 
 
+def exact(x: Tensor) -> Tensor:
+    """In float64; Apple's GPUs have none, from them it comes to the CPU."""
+    return (x.cpu() if x.device.type == "mps" else x).double()
+
+
 # Of styles
 
 
@@ -48,7 +53,7 @@ def _deviation(mean: Tensor, square: Tensor) -> Tensor:
 
 def root(matrix: Tensor) -> Tensor:
     """(B, C, C), symmetric, no eigenvalue below 0 -> its square root, float64."""
-    values, vectors = torch.linalg.eigh(matrix.double())
+    values, vectors = torch.linalg.eigh(exact(matrix))
     found: Tensor = (vectors * values.clamp(min=0).sqrt()[:, None, :]) @ vectors.mT
     return found
 
@@ -88,7 +93,7 @@ class Normal:
 
 def normal(mean: Tensor, covariance: Tensor) -> Normal:
     """The ridge, RIDGE of the mean variance, keeps roots and gradients finite."""
-    C = covariance.double()
+    C = exact(covariance)
     ridge = RIDGE * C.diagonal(dim1=1, dim2=2).mean() * torch.eye(C.shape[-1]).to(C)
     return Normal(mean, C + ridge, ridge, root(C + ridge))
 
@@ -99,9 +104,9 @@ def gaussian_cost(S: Normal, mean_G: Tensor, covariance_G: Tensor) -> Tensor:
     The squared 2-Wasserstein distance of two normal distributions (Dowson & Landau 1982); for style first by V. Marron and
     K. Crowson. S's ridge is on both covariances.
     """
-    C_G = covariance_G.double() + S.ridge
+    C_G = exact(covariance_G) + S.ridge
     traces = (S.covariance + C_G).diagonal(dim1=1, dim2=2).sum(-1) - 2 * trace_root(S.root @ C_G @ S.root)
-    return (((S.mean - mean_G).double().square().sum(-1) + traces).sum() / mean_G.shape[-1]).to(mean_G)
+    return ((exact(S.mean - mean_G).square().sum(-1) + traces).sum() / mean_G.shape[-1]).to(mean_G)
 
 
 @dataclass(frozen=True)
@@ -114,12 +119,12 @@ class Sorted:
     @cached_property
     def ends(self) -> Tensor:
         """(N or 1, K + 1), float64: the share of weight up to each value, from 0."""
-        return F.pad(self.weights.double().cumsum(1), (1, 0))
+        return F.pad(exact(self.weights).cumsum(1), (1, 0))
 
     @cached_property
     def sums(self) -> Tensor:
         """(N, K + 1), float64: the weighted sum of the values up to each, from 0."""
-        return F.pad((self.weights * self.values).double().cumsum(1), (1, 0))
+        return F.pad(exact(self.weights * self.values).cumsum(1), (1, 0))
 
 
 def sort_places(x: Tensor, p: Tensor | None = None) -> Sorted:

@@ -115,7 +115,7 @@ class Painting:
         load = partial(load_weights, recipe.net, weights, weights_input)
         loaded = self.kept.once(("weights", recipe.net, weights, weights_input), (), load)
         self.net = make_net(recipe, loaded, self.place, self.kept)
-        self.scales = painted_scales(self.content.image, recipe)
+        self.scales = painted_scales(self.content.image, self.pictures, recipe)
         self.held = held_memory(self.net)
         self.plans = self._planned(budget)
         self.identity = self._identity({"sha256": loaded.digest, "input": loaded.input})

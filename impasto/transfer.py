@@ -21,7 +21,7 @@ from torch import Tensor
 from impasto import canvas
 from impasto.analogy import borrowed_band, finest_band
 from impasto.coloring import compared_with, cost_of_light, recolored, seen
-from impasto.costs import wants_of
+from impasto.costs import HOW, wants_of
 from impasto.descent import Cost, Optimizer, State, Step, begin, descend, moved, put_on_disk
 from impasto.disk import folder_of, over, over_rows
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
@@ -166,7 +166,7 @@ def stylize(
     """
     check_fit(content, styles, recipe, picture)
     masks = read_masks(recipe, content, styles) if masks is None else masks
-    scales = painted_scales(content, recipe)
+    scales = painted_scales(content, styles, recipe)
     clock = _Clock(scales, seconds)
     sizes = [painted_size(content, side, recipe) for side, _ in scales]
     content, styles = compared_with(content, styles, recipe, alphas, masks)
@@ -207,11 +207,24 @@ def stylize(
             return
 
 
-def painted_scales(content: Tensor, recipe: Recipe) -> list[tuple[int, int]]:
-    """(longer side, steps) of each scale; those on which a narrow picture would be shorter than MIN_SIDE are left out."""
+def painted_scales(content: Tensor, styles: Sequence[Tensor], recipe: Recipe) -> list[tuple[int, int]]:
+    """(longer side, steps) of each scale; those at which a narrow picture would be too small to paint are left out."""
     scales = recipe.scales()
-    fitting = [(side, steps) for side, steps in scales if min(painted_size(content, side, recipe)) >= MIN_SIDE]
+    fitting = [(side, steps) for side, steps in scales if not _too_small(content, styles, side, recipe)]
     return [(fitting[0][0], scales[0][1]), *fitting[1:]] if fitting else []
+
+
+def _too_small(content: Tensor, styles: Sequence[Tensor], side: int, recipe: Recipe) -> str | None:
+    """What is wrong where a picture would have too short a side in a painting of this longer side; None where none has."""
+    size, least = painted_size(content, side, recipe), max(MIN_SIDE, _least_side(recipe))
+    longer = style_side(max(size), recipe)
+    sizes = [("style", style, style_size(style, longer, recipe)) for style in styles if recipe.has_style]
+    for name, image, (height, width) in (("content", content, size), *sizes):
+        if min(height, width) < least:
+            larger = "--size or --style-scale" if name == "style" else "--size"
+            said = f"the {name} picture ({image.shape[-1]} x {image.shape[-2]}) would be {width} x {height} when painted"
+            return f"{said}, these layers and costs need sides of {least} pixels: raise {larger}, or crop it"
+    return None
 
 
 def refined(x: Tensor, content: Tensor, styles: Sequence[Tensor], recipe: Recipe, masks: Masks = NO_MASKS) -> Tensor:
@@ -255,7 +268,7 @@ def plan_scales(
         largest = max((prod(style_size(style, style_side(max(size), recipe), recipe)) for style in styles), default=0)
         return make_plan(net, recipe, size, largest, held, budget, disk)
 
-    return [plan(side) for side, _ in painted_scales(content, recipe)]
+    return [plan(side) for side, _ in painted_scales(content, styles, recipe)]
 
 
 def check_fit(content: Tensor, styles: Sequence[Tensor], recipe: Recipe, picture: Tensor | None) -> None:
@@ -273,24 +286,33 @@ def check_fit(content: Tensor, styles: Sequence[Tensor], recipe: Recipe, picture
             raise BadRecipe(f"the style edit has shares of {counted}")
     if (recipe.init == "picture") != (picture is not None):
         raise BadRecipe("init is picture exactly when there is a picture to start from (--init-image)")
-    side = next(iter(painted_scales(content, recipe)), (recipe.size, 0))[0]
-    size = painted_size(content, side, recipe)
-    sizes = [("style", style, style_size(style, style_side(max(size), recipe), recipe)) for style in styles]
-    for name, image, (height, width) in (("content", content, size), *sizes):
-        if min(height, width) < MIN_SIDE:
-            was = f"{image.shape[-1]} x {image.shape[-2]}"
-            raise BadImage(f"the {name} picture ({was}) would be {width} x {height} when painted, shorter than {MIN_SIDE} pixels")
-        if (least := _least_side(recipe)) > min(height, width):
-            said = f"the {name} picture would be {width} x {height} when painted, and {recipe.net} sees nothing"
-            raise BadImage(f"{said} in its deepest layer where a side is shorter than {least} pixels")
+    if not painted_scales(content, styles, recipe):
+        raise BadImage(_too_small(content, styles, recipe.size, recipe))
+
+
+@cache
+def _least_side_of(net: str, layers: frozenset[str], least: int) -> int:
+    """The shortest side of a picture of which each of these layers of a net has a map with sides of `least`."""
+    names = [layer.name for layer in NETS[net]]
+    downs = [NETS[net][: names.index(layer) + 1] for layer in layers if layer in names]
+    return next(side for side in range(1, 10_000) if all(_reaches(lengths(down, side), least) for down in downs))
+
+
+def _bare(layer: str) -> str:
+    return canonical(layer).removesuffix(":pre")
+
+
+def _reaches(maps: Sequence[int], least: int) -> bool:
+    return min(maps) > 0 and maps[-1] >= least
 
 
 def _least_side(recipe: Recipe) -> int:
-    """The shortest side of which every layer that the recipe names has a map."""
-    layers = NETS[recipe.net]
-    names = {canonical(layer).removesuffix(":pre") for layer in (*recipe.content_layers, *recipe.style_layers)}
-    deepest = max((n for n, layer in enumerate(layers) if layer.name in names), default=-1)
-    return next(side for side in range(1, 1000) if min(lengths(layers[: deepest + 1], side)) > 0)
+    """The shortest side of which every layer that the recipe names has a map as large as its costs need."""
+    style, content = (
+        frozenset(canonical(layer).removesuffix(":pre") for layer in its) for its in (recipe.style_layers, recipe.content_layers)
+    )
+    least = max((HOW[cost].least for cost, weight in recipe.style_costs.items() if weight), default=1)
+    return max(_least_side_of(recipe.net, style, least), _least_side_of(recipe.net, content, 1))
 
 
 def first_image(content: Tensor, recipe: Recipe, picture: Tensor | None = None) -> Tensor:

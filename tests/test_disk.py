@@ -288,7 +288,7 @@ def painted(folder: Path, on_disk: bool, side: int = 96, **knobs) -> tuple[Step,
     short = {"steps": 1, "fine_steps": 2, "optimizer": "gd", "lr": 0.1}
     recipe = make_recipe(**{**KNOBS, "size": side, "coarsest": side // 2, **short, **knobs})
     content = picture(60, 80)
-    plans = [Plan(CUTS, 10, on_disk=on_disk) for _ in painted_scales(content, recipe)]
+    plans = [Plan(CUTS, 10, on_disk=on_disk) for _ in painted_scales(content, [], recipe)]
     *_, step = stylize(content, [picture(50, 70, 1)], recipe, tiny_net(), plans=plans, folder=folder)
     return step, finished(step.state.x, content, recipe)
 

@@ -257,3 +257,47 @@ def test_the_laplacian_cost_sees_edges_and_no_plain_colour():
     assert float(laplacian_cost(image[..., :8], other[..., :8])) == 0  # too small for any edge
     small, start = image[..., :20, :20], other[..., :20, :20].clone().requires_grad_()
     assert torch.autograd.gradcheck(lambda x: laplacian_cost(small, x), start)
+
+
+class OnApple(torch.Tensor):
+    """A tensor that stands for one on Apple's GPU: float64 cannot be there, and nothing but `to` takes it beside one of the CPU."""
+
+    @property
+    def device(self):
+        return torch.device("mps")
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        found = super().__torch_function__(func, types, args, kwargs or {})
+        if func is torch.Tensor.cpu:
+            return found.as_subclass(torch.Tensor)
+        with torch._C.DisableTorchFunctionSubclass():
+            tensors = [it for it in args if isinstance(it, torch.Tensor) and it.dim()]
+            is_double = isinstance(found, cls) and found.dtype == torch.float64
+        if func is not torch.Tensor.to and {type(it) for it in tensors} == {torch.Tensor, cls}:
+            raise RuntimeError(f"{func}: tensors on the CPU and on mps")
+        if is_double:
+            raise TypeError(f"{func}: MPS has no float64")
+        return found
+
+
+def test_the_stand_in_for_apples_gpu_refuses_what_it_does():
+    x = torch.rand(3).as_subclass(OnApple)
+    with pytest.raises(TypeError, match="no float64"):
+        x.double()
+    with pytest.raises(RuntimeError, match="on the CPU and on mps"):
+        x + torch.rand(3)
+
+
+def test_where_there_is_no_float64_distances_are_the_same():
+    S, G = torch.rand(1, 4, 6, 5), torch.rand(1, 4, 6, 5)
+
+    def distances(kind: type) -> list[float]:
+        a_S, a_G = S.as_subclass(kind), G.clone().requires_grad_().as_subclass(kind)
+        means = [a.mean((2, 3)) for a in (a_S, a_G)]
+        covariances = [covariance(mean, gram_matrix(a) / 30) for mean, a in zip(means, (a_S, a_G), strict=True)]
+        w2 = gaussian_cost(normal(means[0], covariances[0]), means[1], covariances[1])
+        sliced = transport_cost(sort_places(a_S[0].flatten(1)), a_G[0].flatten(1))
+        return [float(w2.detach()), float(sliced.detach())]
+
+    assert distances(OnApple) == pytest.approx(distances(torch.Tensor), rel=1e-6)

@@ -293,7 +293,7 @@ def test_a_shape_that_is_none_is_said_in_one_line(shape):
 
 
 def test_a_shape_too_narrow_to_paint_is_refused():
-    with pytest.raises(BadImage, match="would be 500 x 5 when painted, shorter than 16 pixels"):
+    with pytest.raises(BadImage, match="would be 500 x 5 when painted, these layers and costs need sides of 16 pixels"):
         check_fit(picture(50, 60), [picture(50, 60)], make_recipe(size=500, shape="100:1"), None)
 
 
@@ -389,7 +389,7 @@ def test_where_a_seamless_painting_begins_does_not_matter(net, tiling):
     recipe = knobs("both", **SCALES).model_copy(update={"optimizer": "lbfgs", "size": 64, "coarsest": 32})
     torus = resize(picture(16, 16), (64, 64), (True, True))
     contents = [unclosed(x) for x in (torus, torus.roll((16, 32), (2, 3)))]
-    plans = [Plan(tiling, recipe.history) for _ in painted_scales(torus, recipe)]
+    plans = [Plan(tiling, recipe.history) for _ in painted_scales(torus, [], recipe)]
     one, other = (painted(content, recipe, net, plans=plans).image for content in contents)
     assert float((one.roll((16, 32), (2, 3)) - other).abs().max()) < 0.02
 

@@ -1,6 +1,7 @@
 """The papers' algorithm on a tiny net: what is compared, what is reported, what the size does."""
 
 import gc
+import math
 import weakref
 
 import pytest
@@ -201,8 +202,28 @@ def test_a_scale_that_time_does_not_suffice_for_is_not_begun(monkeypatch):
 def test_a_narrow_picture_skips_the_scales_it_is_too_narrow_for():
     narrow = torch.zeros(1, 3, 25, 800)
     knobs = {"size": 512, "coarsest": 128, "steps": 40, "fine_steps": 10}
-    assert transfer.painted_scales(narrow, make_recipe(**knobs)) == [(512, 40)]
-    assert transfer.painted_scales(CONTENT, make_recipe(**knobs)) == [(128, 40), (256, 20), (512, 10)]
+    assert transfer.painted_scales(narrow, [CONTENT], make_recipe(**knobs)) == [(512, 40)]
+    assert transfer.painted_scales(CONTENT, [narrow], make_recipe(**knobs)) == [(512, 40)]  # of paintings too
+    assert transfer.painted_scales(CONTENT, [CONTENT], make_recipe(**knobs)) == [(128, 40), (256, 20), (512, 10)]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_patches_are_compared_where_there_is_one(turned, net):
+    """A map of 3 x 3 places at least: coarser scales are left out, whichever picture is the narrow one."""
+    narrow = picture(40, 200)
+    content, styles = (CONTENT, [narrow]) if turned else (narrow, [CONTENT])
+    knobs = {
+        "style_costs": {"patches": 1.0},
+        "style_layers": {"conv3_1": 1.0},
+        "size": 80,
+        "coarsest": 20,
+        "steps": 1,
+        "fine_steps": 1,
+    }
+    (step,) = stylize(content, styles, recipe(**knobs), net)
+    assert step.scale == 80 and math.isfinite(step.costs["total"])
+    with pytest.raises(BadImage, match=r"would be 40 x 8 when painted, .* need sides of 16 pixels: raise --size"):
+        next(stylize(content, styles, recipe(**{**knobs, "size": 40}), net))
 
 
 def test_detail_is_what_the_coarser_scale_could_not_hold():
@@ -285,7 +306,7 @@ def test_where_the_style_counts_there_is_one(net):
 
 def test_a_picture_too_small_for_the_deepest_layer_is_refused_before_the_work():
     knobs = {"net": "alexnet", "size": 64, "coarsest": 64, "style_scale": 0.6, "style_rotation": 30.0}
-    with pytest.raises(BadImage, match="alexnet sees nothing in its deepest layer where a side is shorter than 31 pixels"):
+    with pytest.raises(BadImage, match="these layers and costs need sides of 31 pixels: raise --size"):
         check_fit(picture(64, 64), [picture(64, 64)], make_recipe(**knobs), None)
     check_fit(picture(64, 64), [picture(64, 64)], make_recipe(**{**knobs, "style_scale": 1.0}), None)
     check_fit(picture(16, 16), [picture(16, 16)], make_recipe(size=16), None)
