@@ -58,6 +58,15 @@ WORDS = {
 }
 
 
+STILLS = (PNG, JPEG, *TIFF, b"BM", b"P1", b"P2", b"P3", b"P4", b"P5", b"P6")
+STILL_BRANDS = (b"avif", b"heic", b"heix", b"mif1", b"msf1")
+
+
+def is_still(data: bytes) -> bool:
+    """Whether a file is a picture, by its beginning; a GIF is a video as well."""
+    return data.startswith(STILLS) or data[8:12] == b"WEBP" or (data[4:8] == b"ftyp" and data[8:12] in STILL_BRANDS)
+
+
 def known_as(data: bytes) -> str | None:
     """What a file that is no picture for us is, with its article, where it is easily told."""
     if found := next((name for at, starts, name in OTHERS if data[at:].startswith(starts)), None):

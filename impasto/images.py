@@ -223,6 +223,11 @@ def size_of(image: Tensor) -> tuple[int, int]:
     return image.shape[-2], image.shape[-1]
 
 
+def are_alike(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two sizes (H, W) are of one shape, as far as whole pixels allow."""
+    return abs(size[0] * other[1] - size[1] * other[0]) <= 1.5 * max(*size, *other)
+
+
 def scaled_size(image: Tensor, longer: int) -> tuple[int, int]:
     """(H, W) of the image with its longer side `longer` and its shape kept."""
     height, width = image.shape[-2:]
