@@ -31,7 +31,7 @@ from impasto.files import MAX_TEXT, cannot_write, read_text, read_whole, reason,
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
 MAX_PIXELS = 16384**2  # the largest that is painted
-MAX_BYTES = 2_000_000_000
+MAX_BYTES = 2_200_000_000  # MAX_PIXELS of 16 bits with alpha, which nothing made smaller
 MIN_SIDE = 16
 WRITERS: dict[str, dict[str, Any]] = {
     ".png": {"format": "PNG"},
@@ -132,7 +132,8 @@ def _unread(data: bytes) -> str:
     if known := formats.known_as(data):
         return f"is {known}: {formats.ADVICE}"
     if data.startswith((formats.PNG, formats.JPEG, *formats.TIFF)):
-        return "is damaged at its beginning, or of a rare kind that is not read"
+        more = "" if hires.is_here() or not data.startswith(formats.TIFF) else f"; {hires.INSTALL} reads more TIFFs"
+        return f"is damaged at its beginning, or of a rare kind that is not read{more}"
     return f"is no picture that can be read ({', '.join(FORMATS)})"
 
 
@@ -635,7 +636,8 @@ def _16_bit_layers(opened: Image.Image, data: bytes, name: str | Path, folder: P
         said = f"{name} has 16 bits a channel and is read in 8: {hires.INSTALL} reads all of them"
         warnings.warn(said, ImpastoWarning, stacklevel=2)
         return None
-    return _layers(image, folder)
+    layers = _layers(image, folder)
+    return layers if _is_transparent(opened) else layers[:, :3]  # what a TIFF has beside colours need not be alpha
 
 
 def _tiles(opened: Image.Image) -> list[Any]:
