@@ -17,8 +17,10 @@ from impasto.files import open_file, reason
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MAX_PROFILE = 16_000_000  # bytes of a colour profile: those of printers have some 2 MB
+TURNING = ("XML:com.adobe.xmp", "Raw profile type exif")  # texts of a PNG that may say which way is up
+MAX_TURNING = 500_000  # bytes of such a text; Pillow refuses 1 MiB
 ASIDE = {b"tRNS", b"eXIf"}  # chunks that a PNG's pixels can do without, and the picture cannot
-NOT_PIXELS = {269, 270, 271, 272, 282, 283, 285, 296, 297, 305, 306, 315, 316, 700, 33432, 33723, 34377, 34665, 34853, 37724}
+NOT_PIXELS = {269, 270, 271, 272, 282, 283, 285, 296, 297, 305, 306, 315, 316, 33432, 33723, 34377, 34665, 34853, 37724}
 SUBFILE, SUB_IFDS, DNG = 254, 330, 50706  # tags of a TIFF
 ADVICE = "save it as JPEG or PNG"
 WRITERS: dict[str, dict[str, Any]] = {
@@ -85,6 +87,14 @@ def unread(begin: bytes) -> str | None:
 def is_picture(begin: bytes) -> bool:
     """Whether a file that begins so is a picture, or a broken one."""
     return any(begin[at:].startswith(starts) for at, starts in BEGINNINGS)
+
+
+STILL_BRANDS = (b"heic", b"heix", b"mif1", b"msf1")
+
+
+def is_still(data: bytes) -> bool:
+    """Whether a file is a picture, by its beginning; a GIF is a video as well."""
+    return not data.startswith(b"GIF8") and (is_picture(data) or (data[4:8] == b"ftyp" and data[8:12] in STILL_BRANDS))
 
 
 def known_as(data: bytes) -> str | None:
@@ -169,6 +179,8 @@ def _png(data: bytes) -> Parts:
             made.append(bytes(whole[first - 8 : last + 4]))
         elif kind in (b"iCCP", b"gAMA", b"sRGB", b"acTL"):
             found[kind] = data[first:last]
+    turning = {key: text for key in TURNING if (text := png_text(data, key, MAX_TURNING))}
+    made[2:2] = [made_chunk(b"iTXt", f"{key}\0\0\0\0\0{text}".encode()) for key, text in turning.items()]
     made.extend([] if kind == b"IEND" else [made_chunk(b"IEND", b"")])
     frames = int.from_bytes(found.get(b"acTL", b"")[:4], "big") or 1
     return Parts(b"".join(made), _profile(found.get(b"iCCP")), _gamma(found), frames, kind != b"IEND")
@@ -233,7 +245,7 @@ def _jpeg(data: bytes) -> Parts:
             at += 1
             continue
         last = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        begins = next((it for it in KEPT_SEGMENTS if data.startswith(it, at + 4, last) and last - at >= 16), None)
+        begins = next((it for it in KEPT_SEGMENTS if data.startswith(it, at + 4, last) and last - at >= len(it) + 6), None)
         if not (0xE0 <= data[at + 1] <= 0xEF or data[at + 1] == 0xFE) or (begins and begins not in once):
             made.append(data[at:last])
             once.update(it for it in ONCE if it == begins)
@@ -290,9 +302,9 @@ def _tiff(data: bytes) -> Parts:
 def is_raw(data: bytes) -> bool:
     """Whether a TIFF is a camera's raw file: a DNG, or one whose first picture is a small one of those within."""
     tags = tiff_tags(data) if data.startswith(TIFF) else {}
-    return DNG in tags or (
-        SUB_IFDS in tags and any(tags.get(SUBFILE, b"")[4:]) and tags[SUBFILE][-4:] in (b"\1\0\0\0", b"\0\0\0\1")
-    )
+    kind = tags.get(SUBFILE, b"")
+    is_small = kind[8 if len(kind) == 12 else 12 :].strip(b"\0") == b"\1"
+    return DNG in tags or (SUB_IFDS in tags and is_small)
 
 
 READERS: tuple[tuple[bytes | tuple[bytes, ...], Callable[[bytes], Parts]], ...] = ((PNG, _png), (JPEG, _jpeg), (TIFF, _tiff))

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,11 +22,13 @@ import torch
 from torch import Tensor
 
 from impasto.errors import BadInput, CannotWrite, ImpastoWarning, MissingExtra
-from impasto.files import cannot_write, sha256, write_whole
-from impasto.images import MAX_PIXELS, RECORD, read_picture, resize, size_of
+from impasto.files import PICTURE_SUFFIXES, cannot_write, entries, open_file, reason, sha256, write_whole
+from impasto.formats import is_still, known_as
+from impasto.images import MAX_PIXELS, RECORD, are_alike, read_beside, read_picture, resize, size_of, write_beside
 
 try:
     import av
+    from av.stream import Disposition
     from av.video.reformatter import ColorRange, Colorspace
 except ImportError as error:
     raise MissingExtra("PyAV is missing: python -m pip install 'impasto[video]' brings it") from error
@@ -33,7 +36,7 @@ except ImportError as error:
 PYAV: str = av.__version__
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 READ = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,gif,m4v,h264,hevc"  # none that names other files to open
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".gif", ".avif")
+MOST_RECORD = {".mp4": 16_000_000, ".mkv": 16_000_000, ".mov": 65_000}  # bytes that come back from their comments
 BT709, UNSPECIFIED, HD = 1, 2, 720  # a video that does not say is taken for BT.601 below so many rows, for BT.709 from there on
 CUT_OFF = 0.8  # of the time that a video says it lasts: frames that end before are told
 QUALITY = "16"  # of x264: hardly to be told from the frames
@@ -41,13 +44,15 @@ QUALITY = "16"  # of x264: hardly to be told from the frames
 
 @dataclass(frozen=True)
 class Clip:
-    """A video or a folder of frames: `size` (H, W) as its frames are to be shown; `rate` for those that have no times."""
+    """A video or a folder of frames: `size` (H, W) as its frames are to be shown; `rate` for those that have no times; `stream` is
+    which of the file's streams is the film."""
 
     path: Path
     sha256: str
     size: tuple[int, int]
     rate: Fraction
     time_base: Fraction
+    stream: int = 0
 
     @property
     def is_folder(self) -> bool:
@@ -57,33 +62,57 @@ class Clip:
 
 @dataclass(frozen=True)
 class Frame:
-    """`time` in units of the clip's time base, how long it is shown, and the picture."""
+    """`time` in units of the clip's time base, how long it is shown, the picture, and what shows of it where it is transparent."""
 
     name: str
     time: int
     duration: int
     image: Tensor
+    alpha: Tensor | None = None
 
 
 def open_clip(path: Path, rate: float = 25.0) -> Clip:
     """What there is to know before painting; `rate` is for a folder. Raises BadInput for what cannot be read."""
     if path.is_dir():
         pictures = _pictures(path)
-        digest = hashlib.sha256("".join(f"{it.name} {sha256(it)}\n" for it in pictures).encode()).hexdigest()
+        digest = _digest(pictures)
         shown = Fraction(rate).limit_denominator(1001)
         return Clip(path, digest, size_of(read_picture(pictures[0]).image), shown, 1 / shown)
+    film = _film(path)
     with _opened(path) as video:
-        stream = video.streams.video[0]
+        stream = video.streams[film]
         if (places := stream.codec_context.width * stream.codec_context.height) > MAX_PIXELS:
             raise BadInput(f"{path} has frames of {places} pixels, more than the {MAX_PIXELS // 1_000_000} million that are read")
         first = next(iter(video.decode(stream)), None)
         if first is None:
             raise BadInput(f"{path} has no frames")
-        pixel = stream.sample_aspect_ratio or Fraction(1)
-        size = (first.height, max(1, round(first.width * pixel)))
-        size = size[::-1] if first.rotation % 180 else size
         known = stream.average_rate or stream.base_rate or Fraction(25)
-        return Clip(path, sha256(path), size, known, Fraction(stream.time_base or 1 / known))
+        return Clip(path, sha256(path), _shown_size(first, stream), known, Fraction(stream.time_base or 1 / known), film)
+
+
+def _film(path: Path) -> int:
+    """The stream of a video with the most frames; cover art is none."""
+    with _opened(path) as video:
+        films = [stream for stream in video.streams.video if not stream.disposition & Disposition.attached_pic]
+        if not films:
+            raise BadInput(f"{path} has no video, only a cover picture")
+        packets = video.demux(films) if len(films) > 1 else ()
+        counts = Counter(packet.stream.index for packet in packets if packet.size)
+        return int(max(films, key=lambda stream: counts[stream.index]).index)
+
+
+def _shown_size(frame: Any, stream: Any) -> tuple[int, int]:
+    """(H, W), upright, with square pixels."""
+    pixel = stream.sample_aspect_ratio or Fraction(1)
+    size = frame.height, max(1, round(frame.width * pixel))
+    return size[::-1] if frame.rotation % 180 else size
+
+
+def _check_shape(name: str, size: tuple[int, int], clip: Clip) -> None:
+    if not are_alike(size, clip.size):
+        (height, width), (first_height, first_width) = size, clip.size
+        said = f"{name} has {width} x {height} pixels, the first frame {first_width} x {first_height}"
+        raise BadInput(f"{said}: all must have one shape")
 
 
 def painted_size(clip: Clip, longer: int, even: bool) -> tuple[int, int]:
@@ -97,31 +126,43 @@ def read_frames(clip: Clip, size: tuple[int, int]) -> Iterator[Frame]:
     """The frames in their order, at this size. Raises BadInput, naming what is damaged."""
     if clip.is_folder:
         for n, path in enumerate(_pictures(clip.path)):
-            yield Frame(path.stem, n, 1, resize(read_picture(path).image, size))
+            picture = read_picture(path)
+            _check_shape(str(path), size_of(picture.image), clip)
+            alpha = None if picture.alpha is None else resize(picture.alpha, size)
+            yield Frame(path.stem, n, 1, resize(picture.image, size), alpha)
         return
     tick = max(1, round(1 / (clip.rate * clip.time_base)))
-    last = None
+    last, end = None, 0
     with _opened(clip.path) as video:
-        stream = video.streams.video[0]
+        stream = video.streams[clip.stream]
         stream.thread_type = "AUTO"
         for n, frame in enumerate(video.decode(stream)):
             time = frame.pts if frame.pts is not None else 0 if last is None else last + tick
             time = time if last is None else max(time, last + 1)
-            yield Frame(f"{n:06d}", time, frame.duration or tick, resize(_picture(frame), size))
-            last = time
+            _check_shape(f"frame {n} of {clip.path}", _shown_size(frame, stream), clip)
+            layers = resize(_picture(frame), size)
+            alpha = layers[:, 3:] if layers.shape[1] == 4 and layers[:, 3:].min() < 1 else None
+            last, end = time, time + (frame.duration or tick)
+            yield Frame(f"{n:06d}", time, end - time, layers[:, :3], alpha)
         whole = 0 if video.streams.audio else (video.duration or 0) / av.time_base  # the audio's, where it is longer
-        said, found = float((stream.duration or 0) * clip.time_base) or whole, float(((last or 0) + tick) * clip.time_base)
+        said, found = float((stream.duration or 0) * clip.time_base) or whole, float(end * clip.time_base)
         if found < CUT_OFF * said:
             told = f"{clip.path} says that it lasts {said:.1f} s, its frames end after {found:.1f} s: it may be cut off"
             warnings.warn(told, ImpastoWarning, stacklevel=2)
 
 
 def write_video(path: Path, pictures: Sequence[Path], times: Sequence[tuple[int, int]], clip: Clip, record: dict[str, Any]) -> None:
-    """Encode the pictures (H.264, BT.709, 8 bit) at their (time, duration), with the audio of the clip, whole or not at all."""
+    """Encode the pictures (H.264, BT.709, 8 bit) at their (time, duration), with the audio of the clip, whole or not at all.
+
+    What is transparent is laid on white. A record that the file cannot hold is written beside it, with a warning.
+    """
+    fits = len(json.dumps(record)) <= MOST_RECORD[path.suffix.lower()]
     try:
-        write_whole(path, lambda file: _encode(file, path, pictures, times, clip, record))
+        write_whole(path, lambda file: _encode(file, path, pictures, times, clip, record if fits else None))
     except av.FFmpegError as error:
         raise _explained(path, error) from error
+    if not fits:
+        write_beside(path, record)
 
 
 def check_video(path: Path, clip: Clip) -> None:
@@ -132,31 +173,33 @@ def check_video(path: Path, clip: Clip) -> None:
         )
     try:
         with contextlib.ExitStack() as stack:
-            output, _, _ = _begun(stack, BytesIO(), path, (16, 16), clip, {})
+            output, _, _ = _begun(stack, BytesIO(), path, (16, 16), clip, None)
             output.start_encoding()
     except (av.FFmpegError, ValueError) as error:
         raise _explained(path, error) from error
 
 
 def read_video_record(path: Path) -> dict[str, Any]:
-    """The JSON that write_video put into the file. Raises BadInput where there is none; what it says is not to be trusted."""
+    """The JSON that write_video put into the file, or beside it. Raises BadInput where there is none; it is not to be trusted."""
     with _opened(path) as video:
         comment = {key.lower(): text for key, text in video.metadata.items()}.get("comment", "")
     try:
         record = json.loads(comment.removeprefix(f"{RECORD} ")) if comment.startswith(f"{RECORD} ") else None
     except (ValueError, RecursionError):
         record = None
+    record = record or read_beside(path)
     if not isinstance(record, dict):
         raise BadInput(f"{path} carries no recipe: it was not painted by Impasto")
     return record
 
 
 def _begun(
-    stack: contextlib.ExitStack, file: IO[bytes], path: Path, size: tuple[int, int], clip: Clip, record: dict[str, Any]
+    stack: contextlib.ExitStack, file: IO[bytes], path: Path, size: tuple[int, int], clip: Clip, record: dict[str, Any] | None
 ) -> tuple[Any, Any, Iterator[Any]]:
     """The output, its video stream, and the audio packets, each at home in the output."""
     output = stack.enter_context(av.open(file, "w", format=CONTAINERS[path.suffix.lower()]))
-    output.metadata["comment"] = f"{RECORD} {json.dumps(record, sort_keys=True)}"
+    if record is not None:
+        output.metadata["comment"] = f"{RECORD} {json.dumps(record, sort_keys=True)}"
     stream = output.add_stream("libx264", rate=clip.rate, options={"crf": QUALITY, "preset": "medium"})
     stream.height, stream.width = size
     stream.pix_fmt = "yuv420p"
@@ -184,7 +227,12 @@ def _packets(video: Any, copies: dict[int, Any]) -> Iterator[Any]:
 
 
 def _encode(
-    file: IO[bytes], path: Path, pictures: Sequence[Path], times: Sequence[tuple[int, int]], clip: Clip, record: dict[str, Any]
+    file: IO[bytes],
+    path: Path,
+    pictures: Sequence[Path],
+    times: Sequence[tuple[int, int]],
+    clip: Clip,
+    record: dict[str, Any] | None,
 ) -> None:
     durations = dict(times)
     with contextlib.ExitStack() as stack:
@@ -194,11 +242,16 @@ def _encode(
             while packet is not None and packet.dts * packet.time_base <= time * clip.time_base:
                 output.mux(packet)
                 packet = next(audio, None)
-            _mux(output, stream.encode(_frame(read_picture(picture).image, time, clip.time_base)), durations)
+            _mux(output, stream.encode(_frame(_on_white(picture), time, clip.time_base)), durations)
         _mux(output, stream.encode(None), durations)
         while packet is not None:
             output.mux(packet)
             packet = next(audio, None)
+
+
+def _on_white(path: Path) -> Tensor:
+    picture = read_picture(path)
+    return picture.image if picture.alpha is None else picture.image * picture.alpha + (1 - picture.alpha)
 
 
 def _mux(output: Any, packets: Iterable[Any], durations: dict[int, int]) -> None:
@@ -217,10 +270,11 @@ def _frame(image: Tensor, time: int, time_base: Fraction) -> Any:
 
 
 def _picture(frame: Any) -> Tensor:
-    """(1, 3, H, W) in [0, 1], upright. Where the frame does not say, its colours are those of its size, limited range."""
+    """(1, 3, H, W), or 4 with alpha, in [0, 1], upright. A frame that does not say has the colours of its size, limited range."""
     said = frame.colorspace != UNSPECIFIED
     source = None if said else Colorspace.ITU709 if frame.height >= HD else Colorspace.ITU601
-    rgb = frame.reformat(format="rgb24", src_colorspace=source, dst_color_range=ColorRange.JPEG).to_ndarray()
+    form = "rgba" if any(it.is_alpha for it in frame.format.components) else "rgb24"
+    rgb = frame.reformat(format=form, src_colorspace=source, dst_color_range=ColorRange.JPEG).to_ndarray()
     upright = np.rot90(rgb, round(frame.rotation / 90) % 4).copy()
     return torch.from_numpy(upright).permute(2, 0, 1).unsqueeze(0).float() / 255
 
@@ -228,13 +282,20 @@ def _picture(frame: Any) -> Tensor:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """A video file to read; whatever goes wrong with it within is BadInput."""
+    begin = b""
     try:
-        with open(path, "rb") as file, av.open(file, "r", container_options={"format_whitelist": READ}, io_open=_refuse) as video:
-            if not video.streams.video:
-                raise BadInput(f"{path} has no video")
-            yield video
+        with open_file(path) as file:
+            begin = file.read(4096)
+            if is_still(begin):
+                raise BadInput(f"cannot read {path}: it is a picture, not a video; impasto transfer paints pictures")
+            file.seek(0)
+            with av.open(file, "r", container_options={"format_whitelist": READ}, io_open=_refuse) as video:
+                if not video.streams.video:
+                    raise BadInput(f"{path} has no video")
+                yield video
     except (av.FFmpegError, OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+        known = known_as(begin) if begin else None
+        raise BadInput(f"cannot read {path}: {f'it is {known}' if known not in (None, 'a video') else reason(error)}") from error
 
 
 def _refuse(*_: Any) -> Any:
@@ -251,16 +312,26 @@ def _explained(path: Path, error: Exception) -> Exception:
 
 def _pictures(folder: Path) -> list[Path]:
     """The picture files in the order of their names, digits as numbers."""
-    found = sorted(
-        (it for it in folder.iterdir() if it.suffix.lower() in PICTURES and it.is_file()), key=lambda it: _in_order(it.stem)
-    )
+    try:
+        pictures = [folder / name for name in entries(folder) if name.lower().endswith(PICTURE_SUFFIXES)]
+    except OSError as error:
+        raise BadInput(f"cannot read the folder {folder}: {reason(error)}") from error
+    found = sorted((it for it in pictures if not it.is_dir()), key=lambda it: _in_order(it.stem))
     if not found:
-        raise BadInput(f"there are no pictures in the folder {folder} ({', '.join(PICTURES)})")
+        raise BadInput(f"there are no pictures in the folder {folder} ({', '.join(PICTURE_SUFFIXES)})")
     if len({it.stem for it in found}) < len(found):
         raise BadInput(f"two frames in {folder} differ only in their ending: frames go out as .png by their names")
     return found
 
 
+def _digest(pictures: Sequence[Path]) -> str:
+    """Of their names and what is in them."""
+    try:
+        return hashlib.sha256("".join(f"{it.name} {sha256(it)}\n" for it in pictures).encode()).hexdigest()
+    except OSError as error:
+        raise BadInput(f"cannot read {error.filename}: {reason(error)}") from error
+
+
 def _in_order(stem: str) -> list[tuple[int, str]]:
     """f9 before f10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", stem)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", stem)]

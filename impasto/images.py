@@ -31,10 +31,9 @@ from impasto.files import MAX_TEXT, cannot_write, read_text, read_whole, reason,
 from impasto.formats import DEEP_ZOOM, WRITERS, check_ending
 
 MAX_PIXELS = 16384**2  # the largest that is painted
-MAX_BYTES = 2_000_000_000
+MAX_BYTES = 2_200_000_000  # MAX_PIXELS of 16 bits with alpha, which nothing made smaller
 MIN_SIDE = 16
 KEEPS_ALPHA = {".png", ".webp", ".tif", ".tiff", DEEP_ZOOM}
-UNREAD = "is damaged at its beginning, or of a rare kind that is not read"
 NO_WHITE = "has floating-point, signed or 32-bit pixels, whose white is not known; save it as 8 or 16 bit"
 TAG_BITS, TAG_PHOTOMETRIC, TAG_SAMPLES, UNSIGNED = 258, 262, 339, (1, 4)  # of a TIFF
 RECORD = "impasto"  # the PNG text keyword, and the first word of the EXIF comment
@@ -111,13 +110,20 @@ def decode(
     except Image.DecompressionBombError as error:
         raise BadImage(f"{name} declares more than the {most_pixels / 1e6:.0f} million pixels that are read") from error
     except UnidentifiedImageError as error:
-        raise BadImage(f"{name} {formats.unread(data) or UNREAD}") from error
+        raise BadImage(f"{name} {_unread(data)}") from error
     except Exception as error:  # a decoder can fail in any way on a damaged file
         if isinstance(error, OSError) and error.errno:  # what it could not write, of a picture on disk
             raise cannot_write(folder or Path(tempfile.gettempdir()), error) from error
         if "allocate memory" in str(error):  # torch's
             raise MemoryError(str(error)) from error
         raise BadImage(f"{name} is damaged: {error or type(error).__name__}") from error
+
+
+def _unread(data: bytes) -> str:
+    if why := formats.unread(data):
+        return why
+    more = "" if hires.is_here() or not data.startswith(formats.TIFF) else f"; {hires.INSTALL} reads more TIFFs"
+    return f"is damaged at its beginning, or of a rare kind that is not read{more}"
 
 
 def _decoded(data: bytes, name: str | Path, keep_hidden: bool, folder: Path | None, most_pixels: int) -> Picture:
@@ -205,6 +211,11 @@ def _orientation(image: Image.Image) -> int:
 def size_of(image: Tensor) -> tuple[int, int]:
     """(H, W)."""
     return image.shape[-2], image.shape[-1]
+
+
+def are_alike(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two sizes (H, W) are of one shape, as far as whole pixels allow."""
+    return abs(size[0] * other[1] - size[1] * other[0]) <= 1.5 * max(*size, *other)
 
 
 def scaled_size(image: Tensor, longer: int) -> tuple[int, int]:
@@ -613,7 +624,8 @@ def _16_bit_layers(opened: Image.Image, data: bytes, name: str | Path, folder: P
         said = f"{name} has 16 bits a channel and is read in 8: {hires.INSTALL} reads all of them"
         warnings.warn(said, ImpastoWarning, stacklevel=2)
         return None
-    return _layers(image, folder)
+    layers = _layers(image, folder)
+    return layers if _is_transparent(opened) else layers[:, :3]  # what a TIFF has beside colours need not be alpha
 
 
 def _tiles(opened: Image.Image) -> list[Any]:

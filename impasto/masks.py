@@ -3,6 +3,7 @@
 Masks are (1, 1, H, W) in [0, 1]. Guides after Gatys et al. 2017, "Controlling Perceptual Factors" (arXiv:1611.07865, section 4).
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +17,13 @@ from torch import Tensor
 
 from impasto.color import YIQ, luminance
 from impasto.disk import file_of, new_empty, over, over_rows, release, total
-from impasto.errors import BadImage, BadRecipe
-from impasto.images import Picture, read_picture, resize, scaled_size, size_of
+from impasto.errors import BadImage, BadRecipe, ImpastoWarning
+from impasto.images import Picture, are_alike, read_picture, resize, scaled_size, size_of
 from impasto.recipe import PROTECTED, Recipe
 from impasto.regions import FILE, is_made
 
 SIDE = 256  # longer side at which a picture is parted by its colours
+FAINT_MASK = 0.25  # a mask that is nowhere as light was meant otherwise, as one of 0 and 1 of 255
 FAINT = 1e-3  # of a picture's area: regions smaller than that are taken for mistakes
 
 
@@ -96,13 +98,17 @@ def read_mask(path: Path, size: tuple[int, int]) -> tuple[Tensor, str]:
     """
     picture = read_picture(path, keep_hidden=True)
     height, width = picture.image.shape[-2:]
-    if abs(height * size[1] - width * size[0]) > 1.5 * max(*size, height, width):
+    if not are_alike((height, width), size):
         raise BadImage(f"the mask {path} has {width} x {height} pixels, its picture {size[1]} x {size[0]}: another shape")
-    return resize(mask_in(picture), size), picture.sha256
+    mask = mask_of(picture)
+    if 0 < (brightest := float(mask.max())) < FAINT_MASK:
+        said = f"the brightest value of the mask {path} is {brightest * 255:.3g} of 255: a region is where its mask is white"
+        warnings.warn(said, ImpastoWarning, stacklevel=2)
+    return resize(mask, size), picture.sha256
 
 
-def mask_in(picture: Picture) -> Tensor:
-    """(1, 1, H, W): how light the picture is; what is transparent is black. It has been read with keep_hidden."""
+def mask_of(picture: Picture) -> Tensor:
+    """(1, 1, H, W): how light a picture is; what is transparent is black."""
     grey = luminance(picture.image, "yiq")
     return grey if picture.alpha is None else grey * picture.alpha
 

@@ -14,23 +14,24 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Annotated, Any, Self
 
 import torch
 from filelock import FileLock
+from pydantic import BaseModel, Field, StrictBool, StringConstraints, ValidationError, model_validator
 from torch import Tensor
 
 from impasto.descent import Step
 from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning, SomeFailed
-from impasto.files import check_writable, make_folder, sha256, write_whole
+from impasto.files import check_writable, make_folder, read_text, sha256, write_whole
 from impasto.flow import OPENCV, is_cut, link, long_term_weights, softened, warp, warped_error
 from impasto.frames import PYAV, check_video, open_clip, painted_size, read_frames, read_video_record, write_video
 from impasto.hand import Hand, Said, recipe_for_work, shared_out, tried
-from impasto.images import read_picture, read_record, write_picture
+from impasto.images import Picture, read_picture, read_record, size_of, write_picture
 from impasto.machine import peak_memory_mb
 from impasto.nets import Place
 from impasto.painting import circumstances
-from impasto.plan import default_budget, held_memory, read_plan, written
+from impasto.plan import Plan, default_budget, held_memory, written
 from impasto.recipe import Recipe
 from impasto.transfer import Ties, check_fit, finished, make_net, plan_scales, stylize
 from impasto.weights import load_weights
@@ -67,6 +68,32 @@ class Motion:
             raise BadRecipe(f"start is {self.start!r}, must be warp or recipe")
         if self.start == "recipe" and self.passes > 1:
             raise BadRecipe("a second pass starts from the first: start must be warp")
+
+
+class WorkFrame(BaseModel):
+    """A frame of the input in the manifest; `name` is that of its files, and nothing else of a path."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[^/\\\x00]+$")]
+    time: int
+    duration: Annotated[int, Field(ge=0)]
+    cut: StrictBool
+
+
+class Manifest(BaseModel):
+    """How the work of a folder was begun, as it is read back: by anyone's hand, so all of it is checked."""
+
+    versions: dict[str, str]
+    place: dict[str, Any]
+    threads: Annotated[int, Field(ge=1, le=1024)]
+    plans: dict[str, list[Plan]]
+    frames: Annotated[list[WorkFrame], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        names, times = [frame.name for frame in self.frames], [frame.time for frame in self.frames]
+        if len(set(names)) < len(names) or times != sorted(set(times)) or not self.frames[0].cut or {".", ".."} & set(names):
+            raise ValueError("frames are not in order")
+        return self
 
 
 @dataclass(frozen=True)
@@ -110,7 +137,7 @@ class Video:
         self.size = painted_size(self.clip, recipe.size, even=not self.to_folder)
         self.recipe_at_size = recipe.model_copy(update={"size": max(self.size)})
         pictures = [read_picture(style) for style in styles]
-        self.styles = [picture.image for picture in pictures]
+        self.styles, self.style_alphas = [picture.image for picture in pictures], [picture.alpha for picture in pictures]
         blank = torch.zeros(1, 3, *self.size)
         check_fit(blank, self.styles, self.recipe_at_size, None)
         loaded = load_weights(recipe.net, weights, weights_input)
@@ -234,7 +261,7 @@ class Video:
             check_video(self.output, self.clip)
         elif self.output.exists() and not _is_ours(self.output):
             raise CannotWrite(f"the folder {self.output} holds other files than frames of ours: name a new one with -o")
-        if self.work.exists() and not all(OURS.fullmatch(it.name) for it in self.work.iterdir()):
+        if self.work.exists() and not _is_work(self.work):
             raise CannotWrite(f"the folder {self.work}, to paint the frames in, holds other files: choose another output with -o")
 
     def _later(self) -> Recipe:
@@ -246,6 +273,8 @@ class Video:
 
     def _begin(self, resume: bool) -> None:
         """The folder with all frames of the input at their size, and the manifest: new ones, or those of the work so far."""
+        if self.to_folder and self.output.exists():
+            _check_unchanged(self.output)
         manifest = self._manifest() if resume else None
         if manifest is None:
             if self.work.exists() and not resume:
@@ -260,35 +289,54 @@ class Video:
         for number in range(self.motion.passes):
             make_folder(self._folder(number))
 
-    def _go_on(self, manifest: dict[str, Any]) -> None:
+    def _go_on(self, manifest: Manifest) -> None:
         """As the work was begun, since the bytes depend on it."""
         run = self._run()
-        if manifest["versions"] != run["versions"]:
+        if manifest.versions != run["versions"]:
             warnings.warn("these frames were begun by other versions: the rest may differ", ImpastoWarning, stacklevel=4)
-        if manifest["place"] != run["place"]:
+        if manifest.place != run["place"]:
             warnings.warn("these frames were begun on another device: the rest will differ", ImpastoWarning, stacklevel=4)
         else:
-            torch.set_num_threads(manifest["threads"])
-            self.plans = {name: [read_plan(plan) for plan in plans] for name, plans in manifest["plans"].items()}
-        self.frames = manifest["frames"]
+            torch.set_num_threads(manifest.threads)
+            self.plans = {name: manifest.plans[name] for name in self.plans}
+        self.frames = [frame.model_dump() for frame in manifest.frames]
 
-    def _manifest(self) -> dict[str, Any] | None:
-        """Of the work so far; None where there is none, or the input was not read to its end. Raises BadRecipe for other work."""
-        try:
-            manifest: dict[str, Any] = json.loads((self.work / MANIFEST).read_text())
-        except (OSError, ValueError):
+    def _manifest(self) -> Manifest | None:
+        """Of the work so far; None where there is none, it is damaged, or the input was not read to its end. Raises BadRecipe for
+        other work."""
+        manifest = _mapping(self.work / MANIFEST)
+        if manifest is None:
             return None
         if changed := [name for name, value in self.identity.items() if manifest.get(name) != value]:
             said = f"{self.work} is of another video ({', '.join(changed)} differ)"
             raise BadRecipe(f"{said}: give the same again, another -o, or remove it")
-        return manifest if "frames" in manifest else None
+        if "frames" not in manifest:
+            return None
+        try:
+            found = Manifest.model_validate(manifest)
+            fits = all(self._fits(name, found.plans.get(name, [])) for name in self.plans)
+        except (ValidationError, RecursionError):
+            fits = False
+        if not fits:
+            warnings.warn(f"{self.work / MANIFEST} is damaged: the video is begun anew", ImpastoWarning, stacklevel=4)
+        return found if fits else None
+
+    def _fits(self, kind: str, plans: Sequence[Plan]) -> bool:
+        """Whether these plans are for the scales of this video and for its net."""
+        layers = {layer.name for layer in self.net.layers}
+        tilings = [plan.tiling for plan in plans if plan.tiling]
+        return len(plans) == len(self.plans[kind]) and all(it.side >= 1 and set(it.cuts) <= layers for it in tilings)
 
     def _read_input(self) -> None:
-        before = None
+        before, is_opaque = None, True
         self.frames = []
         for frame in read_frames(self.clip, self.size):
             path = self.work / "input" / f"{frame.name}.png"
-            write_picture(path, frame.image)
+            write_picture(path, frame.image, frame.alpha)
+            if frame.alpha is not None and is_opaque and not self.to_folder:
+                said = f"{self.output.suffix} cannot be transparent: frames are laid on white (a folder of frames keeps it)"
+                warnings.warn(said, ImpastoWarning, stacklevel=4)
+            is_opaque &= frame.alpha is None
             image = read_picture(path).image
             cut = before is None or is_cut(image, before)
             self.frames.append({"name": frame.name, "time": frame.time, "duration": frame.duration, "cut": cut})
@@ -297,14 +345,17 @@ class Video:
             raise BadInput(f"{self.clip.path} has no frames")
 
     def _paint(self, number: int, i: int) -> Iterator[Step]:
-        content, near = self._input(i), self._neighbours(number, i)
-        last_pass = None if number == 0 else read_picture(self._painted(number - 1, i)).image
+        picture, near = self._input_picture(i), self._neighbours(number, i)
+        content, alphas = picture.image, [picture.alpha, *self.style_alphas]
+        last_pass = None if number == 0 else self._read(self._painted(number - 1, i)).image
         start, ties = self._hung(number, i, near, content if last_pass is None else last_pass)
         if self.motion.start == "recipe" or (not near and last_pass is None):
-            return stylize(content, self.styles, self.recipe_at_size, self.net, plans=self.plans["first"], ties=ties)
+            recipe, plans = self.recipe_at_size, self.plans["first"]
+            return stylize(content, self.styles, recipe, self.net, plans=plans, ties=ties, alphas=alphas)
         if last_pass is not None:
             start = torch.lerp(last_pass, start, BLEND)
-        return stylize(content, self.styles, self._later(), self.net, picture=start, plans=self.plans["later"], ties=ties)
+        recipe, plans = self._later(), self.plans["later"]
+        return stylize(content, self.styles, recipe, self.net, picture=start, plans=plans, ties=ties, alphas=alphas)
 
     def _scene(self, i: int) -> range:
         """The frames of the scene that frame i belongs to."""
@@ -323,7 +374,7 @@ class Video:
         """
         frame = self._input(i)
         links = [link(frame, self._input(n)) for n in near]
-        moved = [warp(read_picture(self._painted(number, n)).image, found.flow) for n, found in zip(near, links, strict=True)]
+        moved = [warp(self._read(self._painted(number, n)).image, found.flow) for n, found in zip(near, links, strict=True)]
         start = otherwise
         for picture, found in reversed(list(zip(moved, links, strict=True))):
             start = torch.lerp(start, picture, softened(found.seen))
@@ -334,11 +385,13 @@ class Video:
 
     def _first_cost(self, i: int) -> float:
         """J at the end of the first painting of the frame's scene."""
-        return float(read_record(self._painted(0, self._scene(i)[0]))["costs"]["total"])
+        return _costs(self._painted(0, self._scene(i)[0]))["total"]
 
     def _keep(self, number: int, i: int, step: Step) -> None:
         record = {**self._run(), "frame": i, "pass": number + 1, "steps": step.i, "costs": step.costs, "ended": "finished"}
-        write_picture(self._painted(number, i), finished(step.image, self._input(i), self.recipe_at_size), None, record)
+        content = self._input_picture(i)
+        image = finished(step.image, content.image, self.recipe_at_size, alpha=content.alpha)
+        write_picture(self._painted(number, i), image, content.alpha, record)
 
     def _finish(self) -> None:
         last, count = self.motion.passes - 1, len(self.frames)
@@ -350,8 +403,10 @@ class Video:
         }
         pictures = [self._painted(last, i) for i in range(count)]
         if self.to_folder:
-            write_whole(self._folder(last) / MANIFEST, lambda file: file.write(json.dumps(record, indent=1).encode()))
+            kept = {**record, "files": {it.name: sha256(it) for it in pictures}}
+            write_whole(self._folder(last) / MANIFEST, lambda file: file.write(json.dumps(kept, indent=1).encode()))
             if self.output.exists():
+                _check_unchanged(self.output)
                 shutil.rmtree(self.output)
             self._folder(last).rename(self.output)
         else:
@@ -361,7 +416,7 @@ class Video:
 
     def _measured(self, number: int) -> dict[str, Any]:
         """The mean costs of the frames, and how much they flicker: warped-frame errors with the flow of the input."""
-        records = [read_record(self._painted(number, i))["costs"] for i in range(len(self.frames))]
+        records = [_costs(self._painted(number, i)) for i in range(len(self.frames))]
         names = dict.fromkeys(name for it in records for name in it if " " not in name)
         costs = {name: fmean(it[name] for it in records if name in it) for name in names}
         errors: dict[str, list[float]] = {"painting": [], "input": []}
@@ -369,7 +424,7 @@ class Video:
             if not self.frames[i]["cut"]:
                 frame, before = self._input(i), self._input(i - 1)
                 found = link(frame, before)
-                painted, painted_before = (read_picture(self._painted(number, n)).image for n in (i, i - 1))
+                painted, painted_before = (self._read(self._painted(number, n)).image for n in (i, i - 1))
                 errors["painting"].append(warped_error(painted, painted_before, found))
                 errors["input"].append(warped_error(frame, before, found))
         return {"costs": costs, "flicker": {name: fmean(found) for name, found in errors.items() if found}}
@@ -378,11 +433,10 @@ class Video:
         """What the finished output carries."""
         if not self.to_folder:
             return read_video_record(self.output)
-        try:
-            record: dict[str, Any] = json.loads((self.output / MANIFEST).read_text())
-        except (OSError, ValueError) as error:
-            raise BadInput(f"{self.output} carries no recipe") from error
-        return record
+        record = _mapping(self.output / MANIFEST)
+        if record is None:
+            raise BadInput(f"{self.output} carries no recipe")
+        return {key: value for key, value in record.items() if key != "files"}
 
     def _run(self) -> dict[str, Any]:
         """What the bytes of the frames depend on."""
@@ -403,7 +457,16 @@ class Video:
         return self._folder(number) / f"{self.frames[i]['name']}.png"
 
     def _input(self, i: int) -> Tensor:
-        return read_picture(self.work / "input" / f"{self.frames[i]['name']}.png").image
+        return self._input_picture(i).image
+
+    def _input_picture(self, i: int) -> Picture:
+        return self._read(self.work / "input" / f"{self.frames[i]['name']}.png")
+
+    def _read(self, path: Path) -> Picture:
+        picture = read_picture(path)
+        if size_of(picture.image) != self.size:
+            raise BadInput(f"{path} has not the size of this video's frames: remove {self.work} and begin anew")
+        return picture
 
 
 def _check_colors(recipe: Recipe) -> None:
@@ -416,7 +479,39 @@ def _check_colors(recipe: Recipe) -> None:
             raise BadRecipe(f"{said}: a video's frames go on from one another")
 
 
+def _costs(path: Path) -> dict[str, float]:
+    """What a painted frame says that it cost. Raises BadInput where it says nothing of the kind."""
+    costs = read_record(path).get("costs")
+    if not isinstance(costs, dict) or "total" not in costs or not all(isinstance(it, int | float) for it in costs.values()):
+        raise BadInput(f"{path} does not say what it cost: remove it, and --resume paints it again")
+    return costs
+
+
+def _mapping(path: Path) -> dict[str, Any] | None:
+    """What a file of JSON says, in whatever way it was written; None where there is none, or it is no mapping."""
+    try:
+        found = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def _is_ours(folder: Path) -> bool:
-    """Whether it is empty, or holds a finished video's frames and nothing else, so that new ones may take their place."""
-    names = {it.name for it in folder.iterdir()}
-    return not names or (MANIFEST in names and all(name.endswith(".png") for name in names - {MANIFEST}))
+    """Whether it is empty or holds a finished video, so that a new one may take its place."""
+    return not any(folder.iterdir()) or "files" in (_mapping(folder / MANIFEST) or {})
+
+
+def _check_unchanged(folder: Path) -> None:
+    """Raise CannotWrite where a folder of frames holds anything but what was written into it, before that is taken away."""
+    files = (_mapping(folder / MANIFEST) or {}).get("files")
+    ours = files if isinstance(files, dict) else {}
+    for path in folder.iterdir():
+        if path.name != MANIFEST and (path.is_symlink() or not path.is_file() or ours.get(path.name) != sha256(path)):
+            raise CannotWrite(f"the folder {folder} holds other files than frames of ours, {path.name}: name a new one with -o")
+
+
+def _is_work(folder: Path) -> bool:
+    """Whether it holds what a video is painted in and nothing else, so that it may go."""
+    files = [it for it in folder.rglob("*") if it.is_symlink() or not it.is_dir()]
+    names = [it.name for it in folder.iterdir()] + [it.name for it in files if it.suffix != ".png"]
+    return all(map(OURS.fullmatch, names)) and (not files or folder / MANIFEST in files)

@@ -116,6 +116,49 @@ def test_a_jpeg_is_turned_whatever_else_its_exif_says(block):
     assert torch.equal(decode(turned, "a").image, decode(plain, "a").image.rot90(-1, (2, 3)))
 
 
+EXIF_AS_TEXT = b"\nexif\n26\n" + exif(3, b"\6\0\0\0").hex().encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        made_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation='1' tiff:Orientation=\"6\"/>"),
+        made_chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(EXIF_AS_TEXT)),
+    ],
+)
+@pytest.mark.parametrize("data", [encoded("PNG"), png(DEEP)], ids=["8", "16"])
+def test_a_png_is_turned_as_its_text_says(data, chunk):
+    turned = decode(with_chunk(data, chunk, b"IDAT"), "a", keep_hidden=True)
+    assert torch.equal(turned.image, decode(data, "a", keep_hidden=True).image.rot90(-1, (2, 3)))
+
+
+@pytest.mark.parametrize("bigtiff", [False, True])
+def test_a_tiff_with_much_text_is_read_large_or_small(bigtiff):
+    import pyvips
+
+    image = pyvips.Image.new_from_array(DEEP).copy(interpretation="rgb16")
+    image.set_type(pyvips.GValue.gstr_type, "image-description", "x" * 3_000_000)
+    data = image.tiffsave_buffer(bigtiff=bigtiff)
+    assert len(data) > 3_000_000 and torch.equal(decode(data, "a", keep_hidden=True).image, as_tensor(DEEP[..., :3], 65535))
+
+
+@pytest.mark.parametrize(
+    "segment",
+    [
+        b"\xe2ICC_PROFILE\0",
+        b"\xe2ICC_PROFILE\0\5\7" + bytes(40),
+        b"\xeeAdobe\0",
+        b"\xe0JFIF\0",
+        b"\xedPhotoshop 3.0\0008BIM\3\xed\0\xff",
+        b"\xe2MPF\0II*\0" + b"\xff" * 90,
+    ],
+)
+def test_a_broken_segment_of_a_jpeg_hides_no_pixels(segment):
+    plain = encoded("JPEG")
+    data = plain[:2] + b"\xff" + segment[:1] + struct.pack(">H", len(segment) + 1) + segment[1:] + plain[2:]
+    assert torch.equal(decode(data, "a").image, decode(plain, "a").image)
+
+
 def test_exif_that_cannot_be_read_turns_nothing():
     plain = encoded("JPEG")
     for block in (b"Exif\0\0" + b"nonsense" * 9, exif(3, b"\x63\0\0\0"), exif(2, b"six\0")):
@@ -159,6 +202,11 @@ def grey_tiff(data: bytes, bits: int, photometric: int = 1, sample_format: int =
     return head + data + struct.pack(order + "H", len(entries)) + b"".join(entries) + bytes(4)
 
 
+def test_a_channel_of_a_tiff_that_is_no_alpha_is_left_out():
+    read = decode(tiff(DEEP, extra=0), "a")
+    assert read.alpha is None and torch.equal(read.image, as_tensor(DEEP[..., :3], 65535))
+
+
 GREY = np.random.default_rng(3).integers(0, 65536, (12, 17), dtype=np.uint16)
 
 
@@ -193,8 +241,9 @@ def test_a_tiff_of_grey_and_alpha_keeps_sixteen_bits_of_both(order):
     )
 
 
-def test_a_camera_s_raw_file_is_not_read_as_its_thumbnail(tmp_path):
-    Image.fromarray(PIXELS).save(tmp_path / "a.dng", "TIFF", tiffinfo={50706: b"\1\4\0\0"})
+@pytest.mark.parametrize("info", [{50706: b"\1\4\0\0"}, {254: 1, 330: 8}], ids=["DNG", "NEF"])
+def test_a_camera_s_raw_file_is_not_read_as_its_thumbnail(tmp_path, info):
+    Image.fromarray(PIXELS).save(tmp_path / "a.dng", "TIFF", tiffinfo=info)
     with pytest.raises(BadImage, match="a camera's raw file: develop it, and save it as JPEG or PNG"):
         read_picture(tmp_path / "a.dng")
 

@@ -1,15 +1,21 @@
 """Frames in and out: times, audio, rotation, colours, folders, what is damaged or hostile."""
 
+import contextlib
+import os
+import warnings
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import torch
+from av.stream import Disposition
 
 from impasto import frames as module
 from impasto.errors import BadInput, CannotWrite, ImpastoWarning, NoRoom
 from impasto.frames import check_video, open_clip, painted_size, read_frames, read_video_record, write_video
+from impasto.images import to_pillow, write_picture
 from tests.clips import encode, moving, packets, pixels, quarter_turn, shown_times, turned
 from tests.conftest import picture, room_for, save
 
@@ -175,3 +181,101 @@ def test_a_video_is_the_same_bytes_each_time(tmp_path):
         write_video(tmp_path / name, *made, clip, {})
     assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "two.mp4").read_bytes()
     assert np.abs(pixels(tmp_path / "one.mp4").astype(float) - pixels(tmp_path / "in.mp4")).mean() < 8
+
+
+def mixed(path: Path, cover: bool) -> Path:
+    """A film of four frames behind a track of one, which in .mp4 says that it is a cover."""
+    with av.open(str(path), "w") as output:
+        still, film = output.add_stream("mjpeg", rate=25), output.add_stream("libx264", rate=10)
+        for stream, form in ((still, "yuvj420p"), (film, "yuv420p")):
+            stream.height, stream.width, stream.pix_fmt = 48, 64, form
+        if cover:
+            still.disposition = Disposition.attached_pic
+        for stream, count in ((still, 1), (film, 4)):
+            for n in range(count):
+                frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 200 if stream is film else 20, np.uint8))
+                frame.pts = n
+                output.mux(stream.encode(frame))
+            output.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(("name", "cover"), [("a.mp4", True), ("a.mkv", False)])
+def test_the_film_is_taken_and_no_cover(tmp_path, name, cover):
+    found = list(read_frames(open_clip(mixed(tmp_path / name, cover)), (48, 64)))
+    assert len(found) == 4 and all(frame.image.mean() > 0.6 for frame in found)
+
+
+def test_what_systems_leave_in_a_folder_is_no_frame(tmp_path):
+    for name in ("f1.png", "f2.png"):
+        save(tmp_path / name, picture(16, 20))
+    for name in ("._f1.png", ".hidden.png", "Thumbs.db", ".DS_Store", "desktop.ini"):
+        (tmp_path / name).write_bytes(b"\0\5\x16\7")
+    assert [frame.name for frame in read_frames(open_clip(tmp_path), (16, 20))] == ["f1", "f2"]
+
+
+def test_names_with_odd_digits_are_in_some_order(tmp_path):
+    for name in ("f10", "f9", "f²", "f③", "f४", "f12³"):
+        save(tmp_path / f"{name}.png", picture(16, 20))
+    names = [frame.name for frame in read_frames(open_clip(tmp_path), (16, 20))]
+    assert sorted(names) == sorted(["f10", "f9", "f²", "f③", "f४", "f12³"]) and names.index("f9") < names.index("f10")
+
+
+def test_a_frame_of_another_shape_is_refused_and_one_of_another_size_is_not(tmp_path):
+    save(tmp_path / "1.png", picture(16, 20))
+    save(tmp_path / "2.png", picture(32, 40))
+    assert len(list(read_frames(open_clip(tmp_path), (16, 20)))) == 2
+    save(tmp_path / "3.png", picture(20, 16))
+    with pytest.raises(BadInput, match=r"3\.png has 16 x 20 pixels, the first frame 20 x 16: all must have one shape"):
+        list(read_frames(open_clip(tmp_path), (16, 20)))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "AVIF", "PPM"])
+def test_a_still_picture_is_no_video(tmp_path, kind):
+    to_pillow(picture(16, 20)).save(tmp_path / "a", kind)
+    with pytest.raises(BadInput, match="it is a picture, not a video"):
+        open_clip(tmp_path / "a")
+
+
+def test_what_is_no_video_file_is_called_by_its_name(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"<!doctype html><html></html>")
+    with pytest.raises(BadInput, match="it is a page of the web"):
+        open_clip(tmp_path / "a.mp4")
+    with pytest.raises(BadInput, match="it is an address: download the file first"):
+        open_clip(Path("https://example.org/a.mp4"))
+    os.mkfifo(tmp_path / "b.mp4")
+    with pytest.raises(BadInput, match="it is a pipe"):
+        open_clip(tmp_path / "b.mp4")
+
+
+def test_a_long_last_frame_is_no_cut(tmp_path):
+    frames = [to_pillow(it) for it in moving(3)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=[40, 40, 3000])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = list(read_frames(open_clip(tmp_path / "a.gif"), (48, 64)))
+    assert [frame.duration for frame in found] == [4, 4, 300]
+
+
+def test_what_is_transparent_is_read_and_laid_on_white(tmp_path):
+    alpha = torch.ones(1, 1, 48, 64)
+    alpha[..., 32:] = 0
+    (tmp_path / "in").mkdir()
+    write_picture(tmp_path / "in" / "1.png", torch.zeros(1, 3, 48, 64), alpha)
+    clip = open_clip(tmp_path / "in")
+    (frame,) = read_frames(clip, (48, 64))
+    assert torch.equal(frame.alpha, alpha)
+    write_video(tmp_path / "out.mp4", [tmp_path / "in" / "1.png"], [(0, 1)], clip, {})
+    shown = pixels(tmp_path / "out.mp4")[0]
+    assert shown[:, :28].max() < 20 and shown[:, 36:].min() > 235
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_a_record_of_any_length_comes_back(tmp_path, suffix):
+    clip = open_clip(encode(tmp_path / "in.mp4", moving(2)))
+    made, output = painted(tmp_path, clip), tmp_path / f"out{suffix}"
+    for length in (60_000, 100_000, 17_000_000):
+        fits = length <= (65_000 if suffix == ".mov" else 16_000_000)
+        with contextlib.nullcontext() if fits else pytest.warns(ImpastoWarning, match="the record is too large"):
+            write_video(output, *made, clip, {"recipe": "x" * length})
+        assert read_video_record(output) == {"recipe": "x" * length}

@@ -6,12 +6,14 @@ import torch
 from PIL import Image
 
 from impasto.color import luminance
-from impasto.errors import BadImage, BadRecipe
+from impasto.errors import BadImage, BadRecipe, ImpastoWarning
+from impasto.images import read_picture
 from impasto.masks import (
     FAINT,
     color_parts,
     made_mask,
     make_mask,
+    mask_of,
     place_weights,
     read_mask,
     read_masks,
@@ -173,3 +175,20 @@ def test_what_is_wrong_in_a_file_of_regions_is_said(tmp_path, text, said):
     (tmp_path / "r.toml").write_text(text)
     with pytest.raises(BadRecipe, match=said):
         make_recipe(regions=str(tmp_path / "r.toml"))
+
+
+def test_white_on_transparent_is_as_white_on_black(tmp_path):
+    white = np.full((24, 32, 4), 255, np.uint8)
+    white[:, 16:, 3] = 0
+    Image.fromarray(white).save(tmp_path / "m.png")
+    for keep_hidden in (False, True):
+        assert torch.equal(mask_of(read_picture(tmp_path / "m.png", keep_hidden)), left_half())
+
+
+def test_a_mask_of_ones_instead_of_white_is_said(tmp_path):
+    Image.fromarray(left_half()[0, 0].byte().numpy()).save(tmp_path / "m.png")
+    with pytest.warns(ImpastoWarning, match=r"the brightest value of the mask .*m\.png is 1 of 255"):
+        read_mask(tmp_path / "m.png", (24, 32))
+    recipe = make_recipe(regions={"sky": {"mask": write(tmp_path / "black.png", 0 * left_half())}})
+    with pytest.raises(BadImage, match="black all over"):
+        read_masks(recipe, CONTENT, [STYLE])

@@ -11,7 +11,7 @@ import torch
 from impasto import video as module
 from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning, NoRoom, SomeFailed
 from impasto.flow import link, softened, warp
-from impasto.images import read_picture, read_record
+from impasto.images import read_picture, read_record, write_picture
 from impasto.kept import Kept
 from impasto.losses import temporal_cost
 from impasto.objective import make_cost
@@ -404,3 +404,96 @@ def test_a_work_folder_that_was_not_filled_begins_afresh(clip, style, tmp_path):
     shutil.rmtree(video.work, ignore_errors=True)
     with pytest.raises(BadInput):
         Video(tmp_path / "none.mp4", [style], tmp_path / "x.mp4", make_recipe(**KNOBS))
+
+
+def begun(clip, style, output) -> Video:
+    video = made(clip, style, output)
+    for step in video.steps():
+        if step.done == 2:
+            break
+    return video
+
+
+HOSTILE = {
+    "list": lambda _: [],
+    "number": lambda _: 3,
+    "deep": lambda it: {**it, "plans": json.loads("[" * 400 + "]" * 400)},
+    "no plans": lambda it: {name: value for name, value in it.items() if name != "plans"},
+    "other plans": lambda it: {**it, "plans": {"first": it["plans"]["first"], "later": []}},
+    "odd plans": lambda it: {**it, "plans": {**it["plans"], "later": [{"tiling": {"cuts": ["x"], "side": 0}, "history": 3}]}},
+    "threads": lambda it: {**it, "threads": 10**9},
+    "versions": lambda it: {**it, "versions": None},
+    "place": lambda it: {**it, "place": "cpu"},
+    "no frames": lambda it: {**it, "frames": []},
+    "a frame": lambda it: {**it, "frames": [7]},
+    "up": lambda it: {**it, "frames": [{**it["frames"][0], "name": "../../mine"}, *it["frames"][1:]]},
+    "absolute": lambda it: {**it, "frames": [{**it["frames"][0], "name": "/tmp/mine"}, *it["frames"][1:]]},
+    "twice": lambda it: {**it, "frames": [it["frames"][0], *it["frames"]]},
+    "no cut": lambda it: {**it, "frames": [{**frame, "cut": False} for frame in it["frames"]]},
+    "times": lambda it: {**it, "frames": it["frames"][::-1]},
+}
+
+
+@pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE)
+def test_a_manifest_that_is_damaged_begins_the_video_anew(clip, style, tmp_path, change):
+    video = begun(clip, style, tmp_path / "out.mp4")
+    path, before = video.work / "impasto.json", sorted(it.name for it in tmp_path.iterdir())
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    again = made(clip, style, tmp_path / "out.mp4")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        first = next(again.steps(resume=True))
+    assert first.done == 0 and sorted(it.name for it in tmp_path.iterdir()) == before
+    with pytest.raises(BadInput, match="no work to join"):
+        path.write_text("[]")
+        again.join()
+
+
+def test_pictures_of_ones_own_are_never_removed(clip, style, tmp_path):
+    """In a finished folder: another picture, or a frame that was touched up; and in a folder that only has the work's name."""
+    finish(made(clip, style, tmp_path / "out"))
+    finish(made(clip, style, tmp_path / "out", seed=3))
+    for name, image in (("mine.png", picture(9, 9)), ("000001.png", picture(48, 64))):
+        save(tmp_path / "out" / name, image)
+        assert list(made(clip, style, tmp_path / "out", seed=3).steps(resume=True)) == []
+        with pytest.raises(CannotWrite, match=f"holds other files than frames of ours, {name}"):
+            next(made(clip, style, tmp_path / "out", seed=4).steps())
+        assert (tmp_path / "out" / name).exists()
+        (tmp_path / "out" / "mine.png").unlink(missing_ok=True)
+    (tmp_path / "film.mp4.frames" / "input").mkdir(parents=True)
+    save(tmp_path / "film.mp4.frames" / "input" / "1.png", picture(9, 9))
+    with pytest.raises(CannotWrite, match="holds other files"):
+        made(clip, style, tmp_path / "film.mp4")
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", "{", '{"files": 3}'])
+def test_a_folder_whose_manifest_is_damaged_is_no_finished_video(clip, style, tmp_path, text):
+    finish(made(clip, style, tmp_path / "out"))
+    (tmp_path / "out" / "impasto.json").write_text(text)
+    with pytest.raises(CannotWrite, match="holds other files"):
+        next(made(clip, style, tmp_path / "out").steps(resume=True))
+
+
+def test_a_frame_that_does_not_say_what_it_cost_is_one_line(clip, style, tmp_path):
+    video = begun(clip, style, tmp_path / "out.mp4")
+    save(video._painted(0, 0), picture(48, 64))
+    with pytest.raises(BadInput, match="carries no recipe"):
+        finish(made(clip, style, tmp_path / "out.mp4"), resume=True)
+    write_picture(video._painted(0, 0), picture(48, 64), None, {"costs": [1]})
+    with pytest.raises(BadInput, match="does not say what it cost"):
+        finish(made(clip, style, tmp_path / "out.mp4"), resume=True)
+    save(video.work / "input" / "000002.png", picture(9, 9))
+    with pytest.raises(BadInput, match="has not the size of this video's frames"):
+        finish(made(clip, style, tmp_path / "out.mp4"), resume=True)
+
+
+def test_what_is_transparent_stays_so_in_a_folder_and_is_said_of_a_video(style, tmp_path):
+    alpha = (torch.arange(64) < 30).expand(1, 1, 48, 64).float()
+    (tmp_path / "in").mkdir()
+    for n, frame in enumerate(moving(2)):
+        write_picture(tmp_path / "in" / f"{n}.png", frame, alpha)
+    finish(made(tmp_path / "in", style, tmp_path / "out"))
+    for n in range(2):
+        assert torch.equal(read_picture(tmp_path / "out" / f"{n}.png").alpha, alpha)
+    with pytest.warns(ImpastoWarning, match=r"\.mp4 cannot be transparent: frames are laid on white"):
+        finish(made(tmp_path / "in", style, tmp_path / "out.mp4"))

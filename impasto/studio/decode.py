@@ -117,14 +117,14 @@ def decode(source: Path, folder: Path, name: str, kind: str) -> dict[str, Any]:
     """The file into the folder, here."""
     from impasto.images import declared_size, read_bytes, read_record, to_pillow, write_picture, write_small
     from impasto.images import decode as decode_bytes
-    from impasto.masks import mask_in
+    from impasto.masks import mask_of
 
     height, width = declared_size(source)  # before anything is unpacked
     if height * width > MOST_PIXELS:
         raise BadImage(f"{name} has {width} x {height} pixels, the studio takes at most {MOST_PIXELS // 10**6} million")
     picture = decode_bytes(read_bytes(source), name, keep_hidden=kind == "mask")
     height, width = picture.image.shape[-2:]
-    image, alpha = (mask_in(picture).expand(1, 3, -1, -1), None) if kind == "mask" else (picture.image, picture.alpha)
+    image, alpha = (mask_of(picture).expand(1, 3, -1, -1), None) if kind == "mask" else (picture.image, picture.alpha)
     write_picture(folder / "picture.png", image, alpha)
     small = to_pillow(image)
     small.thumbnail((SMALL, SMALL))
