@@ -13,7 +13,9 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 from posixpath import normpath
-from typing import IO, Any
+from typing import IO, Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from impasto.errors import BadImage, BadInput
 from impasto.files import PICTURE_SUFFIXES, entries, open_file, path_in, read_text, reason
@@ -204,7 +206,20 @@ def row_to_json(row: Row) -> dict[str, Any]:
     return {name: value for name, value in flat.items() if value is not None}
 
 
-def row_from_json(flat: dict[str, Any]) -> Row:
-    """The other way round. Raises KeyError or TypeError for what is no row."""
-    source = Source(flat.pop("name"), flat.pop("path"), flat.pop("offset", None), flat.pop("length", None))
-    return Row(source, **flat)
+def row_from_json(flat: Any) -> Row:
+    """The other way round. Raises ValueError for what is no row."""
+    read = _ReadRow.model_validate(flat)
+    return Row(Source(read.name, read.path, read.offset, read.length), read.sha256, read.height, read.width, read.skipped)
+
+
+class _ReadRow(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    name: str
+    path: str
+    sha256: str
+    offset: Annotated[int, Field(ge=0)] | None = None
+    length: Annotated[int, Field(ge=UNKNOWN)] | None = None
+    height: Annotated[int, Field(ge=0)] = 0
+    width: Annotated[int, Field(ge=0)] = 0
+    skipped: str | None = None
