@@ -5,6 +5,7 @@ While it is painted a checkpoint lies beside it; painting it again with resume c
 
 import contextlib
 import hashlib
+import re
 import shutil
 import tempfile
 import time
@@ -52,6 +53,8 @@ from impasto.weights import load_weights
 
 CHECKPOINT_SECONDS = 5.0
 RETRY_SECONDS = 60.0  # after a checkpoint that could not be written
+# What libraries say; the last is oneDNN.
+NO_MEMORY = r"allocate memory|out of memory|bad_alloc|ALLOC_FAILED|could not create a (primitive$|memory object)"
 SHRINK = 0.6  # of what was predicted for a plan that did not fit
 OLD_FILE = {"bits": 8, "profile": None}  # of paintings whose record does not say
 PICTURE_SHARE = 0.1  # of the budget, that one of the pictures to paint from may take in memory
@@ -443,5 +446,5 @@ def _same_file(path: Path, other: Path) -> bool:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether Python or torch could not get the memory it asked for."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+    """Whether Python, torch or a library below it could not get the memory it asked for."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or re.search(NO_MEMORY, str(error)) is not None

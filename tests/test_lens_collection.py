@@ -4,6 +4,7 @@ import io
 import os
 import tarfile
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -124,6 +125,90 @@ def test_names_that_are_no_unicode_are_kept(tmp_path):
     listed = tmp_path / "list.txt"
     listed.write_text("ä b.png\n")
     assert list(find_pictures([listed])) == [Source("ä b.png", str(tmp_path / "ä b.png"))]
+
+
+def test_what_systems_leave_is_no_picture(folder):
+    before = names_in(folder)
+    (folder / "__MACOSX").mkdir()
+    for name in ("._z.png", "Thumbs.db", "desktop.ini", "__MACOSX/z.png", "a/._1.png", ".DS_Store"):
+        (folder / name).write_bytes(b"\0\5\x16\7")
+    assert names_in(folder) == before
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", " \r\n\r\n"])
+def test_a_list_is_read_as_programs_write_it(folder, monkeypatch, encoding, end):
+    listed = folder / "list.txt"
+    text = end.join(["a/1.png", "# the rest", "~/z.png", "ä.png", ""])
+    listed.write_bytes(text.encode(encoding))
+    monkeypatch.setenv("HOME", str(folder / "b"))
+    found = {source.name: source.path for source in find_pictures([listed])}
+    assert found == {"a/1.png": str(folder / "a/1.png"), "~/z.png": str(folder / "b/z.png"), "ä.png": str(folder / "ä.png")}
+
+
+def odd_tar(path: Path, folder: Path, pax: dict[str, str]) -> Path:
+    """A good member, one with these headers, a good one."""
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        for name, headers in (("a.png", {}), ("odd.png", pax), ("z.png", {})):
+            member = tar.gettarinfo(folder / "z.png", name)
+            member.pax_headers = headers
+            with open(folder / "z.png", "rb") as file:
+                tar.addfile(member, file)
+    return path
+
+
+ODD_MEMBERS = [
+    {"size": "-5"},
+    {"size": "-100000"},
+    {"size": "9" * 15},
+    {"size": "9" * 30},
+    {"size": "nonsense"},
+    {"size": "1e999"},
+    {"path": "odd\0.png"},
+    {"path": "../../odd.png"},
+    {"mtime": "nan"},
+    {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "-7"},
+    {"GNU.sparse.map": "0,5,9999999999,7"},
+    {"GNU.sparse.size": "77", "GNU.sparse.offset": "-3"},
+    {"hdrcharset": "BINARY", "linkpath": "x" * 5000},
+]
+
+
+@pytest.mark.parametrize("pax", ODD_MEMBERS, ids=repr)
+def test_an_odd_member_of_a_shard_costs_no_other(folder, tmp_path, pax):
+    shard = odd_tar(tmp_path / "s.tar", folder, pax)
+    rows = [row for sources in same_name(find_pictures([shard])) for row, _ in look_at(sources)]
+    good = [row.source.name for row in rows if row.skipped is None]
+    assert "s.tar/a.png" in good
+    assert "s.tar/z.png" in good or any("damaged" in row.skipped for row in rows if row.skipped)
+
+
+def test_what_follows_a_damaged_header_is_a_row_that_says_so(folder, tmp_path):
+    shard = tar_of(tmp_path / "s.tar", folder, NAMES)
+    names, data = names_in(shard), bytearray(shard.read_bytes())
+    with tarfile.open(shard) as tar:
+        data[tar.getmembers()[2].offset + 150] ^= 1  # its checksum
+    shard.write_bytes(data)
+    assert names_in(shard) == sorted([*names[:2], f"{names[1]} (what follows)"])
+    assert [row.skipped is None for sources in same_name(find_pictures([shard])) for row, _ in look_at(sources)] == [
+        True,
+        True,
+        False,
+    ]
+
+
+def test_a_damaged_shard_is_read_up_to_the_damage(folder, tmp_path):
+    """Cut off, or with one byte changed, anywhere: an error of ours, or its pictures, or rows that say why not."""
+    data, random = tar_of(tmp_path / "s.tar", folder, NAMES).read_bytes(), Random(0)
+    for _ in range(60):
+        at = random.randrange(len(data))
+        changed = data[:at] if random.random() < 0.3 else data[:at] + bytes([random.randrange(256)]) + data[at + 1 :]
+        (tmp_path / "s.tar").write_bytes(changed)
+        try:
+            for sources in same_name(find_pictures([tmp_path / "s.tar"])):
+                assert all(row.skipped or row.height == 20 for row, _ in look_at(sources))
+        except BadInput:
+            assert at < 2048  # where the first member is told of
 
 
 def test_an_image_in_memory_is_no_archive_bomb(tmp_path):

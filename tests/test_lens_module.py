@@ -43,6 +43,21 @@ def scanned(net: AnyNet, pictures, folder, layers=(), **options):
     return read_index(folder)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_a_module_of_half_the_precision_is_looked_at_too(pictures, tmp_path, dtype):
+    net = module_net(sequential(straight()).to(dtype), size=64)
+    layer = net.convs[-1]
+    index = scanned(net, pictures, tmp_path / "atlas", [layer])
+    assert index.pictures == 5 and top(tmp_path / "atlas", layer, 0) and unit_statistics(index, layer)
+    assert sheet(tmp_path / "atlas", net, layer).size[0] > 0
+    recorded = record(net, IMAGE, layer)
+    unit, y, x = (int(n) for n in torch.unravel_index(recorded.a.argmax(), recorded.a.shape))
+    assert project(recorded, unit, y, x).isfinite().all() and controls(recorded, IMAGE, unit, y, x, seed=0)
+    assert list(check_layer(tmp_path / "atlas", index, net, layer))
+    scanned(net, pictures, tmp_path / "other", [layer])
+    assert (tmp_path / "other" / "index.safetensors").read_bytes() == (tmp_path / "atlas" / "index.safetensors").read_bytes()
+
+
 # The same net, written otherwise
 
 

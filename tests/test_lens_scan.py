@@ -1,15 +1,21 @@
 """Scans on disk: stopped anywhere and resumed, or merged in any order, they give the bytes of one scan."""
 
+import contextlib
+import hashlib
 import itertools
+import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors.numpy
 
+import impasto.lens.index as module_of_index
 import impasto.lens.scan as scanning
-from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning, NoRoom, SomeFailed
+from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning, NoRoom, SomeFailed
 from impasto.lens.collection import row_to_json
-from impasto.lens.index import INDEX, MANIFEST, make_setup, merge, read_index, read_rows
+from impasto.lens.index import INDEX, MANIFEST, layer_statistics, make_setup, merge, read_index, read_rows, unit_statistics
 from impasto.lens.patches import top
 from impasto.lens.scan import begin_shards, merge_shards, scan, scan_shards, shards_begun
 from tests.conftest import kill_at, picture, room_for, save, tiny_net
@@ -254,6 +260,93 @@ def test_an_index_with_one_bit_changed_anywhere_is_not_read(pictures, tmp_path):
         with pytest.raises(BadInput, match="cannot be read as the index of a scan"):
             read_index(tmp_path / "a")
         (tmp_path / "a" / INDEX).write_bytes(whole)
+
+
+def rewritten(folder, about=lambda it: it, tensors=lambda it: it) -> None:
+    """The index with other fields or tensors, and a right checksum."""
+    path = folder / "index.safetensors"
+    with safetensors.safe_open(path, "np") as opened:
+        told = json.loads(opened.metadata()["impasto"])
+        kept = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    del told["sha256"]
+    told, kept = about(told), tensors(kept)
+    if isinstance(told, dict):
+        told["sha256"] = module_of_index._checksum(told, kept)
+    path.write_bytes(safetensors.numpy.save(kept, {"impasto": json.dumps(told)}))
+
+
+ABSURD = [None, True, -1, 0, 1.5, 2**31, 2**80, "", "x", "a" * 64, [], [1], {}, {"a": 1}, [{}], [{"name": "a", "units": 10**12}]]
+
+
+def places_in(it: object, at: tuple = ()) -> list[tuple]:
+    """Of every value in JSON."""
+    inner = it.items() if isinstance(it, dict) else enumerate(it) if isinstance(it, list) else ()
+    return [at, *(place for key, value in inner for place in places_in(value, (*at, key)))]
+
+
+def changed_at(it: object, place: tuple, value: object) -> object:
+    if not place:
+        return value
+    copied = dict(it) if isinstance(it, dict) else list(it)
+    copied[place[0]] = changed_at(it[place[0]], place[1:], value)
+    return copied
+
+
+def used(folder) -> None:
+    """All that is read back of an atlas."""
+    index = read_index(folder)
+    for layer in index.layers:
+        unit_statistics(index, layer)
+        top(folder, layer, 0)
+    layer_statistics(index)
+    merge([folder], folder.with_name("merged"))
+
+
+def test_absurd_fields_under_a_right_checksum_are_an_error_of_ours_or_harmless(pictures, tmp_path):
+    scanned(pictures, tmp_path / "good")
+    told: list[dict] = []
+    shutil.copytree(tmp_path / "good", tmp_path / "bad")
+    rewritten(tmp_path / "bad", lambda it: told.append(dict(it)) or it)
+    refused = 0
+    for place in places_in(told[0]):
+        for value in ABSURD:
+            shutil.copyfile(tmp_path / "good" / "index.safetensors", tmp_path / "bad" / "index.safetensors")
+            rewritten(tmp_path / "bad", lambda it, place=place, value=value: changed_at(it, place, value))
+            try:
+                used(tmp_path / "bad")
+            except ImpastoError as error:
+                refused += 1
+                assert "\n" not in str(error)
+    assert refused > 200
+
+
+@pytest.mark.parametrize("value", [-2, 10**6, np.iinfo(np.int32).max, np.iinfo(np.int32).min])
+def test_absurd_tensors_under_a_right_checksum_are_an_error_of_ours(pictures, tmp_path, value):
+    scanned(pictures, tmp_path / "good")
+    with safetensors.safe_open(tmp_path / "good" / "index.safetensors", "np") as opened:
+        names = list(opened.keys())
+    for name in names:
+        shutil.rmtree(tmp_path / "bad", ignore_errors=True)
+        shutil.copytree(tmp_path / "good", tmp_path / "bad")
+        fill = np.nan if name.endswith("value") else value
+        rewritten(tmp_path / "bad", tensors=lambda it, name=name, fill=fill: it | {name: np.full_like(it[name], fill)})
+        with pytest.raises(BadInput):
+            read_index(tmp_path / "bad")
+
+
+@pytest.mark.parametrize("field", ["name", "path", "sha256", "height", "width", "offset", "length", "skipped", "more"])
+def test_absurd_rows_under_a_right_checksum_are_an_error_of_ours_or_harmless(pictures, tmp_path, field):
+    for value in ABSURD:
+        shutil.rmtree(tmp_path / "bad", ignore_errors=True)
+        scanned(pictures / "a", tmp_path / "bad")
+        manifest = tmp_path / "bad" / "manifest.jsonl"
+        head, *rows = manifest.read_bytes().splitlines(keepends=True)
+        rows = [json.dumps(json.loads(row) | {field: value}).encode() + b"\n" for row in rows]
+        manifest.write_bytes(b"".join([head, *rows]))
+        digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
+        rewritten(tmp_path / "bad", lambda it, digest=digest: it | {"manifest": digest})
+        with contextlib.suppress(ImpastoError):
+            used(tmp_path / "bad")
 
 
 def test_bad_pictures_are_named_and_skipped(pictures, tmp_path):

@@ -421,6 +421,23 @@ def test_max_memory_on_a_gpu_is_refused_not_ignored(files):
         Painting(content, [style], output, make_recipe(**KNOBS), place=Place("cuda", "float32"), max_memory=1e9)
 
 
+@pytest.mark.parametrize(
+    ("said", "memory"),
+    [
+        ("could not create a primitive", True),
+        ("could not create a memory object", True),
+        ("could not create a primitive descriptor for a convolution forward propagation primitive", False),
+        ("[enforce fail at alloc_cpu.cpp:115] DefaultCPUAllocator: can't allocate memory", True),
+        ("std::bad_alloc", True),
+        ("CUDA out of memory. Tried to allocate 20 MiB", True),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)", True),
+        ("mat1 and mat2 shapes cannot be multiplied", False),
+    ],
+)
+def test_out_of_memory_is_known_by_what_libraries_say(said, memory):
+    assert module.is_out_of_memory(RuntimeError(said)) == memory
+
+
 def test_out_of_memory_before_the_first_step_promises_no_picture(files, monkeypatch):
     def failing(*args, **kwargs):
         raise MemoryError

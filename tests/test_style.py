@@ -1,7 +1,10 @@
 """A style taken apart: sums over places, planted textures, chance, and the cost divided among pairs and places."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from impasto.edit import LayerEdit
@@ -177,6 +180,24 @@ def test_the_bundled_photographs_are_looked_at_once(monkeypatch, tmp_path):
     monkeypatch.setattr(style, "photograph_values", None)
     torch.testing.assert_close(reference_values(None, tiny_net(), ["conv1_1"], 48), first)
     monkeypatch.undo()
+
+
+def damaged(path: Path, how: str) -> None:
+    data, values = bytearray(path.read_bytes()), safetensors.torch.load_file(path)
+    data[-3] ^= 1
+    others = {"NaN": {name: value * float("nan") for name, value in values.items()}, "names": {"a": torch.zeros(2)}, "none": {}}
+    path.write_bytes(data if how == "a bit" else b"" if how == "empty" else safetensors.torch.save(others[how]))
+
+
+@pytest.mark.parametrize("how", ["a bit", "empty", "NaN", "names", "none"])
+def test_what_was_kept_of_the_photographs_is_made_anew_where_it_has_changed(monkeypatch, tmp_path, how):
+    monkeypatch.setenv("IMPASTO_CACHE", str(tmp_path))
+    first = reference_values(None, tiny_net(), ["conv1_1"], 48)
+    (kept,) = tmp_path.glob("photographs-*.safetensors")
+    damaged(kept, how)
+    for _ in range(2):
+        torch.testing.assert_close(reference_values(None, tiny_net(), ["conv1_1"], 48), first)
+        monkeypatch.setattr("impasto.lens.style.photographs", lambda _: pytest.fail("it has not been mended"))
 
 
 def test_a_folder_of_photographs_takes_the_place_of_the_bundled_ones(tmp_path):

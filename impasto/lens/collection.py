@@ -13,13 +13,17 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 from posixpath import normpath
-from typing import Any
+from typing import IO, Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from impasto.errors import BadImage, BadInput
+from impasto.files import PICTURE_SUFFIXES, entries, open_file, path_in, read_text, reason
 from impasto.images import MAX_BYTES, Picture, decode, read_bytes
 
-SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".avif"])
 MAX_LIST = 10**9
+UNKNOWN = -1  # the length of a member whose bytes cannot be told
+DAMAGED = tarfile.TarInfo()
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def _pictures_in(place: Path) -> Iterator[Source]:
         raise BadInput(f"there is no folder, tar, list or picture {place}")
     if place.suffix.lower() == ".tar":
         return _in_tar(place, f"{place.name}/")
-    return iter([Source(place.name, str(place))]) if place.suffix.lower() in SUFFIXES else _in_list(place)
+    return iter([Source(place.name, str(place))]) if place.suffix.lower() in PICTURE_SUFFIXES else _in_list(place)
 
 
 def _in_folder(folder: Path, prefix: str, above: tuple[str, ...]) -> Iterator[Source]:
@@ -77,55 +81,80 @@ def _in_folder(folder: Path, prefix: str, above: tuple[str, ...]) -> Iterator[So
     if real in above:  # a link to a folder that it lies in
         return
     try:
-        entries = sorted(os.listdir(folder))
+        names = entries(folder)
     except OSError as error:
-        raise BadInput(f"cannot read the folder {folder}: {error.strerror}") from error
-    for entry in entries:
+        raise BadInput(f"cannot read the folder {folder}: {reason(error)}") from error
+    for entry in names:
         path, suffix = folder / entry, os.path.splitext(entry)[1].lower()
-        if entry.startswith("."):
-            continue
         if path.is_dir():
             yield from _in_folder(path, f"{prefix}{entry}/", (*above, real))
         elif suffix == ".tar":
             yield from _in_tar(path, f"{prefix}{entry}/")
-        elif suffix in SUFFIXES:
+        elif suffix in PICTURE_SUFFIXES:
             yield Source(prefix + entry, str(path))
 
 
 def _in_tar(path: Path, prefix: str) -> Iterator[Source]:
     try:
-        with tarfile.open(path, "r:") as tar:
-            members = [member for member in tar if member.type in (tarfile.REGTYPE, tarfile.AREGTYPE)]
+        found = [Source(prefix + normpath(name).lstrip("/"), str(path), at, length) for name, at, length in _members(path)]
     except (OSError, tarfile.TarError, ValueError) as error:
-        raise BadInput(f"{path} cannot be read as an uncompressed tar: {error}") from error
-    found = [Source(prefix + normpath(m.name).lstrip("/"), str(path), m.offset_data, m.size) for m in members]
-    pictures = (source for source in found if os.path.splitext(source.name)[1].lower() in SUFFIXES)
-    return iter(sorted(pictures, key=lambda source: source.parts))
+        raise BadInput(f"{path} cannot be read as an uncompressed tar: {reason(error)}") from error
+    return iter(sorted(found, key=lambda source: source.parts))
+
+
+def _members(path: Path) -> Iterator[tuple[str, int, int]]:
+    """The pictures in a tar: name, where the bytes are, how many; where it is damaged, what follows as one that cannot be read."""
+    with open_file(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        member = tar.next()
+        while member is not None:
+            is_picture = os.path.splitext(member.name)[1].lower() in PICTURE_SUFFIXES
+            if is_picture and member.type in (tarfile.REGTYPE, tarfile.AREGTYPE):
+                yield member.name, member.offset_data, UNKNOWN if member.issparse() else max(UNKNOWN, member.size)
+            following = _after(tar, member, file)
+            if following is DAMAGED:
+                yield f"{member.name} (what follows)", 0, UNKNOWN
+                return
+            member = following
+
+
+def _after(tar: tarfile.TarFile, member: tarfile.TarInfo, file: IO[bytes]) -> tarfile.TarInfo | None:
+    """The next member; None behind the last, DAMAGED where there is neither."""
+    if member.size < 0:  # it would lead back, for ever
+        return DAMAGED
+    try:
+        if (following := tar.next()) is None:  # at zeros, at the end, or at what is no header
+            file.seek(tar.offset)
+        return following if following or not any(file.read(tarfile.BLOCKSIZE)) else DAMAGED
+    except Exception:  # it can fail in any way
+        return DAMAGED
 
 
 def _in_list(path: Path) -> Iterator[Source]:
     try:
-        text = path.read_text("utf-8") if path.stat().st_size <= MAX_LIST else "\0"
+        text = read_text(path, MAX_LIST)
     except (OSError, ValueError):
         text = "\0"
     if "\0" in text:
         raise BadInput(f"{path} is no folder, tar or picture, and cannot be read as a list of pictures, one a line")
-    names = [normpath(line.strip()) for line in text.splitlines() if line.strip()]
-    return iter(sorted((Source(name, str(path.parent / name)) for name in names), key=lambda source: source.parts))
+    lines = (line.strip() for line in text.split("\n"))
+    names = [normpath(line) for line in lines if line and not line.startswith("#")]
+    return iter(sorted((Source(name, str(path_in(path.parent, name))) for name in names), key=lambda source: source.parts))
 
 
 def read(source: Source) -> bytes:
     """The picture's bytes. Raises BadImage."""
     if source.offset is None or source.length is None:
         return read_bytes(Path(source.path))
+    if source.length < 0:
+        raise BadImage(f"cannot read {source.name}: it is sparse, or the tar is damaged there")
     if source.length > MAX_BYTES:
         raise BadImage(f"cannot read {source.name}: it is larger than {MAX_BYTES // 10**6} MB")
     try:
-        with open(source.path, "rb") as file:
+        with open_file(Path(source.path)) as file:
             file.seek(source.offset)
             data = file.read(source.length)
-    except OSError as error:
-        raise BadImage(f"cannot read {source.path}: {error.strerror}") from error
+    except (OSError, OverflowError) as error:
+        raise BadImage(f"cannot read {source.path}: {reason(error)}") from error
     if len(data) < source.length:
         raise BadImage(f"{source.name} is cut off: {source.path} ends before it does")
     return data
@@ -177,7 +206,20 @@ def row_to_json(row: Row) -> dict[str, Any]:
     return {name: value for name, value in flat.items() if value is not None}
 
 
-def row_from_json(flat: dict[str, Any]) -> Row:
-    """The other way round. Raises KeyError or TypeError for what is no row."""
-    source = Source(flat.pop("name"), flat.pop("path"), flat.pop("offset", None), flat.pop("length", None))
-    return Row(source, **flat)
+def row_from_json(flat: Any) -> Row:
+    """The other way round. Raises ValueError for what is no row."""
+    read = _ReadRow.model_validate(flat)
+    return Row(Source(read.name, read.path, read.offset, read.length), read.sha256, read.height, read.width, read.skipped)
+
+
+class _ReadRow(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    name: str
+    path: str
+    sha256: str
+    offset: Annotated[int, Field(ge=0)] | None = None
+    length: Annotated[int, Field(ge=UNKNOWN)] | None = None
+    height: Annotated[int, Field(ge=0)] = 0
+    width: Annotated[int, Field(ge=0)] = 0
+    skipped: str | None = None

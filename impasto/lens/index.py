@@ -13,15 +13,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import accumulate, count, islice, repeat
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any, Literal
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field as Bounds
 
 from impasto.errors import BadInput, BadRecipe
-from impasto.files import make_folder, sha256, write_whole
+from impasto.files import make_folder, open_file, reason, sha256, write_whole
 from impasto.geometry import Field
 from impasto.lens.collection import Row, row_from_json, row_to_json
 from impasto.lens.module import AnyNet, layers_of, weights_of
@@ -249,12 +251,71 @@ def _setup_to_json(setup: Setup) -> dict[str, Any]:
     return asdict(setup) | {"layers": layers}
 
 
-def _setup_from_json(flat: dict[str, Any]) -> Setup:
-    layers = {it.pop("name"): Layer(it.pop("units"), Field(**it) if it else None) for it in flat["layers"]}
-    setup = Setup(**(flat | {"layers": layers}))
-    if setup.fit not in FITS:
-        raise ValueError(f"its fit is {setup.fit!r}")
-    return setup
+Count = Annotated[int, Bounds(ge=0, lt=2**31)]
+Some = Annotated[int, Bounds(ge=1, lt=2**31)]
+Hash = Annotated[str, Bounds(pattern="^[0-9a-f]{64}$")]
+
+
+class _Told(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class _ToldLayer(_Told):
+    name: str
+    units: Some
+    size: Some | None = None
+    stride: Some | None = None
+    padding: Count | None = None
+
+    def layer(self) -> Layer:
+        known = self.size is not None and self.stride is not None and self.padding is not None
+        return Layer(self.units, Field(self.size, self.stride, self.padding) if known else None)  # type: ignore[arg-type]
+
+
+class _ToldSetup(_Told):
+    net: str
+    weights: Hash
+    input: dict[str, Any]
+    layers: Annotated[list[_ToldLayer], Bounds(min_length=1)]
+    k: Some
+    per_image: Some
+    size: Some
+    fit: str
+
+
+class _ToldIndex(_Told):
+    """What an index says about itself, in JSON."""
+
+    format: Literal[2]
+    setup: _ToldSetup
+    rows: Count
+    pictures: Count
+    manifest: Hash
+    length: Annotated[int, Bounds(ge=0)]
+
+
+def _setup_of(told: _ToldSetup) -> Setup:
+    """Raises ValueError."""
+    layers = {it.name: it.layer() for it in told.layers}
+    if told.fit not in FITS or len(layers) < len(told.layers):
+        raise ValueError(f"its fit is {told.fit!r}, or a layer is there twice")
+    return Setup(**(dict(told) | {"layers": layers}))
+
+
+def _filled(told: _ToldIndex, tensors: dict[str, Array]) -> Index:
+    """Raises ValueError, KeyError where the tensors are not those of which it tells."""
+    setup = _setup_of(told.setup)
+    if sum(layer.units for layer in setup.layers.values()) * setup.k > sum(map(np.size, tensors.values())):
+        raise ValueError("it tells of more units than it has")  # for which there might be no memory
+    index = empty_index(setup)
+    index.rows, index.pictures = told.rows, told.pictures
+    for name, units in index.layers.items():
+        _fill(units, tensors, name)
+    found, counts = index.rankings, (index.units.fired, index.units.padded, index.units.bins)
+    is_within = found.where.min() >= -1 and found.where[..., 0].max() < index.rows and index.pictures <= index.rows
+    if np.isnan(found.value).any() or not is_within or any(it.min() < 0 or it.max() > index.pictures for it in counts):
+        raise ValueError("it tells of pictures that it has not seen")
+    return index
 
 
 def read_index(folder: Path) -> Index:
@@ -274,34 +335,42 @@ def read_index_file(path: Path) -> tuple[Index, dict[str, Any]]:
         with safetensors.safe_open(path, "np") as opened:
             about = json.loads((opened.metadata() or {})["impasto"])
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        if about["format"] != FORMAT:
-            raise ValueError(f"its format is {about['format']}, must be {FORMAT}: scan again")
+        if not isinstance(about, dict) or about.get("format") != FORMAT:
+            raise ValueError(f"its format must be {FORMAT}: scan again")
         if about.pop("sha256") != _checksum(about, tensors):
             raise ValueError("its checksum is wrong")
-        index = empty_index(_setup_from_json(about["setup"]))
-        index.rows, index.pictures = int(about["rows"]), int(about["pictures"])
-        for name, units in index.layers.items():
-            _fill(units, tensors, name)
+        index = _filled(_ToldIndex.model_validate(about), tensors)
+    except ValidationError as error:
+        raise BadInput(f"{path} cannot be read as the index of a scan: {_first(error)}") from error
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
-        raise BadInput(f"{path} cannot be read as the index of a scan: {error}") from error
+        raise BadInput(f"{path} cannot be read as the index of a scan: {reason(error)}") from error
     return index, about
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def read_rows(manifest: Path) -> Iterator[Row]:
     """The manifest's rows, which follow its head, one at a time. Raises BadInput."""
     try:
-        with open(manifest, "rb") as file:
+        with open_file(manifest) as file:
             for line in islice(file, 1, None):
                 yield row_from_json(json.loads(line))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{manifest} cannot be read as the manifest of a scan: {error}") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        why = _first(error) if isinstance(error, ValidationError) else reason(error)
+        raise BadInput(f"{manifest} cannot be read as the manifest of a scan: {why}") from error
 
 
 def rows_at(folder: Path, numbers: Sequence[int]) -> dict[int, Row]:
-    """{number: row} of these rows of the manifest."""
+    """{number: row} of these rows of the manifest. Raises BadInput."""
     wanted = set(numbers)
     rows = islice(read_rows(folder / MANIFEST), max(wanted, default=-1) + 1)
-    return {number: row for number, row in enumerate(rows) if number in wanted}
+    found = {number: row for number, row in enumerate(rows) if number in wanted}
+    if len(found) < len(wanted):
+        raise BadInput(f"{folder / MANIFEST} has fewer rows than its index tells of: scan again")
+    return found
 
 
 def _line(it: dict[str, Any]) -> bytes:

@@ -187,14 +187,23 @@ def reference_values(against: Path | None, net: Net, layers: Sequence[str], size
         *looked,
     ]
     kept = cache_path(net.name).with_name(f"photographs-{hashlib.sha256(' '.join(about).encode()).hexdigest()[:16]}.safetensors")
-    if kept.is_file():
-        with contextlib.suppress(safetensors.SafetensorError, OSError):
-            return safetensors.torch.load_file(kept)
+    if values := _read_kept(kept):
+        return values
     values = photograph_values(photographs(None), net, layers, size)
     with contextlib.suppress(ImpastoError):  # where nothing can be kept it is looked at anew each time
         make_folder(kept.parent)
-        write_whole(kept, lambda file: file.write(safetensors.torch.save(values)))
+        write_whole(kept, lambda file: file.write(safetensors.torch.save(values, {"sha256": digest(values)})))
     return values
+
+
+def _read_kept(path: Path) -> dict[str, Tensor] | None:
+    """What was written there, None where there is none or it has changed since."""
+    try:
+        with safetensors.safe_open(path, "pt") as opened:
+            values = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            return values if (opened.metadata() or {}).get("sha256") == digest(values) else None
+    except (safetensors.SafetensorError, OSError, TypeError, ValueError):
+        return None
 
 
 def _pools(net: Net) -> list[tuple[str, float]]:

@@ -138,8 +138,9 @@ def in_words(about: Mapping[str, Any]) -> list[str]:
     for name in ("other", "generated"):
         if name in about:
             told = about[name]
-            lines += [f"{told['picture']} against {about['painting']}: style cost {told['style']:.4g}"]
-            lines += [line for layer in told["layers"] for line in _layer_in_words(layer)]
+            differ = "" if told["style"] else ": in style they do not differ"
+            lines += [f"{told['picture']} against {about['painting']}: style cost {told['style']:.4g}{differ}"]
+            lines += [line for layer in told["layers"] if layer["cost"] for line in _layer_in_words(layer)]
     return lines
 
 
@@ -147,10 +148,10 @@ def _layer_in_words(layer: Mapping[str, Any]) -> list[str]:
     remains = layer.get("remains")
     left = "" if remains is None else f"; of the difference that was, {_percent(remains)} remains"
     lines = [f"  {layer['layer']}: {_percent(layer['share'])} of the style cost{left}"]
-    for unit in layer["units"][:3]:
+    for unit in [it for it in layer["units"] if it["cost"]][:3]:
         much = "too much" if unit["excess"] > 0 else "too little"
         lines.append(f"    {much} of unit {unit['unit']}, {unit['name']}: {_percent(unit['share'])} of the layer's")
-    pair = next((it for it in layer["pairs"] if it["i"] != it["j"]), None)
+    pair = next((it for it in layer["pairs"] if it["i"] != it["j"] and it["cost"]), None)
     if pair:
         often = "too often" if pair["excess"] > 0 else "too seldom"
         lines.append(f"    {often} units {pair['i']} and {pair['j']} together: {_percent(pair['share'])} of the layer's")
