@@ -168,8 +168,8 @@ def _told(source: str, stdin: TextIO) -> list[dict[str, Any]]:
 
 def _rows(text: str) -> list[dict[str, Any]]:
     """A table as spreadsheets write it: with commas, semicolons or tabs, its head in any case, spaces around. Raises ValueError."""
-    head = text.lstrip("\n").partition("\n")[0]
-    separator = max(",;\t", key=head.count)
+    text = text.lstrip("\n")
+    separator = max(",;\t", key=text.partition("\n")[0].count)
     table = csv.DictReader(io.StringIO(text), restkey=BEYOND, delimiter=separator, skipinitialspace=True)
     table.fieldnames = [name.strip().lower() for name in table.fieldnames or ()]
     if not {"content"} < set(table.fieldnames):

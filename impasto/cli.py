@@ -592,7 +592,7 @@ def studio(
     try:
         from impasto.studio.serve import default_folder, serve
     except ModuleNotFoundError as error:
-        raise MissingExtra("the studio needs the extra studio: pip install 'impasto[studio]'") from error
+        raise MissingExtra("the studio needs the extra studio: pip install '.[studio]' in Impasto's folder") from error
     serve(folder or default_folder(), port, browser, atlas or [])
 
 

@@ -215,5 +215,5 @@ def _ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise MissingExtra("--ray needs the extra ray: python -m pip install 'impasto[ray]'") from error
+        raise MissingExtra("--ray needs the extra ray: pip install '.[ray]' in Impasto's folder") from error
     return ray

@@ -19,7 +19,7 @@ from impasto.errors import MissingExtra
 try:
     import cv2
 except ImportError as error:
-    raise MissingExtra("OpenCV is missing: python -m pip install 'impasto[video]' brings it") from error
+    raise MissingExtra("OpenCV is missing: pip install '.[video]' in Impasto's folder brings it") from error
 
 OPENCV: str = cv2.__version__
 CUT_SEEN, CUT_UNLIKE = 0.4, 0.15  # a scene ends where less of a frame was seen in the last, or what was seen differs by more

@@ -31,7 +31,7 @@ try:
     from av.stream import Disposition
     from av.video.reformatter import ColorRange, Colorspace
 except ImportError as error:
-    raise MissingExtra("PyAV is missing: python -m pip install 'impasto[video]' brings it") from error
+    raise MissingExtra("PyAV is missing: pip install '.[video]' in Impasto's folder brings it") from error
 
 PYAV: str = av.__version__
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}

@@ -12,7 +12,7 @@ import numpy as np
 from impasto.errors import BadImage, ImpastoError, MissingExtra, NoRoom
 from impasto.files import FULL
 
-INSTALL = "pip install 'impasto[hires]'"
+INSTALL = "pip install '.[hires]' in Impasto's folder"
 WHITES = {"uchar": 255, "ushort": 65535}  # of what is read
 LOADERS = {"PNG": "pngload_buffer", "TIFF": "tiffload_buffer"}  # nothing else of what libvips decodes
 WRITERS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -67,6 +67,8 @@ def read_picture(source: str | Path | Image.Image, keep_hidden: bool = False, fo
     Where nothing shows (alpha 0) the mean of what shows takes its place, unless `keep_hidden`.
     Raises BadImage for what is no picture, is damaged, or has more than MAX_PIXELS.
     """
+    if not isinstance(source, str | Path | Image.Image):
+        raise BadImage(f"a picture is a path or a Pillow image, got {type(source).__name__}: PIL.Image.fromarray makes one")
     if isinstance(source, Image.Image):
         _check_pixels(source)
         upright, digest = _upright(source), hashlib.sha256(source.tobytes()).hexdigest()
@@ -206,6 +208,15 @@ def _orientation(image: Image.Image) -> int:
         return number if number in TURNS else 1
     except Exception:  # whatever is wrong with it, the pixels are not
         return 1
+
+
+def check_image(image: Any) -> None:
+    """Raise BadImage, in one line, for what is no picture as everything here takes it."""
+    if not isinstance(image, Tensor):
+        raise BadImage(f"a picture is a tensor (B, 3, H, W) in [0, 1], got {type(image).__name__}: read_picture(...).image is one")
+    if image.dim() != 4 or image.shape[1] != 3 or not image.is_floating_point():
+        advice = ": image[None] adds the batch" if image.dim() == 3 and image.shape[0] == 3 else ""
+        raise BadImage(f"a picture is a tensor (B, 3, H, W) in [0, 1], got {tuple(image.shape)} of {image.dtype}{advice}")
 
 
 def size_of(image: Tensor) -> tuple[int, int]:

@@ -22,21 +22,37 @@ Cost = TypeVar("Cost", float, Tensor)
 Activations = Tensor | Mapping[str, Tensor]
 
 
+def check_activations(taker: str, *given: Any, dimensions: tuple[int, ...] = (4,)) -> None:
+    """Raise BadInput, in one line, for what is no tensor (B, C, H, W); `taker` is who was given it."""
+    for a in given:
+        if not isinstance(a, Tensor) or a.dim() not in dimensions:
+            got = tuple(a.shape) if isinstance(a, Tensor) else type(a).__name__
+            advice = ": a[None] adds the batch" if isinstance(a, Tensor) and a.dim() == 3 else ""
+            wanted = "(B, C, H, W)" + (" or the course's (C, H W)" if 2 in dimensions else "")
+            raise BadInput(f"{taker} takes torch tensors {wanted}, got {got}{advice}")
+
+
 def unroll(a: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, C, H W): the volume as a matrix, one row a channel."""
+    """(B, C, H, W) -> (B, C, H W): the volume as a matrix, one row a channel. Raises BadInput for another shape."""
+    check_activations("unroll", a)
     return a.flatten(2)
 
 
 def gram_matrix(a: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, C, C): how the channels occur together, wherever they do. Unnormalised, as in the paper (eq. 3).
 
-    The diagonal says how active a filter is, entry (i, j) how often filters i and j are active in the same place.
+    The diagonal says how active a filter is, entry (i, j) how often filters i and j are active in the same place. The course's
+    unrolled (C, H W) gives (C, C). Raises BadInput for another shape.
     """
+    check_activations("gram_matrix", a, dimensions=(2, 4))
+    if a.dim() == 2:
+        return gram_matrix(a[None, ..., None])[0]
     return Gram.apply(unroll(a))  # type: ignore[no-untyped-call, no-any-return]
 
 
 def mean_gram(a: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, C, C): the Gram matrix over the number of places, G / (H W), so that pictures of two sizes compare."""
+    check_activations("a style cost", a)
     return gram_matrix(a) / (a.shape[-2] * a.shape[-1])
 
 
@@ -46,6 +62,7 @@ def content_cost(a_C: Tensor, a_G: Tensor, constant: float | None = None) -> Ten
     The constant is 1 / (4 n_H n_W n_C) as in the course; 1/2 is the paper's (eq. 1), 1 / (n_H n_W n_C) the mean of squares.
     Raises BadInput when the shapes differ.
     """
+    check_activations("content_cost", a_C, a_G)
     if a_C.shape != a_G.shape:
         raise BadInput(f"content_cost compares activations of one shape, got {tuple(a_C.shape)} and {tuple(a_G.shape)}")
     if constant is None:
@@ -98,6 +115,7 @@ def total_variation(image: Tensor, wraps: tuple[bool, bool] = (False, False)) ->
 
     A mean, not a sum, so that a weight means the same at every size. Not in the paper; Mahendran & Vedaldi 2015 (eq. 4, beta = 2).
     """
+    check_activations("total_variation", image)
     image, places = wrapped(image, wraps, 0, 1), image.numel()
     (rows, columns), (height, width) = wraps, image.shape[-2:]
     across = image[..., : height - rows, 1:] - image[..., : height - rows, :-1]

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from impasto.errors import BadImage, BadRecipe
-from impasto.images import EDGES, Wraps
+from impasto.images import EDGES, Wraps, check_image
 from impasto.kernels import Averaged, Pooled, Rectified, flip, wrapped
 
 
@@ -249,8 +249,11 @@ def window(layer: Conv | ConvShape | Pool) -> tuple[int, int, int]:
 def features(net: Net, image: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
     """(B, 3, H, W) in [0, 1] -> {name as asked: (B, C, h, w)}. Walks no further than the deepest layer asked for.
 
-    Raises BadRecipe for a layer that the net does not have, BadImage for a picture too small to reach it.
+    Raises BadRecipe for a layer that the net does not have, BadImage for what is no picture, or one too small to reach it.
     """
+    check_image(image)
+    if isinstance(layers, str):
+        raise BadRecipe(f"layers is {layers!r}, must be a list of names: [{layers!r}]")
     names = {layer: layer_name(net, layer) for layer in layers}
     wanted, found = set(names.values()), {}
     for name, a in walk(net, image, wanted):

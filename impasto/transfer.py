@@ -29,6 +29,7 @@ from impasto.frame import finished_size, framed, painted_size, style_at, style_s
 from impasto.images import (
     MIN_SIDE,
     brought,
+    check_image,
     in_profile,
     quantize,
     read_picture,
@@ -84,7 +85,7 @@ def tied_cost(cost: Cost, ties: Ties) -> Cost:
 
 def paint(
     content: str | Path | Image.Image,
-    styles: Sequence[str | Path | Image.Image],
+    styles: str | Path | Image.Image | Sequence[str | Path | Image.Image],
     preset: str = "impasto",
     *,
     keep_profile: bool = False,
@@ -92,9 +93,11 @@ def paint(
 ) -> Image.Image:
     """From paths or Pillow images to the finished picture: `paint("cat.jpg", ["wave.jpg"], size=512).save("out.png")`.
 
-    8 bits a channel, the most that a Pillow image has; sRGB, or with `keep_profile` in the content picture's profile.
+    One style picture needs no list. 8 bits a channel, the most that a Pillow image has; sRGB, or with `keep_profile` in the
+    content picture's profile. Raises BadImage, BadRecipe for what cannot be painted.
     """
     recipe = make_recipe(preset, **knobs)
+    styles = [styles] if isinstance(styles, str | Path | Image.Image) else styles
     picture, paintings = read_picture(content), [read_picture(style) for style in styles]
     alphas = [it.alpha for it in (picture, *paintings)]
     steps = stylize(picture.image, [it.image for it in paintings], recipe, make_net(recipe), alphas=alphas)
@@ -273,6 +276,8 @@ def plan_scales(
 
 def check_fit(content: Tensor, styles: Sequence[Tensor], recipe: Recipe, picture: Tensor | None) -> None:
     """Raise what would go wrong later: sides too short to paint, as many style weights as styles, a start that is missing."""
+    for image in (content, *styles, *([] if picture is None else [picture])):
+        check_image(image)
     if recipe.has_style and not styles:
         raise BadRecipe("there is no style picture")
     for name, region in recipe.regions.items():

@@ -1,6 +1,8 @@
 """The docs: links lead somewhere, made pages are fresh, examples run, pictures are small."""
 
 import re
+import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,14 @@ PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md"), ROOT / "impasto" / "pict
 def test_every_link_leads_somewhere(page):
     for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()) + re.findall(r'src="([^"]+)"', page.read_text()):
         assert link.startswith("https://") or (page.parent / link).exists(), link
+
+
+def test_the_source_archive_has_all_that_pages_link_to():
+    taken = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#:]+)[^):]*\)", page.read_text()) + re.findall(r'src="([^":]+)"', page.read_text()):
+            first = (page.parent / link).resolve().relative_to(ROOT.resolve()).parts[0]
+            assert any(fnmatch(first, pattern) for pattern in taken), (page.name, link)
 
 
 def test_the_made_pages_are_fresh():

@@ -159,3 +159,27 @@ def test_shapes_that_cannot_be_compared_are_refused():
         style_cost({"a": activations(1, 3, 4, 5)}, {"a": activations(1, 3, 4, 5)}, {"conv9": 1.0})
     with pytest.raises(BadInput, match="two tensors, or two dicts"):
         style_cost({"a": activations(1, 3, 4, 5)}, activations(1, 3, 4, 5))
+
+
+def test_the_courses_unrolled_activations_give_the_same_matrix():
+    a = activations(1, 3, 4, 5)
+    torch.testing.assert_close(gram_matrix(a[0].flatten(1)), gram_matrix(a)[0])
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (
+            lambda: gram_matrix(torch.rand(64, 32, 32)),
+            r"takes .*\(C, H W\), got \(64, 32, 32\): a\[None\] adds",
+        ),
+        (lambda: gram_matrix(np.zeros((1, 3, 4, 4))), "gram_matrix takes torch tensors .*, got ndarray"),
+        (lambda: content_cost(torch.rand(3, 4, 4), torch.rand(3, 4, 4)), r"content_cost takes .*got \(3, 4, 4\)"),
+        (lambda: style_layer_cost(torch.rand(3, 16), torch.rand(3, 16)), r"a style cost takes .*got \(3, 16\)"),
+        (lambda: total_variation(torch.rand(3, 4, 4)), r"total_variation takes .*got \(3, 4, 4\)"),
+        (lambda: unroll(torch.rand(4)), r"unroll takes torch tensors \(B, C, H, W\), got \(4,\)"),
+    ],
+)
+def test_what_is_no_activation_is_said_in_one_line(call, said):
+    with pytest.raises(BadInput, match=said):
+        call()

@@ -34,7 +34,7 @@ from tests.conftest import check_one_line, save
 
 pytestmark = [
     pytest.mark.weights,
-    pytest.mark.skipif(find_spec("ray") is None, reason="Ray is missing: pip install 'impasto[ray]'"),
+    pytest.mark.skipif(find_spec("ray") is None, reason="Ray is missing: pip install '.[ray]'"),
 ]
 QUICK = {"net": "alexnet", "size": 48, "coarsest": 48, "steps": 50}
 ONE = {"threads": 1}
@@ -311,4 +311,4 @@ def test_a_cluster_that_is_not_there_is_said(impasto, jobs, tmp_path, address):
 def test_a_missing_ray_is_one_line(impasto, jobs, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     result = impasto("batch", jobs[0].content, jobs[0].styles[0], "-o", tmp_path / "out", "--ray")
-    assert result.returncode == 2 and "pip install 'impasto[ray]'" in result.stderr and "Traceback" not in result.stderr
+    assert result.returncode == 2 and "pip install '.[ray]'" in result.stderr and "Traceback" not in result.stderr

@@ -312,7 +312,7 @@ def test_a_job_that_fails_says_why_and_the_next_is_done(studio):
     thin = studio.client.upload(flat)["id"]
     bad, good = studio.submit(studio.quick(content=thin)), studio.submit(studio.quick())
     failed = studio.ended(bad)
-    assert failed["state"] == "failed" and "shorter than 16 pixels" in failed["error"]
+    assert failed["state"] == "failed" and "need sides of 31 pixels" in failed["error"]
     assert studio.ended(good)["state"] == "finished"
     unknown = studio.ended(studio.submit(studio.quick(knobs={"content_layers": "conv9_9"})))
     assert unknown["state"] == "failed" and "conv9_9" in unknown["error"]

@@ -4,8 +4,10 @@ import gc
 import math
 import weakref
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from impasto import objective, transfer
 from impasto.descent import Step
@@ -310,3 +312,31 @@ def test_a_picture_too_small_for_the_deepest_layer_is_refused_before_the_work():
         check_fit(picture(64, 64), [picture(64, 64)], make_recipe(**knobs), None)
     check_fit(picture(64, 64), [picture(64, 64)], make_recipe(**{**knobs, "style_scale": 1.0}), None)
     check_fit(picture(16, 16), [picture(16, 16)], make_recipe(size=16), None)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (
+            lambda net: features(net, torch.rand(3, 64, 64), ["conv1_1"]),
+            r"got \(3, 64, 64\) of .*: image\[None\] adds the batch",
+        ),
+        (lambda net: features(net, np.zeros((1, 3, 8, 8)), ["conv1_1"]), "got ndarray: read_picture"),
+        (lambda net: features(net, torch.zeros(1, 3, 8, 8, dtype=torch.uint8), ["conv1_1"]), "of torch.uint8"),
+        (lambda net: features(net, CONTENT, "conv1_1"), r"layers is 'conv1_1', must be a list of names: \['conv1_1'\]"),
+        (lambda net: next(stylize(CONTENT, STYLE, recipe(), net)), r"got \(3, 40, 30\)"),
+        (lambda net: next(stylize(CONTENT[0], [STYLE], recipe(), net)), r"got \(3, 24, 32\)"),
+        (lambda net: transfer.paint(np.zeros((8, 8, 3), np.uint8), "b.jpg"), "got ndarray: PIL.Image.fromarray makes one"),
+        (lambda net: transfer.paint("a.jpg", "b.jpg"), "cannot read a.jpg: No such file"),
+    ],
+)
+def test_what_is_no_picture_is_said_in_one_line(net, call, said):
+    with pytest.raises((BadImage, BadRecipe), match=said):
+        call(net)
+
+
+def test_one_style_picture_needs_no_list(monkeypatch, files):
+    monkeypatch.setattr(transfer, "make_net", lambda *_: tiny_net())
+    knobs = {**LAYERS, "size": 24, "coarsest": 24, "steps": 2}
+    pictures = [transfer.paint(files[0], style, **knobs) for style in ([files[1]], files[1], str(files[1]), Image.open(files[1]))]
+    assert len({picture.tobytes() for picture in pictures}) == 1

@@ -386,7 +386,7 @@ def test_a_missing_extra_is_one_line(impasto, clip, style, tmp_path, monkeypatch
     for name in ("video", "frames", "flow"):
         monkeypatch.delitem(sys.modules, f"impasto.{name}")
     monkeypatch.setitem(sys.modules, package, None)
-    check_one_line(impasto("video", clip, style, "-o", tmp_path / "out.mp4"), 2, "pip install 'impasto[video]'")
+    check_one_line(impasto("video", clip, style, "-o", tmp_path / "out.mp4"), 2, "pip install '.[video]'")
 
 
 def test_a_work_folder_that_was_not_filled_begins_afresh(clip, style, tmp_path):

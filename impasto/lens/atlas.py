@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from impasto.errors import BadImage, BadInput, BadRecipe, ImpastoWarning
-from impasto.files import cannot_write, make_folder
+from impasto.files import cannot_write, entries, make_folder
 from impasto.images import read_picture, read_record, to_pillow, write_picture, write_small
 from impasto.lens.collection import Row, read_again
 from impasto.lens.deconv import Record, cosine, filters_of, project, records
@@ -316,7 +316,7 @@ def _dreams_in(folder: Path, setup: Setup) -> Iterator[Dreamt]:
     """The dreams of units of this net in a folder; what is none of them is named in a warning."""
     if not folder.is_dir():
         raise BadInput(f"there is no folder {folder} with dreams")
-    for path in sorted(it for it in folder.iterdir() if it.is_file()):
+    for path in (it for it in (folder / name for name in entries(folder)) if it.is_file()):
         try:
             yield _dreamt(path, read_record(path), setup)
         except BadImage as error:
@@ -337,7 +337,7 @@ def _dreamt(path: Path, said: dict[str, Any], setup: Setup) -> Dreamt:
         if hung(images).shape != sheet.shape:
             raise BadImage("it has another size than it says")
         return Dreamt(objective, int(about["steps"]), images)
-    except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError, RuntimeError) as error:
         raise BadImage("it is no dream") from error
 
 

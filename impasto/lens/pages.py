@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from impasto.errors import CannotWrite
-from impasto.files import HALF, cannot_write, make_folder, write_whole
+from impasto.files import HALF, cannot_write, entries, make_folder, write_whole
 
 PARTS = "parts"
 
@@ -21,7 +21,7 @@ def check_free(output: Path, made_by: str) -> None:
     page = output / "index.html"
     if output.exists() and not output.is_dir():
         raise CannotWrite(f"{output} is a file: name a folder with -o")
-    others = [path for path in output.iterdir() if not path.match(HALF)] if output.exists() else []
+    others = entries(output) if output.exists() else []
     if others and not (page.is_file() and _mark(made_by) in page.read_bytes()):
         raise CannotWrite(f"{output} holds something else than a page of {made_by}: name a new folder with -o")
 

@@ -18,7 +18,8 @@ from impasto.lens.difference import Difference, differences, style_of, targets_o
 from impasto.lens.style import bring_to
 from impasto.lens.style_page import Original
 from impasto.nets import Net, features
-from impasto.recipe import Recipe, checked_recipe, make_recipe
+from impasto.painting import recipe_of
+from impasto.recipe import Recipe, make_recipe
 
 LISTED = 8  # units and pairs of a layer
 TILE, GAP, LINE = 300, 12, 22  # of the figure, in pixels
@@ -28,13 +29,10 @@ AWAY, TOWARDS, PAPER, INK = (176, 70, 18), (24, 90, 150), (255, 255, 255), (34, 
 def recipe_for(generated: Path | None, net: str, size: int) -> Recipe:
     """The recipe that a picture was painted by; the default one of this net and size where it carries none."""
     try:
-        record = {} if generated is None else read_record(generated)
+        recipe = None if generated is None else recipe_of(generated)
     except BadImage:
-        record = {}
-    recipe = record.get("recipe")
-    if not isinstance(recipe, dict):
-        return make_recipe(net=net, size=size)
-    return _taken_apart(checked_recipe(recipe).at_last(), generated)
+        recipe = None
+    return make_recipe(net=net, size=size) if recipe is None else _taken_apart(recipe.at_last(), generated)
 
 
 def _taken_apart(recipe: Recipe, generated: Path | None) -> Recipe:
@@ -52,10 +50,11 @@ def _taken_apart(recipe: Recipe, generated: Path | None) -> Recipe:
 def check_painted_from(generated: Path, painting: Picture) -> None:
     """Warn where a picture by Impasto was painted from another painting, or from more than this one."""
     try:
-        styles = read_record(generated).get("inputs", {}).get("styles", [])
+        inputs = read_record(generated).get("inputs")
     except BadImage:
         return
-    if styles != [painting.sha256]:
+    styles = inputs.get("styles") if isinstance(inputs, dict) else None
+    if isinstance(styles, list) and styles != [painting.sha256]:
         said = "was painted from other paintings than this one" if painting.sha256 not in styles else "was painted from others too"
         warnings.warn(
             f"{generated.name} {said}: what is compared is its style and that of this one alone", ImpastoWarning, stacklevel=2
