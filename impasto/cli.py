@@ -575,8 +575,8 @@ def studio(
 ) -> None:
     """Open the studio: paint, compare, and look at styles and units in a browser, on this machine alone.
 
-    The first line it prints is the address to open; it can be opened once, and a new one is printed then. Ctrl-C stops it: what is
-    being painted goes on from there next time.
+    The first line it prints is the address to open; it can be opened once, and a new one is printed then. If a studio already runs
+    for the folder, that one is opened. Ctrl-C stops it: what is being painted goes on from there next time.
 
     Parameters
     ----------

@@ -434,13 +434,14 @@ def test_18_a_thousand_idle_pages_are_bounded_and_given_free(studio):
 HALVES = [b"", b"GET / HTT", b"GET / HTTP/1.1\r\nHost: ", b"POST /api/jobs HTTP/1.1\r\nHost: %s\r\nContent-Length: 9\r\n\r\nx"]
 
 
-def test_18_connections_that_bring_no_request_lock_nobody_out(tmp_path):
+@pytest.mark.parametrize("halves", [HALVES, HALVES[-1:]], ids=["all kinds", "bodies"])
+def test_18_connections_that_bring_no_request_lock_nobody_out(tmp_path, halves):
     """Where a process may open 256 files: 400 connections with nothing, half a head, or a body that does not come."""
     limit = f"import resource, runpy; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256)); {RUN}"
     studio = Running(tmp_path, python=("-c", limit))
     idle = []
     try:
-        for _, half in zip(range(400), cycle(HALVES)):
+        for _, half in zip(range(400), cycle(halves)):
             idle.append(socket.create_connection(("127.0.0.1", studio.port)))
             idle[-1].sendall(half.replace(b"%s", studio.host.encode()))
             if len(idle) % 50 == 0:
@@ -476,7 +477,7 @@ def test_18_a_request_that_stalls_is_cut_off(monkeypatch):
 
     async def scene() -> list[bytes]:
         listening = serve.listen(0)
-        config = uvicorn.Config(answer, http=serve._Patient, lifespan="off", log_level="error", timeout_keep_alive=1)
+        config = uvicorn.Config(answer, http=serve._BoundedProtocol, lifespan="off", log_level="error", timeout_keep_alive=1)
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve([listening]))
         port, head = listening.getsockname()[1], b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
@@ -570,6 +571,27 @@ def test_20_a_job_on_disk_that_names_a_file_is_not_done(tmp_path, evil):
     assert job["state"] == "failed" and job["error"] and not running.workers()
     assert [it["id"] for it in running.client.jobs()] == [about["id"]]
     running.stop()
+
+
+@pytest.mark.parametrize("where", ["picture", "job"])
+def test_12_a_job_reads_and_writes_through_no_link(tmp_path, where):
+    victim = tmp_path / "victim"
+    victim.write_bytes(png())
+    studio = Running(tmp_path / "studio")
+    try:
+        pictures = [json.loads(upload(studio, png()).body)["id"] for _ in range(2)]
+        slow = studio.submit(studio.slow())  # the next waits
+        job = studio.submit({"kind": "painting", "content": pictures[0], "styles": pictures[1:]})
+        folder = studio.folder / ("pictures" if where == "picture" else "jobs") / (pictures[0] if where == "picture" else job)
+        (folder / ("a.png" if where == "picture" else "worker.log")).unlink(missing_ok=True)
+        (folder / ("a.png" if where == "picture" else "worker.log")).symlink_to(victim)
+        before = victim.read_bytes()
+        studio.ask("POST", f"/api/jobs/{slow}/cancel")
+        ended = studio.ended(job)
+        assert ended["state"] == "failed" and ("not in the studio's folder" in ended["error"] or "is a link" in ended["error"])
+        assert victim.read_bytes() == before
+    finally:
+        studio.stop()
 
 
 PROGRAMS = ["queue.py", "json.py", "torch.py", "asyncio.py", "PIL.py", "impasto.py", "sitecustomize.py", "pydantic.py"]

@@ -208,11 +208,11 @@ def row_to_json(row: Row) -> dict[str, Any]:
 
 def row_from_json(flat: Any) -> Row:
     """The other way round. Raises ValueError for what is no row."""
-    read = _ReadRow.model_validate(flat)
+    read = _RowJson.model_validate(flat)
     return Row(Source(read.name, read.path, read.offset, read.length), read.sha256, read.height, read.width, read.skipped)
 
 
-class _ReadRow(BaseModel):
+class _RowJson(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     name: str

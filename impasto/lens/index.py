@@ -256,11 +256,11 @@ Some = Annotated[int, Bounds(ge=1, lt=2**31)]
 Hash = Annotated[str, Bounds(pattern="^[0-9a-f]{64}$")]
 
 
-class _Told(BaseModel):
+class _Json(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
 
-class _ToldLayer(_Told):
+class _LayerJson(_Json):
     name: str
     units: Some
     size: Some | None = None
@@ -272,43 +272,43 @@ class _ToldLayer(_Told):
         return Layer(self.units, Field(self.size, self.stride, self.padding) if known else None)  # type: ignore[arg-type]
 
 
-class _ToldSetup(_Told):
+class _SetupJson(_Json):
     net: str
     weights: Hash
     input: dict[str, Any]
-    layers: Annotated[list[_ToldLayer], Bounds(min_length=1)]
+    layers: Annotated[list[_LayerJson], Bounds(min_length=1)]
     k: Some
     per_image: Some
     size: Some
     fit: str
 
 
-class _ToldIndex(_Told):
+class _IndexJson(_Json):
     """What an index says about itself, in JSON."""
 
     format: Literal[2]
-    setup: _ToldSetup
+    setup: _SetupJson
     rows: Count
     pictures: Count
     manifest: Hash
     length: Annotated[int, Bounds(ge=0)]
 
 
-def _setup_of(told: _ToldSetup) -> Setup:
+def _setup_of(read: _SetupJson) -> Setup:
     """Raises ValueError."""
-    layers = {it.name: it.layer() for it in told.layers}
-    if told.fit not in FITS or len(layers) < len(told.layers):
-        raise ValueError(f"its fit is {told.fit!r}, or a layer is there twice")
-    return Setup(**(dict(told) | {"layers": layers}))
+    layers = {it.name: it.layer() for it in read.layers}
+    if read.fit not in FITS or len(layers) < len(read.layers):
+        raise ValueError(f"its fit is {read.fit!r}, or a layer is there twice")
+    return Setup(**(dict(read) | {"layers": layers}))
 
 
-def _filled(told: _ToldIndex, tensors: dict[str, Array]) -> Index:
+def _filled(read: _IndexJson, tensors: dict[str, Array]) -> Index:
     """Raises ValueError, KeyError where the tensors are not those of which it tells."""
-    setup = _setup_of(told.setup)
+    setup = _setup_of(read.setup)
     if sum(layer.units for layer in setup.layers.values()) * setup.k > sum(map(np.size, tensors.values())):
         raise ValueError("it tells of more units than it has")  # for which there might be no memory
     index = empty_index(setup)
-    index.rows, index.pictures = told.rows, told.pictures
+    index.rows, index.pictures = read.rows, read.pictures
     for name, units in index.layers.items():
         _fill(units, tensors, name)
     found, counts = index.rankings, (index.units.fired, index.units.padded, index.units.bins)
@@ -339,7 +339,7 @@ def read_index_file(path: Path) -> tuple[Index, dict[str, Any]]:
             raise ValueError(f"its format must be {FORMAT}: scan again")
         if about.pop("sha256") != _checksum(about, tensors):
             raise ValueError("its checksum is wrong")
-        index = _filled(_ToldIndex.model_validate(about), tensors)
+        index = _filled(_IndexJson.model_validate(about), tensors)
     except ValidationError as error:
         raise BadInput(f"{path} cannot be read as the index of a scan: {_first(error)}") from error
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, safetensors.SafetensorError) as error:

@@ -187,7 +187,7 @@ def reference_values(against: Path | None, net: Net, layers: Sequence[str], size
         *looked,
     ]
     kept = cache_path(net.name).with_name(f"photographs-{hashlib.sha256(' '.join(about).encode()).hexdigest()[:16]}.safetensors")
-    if values := _read_kept(kept):
+    if values := _read_cached(kept):
         return values
     values = photograph_values(photographs(None), net, layers, size)
     with contextlib.suppress(ImpastoError):  # where nothing can be kept it is looked at anew each time
@@ -196,7 +196,7 @@ def reference_values(against: Path | None, net: Net, layers: Sequence[str], size
     return values
 
 
-def _read_kept(path: Path) -> dict[str, Tensor] | None:
+def _read_cached(path: Path) -> dict[str, Tensor] | None:
     """What was written there, None where there is none or it has changed since."""
     try:
         with safetensors.safe_open(path, "pt") as opened:

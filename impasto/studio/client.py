@@ -124,7 +124,7 @@ class Client:
 
     def events(self) -> Generator[tuple[str, dict[str, Any]], None, None]:
         """What happens in the studio: ("job", ...), ("picture", ...), ("gone", ...); first ("hello", ...)."""
-        with self._open("GET", "/api/events") as answer, self._heard():
+        with self._open("GET", "/api/events") as answer, self._errors():
             name = ""
             for raw in answer:
                 line = raw.decode().rstrip("\n")
@@ -135,7 +135,7 @@ class Client:
 
     def download(self, id: str, path: str | Path) -> Path:
         """The painting, with its recipe inside, to a file."""
-        with self._open("GET", f"/api/jobs/{_quoted(id)}/download") as answer, self._heard():
+        with self._open("GET", f"/api/jobs/{_quoted(id)}/download") as answer, self._errors():
             data = answer.read()
         try:
             write_whole(Path(path), lambda file: file.write(data))
@@ -144,18 +144,18 @@ class Client:
         return Path(path)
 
     def _ask(self, method: str, path: str, body: bytes | None = None) -> Any:
-        with self._open(method, path, body) as answer, self._heard():
+        with self._open(method, path, body) as answer, self._errors():
             data = answer.read()
             return json.loads(data) if data else None
 
     def _open(self, method: str, path: str, body: bytes | None = None) -> Any:
         headers = {"Authorization": f"Bearer {self._key}", "X-Impasto": "1"}
-        with self._heard():
+        with self._errors():
             request = urllib.request.Request(self.address + path, data=body, headers=headers, method=method)
             return self._opener.open(request)
 
     @contextlib.contextmanager
-    def _heard(self) -> Generator[None, None, None]:
+    def _errors(self) -> Generator[None, None, None]:
         """What can go wrong between here and the studio, as an error of ours."""
         try:
             yield

@@ -34,7 +34,7 @@ from impasto.studio.asked import (
 )
 from impasto.studio.decode import end
 from impasto.studio.events import Events
-from impasto.studio.store import About, Store, now, open_within
+from impasto.studio.store import About, Store, has_links, now, open_within
 
 WORKER = python_module("impasto.studio.worker")
 RESUMABLE = ("paused", "cancelled", "failed", "unfinished")
@@ -149,8 +149,11 @@ class Jobs:
         return about
 
     def path_of_picture(self, id: str) -> Path:
-        """Its file."""
-        return self.store.path("pictures", id) / str(self.picture(id)["file"])
+        """Its file. Raises Missing where that is a link."""
+        path = self.store.path("pictures", id) / str(self.picture(id)["file"])
+        if has_links(path):
+            raise Missing(f"the picture {self.picture(id)['name']} is not in the studio's folder any more")
+        return path
 
     def output_of(self, about: About) -> Path:
         """The picture that a job made, finished or so far. Raises Missing."""
@@ -161,7 +164,7 @@ class Jobs:
     def _output_of(self, about: About) -> Path | None:
         """Finished, else so far."""
         path = self.store.path("jobs", about["id"]) / about["file"]
-        return next((it for it in (path, path.with_stem(f"{path.stem}-so-far")) if it.is_file()), None)
+        return next((it for it in (path, path.with_stem(f"{path.stem}-so-far")) if it.is_file() and not has_links(it)), None)
 
     def uses(self, picture: str) -> bool:
         """Whether a job that is not finished needs the picture."""
@@ -206,6 +209,8 @@ class Jobs:
         if about["state"] != "queued":  # meanwhile
             return
         work = self._work_of(about, asked)
+        if link := next((it for it in Path(work["folder"]).rglob("*") if it.is_symlink()), None):
+            raise BadInput(f"{link} is a link, through which would be written: remove it")
         folder = self.store.path("jobs", about["id"])
         self.running, self.ending = about["id"], ""
         try:

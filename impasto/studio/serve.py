@@ -30,54 +30,57 @@ from impasto.studio.store import InUse, Store, write_private
 HOST, PORT = "127.0.0.1", 8765
 ADDRESS = re.compile(r"http://127\.0\.0\.1:[0-9]{1,5}/\?token=[\w-]+")
 SHUTDOWN_SECONDS = 5
-BROWSE = (
-    "open-studio.html"  # in the folder: leads a browser to the address, whose token is nobody else's to see among the processes
-)
+BROWSE = "open-studio.html"  # in the folder: leads a browser to the newest address
 MOST_CONNECTIONS = 500  # fewer where a process may open few files
 BACKLOG = 32  # connections that are taken at once
 PATIENCE = 15.0  # seconds that a connection may be without a whole request
 LEAST = 100_000  # bytes of a body that must come in that time
 
 
-class _Patient(H11Protocol):
+class _BoundedProtocol(H11Protocol):
     """HTTP on a connection that must bring its requests in time: uvicorn alone waits for ever, and for any number of them."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.came, self.timer = 0, self.loop.call_later(PATIENCE, self._look, LEAST)
-        alive = [it for it in self.connections if isinstance(it, _Patient) and not it.transport.is_closing()]
-        if len(alive) > most_connections():  # whoever has waited longest goes, so that nobody is locked out
-            min((it for it in alive if it.waits()), key=lambda it: it.timer.when()).transport.abort()
+        self.came, self.timer = 0, self.loop.call_later(PATIENCE, self._check, LEAST)
+        alive = [it for it in self.connections if isinstance(it, _BoundedProtocol) and not it.transport.is_closing()]
+        if len(alive) > most_connections():  # the one that has idled longest goes, so that nobody is locked out
+            idle = [it for it in alive if it is not self and it.is_idle()]
+            min(idle, key=lambda it: (it.has_begun(), it.timer.when()), default=self).transport.abort()
 
-    def waits(self) -> bool:
-        """Whether nothing has to be done for it yet."""
-        return self.conn.their_state is h11.IDLE
+    def is_idle(self) -> bool:
+        """Whether it has brought no whole request."""
+        return self.conn.their_state is h11.IDLE or self.has_begun()
+
+    def has_begun(self) -> bool:
+        """Whether the body of its request is on its way."""
+        return self.conn.their_state is h11.SEND_BODY
 
     def data_received(self, data: bytes) -> None:
         before = self.conn.their_state
         super().data_received(data)
         self.came += len(data)
         if self.conn.their_state is not before:
-            self._expect()
+            self._restart_timer()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._expect()
+        self._restart_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.timer.cancel()
         super().connection_lost(exc)
 
-    def _expect(self) -> None:
+    def _restart_timer(self) -> None:
         self.timer.cancel()
-        self.timer = self.loop.call_later(PATIENCE, self._look, self.came + LEAST)
+        self.timer = self.loop.call_later(PATIENCE, self._check, self.came + LEAST)
 
-    def _look(self, least: int) -> None:
+    def _check(self, least: int) -> None:
         """Close it where a request, or enough of its body, has not come."""
-        if self.waits() or (self.conn.their_state is h11.SEND_BODY and self.came < least):
+        if self.is_idle() and not (self.has_begun() and self.came >= least):
             self.transport.abort()
         else:
-            self._expect()
+            self._restart_timer()
 
 
 def most_connections() -> int:
@@ -90,7 +93,7 @@ def most_connections() -> int:
     return MOST_CONNECTIONS if files == resource.RLIM_INFINITY else max(8, min(MOST_CONNECTIONS, (files - 64) // 2))
 
 
-def _say_no_traceback(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+def _ignore_too_many_files(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Too many open files pass by themselves."""
     error = context.get("exception")
     if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE):
@@ -146,7 +149,7 @@ def _serve(store: Store, listening: socket.socket, browse: bool, atlases: dict[s
 
     @contextlib.asynccontextmanager
     async def alive(app: Starlette) -> AsyncIterator[None]:
-        asyncio.get_running_loop().set_exception_handler(_say_no_traceback)
+        asyncio.get_running_loop().set_exception_handler(_ignore_too_many_files)
         async with studio.alive(app):
             try:
                 announce(keys.token)
@@ -160,7 +163,7 @@ def _serve(store: Store, listening: socket.socket, browse: bool, atlases: dict[s
     app = make_app(studio)
     app.router.lifespan_context = alive
     options: dict[str, Any] = {"log_level": "error", "access_log": False, "server_header": False, "proxy_headers": False}
-    options |= {"ws": "none", "timeout_graceful_shutdown": SHUTDOWN_SECONDS, "http": _Patient, "backlog": BACKLOG}
+    options |= {"ws": "none", "timeout_graceful_shutdown": SHUTDOWN_SECONDS, "http": _BoundedProtocol, "backlog": BACKLOG}
     options["timeout_keep_alive"] = int(PATIENCE)
     config = uvicorn.Config(Guard(app, keys, port), **options)
     with contextlib.suppress(KeyboardInterrupt):

@@ -55,6 +55,11 @@ def now() -> int:
     return time.time_ns() // 1_000_000
 
 
+def has_links(path: Path) -> bool:
+    """Whether the path, which begins at Store.folder, leads elsewhere."""
+    return path.resolve() != path
+
+
 def open_within(folder: Path, name: str) -> IO[bytes]:
     """The ordinary file of this name, as page/index.html, in the folder, which may itself be a link; nothing in it may.
 
