@@ -14,7 +14,7 @@ PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MAX_PROFILE = 16_000_000  # bytes of a colour profile: those of printers have some 2 MB
 TURNING = ("XML:com.adobe.xmp", "Raw profile type exif")  # texts of a PNG that may say which way is up
-MAX_TURNING = 500_000  # bytes of such a text; Pillow refuses 1 MiB
+MAX_ASIDE = 500_000  # bytes of such a text, and of EXIF; Pillow refuses texts of 1 MiB
 ASIDE = {b"tRNS", b"eXIf"}  # chunks that a PNG's pixels can do without, and the picture cannot
 NOT_PIXELS = {269, 270, 271, 272, 282, 283, 285, 296, 297, 305, 306, 315, 316, 33432, 33723, 34377, 34665, 34853, 37724}
 SUBFILE, SUB_IFDS, DNG = 254, 330, 50706  # tags of a TIFF
@@ -127,17 +127,17 @@ def made_chunk(kind: bytes, data: bytes | memoryview) -> bytes:
 def _png(data: bytes) -> Parts:
     whole, made, found, kind = memoryview(data), [PNG], dict[bytes, bytes](), b""
     for kind, first, last, is_cut in chunks(data):
-        if kind == b"IDAT" or (kind in ASIDE and not is_cut):  # whose own checksum, of zlib, guards it, or none need
+        if kind == b"IDAT" or (kind in ASIDE and not is_cut and last - first <= MAX_ASIDE):  # zlib has a checksum of its own
             made.append(made_chunk(kind, whole[first:last]))
-        elif kind[:1].isupper():
+        elif kind[:1].isupper() and kind != b"IEND":
             made.append(bytes(whole[first - 8 : last + 4]))
         elif kind in (b"iCCP", b"gAMA", b"sRGB", b"acTL"):
             found[kind] = data[first:last]
-    turning = {key: text for key in TURNING if (text := png_text(data, key, MAX_TURNING))}
+    turning = {key: text for key in TURNING if (text := png_text(data, key, MAX_ASIDE))}
     made[2:2] = [made_chunk(b"iTXt", f"{key}\0\0\0\0\0{text}".encode()) for key, text in turning.items()]
-    made.extend([] if kind == b"IEND" else [made_chunk(b"IEND", b"")])
     frames = int.from_bytes(found.get(b"acTL", b"")[:4], "big") or 1
-    return Parts(b"".join(made), _profile(found.get(b"iCCP")), _gamma(found), frames, kind != b"IEND")
+    data = b"".join((*made, made_chunk(b"IEND", b"")))
+    return Parts(data, _profile(found.get(b"iCCP")), _gamma(found), frames, kind != b"IEND")
 
 
 def _profile(chunk: bytes | None) -> bytes | None:

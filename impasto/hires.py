@@ -59,8 +59,8 @@ def read(
 ) -> Any:
     """An image of libvips of a PNG or TIFF file, 16 bits, for `rows`: upright and in sRGB, alpha last where there is one.
 
-    `profile` and `orientation` are the file's own unless given. A large one is decoded into a file of the system's temporary
-    folder. Raises BadImage, NoRoom, MissingExtra.
+    `profile` and `orientation` are the file's own unless given; an empty profile is none, and one that is broken is taken for sRGB.
+    A large picture is decoded into a file of the system's temporary folder. Raises BadImage, NoRoom, MissingExtra.
     """
     library = vips()
     try:
@@ -69,7 +69,7 @@ def read(
         if orientation:
             image.set_type(library.GValue.gint_type, "orientation", orientation)
         image = image.autorot()
-        if not profile and image.get_typeof("icc-profile-data"):
+        if profile is None and image.get_typeof("icc-profile-data"):
             profile = image.get("icc-profile-data")
         colors = image[: image.bands - 1] if image.hasalpha() else image
         colors = converted(colors, profile, srgb) if profile else colors.colourspace("rgb16")
@@ -91,9 +91,9 @@ def _explained(error: Exception) -> ImpastoError:
     """Full disk, full memory or a damaged file, by what libvips says."""
     said = " ".join(str(error).split())
     if any(os.strerror(number) in said for number in FULL):
-        return NoRoom(f"cannot be read: no room on the disk for libvips' temporary files ({said})")
+        return NoRoom(f"no room on the disk for libvips' temporary files, which TMPDIR names the place of ({said})")
     if "out of memory" in said:
-        return NoRoom(f"cannot be read: {said}")
+        return NoRoom(f"out of memory in libvips ({said})")
     return BadImage(f"is damaged: {said}")
 
 

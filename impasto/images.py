@@ -623,18 +623,19 @@ def _check_pixels(opened: Image.Image, most_pixels: int = MAX_PIXELS) -> None:
 
 
 def _16_bit_layers(opened: Image.Image, data: bytes, name: str | Path, folder: Path | None) -> Tensor | None:
-    """(1, 3 or 4, H, W) in sRGB, of a file whose colours Pillow would cut to 8 bits; None for others.
+    """(1, 3 or 4, H, W) in sRGB, of a file whose colours Pillow would cut to 8 bits, or whose profile it has no grey for; None for
+    others.
 
     Without the extra it is None too, with a warning.
     """
-    kind = str(opened.format)
-    if opened.mode.startswith("I") or kind not in hires.LOADERS or not any(";16" in str(tile.args) for tile in _tiles(opened)):
+    kind, profile, is_grey = str(opened.format), opened.info.get("icc_profile") or b"", opened.mode.startswith("I")
+    if kind not in hires.LOADERS or (is_grey and not profile) or not any(";16" in str(tile.args) for tile in _tiles(opened)):
         return None
     try:
-        image = hires.read(data, kind, _srgb(), opened.info.get("icc_profile"), _orientation(opened))
+        image = hires.read(data, kind, _srgb(), profile, _orientation(opened))
     except MissingExtra:
-        said = f"{name} has 16 bits a channel and is read in 8: {hires.INSTALL} reads all of them"
-        warnings.warn(said, ImpastoWarning, stacklevel=2)
+        lost = "a colour profile that is not used" if is_grey else "16 bits a channel and is read in 8"
+        warnings.warn(f"{name} has {lost}: {hires.INSTALL} reads all of it", ImpastoWarning, stacklevel=2)
         return None
     layers = _layers(image, folder)
     return layers if _is_transparent(opened) else layers[:, :3]  # what a TIFF has beside colours need not be alpha

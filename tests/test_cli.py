@@ -117,7 +117,7 @@ def test_no_style_is_exit_2(impasto, pictures):
         (lambda path: path.write_bytes(b""), "is empty"),
         (lambda path: path.write_text("not a picture"), "no picture"),
         (lambda path: Image.new("RGB", (3, 2000)).save(path, "png"), "shorter than 16 pixels"),
-        (lambda path: path.mkdir(), "it is no file"),
+        (lambda path: path.mkdir(), "it is a folder"),
     ],
 )
 def test_a_bad_picture_is_one_line_and_exit_5(impasto, pictures, make, said):

@@ -47,9 +47,10 @@ def with_chunk(data: bytes, chunk: bytes, before: bytes) -> bytes:
         made_chunk(b"tEXt", b"Title\0wrong checksum")[:-4] + b"\0\0\0\0",
         made_chunk(b"zTXt", b"Title\0\7unknown method"),
         made_chunk(b"pHYs", b"\0"),
+        made_chunk(b"eXIf", bytes(20_000_000)),
         made_chunk(b"iCCP", b"P\0\0" + zlib.compress(bytes(100_000_000), 9)),
     ],
-    ids=lambda it: it[4:8].decode() + str(len(it)),
+    ids=lambda it: it[4:8].decode() + str(len(it)),  # kind and length
 )
 @pytest.mark.parametrize("deep", [False, True])
 @pytest.mark.filterwarnings("ignore:the colour profile cannot be used")
@@ -70,7 +71,7 @@ def test_a_profile_of_more_than_a_megabyte_is_used():
     assert not torch.equal(read.image, as_tensor(PIXELS))
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "TIFF", "AVIF", "GIF"])
 def test_whatever_another_file_says_beside_its_pixels_it_is_read(kind):
     options = {"lossless": True} if kind == "WEBP" else {}
     plain = encoded(kind, **options)
@@ -81,6 +82,7 @@ def test_whatever_another_file_says_beside_its_pixels_it_is_read(kind):
         "WEBP": lambda: encoded(kind, xmp=b"x" * 3_000_000, **options),
         "TIFF": lambda: encoded(kind, tiffinfo={270: "x" * 3_000_000, 700: b"x" * 3_000_000}),
         "AVIF": lambda: encoded(kind, xmp=b"x" * 3_000_000),
+        "GIF": lambda: encoded(kind, comment=b"x" * 3_000_000),
     }[kind]()
     assert len(data) > 3_000_000 and torch.equal(decode(data, "a").image, decode(plain, "a").image)
 
@@ -298,3 +300,8 @@ def grey_png(pixels: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels[..., 0]).save(file, "PNG")
     return file.getvalue()
+
+
+def test_a_wrong_checksum_of_the_end_hides_no_pixels():
+    for data, expected in ((encoded("PNG"), as_tensor(PIXELS)), (png(DEEP[..., :3]), as_tensor(DEEP[..., :3], 65535))):
+        assert torch.equal(decode(data[:-4] + b"\0\0\0\0", "a").image, expected)
