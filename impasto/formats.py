@@ -230,6 +230,18 @@ def tiff_tags(data: bytes) -> dict[int, bytes]:
         return {}
 
 
+def tiff_shorts(data: bytes, tag: int) -> tuple[int, ...]:
+    """The 16-bit numbers of an entry of a TIFF; none of what is damaged, or of another file."""
+    entry = tiff_tags(data).get(tag) if data.startswith(TIFF) else None
+    if entry is None:
+        return ()
+    order, form, _, _ = _directory(data)
+    _, _, count, place = struct.unpack(order + form, entry)
+    room = (len(entry) - 4) // 2  # of an entry: what is longer lies elsewhere
+    values = entry[-room:] if 2 * count <= room else data[place : place + 2 * count]
+    return struct.unpack(f"{order}{len(values) // 2}H", values[: len(values) // 2 * 2])[:count]
+
+
 def _directory(data: bytes) -> Directory:
     order, is_big = "<" if data[:2] == b"II" else ">", data[2:4] in (b"+\0", b"\0+")
     at = struct.unpack_from(order + ("Q" if is_big else "I"), data, 8 if is_big else 4)[0]

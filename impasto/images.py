@@ -144,6 +144,8 @@ def _decoded(data: bytes, name: str | Path, keep_hidden: bool, folder: Path | No
     try:
         opened: Image.Image = _open(found.data, most_pixels)
     except UnidentifiedImageError:
+        if bits := set(formats.tiff_shorts(data, TAG_BITS)) - {1, 2, 4, 8, 16}:
+            raise BadImage(f"has pixels of {max(bits)} bits; save it as 8 or 16 bit") from None
         if not data.startswith(formats.TIFF) or not hires.is_here():
             raise
         layers = _layers(hires.read(found.data, "TIFF", _srgb(), most_pixels=most_pixels), folder)
@@ -724,9 +726,14 @@ def _without_alpha(opened: Image.Image) -> Image.Image:
     if opened.mode in ("P", "PA", "1"):
         opened = opened.convert("RGBA" if _is_transparent(opened) else "RGB")
     if opened.mode in ("LA", "La", "RGBA", "RGBa"):
-        opened = opened.convert({"La": "LA", "RGBa": "RGBA"}.get(opened.mode, opened.mode))
+        opened = _divided(opened)
         opened = Image.merge(opened.mode[:-1], opened.split()[:-1]) if opened.mode == "RGBA" else opened.getchannel("L")
     return opened
+
+
+def _divided(opened: Image.Image) -> Image.Image:
+    """With colours that are not multiplied by alpha."""
+    return opened.convert({"La": "LA", "RGBa": "RGBA"}[opened.mode]) if opened.mode in ("La", "RGBa") else opened
 
 
 def _beyond_16_bit(opened: Image.Image) -> bool:
@@ -758,7 +765,7 @@ def _alpha(opened: Image.Image, folder: Path | None = None) -> Tensor | None:
     clear = opened.info.get("transparency") if opened.mode.startswith("I") else None  # the grey that nothing shows of
 
     def rows(first: int, last: int) -> np.ndarray:
-        band = opened.crop((0, first, opened.width, last))
+        band = _divided(opened.crop((0, first, opened.width, last)))
         shown = (
             np.asarray(band.convert("RGBA").getchannel("A")) if clear is None else 255 * (np.asarray(band.convert("I")) != clear)
         )

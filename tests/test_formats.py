@@ -192,10 +192,12 @@ def test_the_usual_gamma_changes_nothing():
     assert torch.equal(decode(data, "a").image, as_tensor(PIXELS))
 
 
-def grey_tiff(data: bytes, bits: int, photometric: int = 1, sample_format: int = 1, samples: int = 1, order: str = "<") -> bytes:
+def grey_tiff(
+    data: bytes, bits: int, photometric: int = 1, sample_format: int = 1, samples: int = 1, order: str = "<", extra: int = 2
+) -> bytes:
     """A TIFF of 17 x 12 pixels in one strip, by the specification and no library."""
     short = {256: [17], 257: [12], 258: [bits] * samples, 259: [1], 262: [photometric], 273: [8], 277: [samples], 278: [12]}
-    short |= {279: [len(data)]} | ({338: [2]} if samples == 2 else {}) | {339: [sample_format] * samples}
+    short |= {279: [len(data)]} | ({338: [extra]} if samples == 2 else {}) | {339: [sample_format] * samples}
     entries = [
         struct.pack(order + "HHI", tag, 3, len(its)) + struct.pack(f"{order}{len(its)}H", *its).ljust(4, b"\0")
         for tag, its in short.items()
@@ -233,6 +235,21 @@ def test_numbers_whose_white_is_not_known_are_refused(dtype):
     kind = {"i": 2, "u": 1, "f": 3}[dtype[0]]
     with pytest.raises(BadImage, match="whose white is not known; save it as 8 or 16 bit"):
         decode(grey_tiff((GREY & 127).astype(f"<{dtype}").tobytes(), 8 * int(dtype[1]), sample_format=kind), "a")
+
+
+@pytest.mark.parametrize("bits", [14, 24, 64])
+def test_other_numbers_of_bits_are_said(bits):
+    with pytest.raises(BadImage, match=f"has pixels of {bits} bits; save it as 8 or 16 bit"):
+        decode(grey_tiff(bytes(12 * 17 * 8), bits), "a")
+
+
+def test_grey_multiplied_by_alpha_is_divided_again():
+    alpha = np.full((12, 17), 128, np.uint8)
+    data = grey_tiff(np.dstack([alpha // 2, alpha]).tobytes(), 8, samples=2, extra=1)
+    read = decode(data, "a")
+    assert read.alpha.unique().tolist() == pytest.approx([128 / 255]) and read.image.unique().tolist() == pytest.approx(
+        [0.5], abs=0.01
+    )
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
