@@ -20,12 +20,15 @@ NOT_PIXELS = {269, 270, 271, 272, 282, 283, 285, 296, 297, 305, 306, 315, 316, 3
 SUBFILE, SUB_IFDS, DNG = 254, 330, 50706  # tags of a TIFF
 ADVICE = "save it as JPEG or PNG"
 
-# What a file begins with, or holds at a place near its beginning -> what it is.
-OTHERS: tuple[tuple[int, tuple[bytes, ...], str], ...] = (
+NO_WHITE = "has floating-point, signed or 32-bit pixels, whose white is not known; save it as 8 or 16 bit"
+
+# What a file has at a place near its beginning -> what it is.
+OTHER_PICTURES: tuple[tuple[int, tuple[bytes, ...], str], ...] = (
     (4, (b"ftypavif", b"ftypavis"), "an AVIF picture of a kind that is not read"),
     (4, (b"ftyphei", b"ftyphev", b"ftypmif1", b"ftypmsf1", b"ftypmiaf"), "a HEIC or HEIF photograph"),
     (4, (b"ftypcrx",), "a camera's raw file"),
-    (4, (b"ftyp", b"moov", b"mdat"), "a video"),
+    (0, (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb"), "a camera's raw file"),
+    (8, (b"CR\x02\0",), "a camera's raw file"),
     (0, (b"\0\0\0\x0cJXL ", b"\xff\x0a"), "a JPEG XL picture"),
     (0, (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"), "a JPEG 2000 picture"),
     (0, (b"II\xbc",), "a JPEG XR picture"),
@@ -36,8 +39,6 @@ OTHERS: tuple[tuple[int, tuple[bytes, ...], str], ...] = (
     (0, (b"\x76\x2f\x31\x01",), "an OpenEXR picture"),
     (0, (b"#?RADIANCE", b"#?RGBE"), "a Radiance HDR picture"),
     (0, (b"PF\n", b"Pf\n"), "a picture of floating-point numbers (PFM)"),
-    (0, (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb"), "a camera's raw file"),
-    (8, (b"CR\x02\0",), "a camera's raw file"),
     (0, (b"\0\0\1\0", b"\0\0\2\0", b"icns"), "an icon"),
     (0, (b"DDS ",), "a texture for graphics cards (DDS)"),
     (0, (b"qoif",), "a QOI picture"),
@@ -45,17 +46,20 @@ OTHERS: tuple[tuple[int, tuple[bytes, ...], str], ...] = (
     (0, (b"AT&TFORM",), "a DjVu document"),
     (128, (b"DICM",), "a medical picture (DICOM)"),
     (0, (b"SIMPLE  =",), "an astronomical picture (FITS)"),
+    (0, (b"data:image/",), "a picture as text (a data URI)"),
+)
+OTHER_FILES: tuple[tuple[int, tuple[bytes, ...], str], ...] = (
+    (4, (b"ftyp", b"moov", b"mdat"), "a video"),
     (8, (b"AVI ",), "a video"),
     (0, (b"\x1aE\xdf\xa3", b"FLV\1", b"OggS", b"\0\0\1\xba"), "a video"),
-    (0, (b"PK\3\4", b"PK\5\6", b"Rar!", b"7z\xbc\xaf", b"\x1f\x8b"), "an archive"),
+    (0, (b"PK\3\4", b"PK\5\6", b"Rar!", b"7z\xbc\xaf", b"\x1f\x8b"), "an archive: take the files out of it first"),
     (0, (b"\0\5\x16\7",), "what macOS keeps beside a file, not the file"),
     (0, (b"version https://git-lfs",), "what Git LFS keeps in the place of a file: git lfs pull brings the file"),
-    (0, (b"data:image/",), "a picture as text (a data URI)"),
 )
 WORDS = {
     b"<svg": "an SVG drawing",
-    b"<html": "a page of the web, not a picture",
-    b"<!doctype html": "a page of the web, not a picture",
+    b"<html": "a page of the web",
+    b"<!doctype html": "a page of the web",
     b"<?xml": "an XML document",
 }
 
@@ -71,12 +75,18 @@ def is_still(data: bytes) -> bool:
 
 def known_as(data: bytes) -> str | None:
     """What a file that is no picture for us is, with its article, where it is easily told."""
-    if found := next((name for at, starts, name in OTHERS if data[at:].startswith(starts)), None):
+    tables = (*OTHER_PICTURES, *OTHER_FILES)
+    if found := next((name for at, starts, name in tables if data.startswith(starts, at)), None):
         return found
     begin = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if begin[:1] == b"<":
         return next((name for word, name in WORDS.items() if word in begin), None)
     return None if data[:4096].strip(b"\0") else "nothing but zeros: it was not saved to its end"
+
+
+def advice(known: str) -> str:
+    """What to do with a file known as that, where it is a picture for other programs."""
+    return f": {ADVICE}" if known in {WORDS[b"<svg"], *(name for *_, name in OTHER_PICTURES)} else ""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 
 from impasto.errors import BadImage, ImpastoError, MissingExtra, NoRoom
 from impasto.files import FULL
+from impasto.formats import NO_WHITE
 
 INSTALL = "pip install 'impasto[hires]'"
 WHITES = {"uchar": 255, "ushort": 65535}  # of what is read
@@ -82,7 +83,7 @@ def read(
 def _check(image: Any, most_pixels: int | None) -> None:
     """Raise BadImage for what is not to be read, before it is."""
     if image.format not in WHITES:
-        raise BadImage("has floating-point, signed or 32-bit pixels, whose white is not known; save it as 8 or 16 bit")
+        raise BadImage(NO_WHITE)
     if most_pixels and image.width * image.height > most_pixels:
         raise BadImage(f"has {image.width} x {image.height} pixels, more than the {most_pixels / 1e6:.0f} million that are read")
 

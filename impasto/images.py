@@ -43,7 +43,6 @@ WRITERS: dict[str, dict[str, Any]] = {
 }
 DEEP_ZOOM = ".dzi"  # and a folder of tiles beside it
 KEEPS_ALPHA = {".png", ".webp", ".tif", ".tiff", DEEP_ZOOM}
-NO_WHITE = "has floating-point, signed or 32-bit pixels, whose white is not known; save it as 8 or 16 bit"
 TAG_BITS, TAG_PHOTOMETRIC, TAG_SAMPLES, UNSIGNED = 258, 262, 339, (1, 4)  # of a TIFF
 RECORD = "impasto"  # the PNG text keyword, and the first word of the EXIF comment
 MAX_WEBP_SIDE = 16383
@@ -130,7 +129,7 @@ def decode(
 
 def _unread(data: bytes) -> str:
     if known := formats.known_as(data):
-        return f"is {known}: {formats.ADVICE}"
+        return f"is {known}{formats.advice(known)}"
     if data.startswith((formats.PNG, formats.JPEG, *formats.TIFF)):
         more = "" if hires.is_here() or not data.startswith(formats.TIFF) else f"; {hires.INSTALL} reads more TIFFs"
         return f"is damaged at its beginning, or of a rare kind that is not read{more}"
@@ -688,7 +687,7 @@ def _srgb() -> bytes:
 def _colors(opened: Image.Image, folder: Path | None = None, levels: tuple[int, int] = (0, 65535)) -> Tensor:
     """(1, 3, H, W) in sRGB, alpha left aside; `levels` are black and white of grey that has more than 8 bits."""
     if opened.mode == "F" or (opened.mode == "I" and _beyond_16_bit(opened)):
-        raise BadImage(NO_WHITE)
+        raise BadImage(formats.NO_WHITE)
     is_grey, (black, white) = opened.mode.startswith("I"), levels
     to_srgb = (lambda band: band.convert("I")) if is_grey else _to_srgb(opened)
 
@@ -704,7 +703,7 @@ def _grey_levels(opened: Image.Image) -> tuple[int, int]:
     tags = getattr(opened, "tag_v2", {})
     bits = max(np.ravel(tags.get(TAG_BITS, 16)))
     if bits > 16 or not set(np.ravel(tags.get(TAG_SAMPLES, UNSIGNED[0]))) <= set(UNSIGNED):
-        raise BadImage(NO_WHITE)
+        raise BadImage(formats.NO_WHITE)
     white = 2 ** max(int(bits), 1) - 1
     return (white, 0) if tags.get(TAG_PHOTOMETRIC) == 0 else (0, white)
 
