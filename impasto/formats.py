@@ -18,7 +18,7 @@ PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MAX_PROFILE = 16_000_000  # bytes of a colour profile: those of printers have some 2 MB
 TURNING = ("XML:com.adobe.xmp", "Raw profile type exif")  # texts of a PNG that may say which way is up
-MAX_TURNING = 500_000  # bytes of such a text; Pillow refuses 1 MiB
+MAX_ASIDE = 500_000  # bytes of such a text, and of EXIF; Pillow refuses texts of 1 MiB
 ASIDE = {b"tRNS", b"eXIf"}  # chunks that a PNG's pixels can do without, and the picture cannot
 NOT_PIXELS = {269, 270, 271, 272, 282, 283, 285, 296, 297, 305, 306, 315, 316, 33432, 33723, 34377, 34665, 34853, 37724}
 SUBFILE, SUB_IFDS, DNG = 254, 330, 50706  # tags of a TIFF
@@ -33,12 +33,15 @@ WRITERS: dict[str, dict[str, Any]] = {
 }
 DEEP_ZOOM = ".dzi"  # and a folder of tiles beside it
 
-# What a file begins with, or holds at a place near its beginning -> what it is.
-OTHERS: tuple[tuple[int, tuple[bytes, ...], str], ...] = (
+NO_WHITE = "has floating-point, signed or 32-bit pixels, whose white is not known; save it as 8 or 16 bit"
+
+# What a file has at a place near its beginning -> what it is.
+OTHER_PICTURES: tuple[tuple[int, tuple[bytes, ...], str], ...] = (
     (4, (b"ftypavif", b"ftypavis"), "an AVIF picture of a kind that is not read"),
     (4, (b"ftyphei", b"ftyphev", b"ftypmif1", b"ftypmsf1", b"ftypmiaf"), "a HEIC or HEIF photograph"),
     (4, (b"ftypcrx",), "a camera's raw file"),
-    (4, (b"ftyp", b"moov", b"mdat"), "a video"),
+    (0, (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb"), "a camera's raw file"),
+    (8, (b"CR\x02\0",), "a camera's raw file"),
     (0, (b"\0\0\0\x0cJXL ", b"\xff\x0a"), "a JPEG XL picture"),
     (0, (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"), "a JPEG 2000 picture"),
     (0, (b"II\xbc",), "a JPEG XR picture"),
@@ -49,8 +52,6 @@ OTHERS: tuple[tuple[int, tuple[bytes, ...], str], ...] = (
     (0, (b"\x76\x2f\x31\x01",), "an OpenEXR picture"),
     (0, (b"#?RADIANCE", b"#?RGBE"), "a Radiance HDR picture"),
     (0, (b"PF\n", b"Pf\n"), "a picture of floating-point numbers (PFM)"),
-    (0, (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb"), "a camera's raw file"),
-    (8, (b"CR\x02\0",), "a camera's raw file"),
     (0, (b"\0\0\1\0", b"\0\0\2\0", b"icns"), "an icon"),
     (0, (b"DDS ",), "a texture for graphics cards (DDS)"),
     (0, (b"qoif",), "a QOI picture"),
@@ -58,17 +59,20 @@ OTHERS: tuple[tuple[int, tuple[bytes, ...], str], ...] = (
     (0, (b"AT&TFORM",), "a DjVu document"),
     (128, (b"DICM",), "a medical picture (DICOM)"),
     (0, (b"SIMPLE  =",), "an astronomical picture (FITS)"),
+    (0, (b"data:image/",), "a picture as text (a data URI)"),
+)
+OTHER_FILES: tuple[tuple[int, tuple[bytes, ...], str], ...] = (
+    (4, (b"ftyp", b"moov", b"mdat"), "a video"),
     (8, (b"AVI ",), "a video"),
     (0, (b"\x1aE\xdf\xa3", b"FLV\1", b"OggS", b"\0\0\1\xba"), "a video"),
-    (0, (b"PK\3\4", b"PK\5\6", b"Rar!", b"7z\xbc\xaf", b"\x1f\x8b"), "an archive"),
+    (0, (b"PK\3\4", b"PK\5\6", b"Rar!", b"7z\xbc\xaf", b"\x1f\x8b"), "an archive: take the files out of it first"),
     (0, (b"\0\5\x16\7",), "what macOS keeps beside a file, not the file"),
     (0, (b"version https://git-lfs",), "what Git LFS keeps in the place of a file: git lfs pull brings the file"),
-    (0, (b"data:image/",), "a picture as text (a data URI)"),
 )
 WORDS = {
     b"<svg": "an SVG drawing",
-    b"<html": "a page of the web, not a picture",
-    b"<!doctype html": "a page of the web, not a picture",
+    b"<html": "a page of the web",
+    b"<!doctype html": "a page of the web",
     b"<?xml": "an XML document",
 }
 
@@ -80,7 +84,7 @@ BEGINNINGS = ((0, (PNG, JPEG, *TIFF, b"BM", b"GIF8", *(b"P%d" % n for n in range
 def unread(begin: bytes) -> str | None:
     """Why a file that begins so is not read, in words that follow its name; None where it begins as those do that are."""
     if known := known_as(begin):
-        return f"is {known}: {ADVICE}"
+        return f"is {known}{advice(known)}"
     return None if is_picture(begin) else f"is no picture that can be read ({', '.join(FORMATS)})"
 
 
@@ -99,7 +103,8 @@ def is_still(data: bytes) -> bool:
 
 def known_as(data: bytes) -> str | None:
     """What a file that is no picture for us is, with its article, where it is easily told."""
-    if found := next((name for at, starts, name in OTHERS if data[at:].startswith(starts)), None):
+    tables = (*OTHER_PICTURES, *OTHER_FILES)
+    if found := next((name for at, starts, name in tables if data.startswith(starts, at)), None):
         return found
     begin = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if begin[:1] == b"<":
@@ -123,6 +128,11 @@ def check_ending(path: Path) -> None:
     """Raise CannotWrite for a name whose format is not written."""
     if path.suffix.lower() not in (*WRITERS, DEEP_ZOOM):
         raise CannotWrite(f"cannot write {path}: the name must end in one of {', '.join((*WRITERS, DEEP_ZOOM))}")
+
+
+def advice(known: str) -> str:
+    """What to do with a file known as that, where it is a picture for other programs."""
+    return f": {ADVICE}" if known in {WORDS[b"<svg"], *(name for *_, name in OTHER_PICTURES)} else ""
 
 
 @dataclass(frozen=True)
@@ -173,17 +183,17 @@ def made_chunk(kind: bytes, data: bytes | memoryview) -> bytes:
 def _png(data: bytes) -> Parts:
     whole, made, found, kind = memoryview(data), [PNG], dict[bytes, bytes](), b""
     for kind, first, last, is_cut in chunks(data):
-        if kind == b"IDAT" or (kind in ASIDE and not is_cut):  # whose own checksum, of zlib, guards it, or none need
+        if kind == b"IDAT" or (kind in ASIDE and not is_cut and last - first <= MAX_ASIDE):  # zlib has a checksum of its own
             made.append(made_chunk(kind, whole[first:last]))
-        elif kind[:1].isupper():
+        elif kind[:1].isupper() and kind != b"IEND":
             made.append(bytes(whole[first - 8 : last + 4]))
         elif kind in (b"iCCP", b"gAMA", b"sRGB", b"acTL"):
             found[kind] = data[first:last]
-    turning = {key: text for key in TURNING if (text := png_text(data, key, MAX_TURNING))}
+    turning = {key: text for key in TURNING if (text := png_text(data, key, MAX_ASIDE))}
     made[2:2] = [made_chunk(b"iTXt", f"{key}\0\0\0\0\0{text}".encode()) for key, text in turning.items()]
-    made.extend([] if kind == b"IEND" else [made_chunk(b"IEND", b"")])
     frames = int.from_bytes(found.get(b"acTL", b"")[:4], "big") or 1
-    return Parts(b"".join(made), _profile(found.get(b"iCCP")), _gamma(found), frames, kind != b"IEND")
+    data = b"".join((*made, made_chunk(b"IEND", b"")))
+    return Parts(data, _profile(found.get(b"iCCP")), _gamma(found), frames, kind != b"IEND")
 
 
 def _profile(chunk: bytes | None) -> bytes | None:
@@ -274,6 +284,18 @@ def tiff_tags(data: bytes) -> dict[int, bytes]:
         return {struct.unpack_from(order + "H", data, it)[0]: data[it : it + size] for it in at}
     except (struct.error, IndexError, OverflowError):
         return {}
+
+
+def tiff_shorts(data: bytes, tag: int) -> tuple[int, ...]:
+    """The 16-bit numbers of an entry of a TIFF; none of what is damaged, or of another file."""
+    entry = tiff_tags(data).get(tag) if data.startswith(TIFF) else None
+    if entry is None:
+        return ()
+    order, form, _, _ = _directory(data)
+    _, _, count, place = struct.unpack(order + form, entry)
+    room = (len(entry) - 4) // 2  # of an entry: what is longer lies elsewhere
+    values = entry[-room:] if 2 * count <= room else data[place : place + 2 * count]
+    return struct.unpack(f"{order}{len(values) // 2}H", values[: len(values) // 2 * 2])[:count]
 
 
 def _directory(data: bytes) -> Directory:

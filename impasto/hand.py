@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,10 +16,11 @@ from threading import Thread, Timer
 from typing import Any, Protocol, TypeVar
 
 from impasto.errors import BadRecipe, ImpastoError
+from impasto.machine import python_module
 from impasto.recipe import Recipe
 from impasto.regions import WITH_PATHS
 
-COMMAND = [sys.executable, "-P", "-m", "impasto.work"]  # -P: no module is taken from the folder that the pictures lie in
+COMMAND = python_module("impasto.work")
 TRIES = 2
 PATIENCE = 3600.0  # seconds without a word, after which work is taken to hang
 BEGUN = {"begun": True}

@@ -11,6 +11,7 @@ import numpy as np
 
 from impasto.errors import BadImage, ImpastoError, MissingExtra, NoRoom
 from impasto.files import FULL
+from impasto.formats import NO_WHITE
 
 INSTALL = "pip install '.[hires]' in Impasto's folder"
 WHITES = {"uchar": 255, "ushort": 65535}  # of what is read
@@ -59,8 +60,8 @@ def read(
 ) -> Any:
     """An image of libvips of a PNG or TIFF file, 16 bits, for `rows`: upright and in sRGB, alpha last where there is one.
 
-    `profile` and `orientation` are the file's own unless given. A large one is decoded into a file of the system's temporary
-    folder. Raises BadImage, NoRoom, MissingExtra.
+    `profile` and `orientation` are the file's own unless given; an empty profile is none, and one that is broken is taken for sRGB.
+    A large picture is decoded into a file of the system's temporary folder. Raises BadImage, NoRoom, MissingExtra.
     """
     library = vips()
     try:
@@ -69,7 +70,7 @@ def read(
         if orientation:
             image.set_type(library.GValue.gint_type, "orientation", orientation)
         image = image.autorot()
-        if not profile and image.get_typeof("icc-profile-data"):
+        if profile is None and image.get_typeof("icc-profile-data"):
             profile = image.get("icc-profile-data")
         colors = image[: image.bands - 1] if image.hasalpha() else image
         colors = converted(colors, profile, srgb) if profile else colors.colourspace("rgb16")
@@ -82,7 +83,7 @@ def read(
 def _check(image: Any, most_pixels: int | None) -> None:
     """Raise BadImage for what is not to be read, before it is."""
     if image.format not in WHITES:
-        raise BadImage("has floating-point, signed or 32-bit pixels, whose white is not known; save it as 8 or 16 bit")
+        raise BadImage(NO_WHITE)
     if most_pixels and image.width * image.height > most_pixels:
         raise BadImage(f"has {image.width} x {image.height} pixels, more than the {most_pixels / 1e6:.0f} million that are read")
 
@@ -91,9 +92,9 @@ def _explained(error: Exception) -> ImpastoError:
     """Full disk, full memory or a damaged file, by what libvips says."""
     said = " ".join(str(error).split())
     if any(os.strerror(number) in said for number in FULL):
-        return NoRoom(f"cannot be read: no room on the disk for libvips' temporary files ({said})")
+        return NoRoom(f"no room on the disk for libvips' temporary files, which TMPDIR names the place of ({said})")
     if "out of memory" in said:
-        return NoRoom(f"cannot be read: {said}")
+        return NoRoom(f"out of memory in libvips ({said})")
     return BadImage(f"is damaged: {said}")
 
 

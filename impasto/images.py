@@ -34,7 +34,6 @@ MAX_PIXELS = 16384**2  # the largest that is painted
 MAX_BYTES = 2_200_000_000  # MAX_PIXELS of 16 bits with alpha, which nothing made smaller
 MIN_SIDE = 16
 KEEPS_ALPHA = {".png", ".webp", ".tif", ".tiff", DEEP_ZOOM}
-NO_WHITE = "has floating-point, signed or 32-bit pixels, whose white is not known; save it as 8 or 16 bit"
 TAG_BITS, TAG_PHOTOMETRIC, TAG_SAMPLES, UNSIGNED = 258, 262, 339, (1, 4)  # of a TIFF
 RECORD = "impasto"  # the PNG text keyword, and the first word of the EXIF comment
 MAX_WEBP_SIDE = 16383
@@ -135,6 +134,8 @@ def _decoded(data: bytes, name: str | Path, keep_hidden: bool, folder: Path | No
     try:
         opened: Image.Image = _open(found.data, most_pixels)
     except UnidentifiedImageError:
+        if bits := set(formats.tiff_shorts(data, TAG_BITS)) - {1, 2, 4, 8, 16}:
+            raise BadImage(f"has pixels of {max(bits)} bits; save it as 8 or 16 bit") from None
         if not data.startswith(formats.TIFF) or not hires.is_here():
             raise
         layers = _layers(hires.read(found.data, "TIFF", _srgb(), most_pixels=most_pixels), folder)
@@ -622,18 +623,19 @@ def _check_pixels(opened: Image.Image, most_pixels: int = MAX_PIXELS) -> None:
 
 
 def _16_bit_layers(opened: Image.Image, data: bytes, name: str | Path, folder: Path | None) -> Tensor | None:
-    """(1, 3 or 4, H, W) in sRGB, of a file whose colours Pillow would cut to 8 bits; None for others.
+    """(1, 3 or 4, H, W) in sRGB, of a file whose colours Pillow would cut to 8 bits, or whose profile it has no grey for; None for
+    others.
 
     Without the extra it is None too, with a warning.
     """
-    kind = str(opened.format)
-    if opened.mode.startswith("I") or kind not in hires.LOADERS or not any(";16" in str(tile.args) for tile in _tiles(opened)):
+    kind, profile, is_grey = str(opened.format), opened.info.get("icc_profile") or b"", opened.mode.startswith("I")
+    if kind not in hires.LOADERS or (is_grey and not profile) or not any(";16" in str(tile.args) for tile in _tiles(opened)):
         return None
     try:
-        image = hires.read(data, kind, _srgb(), opened.info.get("icc_profile"), _orientation(opened))
+        image = hires.read(data, kind, _srgb(), profile, _orientation(opened))
     except MissingExtra:
-        said = f"{name} has 16 bits a channel and is read in 8: {hires.INSTALL} reads all of them"
-        warnings.warn(said, ImpastoWarning, stacklevel=2)
+        lost = "a colour profile that is not used" if is_grey else "16 bits a channel and is read in 8"
+        warnings.warn(f"{name} has {lost}: {hires.INSTALL} reads all of it", ImpastoWarning, stacklevel=2)
         return None
     layers = _layers(image, folder)
     return layers if _is_transparent(opened) else layers[:, :3]  # what a TIFF has beside colours need not be alpha
@@ -684,7 +686,7 @@ def _srgb() -> bytes:
 def _colors(opened: Image.Image, folder: Path | None = None, levels: tuple[int, int] = (0, 65535)) -> Tensor:
     """(1, 3, H, W) in sRGB, alpha left aside; `levels` are black and white of grey that has more than 8 bits."""
     if opened.mode == "F" or (opened.mode == "I" and _beyond_16_bit(opened)):
-        raise BadImage(NO_WHITE)
+        raise BadImage(formats.NO_WHITE)
     is_grey, (black, white) = opened.mode.startswith("I"), levels
     to_srgb = (lambda band: band.convert("I")) if is_grey else _to_srgb(opened)
 
@@ -700,7 +702,7 @@ def _grey_levels(opened: Image.Image) -> tuple[int, int]:
     tags = getattr(opened, "tag_v2", {})
     bits = max(np.ravel(tags.get(TAG_BITS, 16)))
     if bits > 16 or not set(np.ravel(tags.get(TAG_SAMPLES, UNSIGNED[0]))) <= set(UNSIGNED):
-        raise BadImage(NO_WHITE)
+        raise BadImage(formats.NO_WHITE)
     white = 2 ** max(int(bits), 1) - 1
     return (white, 0) if tags.get(TAG_PHOTOMETRIC) == 0 else (0, white)
 
@@ -722,9 +724,14 @@ def _without_alpha(opened: Image.Image) -> Image.Image:
     if opened.mode in ("P", "PA", "1"):
         opened = opened.convert("RGBA" if _is_transparent(opened) else "RGB")
     if opened.mode in ("LA", "La", "RGBA", "RGBa"):
-        opened = opened.convert({"La": "LA", "RGBa": "RGBA"}.get(opened.mode, opened.mode))
+        opened = _divided(opened)
         opened = Image.merge(opened.mode[:-1], opened.split()[:-1]) if opened.mode == "RGBA" else opened.getchannel("L")
     return opened
+
+
+def _divided(opened: Image.Image) -> Image.Image:
+    """With colours that are not multiplied by alpha."""
+    return opened.convert({"La": "LA", "RGBa": "RGBA"}[opened.mode]) if opened.mode in ("La", "RGBa") else opened
 
 
 def _beyond_16_bit(opened: Image.Image) -> bool:
@@ -756,7 +763,7 @@ def _alpha(opened: Image.Image, folder: Path | None = None) -> Tensor | None:
     clear = opened.info.get("transparency") if opened.mode.startswith("I") else None  # the grey that nothing shows of
 
     def rows(first: int, last: int) -> np.ndarray:
-        band = opened.crop((0, first, opened.width, last))
+        band = _divided(opened.crop((0, first, opened.width, last)))
         shown = (
             np.asarray(band.convert("RGBA").getchannel("A")) if clear is None else 255 * (np.asarray(band.convert("I")) != clear)
         )

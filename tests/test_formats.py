@@ -47,9 +47,10 @@ def with_chunk(data: bytes, chunk: bytes, before: bytes) -> bytes:
         made_chunk(b"tEXt", b"Title\0wrong checksum")[:-4] + b"\0\0\0\0",
         made_chunk(b"zTXt", b"Title\0\7unknown method"),
         made_chunk(b"pHYs", b"\0"),
+        made_chunk(b"eXIf", bytes(20_000_000)),
         made_chunk(b"iCCP", b"P\0\0" + zlib.compress(bytes(100_000_000), 9)),
     ],
-    ids=lambda it: it[4:8].decode() + str(len(it)),
+    ids=lambda it: it[4:8].decode() + str(len(it)),  # kind and length
 )
 @pytest.mark.parametrize("deep", [False, True])
 @pytest.mark.filterwarnings("ignore:the colour profile cannot be used")
@@ -70,7 +71,7 @@ def test_a_profile_of_more_than_a_megabyte_is_used():
     assert not torch.equal(read.image, as_tensor(PIXELS))
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "TIFF", "AVIF", "GIF"])
 def test_whatever_another_file_says_beside_its_pixels_it_is_read(kind):
     options = {"lossless": True} if kind == "WEBP" else {}
     plain = encoded(kind, **options)
@@ -81,6 +82,7 @@ def test_whatever_another_file_says_beside_its_pixels_it_is_read(kind):
         "WEBP": lambda: encoded(kind, xmp=b"x" * 3_000_000, **options),
         "TIFF": lambda: encoded(kind, tiffinfo={270: "x" * 3_000_000, 700: b"x" * 3_000_000}),
         "AVIF": lambda: encoded(kind, xmp=b"x" * 3_000_000),
+        "GIF": lambda: encoded(kind, comment=b"x" * 3_000_000),
     }[kind]()
     assert len(data) > 3_000_000 and torch.equal(decode(data, "a").image, decode(plain, "a").image)
 
@@ -190,10 +192,12 @@ def test_the_usual_gamma_changes_nothing():
     assert torch.equal(decode(data, "a").image, as_tensor(PIXELS))
 
 
-def grey_tiff(data: bytes, bits: int, photometric: int = 1, sample_format: int = 1, samples: int = 1, order: str = "<") -> bytes:
+def grey_tiff(
+    data: bytes, bits: int, photometric: int = 1, sample_format: int = 1, samples: int = 1, order: str = "<", extra: int = 2
+) -> bytes:
     """A TIFF of 17 x 12 pixels in one strip, by the specification and no library."""
     short = {256: [17], 257: [12], 258: [bits] * samples, 259: [1], 262: [photometric], 273: [8], 277: [samples], 278: [12]}
-    short |= {279: [len(data)]} | ({338: [2]} if samples == 2 else {}) | {339: [sample_format] * samples}
+    short |= {279: [len(data)]} | ({338: [extra]} if samples == 2 else {}) | {339: [sample_format] * samples}
     entries = [
         struct.pack(order + "HHI", tag, 3, len(its)) + struct.pack(f"{order}{len(its)}H", *its).ljust(4, b"\0")
         for tag, its in short.items()
@@ -231,6 +235,21 @@ def test_numbers_whose_white_is_not_known_are_refused(dtype):
     kind = {"i": 2, "u": 1, "f": 3}[dtype[0]]
     with pytest.raises(BadImage, match="whose white is not known; save it as 8 or 16 bit"):
         decode(grey_tiff((GREY & 127).astype(f"<{dtype}").tobytes(), 8 * int(dtype[1]), sample_format=kind), "a")
+
+
+@pytest.mark.parametrize("bits", [14, 24, 64])
+def test_other_numbers_of_bits_are_said(bits):
+    with pytest.raises(BadImage, match=f"has pixels of {bits} bits; save it as 8 or 16 bit"):
+        decode(grey_tiff(bytes(12 * 17 * 8), bits), "a")
+
+
+def test_grey_multiplied_by_alpha_is_divided_again():
+    alpha = np.full((12, 17), 128, np.uint8)
+    data = grey_tiff(np.dstack([alpha // 2, alpha]).tobytes(), 8, samples=2, extra=1)
+    read = decode(data, "a")
+    assert read.alpha.unique().tolist() == pytest.approx([128 / 255]) and read.image.unique().tolist() == pytest.approx(
+        [0.5], abs=0.01
+    )
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -298,3 +317,8 @@ def grey_png(pixels: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels[..., 0]).save(file, "PNG")
     return file.getvalue()
+
+
+def test_a_wrong_checksum_of_the_end_hides_no_pixels():
+    for data, expected in ((encoded("PNG"), as_tensor(PIXELS)), (png(DEEP[..., :3]), as_tensor(DEEP[..., :3], 65535))):
+        assert torch.equal(decode(data[:-4] + b"\0\0\0\0", "a").image, expected)

@@ -279,3 +279,16 @@ def test_a_record_of_any_length_comes_back(tmp_path, suffix):
         with contextlib.nullcontext() if fits else pytest.warns(ImpastoWarning, match="the record is too large"):
             write_video(output, *made, clip, {"recipe": "x" * length})
         assert read_video_record(output) == {"recipe": "x" * length}
+
+
+def test_music_with_a_cover_has_no_video(tmp_path):
+    with av.open(str(tmp_path / "a.m4a"), "w", format="mp4") as output:
+        cover, sound = output.add_stream("mjpeg", rate=25), output.add_stream("aac", rate=44100)
+        cover.height, cover.width, cover.pix_fmt, cover.disposition = 48, 64, "yuvj420p", Disposition.attached_pic
+        tone = av.AudioFrame.from_ndarray(np.zeros((1, 4410), np.int16), format="s16", layout="mono")
+        tone.sample_rate = 44100
+        for stream, frame in ((cover, av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8))), (sound, tone)):
+            output.mux(stream.encode(frame))
+            output.mux(stream.encode(None))
+    with pytest.raises(BadInput, match="has no video, only a cover picture"):
+        open_clip(tmp_path / "a.m4a")

@@ -14,7 +14,18 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from impasto.errors import BadImage, CannotWrite, ImpastoWarning, MissingExtra, NoRoom
-from impasto.images import check_format, in_profile, read_picture, read_record, resize, to_pillow, usable_profile, write_picture
+from impasto.formats import made_chunk
+from impasto.images import (
+    check_format,
+    decode,
+    in_profile,
+    read_picture,
+    read_record,
+    resize,
+    to_pillow,
+    usable_profile,
+    write_picture,
+)
 from tests.conftest import damaged, picture
 
 RGB = np.random.default_rng(0).integers(0, 65536, (20, 30, 3), dtype=np.uint16)
@@ -247,3 +258,37 @@ def test_no_room_for_libvips_files_is_no_damaged_picture(tmp_path, monkeypatch):
     (tmp_path / "a.tif").write_bytes(tiff(RGB))
     with pytest.raises(NoRoom, match="no room on the disk"):
         read_picture(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("broken", [b"no profile", p3()[:16] + b"CMYK" + p3()[20:]], ids=["junk", "other inks"])
+def test_a_broken_profile_of_sixteen_bits_is_passed_over(tmp_path, broken):
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    write_picture(tmp_path / "a.tif", as_tensor(RGB), bits=16, profile=srgb)
+    whole = png(RGB)
+    files = whole[:33] + made_chunk(b"iCCP", b"P\0\0" + zlib.compress(broken)) + whole[33:], (tmp_path / "a.tif").read_bytes()
+    for data in files:
+        read = decode(data.replace(srgb, broken[: len(srgb)].ljust(len(srgb), b"\0")), "a").image
+        torch.testing.assert_close(read, as_tensor(RGB), atol=2 / 255, rtol=0)
+
+
+def grey_profile(gamma: float) -> bytes:
+    """A grey profile whose tones are light to this power, by the specification (ICC.1, 4.3)."""
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
+    white = b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061)
+    about = b"desc\0\0\0\0\0\0\0\1\0" + bytes(79)
+    tags, at, table = {b"desc": about, b"wtpt": white, b"kTRC": curve}, 128 + 4 + 36, b""
+    for name, tag in tags.items():
+        table, at = table + struct.pack(">4sII", name, at, len(tag)), at + len(tag)
+    head = struct.pack(">I4xI4s4s4s12x4s24x", at, 0x02400000, b"mntr", b"GRAY", b"XYZ ", b"acsp")
+    head += struct.pack(">I3i", 0, 63190, 65536, 54061)
+    return head.ljust(128, b"\0") + struct.pack(">I", 3) + table + b"".join(tags.values())
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_grey_profile_is_used_in_eight_bits_and_in_sixteen(tmp_path, bits):
+    """Linear grey, whose tones sRGB's curve makes lighter."""
+    light = np.linspace(0.1, 1, 600).reshape(20, 30)
+    pixels = (light * (2**bits - 1)).round().astype(np.uint8 if bits == 8 else np.uint16)
+    Image.fromarray(pixels).save(tmp_path / "a.png", icc_profile=grey_profile(1.0))
+    expected = torch.from_numpy(1.055 * light ** (1 / 2.4) - 0.055).float().expand(1, 3, 20, 30)
+    torch.testing.assert_close(read_picture(tmp_path / "a.png").image, expected, atol=0.01, rtol=0)
