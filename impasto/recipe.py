@@ -62,7 +62,7 @@ CHANGEABLE = ("alpha", "beta", "tv", "style_weights", "content_layers", "style_l
 
 
 MOST_REGIONS = 32  # each takes masks and statistics of its own
-MOST_CHANGES = 1000
+MOST_CHANGES = 10_000
 Changes = Annotated[dict[Annotated[int, Field(ge=1)], dict[str, Any]], Field(max_length=MOST_CHANGES)]
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -17,13 +18,16 @@ from PIL import Image
 from impasto import hand as hand_module
 from impasto.batch import Batch, Job, crossed, distinct, estimated, index_page, measured, pictures_in, read_jobs
 from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning, SomeFailed
+from impasto.files import sha256
 from impasto.grid import LOCKS
+from impasto.images import write_picture
 from impasto.kept import Kept
 from impasto.painting import Painting
 from impasto.pictures import picture_path
 from impasto.recipe import make_recipe
 from impasto.targets import make_targets
-from tests.conftest import picture, tiny_net
+from tests.conftest import paint_with_the_tiny_net, picture, tiny_net
+from tests.hands import Here
 
 QUICK = {"net": "alexnet", "size": 64, "coarsest": 64, "steps": 4}
 weights = pytest.mark.weights
@@ -67,6 +71,37 @@ def test_pictures_come_from_folders_lists_and_files(folders):
     (folders[0] / "empty").mkdir()
     with pytest.raises(BadInput, match="no pictures"):
         pictures_in(folders[0] / "empty")
+
+
+def test_a_link_that_leads_to_itself_and_a_pipe_fail_their_own_jobs(folders, monkeypatch):
+    (folders[0] / "loop.png").symlink_to(folders[0] / "loop.png")
+    os.mkfifo(folders[0] / "pipe.jpg")
+    batch = Batch(
+        jobs_of(folders, size=32, coarsest=32, style_layers={"conv1_1": 1.0}, content_layers={"conv2_1": 1.0}, net="vgg19"),
+        folders[2],
+    )
+    paint_with_the_tiny_net(monkeypatch)
+    results = {result.job.content.stem: result for result in batch.paint(hands=[Here()])}
+    assert {name: result.state for name, result in results.items()} == {
+        "astronaut": "finished",
+        "cat": "finished",
+        "loop": "failed",
+        "pipe": "failed",
+    }
+    assert "symbolic links" in results["loop"].error and "a pipe" in results["pipe"].error
+
+
+def test_what_a_record_says_of_masks_is_not_taken_on_trust(folders, monkeypatch):
+    (job,) = jobs_of(folders, protect=str(folders[0] / "cat.jpg"))[:1]
+    batch = Batch([job], folders[2])
+    for inputs in (None, [], {"masks": None}, {"masks": {"protected": "0" * 64}}, "x"):
+        record = {"ended": "finished", "recipe": job.recipe.model_dump(mode="json"), "inputs": inputs}
+        write_picture(folders[2] / job.output, torch.rand(1, 3, 8, 8), record=record)
+        assert not batch.is_finished(job)
+    hashes = {"content": sha256(job.content), "styles": [sha256(job.styles[0])], "start": None}
+    record["inputs"] = {**hashes, "masks": {"protected": sha256(folders[0] / "cat.jpg")}}
+    write_picture(folders[2] / job.output, torch.rand(1, 3, 8, 8), record=record)
+    assert batch.is_finished(job)
 
 
 def test_what_is_no_picture_is_passed_over_and_counted(folders):
