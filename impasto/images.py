@@ -27,7 +27,7 @@ from torch import Tensor
 from impasto import formats, hires
 from impasto.disk import BAND, bands, empty, file_of, folder_of, nameless, new_empty, over, put, release, summed
 from impasto.errors import BadImage, CannotWrite, ImpastoError, ImpastoWarning, MissingExtra
-from impasto.files import MAX_TEXT, cannot_write, read_text, read_whole, reason, sha256, write_whole
+from impasto.files import cannot_write, read_text, read_whole, reason, sha256, write_whole
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
 MAX_PIXELS = 16384**2  # the largest that is painted
@@ -565,7 +565,7 @@ def write_beside(path: Path, record: dict[str, Any]) -> None:
 def read_beside(path: Path) -> dict[str, Any] | None:
     """The record that lies beside a file and is of this very file."""
     try:
-        found = json.loads(read_text(beside(path), MAX_TEXT))
+        found = json.loads(read_text(beside(path)))
         return dict(found["record"]) if found["sha256"] == sha256(path) else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
