@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from impasto.errors import BadInput, CannotWrite, ImpastoWarning, MissingExtra
-from impasto.files import PICTURE_SUFFIXES, cannot_write, entries, open_file, reason, sha256, write_whole
+from impasto.files import FULL, PICTURE_SUFFIXES, cannot_write, entries, open_file, reason, sha256, write_whole
 from impasto.formats import is_still, known_as
 from impasto.images import MAX_PIXELS, RECORD, are_alike, read_beside, read_picture, resize, size_of, write_beside
 
@@ -287,13 +287,15 @@ def _opened(path: Path) -> Iterator[Any]:
         with open_file(path) as file:
             begin = file.read(4096)
             if is_still(begin):
-                raise BadInput(f"cannot read {path}: it is a picture, not a video; impasto transfer paints pictures")
+                raise BadInput(f"cannot read {path}: it is a picture, not a video (impasto transfer paints pictures)")
             file.seek(0)
             with av.open(file, "r", container_options={"format_whitelist": READ}, io_open=_refuse) as video:
                 if not video.streams.video:
                     raise BadInput(f"{path} has no video")
                 yield video
     except (av.FFmpegError, OSError, UnicodeDecodeError) as error:
+        if getattr(error, "errno", None) in FULL:  # of what is written meanwhile
+            raise
         known = known_as(begin) if begin else None
         raise BadInput(f"cannot read {path}: {f'it is {known}' if known not in (None, 'a video') else reason(error)}") from error
 

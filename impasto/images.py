@@ -27,7 +27,7 @@ from torch import Tensor
 from impasto import formats, hires
 from impasto.disk import BAND, bands, empty, file_of, folder_of, nameless, new_empty, over, put, release, summed
 from impasto.errors import BadImage, CannotWrite, ImpastoError, ImpastoWarning, MissingExtra
-from impasto.files import MAX_TEXT, cannot_write, read_text, read_whole, reason, sha256, write_whole
+from impasto.files import cannot_write, read_text, read_whole, reason, sha256, temporary_folder, write_whole
 from impasto.formats import DEEP_ZOOM, WRITERS, check_ending
 
 MAX_PIXELS = 16384**2  # the largest that is painted
@@ -441,13 +441,13 @@ def _interleaved(layers: list[Tensor], folder: Path, bits: int) -> Tensor:
 
 def _write_deep_zoom(path: Path, image: Any, record: str | None) -> None:
     """The tiles first, then the file that tells of them, with the record in a comment."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".impasto-") as folder:
-        made = Path(folder) / "made"
+    with temporary_folder(path) as folder:
+        made = folder / "made"
         try:
             hires.write_tiles(image, made)
             if tiles_of(path).exists():
-                tiles_of(path).rename(Path(folder) / "old")
-            Path(folder, "made_files").rename(tiles_of(path))
+                tiles_of(path).rename(folder / "old")
+            (folder / "made_files").rename(tiles_of(path))
         except OSError as error:
             raise cannot_write(path, error) from error
         comment = "" if record is None else f"<!-- {RECORD} {record.replace('--', '-' + _HYPHEN)} -->\n"
@@ -564,7 +564,7 @@ def write_beside(path: Path, record: dict[str, Any]) -> None:
 def read_beside(path: Path) -> dict[str, Any] | None:
     """The record that lies beside a file and is of this very file."""
     try:
-        found = json.loads(read_text(beside(path), MAX_TEXT))
+        found = json.loads(read_text(beside(path)))
         return dict(found["record"]) if found["sha256"] == sha256(path) else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

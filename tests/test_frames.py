@@ -174,6 +174,15 @@ def test_a_full_disk_leaves_the_old_video(tmp_path):
     assert output.read_bytes() == b"old" and not list(tmp_path.glob(".impasto*"))
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_disk_that_fills_while_frames_are_encoded_is_no_bad_input(tmp_path, suffix):
+    noise = [torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(n)) for n in range(30)]
+    clip = open_clip(encode(tmp_path / "in.mp4", noise, sound=True))
+    made = painted(tmp_path, clip, (128, 128))
+    with room_for(20_000), pytest.raises(NoRoom):
+        write_video(tmp_path / f"out{suffix}", *made, clip, {})
+
+
 def test_a_video_is_the_same_bytes_each_time(tmp_path):
     clip = open_clip(encode(tmp_path / "in.mp4", moving(), sound=True))
     made = painted(tmp_path, clip)
