@@ -28,6 +28,7 @@ from filelock import FileLock, Timeout
 from PIL import Image, ImageDraw
 
 from impasto.axes import Axis, axis
+from impasto.drawing import GAP, MARGIN, PAPER, SMALL, wrapped, write_lines
 from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning, SomeFailed
 from impasto.files import (
     PICTURE_SUFFIXES,
@@ -46,7 +47,6 @@ from impasto.files import (
 from impasto.grid import LOCKS
 from impasto.hand import TRIES, Hand, LocalHand, Said, painting_work, shared_out, tried
 from impasto.images import read_picture, read_record, to_pillow, write_small
-from impasto.lens.sheet import GAP, MARGIN, PAPER, SMALL, wrapped, write_lines
 from impasto.painting import Painting
 from impasto.recipe import Recipe, in_files, make_recipe
 

@@ -12,6 +12,7 @@ from PIL import Image
 from scipy.stats import kendalltau
 from torch import nn
 
+from impasto.drawing import GAP, MARGIN, TITLE
 from impasto.errors import BadRecipe
 from impasto.images import read_record
 from impasto.lens.comparison import CAPTION, HEAD, LABEL, compare, rank_correlation
@@ -19,7 +20,7 @@ from impasto.lens.index import make_setup
 from impasto.lens.module import module_net
 from impasto.lens.patches import top
 from impasto.lens.scan import scan
-from impasto.lens.sheet import BLOCK, CELL, GAP, MARGIN, TITLE
+from impasto.lens.sheet import BLOCK, CELL
 from impasto.nets import INPUTS
 from tests.conftest import check_one_line, save, tiny_net
 

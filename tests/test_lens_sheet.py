@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from impasto.drawing import GAP, INK, MARGIN, OUTSIDE, TITLE, write_figure
 from impasto.errors import BadInput, BadRecipe, ImpastoWarning, NoRoom
 from impasto.geometry import field_of
 from impasto.images import read_record
@@ -15,7 +16,7 @@ from impasto.lens.deconv import filters_of
 from impasto.lens.index import choose_units, make_setup
 from impasto.lens.patches import top
 from impasto.lens.scan import scan
-from impasto.lens.sheet import BLOCK, CELL, GAP, MARGIN, THIN, on_grey, project_picture, sheet, write_figure
+from impasto.lens.sheet import BLOCK, CELL, THIN, on_grey, project_picture, sheet
 from impasto.lens.view import view_of
 from tests.conftest import picture, room_for, save, tiny_net
 
@@ -122,7 +123,7 @@ def test_pictures_that_are_gone_are_named_and_leave_their_places_empty(atlas, tm
     Path(first.path).unlink()
     with pytest.warns(ImpastoWarning, match=first.name):
         page = sheet(atlas, NET, "conv1_2", "0,")
-    assert (cell(page, 0, 0) == sheets.OUTSIDE).all() and not (cell(page, 0, 1) == sheets.OUTSIDE).all()
+    assert (cell(page, 0, 0) == OUTSIDE).all() and not (cell(page, 0, 1) == OUTSIDE).all()
     for path in (tmp_path / "set").iterdir():
         save(path, picture(32, 32, 77))
     with pytest.raises(BadInput, match="none of the 9 pictures is where it was scanned"):
@@ -133,7 +134,7 @@ def test_a_full_disk_is_said_and_leaves_the_old_figure(atlas, tmp_path):
     figure = sheet(atlas, NET, "conv1_2", "0,")
     (tmp_path / "sheet.png").write_bytes(b"old")
     with pytest.raises(NoRoom, match=r"no room on the disk for .*sheet.png"), room_for(1000):
-        sheets.write_figure(tmp_path / "sheet.png", figure, {})
+        write_figure(tmp_path / "sheet.png", figure, {})
     assert (tmp_path / "sheet.png").read_bytes() == b"old" and not list(tmp_path.glob(".impasto*"))
 
 
@@ -152,7 +153,7 @@ def test_fewer_than_nine_patches_leave_places_empty(tmp_path):
     for _ in scan([tmp_path / "set"], NET, make_setup(NET, size=32, k=4), tmp_path / "atlas"):
         pass
     page = sheet(tmp_path / "atlas", NET, "conv1_2", "0,")
-    assert all((cell(page, 0, n) == sheets.OUTSIDE).all() for n in range(1, 9))
+    assert all((cell(page, 0, n) == OUTSIDE).all() for n in range(1, 9))
 
 
 def test_a_page_of_all_units_has_a_place_for_each(atlas):
@@ -161,7 +162,7 @@ def test_a_page_of_all_units_has_a_place_for_each(atlas):
 
 
 def test_a_figure_says_what_it_shows(atlas, tmp_path):
-    write_figure(tmp_path / "page.png", sheet(atlas, NET, "conv3_1", "2"), {"layer": "conv3_1"})
+    write_figure(tmp_path / "page.png", sheet(atlas, NET, "conv3_1", "2"), {"lens": {"layer": "conv3_1"}})
     assert read_record(tmp_path / "page.png")["lens"] == {"layer": "conv3_1"}
 
 
@@ -172,8 +173,8 @@ def test_one_unit_in_one_picture_at_its_strongest_or_a_given_place(tmp_path):
     assert [sorted(control) for control in about["controls"]] == [["cosine", "name"]] * 2
     y, x = about["y"], about["x"]
     x0, y0, x1, y1 = view_of((40, 48), 32, "center").clip(field_of(NET.layers, "conv2_1").box(y, x))
-    left, upper = MARGIN, MARGIN + sheets.TITLE + 40  # of what the net saw, on the figure
-    assert {figure.getpixel(at) for at in ((left + x0, upper + y0), (left + x1 - 1, upper + y1 - 1))} == {sheets.INK}
+    left, upper = MARGIN, MARGIN + TITLE + 40  # of what the net saw, on the figure
+    assert {figure.getpixel(at) for at in ((left + x0, upper + y0), (left + x1 - 1, upper + y1 - 1))} == {INK}
     assert project_picture(path, NET, "conv2_1", 1, (y, x), size=32)[1] == about
     with pytest.raises(BadRecipe, match="place is 16,0, the map of conv2_1 has 16 x 16 places"):
         project_picture(path, NET, "conv2_1", 1, (16, 0), size=32)

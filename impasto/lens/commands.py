@@ -322,14 +322,15 @@ def project(
     json
         Print one JSON object about the projection in place of the path.
     """
+    from impasto.drawing import write_figure
     from impasto.images import check_format
-    from impasto.lens.sheet import project_picture, write_figure
+    from impasto.lens.sheet import project_picture
 
     check_format(output)
     check_writable(output)
     built = net_of(net, weights, weights_input)
     figure, about = project_picture(picture, built, layer, unit, _place(place), rule, pooling, seed, size, fit)
-    write_figure(output, figure, about)
+    write_figure(output, figure, {"lens": about})
     for control in about["controls"]:
         say(f"cosine to {control['name']}: {control['cosine']:.2f}")
     show(json_.dumps({"output": str(output), **about}) if json else output)
@@ -376,17 +377,17 @@ def sheet(
     scale
         Scale each projection by itself, or the nine of a unit alike.
     """
+    from impasto.drawing import write_figure
     from impasto.images import check_format
     from impasto.lens.index import read_index
     from impasto.lens.sheet import sheet as draw_sheet
-    from impasto.lens.sheet import write_figure
 
     check_format(output)
     check_writable(output)
     net = net_of(read_index(atlas).setup.net, weights, weights_input)
     options: dict[str, Any] = {"seed": seed, "interior": interior, "rule": rule, "pooling": pooling, "scale": scale}
     figure = draw_sheet(atlas, net, layer, units, **options)
-    write_figure(output, figure, {"layer": layer, "units": units, **options})
+    write_figure(output, figure, {"lens": {"layer": layer, "units": units, **options}})
     show(output)
 
 
@@ -472,14 +473,14 @@ def compare(
     json
         Print one JSON object about the units in place of the path.
     """
+    from impasto.drawing import write_figure
     from impasto.images import check_format
     from impasto.lens.comparison import compare as draw_rows
-    from impasto.lens.sheet import write_figure
 
     check_format(output)
     check_writable(output)
     figure, about = draw_rows(atlases, layer.replace(" ", "").split(","), units, seed, interior)
-    write_figure(output, figure, {"scans": about})
+    write_figure(output, figure, {"lens": {"scans": about}})
     show(json_.dumps({"output": str(output), "scans": about}) if json else output)
 
 
@@ -548,17 +549,17 @@ def dream(
 
 def demo_sheets(folder: Path, quiet: bool) -> Iterator[Path]:
     """A scan of the bundled pictures with AlexNet, and a sheet a layer. They are eight: a unit has up to three patches of each."""
+    from impasto.drawing import write_figure
     from impasto.lens.index import make_setup
     from impasto.lens.scan import scan as scan_pictures
     from impasto.lens.sheet import sheet as draw_sheet
-    from impasto.lens.sheet import write_figure
     from impasto.pictures import picture_path
 
     net, atlas = net_of("alexnet"), folder / "atlas"
     _watch(scan_pictures([picture_path("cat").parent], net, make_setup(net, per_image=3), atlas), quiet)
     for layer in ("conv1", "conv2", "conv3", "conv4", "conv5"):
         output = folder / f"alexnet-{layer}.png"
-        write_figure(output, draw_sheet(atlas, net, layer), {"layer": layer})
+        write_figure(output, draw_sheet(atlas, net, layer), {"lens": {"layer": layer}})
         yield output
 
 

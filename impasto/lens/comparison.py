@@ -14,29 +14,12 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from impasto.drawing import GAP, INK, MARGIN, PAPER, SMALL, TEXT, TITLE, font, wrapped, write_lines
 from impasto.errors import BadRecipe
 from impasto.images import to_pillow
 from impasto.lens.index import MANIFEST, Index, choose_units, find_layer, read_index, read_rows
 from impasto.lens.patches import Patch, patches_of
-from impasto.lens.sheet import (
-    BLOCK,
-    GAP,
-    INK,
-    MARGIN,
-    NAMES,
-    PAPER,
-    SIDE,
-    SMALL,
-    TEXT,
-    TITLE,
-    activity,
-    block,
-    cut,
-    font,
-    read_each,
-    wrapped,
-    write_lines,
-)
+from impasto.lens.sheet import BLOCK, NAMES, SIDE, activity, block, cut, read_each
 
 LABEL, HEAD, CAPTION = 190, 34, 48  # pixels: the column of names, the row of units, what stands above a block
 

@@ -10,18 +10,17 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
+from impasto.drawing import FAINT, GAP, INK, MARGIN, OUTSIDE, PAPER, SMALL, TEXT, TITLE, font, wrapped, write_lines
 from impasto.errors import BadImage, BadInput, BadRecipe, ImpastoWarning
 from impasto.geometry import Box
-from impasto.images import read_picture, to_pillow, write_picture
+from impasto.images import read_picture, to_pillow
 from impasto.lens.collection import read_again
 from impasto.lens.deconv import AnyRecord, controls, filters_of, project, record
 from impasto.lens.index import Array, Index, check_net, choose_units, find_layer, read_index
@@ -29,10 +28,9 @@ from impasto.lens.module import AnyNet, field_in
 from impasto.lens.patches import Patch, by_picture, patches_of
 from impasto.lens.view import bring, view_of
 
-SIDE, CELL, THIN, GAP, BETWEEN, MARGIN = 3, 88, 2, 10, 40, 52  # a block's side in cells; the rest in pixels
+SIDE, CELL, THIN, BETWEEN = 3, 88, 2, 40  # a block's side in cells; the rest in pixels
 BLOCK = SIDE * CELL + (SIDE - 1) * THIN
-INK, FAINT, PAPER, OUTSIDE, HATCH = (34, 34, 34), (112, 112, 112), (255, 255, 255), (237, 234, 228), (205, 200, 190)
-TITLE, TEXT, SMALL = 34, 18, 15
+HATCH = (205, 200, 190)
 NAMES = {"alexnet": "AlexNet", "vgg16": "VGG-16", "vgg19": "VGG-19"}
 SCALES = ("patch", "block")
 
@@ -255,30 +253,6 @@ def _legend(index: Index, interior: bool, rule: str, pooling: str, scale: str) -
     )
 
 
-def write_lines(draw: ImageDraw.ImageDraw, x: int, y: int, lines: Sequence[str], size: int) -> None:
-    """Write lines of text below one another."""
-    for n, line in enumerate(lines):
-        draw.text((x, y + n * (size + 6)), line, FAINT, font(size))
-
-
-def wrapped(text: str, size: int, width: int) -> list[str]:
-    """The text in lines no wider than so many pixels."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font(size).getlength(longer) > width:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return lines
-
-
-@cache
-def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own, so that a page looks the same everywhere."""
-    return ImageFont.load_default(size)
-
-
 # One unit in one picture
 
 
@@ -358,9 +332,3 @@ def _side_by_side(panels: Mapping[str, Image.Image], title: str) -> Image.Image:
         draw.text((left, MARGIN + TITLE + 16), name, FAINT, font(SMALL))
         page.paste(panel, (left, MARGIN + TITLE + 40))
     return page
-
-
-def write_figure(path: Path, figure: Image.Image, about: dict[str, Any]) -> None:
-    """Write a page, with what it shows inside the file."""
-    pixels = torch.from_numpy(np.asarray(figure, dtype=np.float32) / 255)
-    write_picture(path, pixels.permute(2, 0, 1)[None], record={"lens": about, "versions": {"impasto": version("impasto")}})

@@ -108,9 +108,9 @@ def compare_styles(
         Print one JSON object in place of the lines.
     """
     check_pictures(painting, other, *([generated] if generated else []))
+    from impasto.drawing import write_figure
     from impasto.files import check_writable
     from impasto.images import check_format
-    from impasto.lens.sheet import write_figure
     from impasto.lens.style_compare import compare, in_words, recipe_for
     from impasto.transfer import make_net
     from impasto.weights import load_weights
@@ -122,6 +122,6 @@ def compare_styles(
     built = make_net(recipe, load_weights(recipe.net, weights, weights_input))
     about, figure = compare(painting, other, generated, recipe, built)
     if output is not None:
-        write_figure(output, figure, {"compared": about})
+        write_figure(output, figure, {"lens": {"compared": about}})
     for line in [json_.dumps(about)] if json else in_words(about):
         show(line)

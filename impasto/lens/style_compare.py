@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
+from impasto.drawing import INK, PAPER, SMALL, font
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
 from impasto.frame import style_at, torus_size, wrapping
 from impasto.geometry import field_of
@@ -22,8 +23,8 @@ from impasto.painting import recipe_of
 from impasto.recipe import Recipe, make_recipe
 
 LISTED = 8  # units and pairs of a layer
-TILE, GAP, LINE = 300, 12, 22  # of the figure, in pixels
-AWAY, TOWARDS, PAPER, INK = (176, 70, 18), (24, 90, 150), (255, 255, 255), (34, 34, 34)
+TILE, GAP, LINE, HEAD = 300, 12, 22, 17  # of the figure, in pixels; the last its title's letters
+AWAY, TOWARDS = (176, 70, 18), (24, 90, 150)
 
 
 def recipe_for(generated: Path | None, net: str, size: int) -> Recipe:
@@ -173,12 +174,12 @@ def figure(found: Sequence[Difference], image: Tensor, name: str, painting: str)
     down = math.ceil(len(tiles) / across)
     width, height = tiles[0].width + GAP, tiles[0].height + LINE + GAP
     page = Image.new("RGB", (across * width + GAP, down * height + 2 * LINE + GAP), PAPER)
-    draw, font = ImageDraw.Draw(page), ImageFont.load_default(15)
+    draw = ImageDraw.Draw(page)
     said = f"{name}: orange leads away from {painting}, blue towards it"
-    draw.text((GAP, GAP), said, INK, ImageFont.load_default(17))
+    draw.text((GAP, GAP), said, INK, font(HEAD))
     for n, (it, tile) in enumerate(zip(found, tiles, strict=True)):
         x, y = GAP + n % across * width, 2 * LINE + n // across * height
-        draw.text((x, y), f"{it.layer}: {_percent(it.weight * it.cost / (total or 1))} of the style cost", INK, font)
+        draw.text((x, y), f"{it.layer}: {_percent(it.weight * it.cost / (total or 1))} of the style cost", INK, font(SMALL))
         page.paste(tile, (x, y + LINE))
     return page
 
