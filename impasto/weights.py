@@ -28,9 +28,9 @@ from filelock import FileLock
 from platformdirs import user_cache_path
 from torch import Tensor
 
-from impasto.errors import BadWeights, CannotWrite, ImpastoWarning, NoWeights
+from impasto.errors import BadRecipe, BadWeights, CannotWrite, ImpastoWarning, NoWeights
 from impasto.files import check_writable, make_folder, sha256, write_whole
-from impasto.nets import INPUTS, weight_shapes
+from impasto.nets import INPUTS, NETS, Net, build_net, weight_shapes
 
 PIP_SECONDS = 1800
 FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
@@ -168,6 +168,16 @@ def load_weights(net: str, file: Path | None = None, input: str | None = None) -
     tensors, note = _read_file(file)
     tensors = check_tensors(_canonical(tensors, net, file), net, file)
     return _loaded(tensors, input or note or _guess_input(tensors, net, file))
+
+
+def load_net(name: str, file: Path | None = None, input: str | None = None, pooling: str = "max") -> Net:
+    """The net of this name, with the weights of a file or its own. Raises BadRecipe for an unknown name, and as load_weights."""
+    if name not in NETS:
+        raise BadRecipe(f"{name} is a net of your own: this needs the module itself, from Python (docs/lens.md)")
+    if input and file is None:
+        raise BadRecipe("--weights-input says how the pixels of --weights FILE are meant: give that file too")
+    loaded = load_weights(name, file, input)
+    return build_net(name, loaded.tensors, INPUTS[loaded.input], pooling)
 
 
 def cache_path(net: str) -> Path:

@@ -22,13 +22,13 @@ from impasto.console import Crew
 from impasto.errors import BadRecipe
 from impasto.grid import Sheet, make_grid
 from impasto.hand import LocalHand
-from impasto.lens.commands import net_of
 from impasto.lens.index import INDEX, MANIFEST, make_setup
 from impasto.lens.scan import begin_shards, merge_shards, scan, scan_shards
 from impasto.pictures import picture_path
 from impasto.plan import LIMIT, default_budget
 from impasto.recipe import make_recipe
 from impasto.video import Motion, Video
+from impasto.weights import load_net
 from tests.clips import moving
 from tests.conftest import check_one_line, save
 
@@ -237,7 +237,7 @@ def test_a_video_on_ray_has_the_bytes_of_one_here(jobs, hands, one_thread, tmp_p
 
 def test_a_scan_on_ray_has_the_bytes_of_one_here(hands, one_thread, tmp_path):
     """Begun on Ray, a part of it done; gone on with here, in a process of its own; ended on Ray."""
-    folder, net = picture_path("cat").parent, net_of("alexnet")
+    folder, net = picture_path("cat").parent, load_net("alexnet")
     deque(scan([folder], net, make_setup(net, ["conv1", "conv3"], size=64), tmp_path / "here"), 0)
     asked = {"kind": "scan", "folder": str(tmp_path), "places": [str(folder)], "threads": 1, "net": "alexnet"}
     asked |= {"weights": None, "weights_input": None, "setup": [["conv1", "conv3"], 9, 1, 64, "center"]}

@@ -135,9 +135,10 @@ def _scan_whole(asked: dict[str, Any], folder: Path, resume: bool, quiet: bool) 
 
     from impasto.lens.index import make_setup
     from impasto.lens.scan import scan as scan_pictures
+    from impasto.weights import load_net
 
     torch.set_num_threads(asked["threads"])
-    built = net_of(asked["net"], asked["weights"] and Path(asked["weights"]), asked["weights_input"])
+    built = load_net(asked["net"], asked["weights"] and Path(asked["weights"]), asked["weights_input"])
     places = [Path(place) for place in asked["places"]]
     _watch(scan_pictures(places, built, make_setup(built, *asked["setup"]), folder, resume), quiet)
 
@@ -252,9 +253,10 @@ def check(
     """
     from impasto.lens.crops import check_layer
     from impasto.lens.index import find_layer, read_index
+    from impasto.weights import load_net
 
     index = read_index(atlas)
-    net, rows, wrong = net_of(index.setup.net, weights, weights_input), [], 0
+    net, rows, wrong = load_net(index.setup.net, weights, weights_input), [], 0
     for name in [find_layer(index, layer)] if layer else index.layers:
         found = list(check_layer(atlas, index, net, name, units, seed, interior))
         rows += [{"layer": name, "unit": n, **patch.to_json(), "receipts": list(map(asdict, them))} for n, patch, them in found]
@@ -325,10 +327,11 @@ def project(
     from impasto.drawing import write_figure
     from impasto.images import check_format
     from impasto.lens.sheet import project_picture
+    from impasto.weights import load_net
 
     check_format(output)
     check_writable(output)
-    built = net_of(net, weights, weights_input)
+    built = load_net(net, weights, weights_input)
     figure, about = project_picture(picture, built, layer, unit, _place(place), rule, pooling, seed, size, fit)
     write_figure(output, figure, {"lens": about})
     for control in about["controls"]:
@@ -381,10 +384,11 @@ def sheet(
     from impasto.images import check_format
     from impasto.lens.index import read_index
     from impasto.lens.sheet import sheet as draw_sheet
+    from impasto.weights import load_net
 
     check_format(output)
     check_writable(output)
-    net = net_of(read_index(atlas).setup.net, weights, weights_input)
+    net = load_net(read_index(atlas).setup.net, weights, weights_input)
     options: dict[str, Any] = {"seed": seed, "interior": interior, "rule": rule, "pooling": pooling, "scale": scale}
     figure = draw_sheet(atlas, net, layer, units, **options)
     write_figure(output, figure, {"lens": {"layer": layer, "units": units, **options}})
@@ -431,9 +435,10 @@ def atlas(
     from impasto.lens.atlas import MADE_BY, make_atlas
     from impasto.lens.index import read_index
     from impasto.lens.pages import check_free
+    from impasto.weights import load_net
 
     index = read_index(atlas)
-    net = net_of(index.setup.net, weights, weights_input)
+    net = load_net(index.setup.net, weights, weights_input)
     if dream:
         check_free(output, MADE_BY)
         _dream_of(index, net, dream, dreams, dream_steps, quiet)
@@ -531,10 +536,11 @@ def dream(
         Print one JSON object about the dream instead of its path.
     """
     from impasto.lens.dream import Dream, told
+    from impasto.weights import load_net
 
     objective = _objective(layer, unit, pair, channel)
     check_writable(output)
-    dreaming = Dream(net_of(net), objective, output, size=size, steps=steps, pictures=diversity, seed=seed)
+    dreaming = Dream(load_net(net), objective, output, size=size, steps=steps, pictures=diversity, seed=seed)
     try:
         watch(dreaming.steps(), [(dreaming.size, steps)], quiet, "activation")
     except KeyboardInterrupt:
@@ -554,26 +560,14 @@ def demo_sheets(folder: Path, quiet: bool) -> Iterator[Path]:
     from impasto.lens.scan import scan as scan_pictures
     from impasto.lens.sheet import sheet as draw_sheet
     from impasto.pictures import picture_path
+    from impasto.weights import load_net
 
-    net, atlas = net_of("alexnet"), folder / "atlas"
+    net, atlas = load_net("alexnet"), folder / "atlas"
     _watch(scan_pictures([picture_path("cat").parent], net, make_setup(net, per_image=3), atlas), quiet)
     for layer in ("conv1", "conv2", "conv3", "conv4", "conv5"):
         output = folder / f"alexnet-{layer}.png"
         write_figure(output, draw_sheet(atlas, net, layer), {"lens": {"layer": layer}})
         yield output
-
-
-def net_of(name: str, weights: Path | None = None, weights_input: str | None = None, pooling: str = "max") -> "Net":
-    """The net by its name, with the given weights or its own."""
-    from impasto.nets import INPUTS, NETS, build_net
-    from impasto.weights import load_weights
-
-    if name not in NETS:
-        raise BadRecipe(f"{name} is a net of your own: this needs the module itself, from Python (docs/lens.md)")
-    if weights_input and weights is None:
-        raise BadRecipe("--weights-input says how the pixels of --weights FILE are meant: give that file too")
-    loaded = load_weights(name, weights, weights_input)
-    return build_net(name, loaded.tensors, INPUTS[loaded.input], pooling)
 
 
 def _objective(layer: str, unit: int | None, pair: str | None, everywhere: bool) -> "Objective":

@@ -9,7 +9,7 @@ from cyclopts.validators import Number
 
 from impasto.console import Flag, Quiet, WeightsFile, WeightsInput, say, show
 from impasto.formats import check_pictures
-from impasto.lens.commands import NetName, Output, net_of
+from impasto.lens.commands import NetName, Output
 
 style_app = App(name="style", help="What a style is made of: units, pairs and places; where two styles differ.")
 
@@ -61,8 +61,9 @@ def read(
     """
     check_pictures(painting)
     from impasto.lens.style_page import EDIT, check_page, read_painting, to_json, write_page
+    from impasto.weights import load_net
 
-    built = net_of(net, weights, weights_input, pooling)
+    built = load_net(net, weights, weights_input, pooling)
     check_page(output, built, atlas)
     if not quiet:
         say(f"reading {painting} at {size} pixels")

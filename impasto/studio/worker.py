@@ -158,10 +158,10 @@ def paint_grid(work: Work, orders: Orders, telling: Telling) -> dict[str, Any]:
 
 def read_style(work: Work, _orders: Orders, telling: Telling) -> dict[str, Any]:
     """A style as a page."""
-    from impasto.lens.commands import net_of
     from impasto.lens.style_page import read_painting, write_page
+    from impasto.weights import load_net
 
-    path, net = Path(work["picture"]), net_of(work["net"])
+    path, net = Path(work["picture"]), load_net(work["net"])
     telling.say(step=_message("reading the style"))
     reading = read_painting(path, net, [], work["size"], "max")
     reading = replace(reading, painting=replace(reading.painting, name=work["painting"]))
@@ -175,11 +175,11 @@ def read_style(work: Work, _orders: Orders, telling: Telling) -> dict[str, Any]:
 def make_atlas(work: Work, orders: Orders, telling: Telling) -> dict[str, Any]:
     """A scan, from its checkpoint where there is one, and its page."""
     from impasto.lens.atlas import make_atlas as draw_atlas
-    from impasto.lens.commands import net_of
     from impasto.lens.index import make_setup
     from impasto.lens.scan import scan
+    from impasto.weights import load_net
 
-    net = net_of(work["net"])
+    net = load_net(work["net"])
     setup, folder = make_setup(net, per_image=3 if len(work["pictures"]) < 30 else 1), telling.folder / "scan"
     followed(scan(_paths(work["pictures"]), net, setup, folder, resume=True), orders, telling, "looked at")
     followed(draw_atlas(folder, net, telling.folder / "page"), orders, telling, "drawn")
