@@ -20,7 +20,7 @@ from cyclopts import App, Group, Parameter
 from cyclopts.validators import Number
 
 from impasto.console import (
-    Crew,
+    CrewOptions,
     Flag,
     Quiet,
     Together,
@@ -30,13 +30,13 @@ from impasto.console import (
     say,
     show,
     show_warnings,
-    threads_of,
     watch,
     watch_frames,
 )
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, MissingExtra
 from impasto.files import check_there, check_writable, make_folder, write_whole
 from impasto.formats import check_ending, check_pictures
+from impasto.hand import Crew, shard_of, threads_of
 from impasto.lens.commands import demo_sheets, lens_app
 from impasto.lens.style_commands import style_app
 from impasto.machine import settle
@@ -268,7 +268,7 @@ def grid(
     device: Device = "auto",
     json: Flag = False,
     quiet: Quiet = False,
-    crew: Crew | None = None,
+    crew: CrewOptions | None = None,
     knobs: Given = None,
 ) -> None:
     """Paint one or two knobs against each other on one sheet, small and quickly: --rows beta 5 15 50 --columns style-scale 0.5 1 2.
@@ -306,7 +306,6 @@ def grid(
     """
     check_pictures(*pictures)
     from impasto.grid import DRAFT, Sheet, cell_at, make_figure, make_grid
-    from impasto.hand import shard_of
 
     given = {**({"quality": "fine"} if paint else DRAFT), **_given(knobs)}
     if figure and (rows or columns):
@@ -316,7 +315,7 @@ def grid(
         cell, way = cell_at(made, paint), Way(resume=resume, max_memory=max_memory, device=device, json=json, quiet=quiet)
         _carry_out(cell.content, cell.styles, output, cell.recipe, way)
         return
-    sheet, crew, part = Sheet(made, output, cells), crew or Crew(), shard_of(shard, os.environ)
+    sheet, crew, part = Sheet(made, output, cells), crew or CrewOptions(), shard_of(shard, os.environ)
     how = {"device": device, "max_memory": _bytes(max_memory), "resume": resume, "threads": threads_of(crew)}
     if crew.ray is None and part == (0, 1):
         _paint_sheet(sheet, quiet, how)
@@ -347,7 +346,7 @@ def video(
     json: Flag = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
-    crew: Crew | None = None,
+    crew: CrewOptions | None = None,
     knobs: Given = None,
 ) -> None:
     """Paint the video SOURCE, or a folder of frames, in the manner of STYLES, without flicker (Ruder, Dosovitskiy & Brox 2016).
@@ -392,12 +391,11 @@ def video(
     check_pictures(*styles)
     import torch
 
-    from impasto.hand import shard_of
     from impasto.nets import choose_place
     from impasto.video import Motion, Video
 
     motion, recipe = Motion(temporal, tuple(_whole_numbers("--long-term", long_term)), passes, frame_steps, start), _recipe(knobs)
-    crew, part = crew or Crew(), shard_of(shard, os.environ)
+    crew, part = crew or CrewOptions(), shard_of(shard, os.environ)
     torch.set_num_threads(threads_of(crew))
     given: dict[str, Any] = {"weights": weights, "weights_input": weights_input, "max_memory": _bytes(max_memory)}
     painted = Video(source, styles, output, recipe, motion, rate=rate, place=choose_place(device, "auto"), **given)
@@ -446,7 +444,7 @@ def batch(
     device: Device = "auto",
     json: Flag = False,
     quiet: Quiet = False,
-    crew: Crew | None = None,
+    crew: CrewOptions | None = None,
     knobs: Given = None,
 ) -> None:
     """Paint many: all CONTENTS in the manner of all STYLES, for each value of a knob if it varies, or the jobs of a file.
@@ -485,14 +483,13 @@ def batch(
         raise BadRecipe("give contents and styles, or --jobs FILE")
     check_there(*(Path(place) for place in (contents, styles, jobs) if place not in (None, "-")))
     from impasto.batch import Batch, crossed, pictures_in, read_jobs
-    from impasto.hand import shard_of
 
     given, part = _given(knobs), shard_of(shard, os.environ)
     if jobs is None:
         found = crossed(pictures_in(contents), pictures_in(styles), [vary] if vary else [], given)  # type: ignore[arg-type]
     else:
         found = read_jobs(jobs, given)
-    crew = crew or Crew()
+    crew = crew or CrewOptions()
     how = {"device": device, "max_memory": _bytes(max_memory), "resume": resume, "threads": threads_of(crew)}
     painted = Batch(found, output, tries=tries, how=how)
     if dry_run:

@@ -17,9 +17,8 @@ from pathlib import Path
 from threading import current_thread, main_thread
 from typing import Any
 
-from impasto.console import Crew
 from impasto.errors import BadInput, BadRecipe, MissingExtra
-from impasto.hand import BEGUN, PATIENCE, Died, Hand, LocalHand, Said, Work
+from impasto.hand import BEGUN, PATIENCE, Crew, Died, Hand, LocalHand, Said, Work
 from impasto.kept import Kept
 from impasto.machine import settle
 from impasto.plan import LIMIT

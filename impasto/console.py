@@ -16,13 +16,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from impasto.errors import ImpastoWarning, one_line, printable
+from impasto.hand import Crew
+from impasto.recipe import Scales, time_left, work_left
 
 if TYPE_CHECKING:
     from impasto.descent import Step
 
 PLAIN_SECONDS = 10.0
 COLUMNS = BarColumn(), TextColumn("{task.description}", markup=False)  # names of files are no markup
-Scales = list[tuple[int, int]]
 Flag = Annotated[bool, Parameter(negative=())]
 Quiet = Annotated[bool, Parameter(name=["--quiet", "-q"], negative=(), help="no progress")]
 Verbose = Annotated[bool, Parameter(name=["--verbose", "-v"], negative=(), help="show the recipe, and where an error arose")]
@@ -35,8 +36,8 @@ WeightsInput = Annotated[
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Crew:
-    """Who does the work: this process or, with --ray, workers that may be on many machines."""
+class CrewOptions(Crew):
+    """A crew as the command line asks for it."""
 
     ray: Annotated[
         list[str] | None,
@@ -64,13 +65,6 @@ class Crew:
             help="Seconds without a word after which a worker's work is ended and tried again; an hour unless given.",
         ),
     ] = None
-
-
-def threads_of(crew: Crew) -> int:
-    """Threads of whoever does the work, here or elsewhere: those of torch here unless others are asked for."""
-    from torch import get_num_threads
-
-    return crew.threads or get_num_threads()
 
 
 def watch(steps: Iterator["Step"], scales: Scales, quiet: bool, shown: str = "total") -> None:
@@ -156,21 +150,8 @@ def _bar(steps: Iterator["Step"], scales: Scales, console: Console, shown: str) 
 
 def _line(step: "Step", scales: Scales, shown: str) -> str:
     cost = f"{'J' if shown == 'total' else shown} = {step.costs[shown]:.4g}"
-    return f"{step.scale} px, step {step.i}/{step.of}, {cost}, {timedelta(seconds=round(time_left(step, scales)))} left"
-
-
-def time_left(step: "Step", scales: Scales) -> float:
-    """Seconds, should every pixel take as long as it did in this step."""
-    return step.seconds / step.scale**2 * work_left(scales, step.i)
-
-
-def work_left(scales: Scales, i: int) -> float:
-    """What is left to do after step i, in steps times pixels."""
-    work = 0.0
-    for side, steps in scales:
-        done = min(i, steps)
-        work, i = work + (steps - done) * side**2, i - done
-    return work
+    left = timedelta(seconds=round(time_left(scales, step.i, step.scale, step.seconds)))
+    return f"{step.scale} px, step {step.i}/{step.of}, {cost}, {left} left"
 
 
 def say(line: str) -> None:

@@ -10,6 +10,7 @@ import os
 import subprocess
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread, Timer
@@ -28,6 +29,28 @@ Work = Mapping[str, Any]
 Said = dict[str, Any]
 T = TypeVar("T")
 Event = TypeVar("Event")
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Who does the work: this process or, with `ray`, workers that may be on many machines.
+
+    `ray` is [] for a Ray of its own, else the address of a cluster. Of each worker: its `threads`, its share of GPUs, and for how
+    many seconds it may say nothing. What is None is settled by what there is.
+    """
+
+    ray: list[str] | None = None
+    workers: int | None = None
+    threads: int | None = None
+    gpus_each: float | None = None
+    timeout: float | None = None
+
+
+def threads_of(crew: Crew) -> int:
+    """Threads of whoever does the work, here or elsewhere: those of torch here unless others are asked for."""
+    from torch import get_num_threads
+
+    return crew.threads or get_num_threads()
 
 
 def painting_work(content: Path, styles: Sequence[Path], output: Path, recipe: Recipe, how: Mapping[str, Any]) -> Work:

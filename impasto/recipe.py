@@ -55,6 +55,7 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 LayerWeights = Annotated[dict[str, Weight], BeforeValidator(parse_weights), Field(max_length=100)]
 Numbers = Annotated[tuple[Weight, ...], BeforeValidator(parse_numbers)]
 Shape = Annotated[str, Field(max_length=40), AfterValidator(check_shape)]
+Scales = list[tuple[int, int]]  # longer side and steps of each, coarse to fine
 
 
 # What can be changed while a painting is painted: nothing that its size, its steps or its net depend on.
@@ -250,7 +251,7 @@ class Recipe(BaseModel):
         named = {name: it.mask for name, it in regions.items()} | {f"{name}, style": it.style_mask for name, it in regions.items()}
         return {name: Path(mask) for name, mask in named.items() if mask and mask != FILE and not is_made(mask)}
 
-    def scales(self) -> list[tuple[int, int]]:
+    def scales(self) -> Scales:
         """(longer side, steps) of each scale, coarse to fine; sides grow by one factor of at most 2, from the coarsest up."""
         if self.coarsest >= self.size:
             return [(self.size, self.steps)]
@@ -261,6 +262,20 @@ class Recipe(BaseModel):
         sides = [round(self.coarsest * factor**i) for i in range(finer)] + [self.size]
         fall = (self.fine_steps / self.steps) ** (1 / finer)
         return [(side, round(self.steps * fall**i)) for i, side in enumerate(sides)]
+
+
+def work_left(scales: Scales, i: int) -> float:
+    """What is left to do after step i, in steps times pixels."""
+    work = 0.0
+    for side, steps in scales:
+        done = min(i, steps)
+        work, i = work + (steps - done) * side**2, i - done
+    return work
+
+
+def time_left(scales: Scales, i: int, scale: int, seconds: float) -> float:
+    """Seconds left after step i, should every pixel take as long as in that step, which took so many at this scale."""
+    return seconds / scale**2 * work_left(scales, i)
 
 
 # The median costs between two different bundled pictures at 512 px: mean squares of conv4_2 (conv4), of G/M of the style layers.

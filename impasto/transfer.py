@@ -47,7 +47,7 @@ from impasto.nets import INPUTS, NETS, Net, Place, build_net, canonical, channel
 from impasto.objective import make_cost
 from impasto.pictures import CALIBRATION, picture_path
 from impasto.plan import Plan, make_plan
-from impasto.recipe import Recipe, make_recipe
+from impasto.recipe import Recipe, Scales, make_recipe
 from impasto.targets import make_targets, parts_of, style_side
 from impasto.weights import SOURCES, Loaded, load_weights
 
@@ -210,7 +210,7 @@ def stylize(
             return
 
 
-def painted_scales(content: Tensor, styles: Sequence[Tensor], recipe: Recipe) -> list[tuple[int, int]]:
+def painted_scales(content: Tensor, styles: Sequence[Tensor], recipe: Recipe) -> Scales:
     """(longer side, steps) of each scale; those at which a narrow picture would be too small to paint are left out."""
     scales = recipe.scales()
     fitting = [(side, steps) for side, steps in scales if not _too_small(content, styles, side, recipe)]
@@ -349,7 +349,7 @@ def alpha_at(alpha: Tensor | None, size: tuple[int, int], recipe: Recipe, folder
 class _Clock:
     """Shares the time among the scales that it suffices for, by their work, and knows when the next step would be too late."""
 
-    def __init__(self, scales: list[tuple[int, int]], seconds: float | None) -> None:
+    def __init__(self, scales: Scales, seconds: float | None) -> None:
         self.begun, self.seconds, self.scales = time.monotonic(), seconds, scales
         self.is_up = False
 

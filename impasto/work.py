@@ -50,10 +50,9 @@ def paint(work: Work, kept: Kept) -> Iterator[Said]:
     """One painting, from its checkpoint where there is one."""
     import torch
 
-    from impasto.console import work_left
     from impasto.nets import choose_place
     from impasto.painting import Painting
-    from impasto.recipe import checked_recipe
+    from impasto.recipe import checked_recipe, work_left
 
     how = work["how"]
     torch.set_num_threads(how["threads"])

@@ -18,10 +18,9 @@ import torch
 
 from impasto.batch import Batch, Job, crossed, pictures_in
 from impasto.cluster import ALONE, QUIET, RayHand, Worker, on_ray, versions_here
-from impasto.console import Crew
 from impasto.errors import BadRecipe
 from impasto.grid import Sheet, make_grid
-from impasto.hand import LocalHand
+from impasto.hand import Crew, LocalHand
 from impasto.lens.index import INDEX, MANIFEST, make_setup
 from impasto.lens.scan import begin_shards, merge_shards, scan, scan_shards
 from impasto.pictures import picture_path

@@ -15,9 +15,10 @@ from cyclopts.validators import Number
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from impasto.console import PLAIN_SECONDS, Crew, Flag, Quiet, Verbose, WeightsFile, WeightsInput, say, show, threads_of, watch
+from impasto.console import PLAIN_SECONDS, CrewOptions, Flag, Quiet, Verbose, WeightsFile, WeightsInput, say, show, watch
 from impasto.errors import BadRecipe, CannotWrite, ImpastoError
 from impasto.files import check_there, check_writable
+from impasto.hand import Crew, shard_of, threads_of
 
 if TYPE_CHECKING:
     from impasto.lens.dream import Objective
@@ -55,7 +56,7 @@ def scan(
     weights_input: WeightsInput = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
-    crew: Crew | None = None,
+    crew: CrewOptions | None = None,
 ) -> None:
     """Pass PICTURES through a net and keep, for every unit, the patches that excite it most. Prints the atlas's path.
 
@@ -87,9 +88,8 @@ def scan(
         Scan this part alone, as 2/5, from its checkpoint; auto takes it from Slurm, torchrun or Kubernetes. The last merges all.
     """
     check_there(*pictures)
-    from impasto.hand import shard_of
 
-    crew, part = crew or Crew(), shard_of(shard, os.environ)
+    crew, part = crew or CrewOptions(), shard_of(shard, os.environ)
     if weights_input and weights is None:
         raise BadRecipe("--weights-input says how the pixels of --weights FILE are meant: give that file too")
     named = [name for name in layers.replace(" ", "").split(",") if name]

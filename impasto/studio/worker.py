@@ -20,9 +20,9 @@ from typing import Any, TextIO
 
 from filelock import FileLock
 
-from impasto.console import time_left
 from impasto.errors import BadRecipe, ImpastoError, ImpastoWarning, one_line
 from impasto.machine import own_stdout, settle
+from impasto.recipe import time_left
 
 PREVIEW_SECONDS = 0.8
 PREVIEW, SMALL = 720, 360  # pixels of the longer side
@@ -80,7 +80,7 @@ class Telling:
         if time.monotonic() - self.told >= PREVIEW_SECONDS or step.i == step.of:
             self._preview(painting, step)
         costs = {name: step.costs.get(name) for name in ("total", "content", "style")}
-        left = time_left(step, painting.scales)
+        left = time_left(painting.scales, step.i, step.scale, step.seconds)
         line = {"i": step.i, "of": step.of, "scale": step.scale, **costs, "left": left, "message": None}
         line |= {} if sheet is None else sheet.told(left)
         with open(self.folder / "curve.jsonl", "a", encoding="ascii") as file:
