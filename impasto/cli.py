@@ -37,10 +37,10 @@ from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, Missi
 from impasto.files import check_there, check_writable, make_folder, write_whole
 from impasto.formats import check_ending, check_pictures
 from impasto.hand import Crew, shard_of, threads_of
-from impasto.lens.commands import demo_sheets, lens_app
-from impasto.lens.style_commands import style_app
+from impasto.lens_commands import demo_sheets, lens_app
 from impasto.machine import settle
 from impasto.recipe import Recipe, changed_recipe, make_recipe
+from impasto.style_commands import style_app
 
 if TYPE_CHECKING:
     from impasto.batch import Batch, Job

@@ -9,7 +9,7 @@ from cyclopts.validators import Number
 
 from impasto.console import Flag, Quiet, WeightsFile, WeightsInput, say, show
 from impasto.formats import check_pictures
-from impasto.lens.commands import NetName, Output
+from impasto.lens_commands import NetName, Output
 
 style_app = App(name="style", help="What a style is made of: units, pairs and places; where two styles differ.")
 
