@@ -7,7 +7,7 @@ G names two things in the literature: the generated picture, and the Gram matrix
 picture, and gram_matrix(a_G) is its Gram matrix. The style cost compares the style picture S with the generated picture G.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -18,7 +18,8 @@ from impasto.edit import LayerEdit, pair_of
 from impasto.errors import BadInput
 from impasto.kernels import Gram, wrapped
 
-Cost = TypeVar("Cost", float, Tensor)
+Cost = Callable[[Tensor], dict[str, Tensor]]  # of pictures (B, 3, H, W): named scalars, "total" among them
+Scalar = TypeVar("Scalar", float, Tensor)
 Activations = Tensor | Mapping[str, Tensor]
 
 
@@ -105,7 +106,7 @@ def style_cost(a_S: Activations, a_G: Activations, weights: Mapping[str, float] 
     return torch.stack([weight * style_layer_cost(a_S[layer], a_G[layer]) for layer, weight in weights.items()]).sum()
 
 
-def total_cost(J_content: Cost, J_style: Cost, alpha: float = 10, beta: float = 40) -> Cost:
+def total_cost(J_content: Scalar, J_style: Scalar, alpha: float = 10, beta: float = 40) -> Scalar:
     """J = alpha J_content + beta J_style (paper eq. 7); 10 and 40 are the course's."""
     return alpha * J_content + beta * J_style
 

@@ -22,7 +22,7 @@ from impasto import canvas
 from impasto.analogy import borrowed_band, finest_band
 from impasto.coloring import compared_with, cost_of_light, recolored, seen
 from impasto.costs import HOW, wants_of
-from impasto.descent import Cost, Optimizer, State, Step, begin, descend, moved, put_on_disk
+from impasto.descent import Optimizer, State, Step, begin, descend, moved, put_on_disk
 from impasto.disk import folder_of, over, over_rows
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
 from impasto.frame import finished_size, framed, painted_size, style_at, style_size
@@ -40,7 +40,7 @@ from impasto.images import (
     usable_profile,
 )
 from impasto.kept import Kept
-from impasto.losses import temporal_cost
+from impasto.losses import Cost, temporal_cost
 from impasto.machine import give_back
 from impasto.masks import NO_MASKS, Masks, read_masks
 from impasto.nets import INPUTS, NETS, Net, Place, build_net, canonical, channels, layer_name, lengths, normalized, put
