@@ -17,12 +17,12 @@ from pathlib import Path
 from threading import current_thread, main_thread
 from typing import Any
 
+from impasto.cache import Cache
 from impasto.errors import BadInput, BadRecipe, MissingExtra
 from impasto.hand import BEGUN, PATIENCE, Crew, Died, Hand, LocalHand, Said, Work
-from impasto.kept import Kept
 from impasto.machine import settle
 from impasto.plan import LIMIT
-from impasto.work import KEPT, done
+from impasto.work import CACHED, done
 
 ALONE = {
     "RAY_AUTH_MODE": "token",
@@ -50,7 +50,7 @@ class Worker:
         settle()  # before torch is loaded
         if memory is not None:
             os.environ.setdefault(LIMIT, str(memory))
-        self.kept, own = Kept(KEPT), versions_here()
+        self.cache, own = Cache(CACHED), versions_here()
         self.other = [f"{name} {own[name]} in place of {version}" for name, version in versions.items() if own[name] != version]
 
     def do(self, work: Work) -> Iterator[Said]:
@@ -58,7 +58,7 @@ class Worker:
         if self.other:
             yield {"error": f"a worker has {', '.join(self.other)}", "is_final": True}
         else:
-            yield from done(work, self.kept)
+            yield from done(work, self.cache)
 
 
 def versions_here() -> dict[str, str]:

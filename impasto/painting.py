@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from impasto.cache import Cache
 from impasto.checkpoint import checkpoint_path, clear_folder, disk_folder, load_checkpoint, remove_checkpoint, save_checkpoint
 from impasto.coloring import recolored
 from impasto.descent import State, Step, can_go_on
@@ -40,7 +41,6 @@ from impasto.images import (
     usable_profile,
     write_picture,
 )
-from impasto.kept import Kept
 from impasto.kernels import has_winograd
 from impasto.machine import peak_memory_mb
 from impasto.masks import read_masks
@@ -92,7 +92,7 @@ class Painting:
         max_memory: float | None = None,
         bits: int = 8,
         keep_profile: bool = False,
-        kept: Kept | None = None,
+        cache: Cache | None = None,
     ) -> None:
         self.place = place or Place()
         if max_memory and self.place.device != "cpu":
@@ -106,8 +106,8 @@ class Painting:
         budget = max_memory or default_budget()
         read = partial(_read, output.parent, budget)
         self.content = read(content)
-        self.kept = kept or Kept()
-        self.styles = [self.kept.once(("picture", *_state_of(style)), (), partial(read, style)) for style in styles]
+        self.cache = cache or Cache()
+        self.styles = [self.cache.get_or_make(("picture", *_state_of(style)), (), partial(read, style)) for style in styles]
         self.start = None if start is None else read(start)
         self.pictures = [style.image for style in self.styles]
         self.alphas = [picture.alpha for picture in (self.content, *self.styles)]
@@ -116,8 +116,8 @@ class Painting:
         check_fit(self.content.image, self.pictures, recipe, self._start_image())
         self.masks = read_masks(recipe, self.content.image, self.pictures)
         load = partial(load_weights, recipe.net, weights, weights_input)
-        loaded = self.kept.once(("weights", recipe.net, weights, weights_input), (), load)
-        self.net = make_net(recipe, loaded, self.place, self.kept)
+        loaded = self.cache.get_or_make(("weights", recipe.net, weights, weights_input), (), load)
+        self.net = make_net(recipe, loaded, self.place, self.cache)
         self.scales = painted_scales(self.content.image, self.pictures, recipe)
         self.held = held_memory(self.net)
         self.plans = self._planned(budget)
@@ -298,7 +298,7 @@ class Painting:
     def _stylize(self, seconds: float | None) -> Iterator[Step]:
         picture, resume = self._start_image(), self.state
         options: dict[str, Any] = {"picture": picture, "resume": resume, "seconds": seconds, "plans": self.plans}
-        options |= {"alphas": self.alphas, "masks": self.masks, "kept": self.kept, "folder": self.folder}
+        options |= {"alphas": self.alphas, "masks": self.masks, "cache": self.cache, "folder": self.folder}
         return stylize(self.content.image, self.pictures, self.recipe, self.net, **options)
 
     def _start_image(self) -> torch.Tensor | None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from impasto.cache import Cache
 from impasto.costs import HOW, Reading, wants_of
 from impasto.disk import folder_of, mean, over_rows
 from impasto.distances import weighted_gram
@@ -20,7 +21,6 @@ from impasto.edit import LayerEdit, pair_of
 from impasto.errors import ImpastoWarning
 from impasto.frame import framed, style_at, wrapping
 from impasto.images import resize, size_of
-from impasto.kept import Kept
 from impasto.losses import edited_gram, gram_matrix
 from impasto.masks import FAINT, NO_MASKS, Masks, place_weights, shares, weights_at
 from impasto.nets import Net, map_size
@@ -126,15 +126,15 @@ def make_targets(
     net: Net,
     tiling: Tiling | None = None,
     masks: Masks = NO_MASKS,
-    kept: Kept | None = None,
+    cache: Cache | None = None,
 ) -> Targets:
     """What G is compared with, for a content picture already framed and at its size; style pictures and masks are as read.
 
-    What a painting before this one compared with of the same style picture is `kept`, unless it is as large as maps.
+    What a painting before this one compared with of the same style picture is in the `cache`, unless it is as large as maps.
     """
     seeing, folder = wrapping(net, recipe), folder_of(content)
     side = style_side(max(content.shape[-2:]), recipe)
-    kept = kept if kept and not _reads_maps(recipe, net) else Kept()
+    cache = cache if cache and not _reads_maps(recipe, net) else Cache()
     key = (side, tiling, recipe.model_dump_json(include=STYLE_KNOBS))
     with torch.no_grad():
         parts = parts_of(content, len(styles), recipe, masks)
@@ -143,7 +143,7 @@ def make_targets(
             where = None if mask is None else style_at(mask, side, recipe, folder).to(content)
             style = partial(style_at, styles[n], side, recipe, folder)
             make = partial(_style_targets, style, recipe, seeing, tiling, where)
-            found[n, mask] = kept.once((*key, n, mask is None), (styles[n], mask, net), make)
+            found[n, mask] = cache.get_or_make((*key, n, mask is None), (styles[n], mask, net), make)
         activations = activations_of(content, recipe.content_layers, seeing, tiling)
 
     def of(part: Part) -> dict[str, list[dict[str, Any]]]:

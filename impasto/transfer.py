@@ -3,12 +3,12 @@
 J(G) = alpha J_content(C, G) + beta J_style(S, G), minimised over the pixels of G, coarse to fine.
 """
 
+import functools
 import time
 import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
 from itertools import pairwise
 from math import prod
 from pathlib import Path
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from impasto import canvas
 from impasto.analogy import borrowed_band, finest_band
+from impasto.cache import Cache
 from impasto.coloring import compared_with, cost_of_light, recolored, seen
 from impasto.costs import HOW, wants_of
 from impasto.descent import Optimizer, State, Step, begin, descend, moved, put_on_disk
@@ -39,7 +40,6 @@ from impasto.images import (
     to_pillow,
     usable_profile,
 )
-from impasto.kept import Kept
 from impasto.losses import Cost, temporal_cost
 from impasto.machine import give_back
 from impasto.masks import NO_MASKS, Masks, read_masks
@@ -107,11 +107,11 @@ def paint(
     return pixels if profile is None else in_profile(pixels, profile)
 
 
-def make_net(recipe: Recipe, loaded: Loaded | None = None, place: Place | None = None, kept: Kept | None = None) -> Net:
+def make_net(recipe: Recipe, loaded: Loaded | None = None, place: Place | None = None, cache: Cache | None = None) -> Net:
     """The recipe's net, with the given weights or its own, on the CPU unless `place` says. Raises BadRecipe for unknown layers."""
     loaded = loaded or load_weights(recipe.net)
     key = ("net", recipe.net, recipe.pooling, recipe.padding, recipe.normalize_net, place)
-    net = (kept or Kept()).once(key, (loaded,), partial(_built, recipe, loaded, place))
+    net = (cache or Cache()).get_or_make(key, (loaded,), functools.partial(_built, recipe, loaded, place))
     for layer in (*recipe.content_layers, *recipe.style_layers):
         layer_name(net, layer)
     for it in (recipe, *(recipe.at(i) for i in recipe.changes)):
@@ -155,7 +155,7 @@ def stylize(
     masks: Masks | None = None,
     alphas: Sequence[Tensor | None] | None = None,
     ties: Ties | None = None,
-    kept: Kept | None = None,
+    cache: Cache | None = None,
     folder: Path | None = None,
 ) -> Iterator[Step]:
     """Steps from the start to the finished painting. Pictures are (1, 3, H, W) in [0, 1] of any size, as they were read.
@@ -163,7 +163,7 @@ def stylize(
     `picture` is what G starts as with init="picture"; `resume` the state of an earlier Step; `seconds` how long it may take, of
     which each scale gets its share; `plans` how each of painted_scales is computed (plan_scales), whole unless given; `masks`
     those of the recipe's regions, read unless given; `alphas` what shows of the content picture and of each style picture, for
-    the recipe's colours; `ties` add the temporal cost of a video; `kept` has what earlier paintings have computed; `folder` is
+    the recipe's colours; `ties` add the temporal cost of a video; `cache` has what earlier paintings have computed; `folder` is
     where the files of plans on disk go.
     Raises BadImage for pictures too small to paint, BadRecipe for knobs that do not fit them.
     """
@@ -189,10 +189,10 @@ def stylize(
             give_back()  # the last scale's maps, whose places suit this one's badly
             lying = folder if plan.on_disk else None
             now, scaled = recipe.at(first), brought(content, size, recipe.wraps, lying)
-            cost = make_cost(make_targets(scaled, styles, now, net, plan.tiling, masks, kept), now, net, plan.tiling)
+            cost = make_cost(make_targets(scaled, styles, now, net, plan.tiling, masks, cache), now, net, plan.tiling)
             cost = cost if ties is None else tied_cost(cost, ties.like(scaled, recipe))
             if recipe.paints_light:
-                cost = partial(cost_of_light, cost)
+                cost = functools.partial(cost_of_light, cost)
             if state is None:
                 state = begin(first_image(scaled, recipe, picture), cost)
             elif state.x.shape != scaled.shape:
@@ -244,7 +244,7 @@ def refined(x: Tensor, content: Tensor, styles: Sequence[Tensor], recipe: Recipe
     if recipe.strokes and styles:
         sides = [style_side(max(image.shape[-2:]), recipe) for image in (content, x)]
         scaled = [(style_at(style, sides[0], recipe, folder), style_size(style, sides[1], recipe)) for style in styles]
-        borrowed = cache(lambda shown: borrowed_band(x, size_of(content), [scaled[n] for n in shown], recipe.wraps))
+        borrowed = functools.cache(lambda shown: borrowed_band(x, size_of(content), [scaled[n] for n in shown], recipe.wraps))
         for part in parts_of(content, len(styles), recipe, masks):
             its = zip(part.paintings, part.shares(recipe), strict=True)
             shown = tuple(n for (n, _), share in its if share and part.style_weight)
@@ -295,7 +295,7 @@ def check_fit(content: Tensor, styles: Sequence[Tensor], recipe: Recipe, picture
         raise BadImage(_too_small(content, styles, recipe.size, recipe))
 
 
-@cache
+@functools.cache
 def _least_side_of(net: str, layers: frozenset[str], least: int) -> int:
     """The shortest side of a picture of which each of these layers of a net has a map with sides of `least`."""
     names = [layer.name for layer in NETS[net]]

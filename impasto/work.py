@@ -14,23 +14,23 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
+from impasto.cache import Cache
 from impasto.console import show_warnings
 from impasto.errors import BadInput, BadRecipe, ImpastoError
 from impasto.hand import Said, Work
-from impasto.kept import Kept
 from impasto.machine import own_stdout, settle
 
 if TYPE_CHECKING:
     from impasto.video import Video
 
-KEPT = 48  # weights, nets, style pictures, and of each a target a scale
+CACHED = 48  # weights, nets, style pictures, and of each a target a scale
 
 
-def done(work: Work, kept: Kept) -> Iterator[Said]:
+def done(work: Work, cache: Cache) -> Iterator[Said]:
     """The steps of one piece of work, then its report or its error."""
     try:
         _go_to(work["folder"])
-        yield from DOERS[work["kind"]](work, kept)
+        yield from DOERS[work["kind"]](work, cache)
     except ImpastoError as error:
         yield {"error": str(error), "is_final": isinstance(error, BadInput | BadRecipe)}
     except Exception as error:
@@ -46,7 +46,7 @@ def _go_to(folder: str) -> None:
         raise BadInput(f"a worker has not the folder {folder} ({error.strerror}): all must share it") from error
 
 
-def paint(work: Work, kept: Kept) -> Iterator[Said]:
+def paint(work: Work, cache: Cache) -> Iterator[Said]:
     """One painting, from its checkpoint where there is one."""
     import torch
 
@@ -58,7 +58,7 @@ def paint(work: Work, kept: Kept) -> Iterator[Said]:
     torch.set_num_threads(how["threads"])
     styles, recipe = [Path(style) for style in work["styles"]], checked_recipe(work["recipe"])
     place = choose_place(how["device"], "auto")
-    options: dict[str, Any] = {"place": place, "max_memory": how["max_memory"], "kept": kept}
+    options: dict[str, Any] = {"place": place, "max_memory": how["max_memory"], "cache": cache}
     painting = Painting(Path(work["content"]), styles, Path(work["output"]), recipe, **options)
     for step in painting.steps(resume=how["resume"]):
         part = 1 - work_left(painting.scales, step.i) / work_left(painting.scales, 0)
@@ -66,7 +66,7 @@ def paint(work: Work, kept: Kept) -> Iterator[Said]:
     yield {"report": painting.report()}
 
 
-def look(work: Work, kept: Kept) -> Iterator[Said]:
+def look(work: Work, cache: Cache) -> Iterator[Said]:
     """A part of a scan, from its checkpoint where there is one."""
     import torch
 
@@ -78,8 +78,9 @@ def look(work: Work, kept: Kept) -> Iterator[Said]:
 
     torch.set_num_threads(work["threads"])
     name, file = work["net"], work["weights"] and Path(work["weights"])
-    loaded = kept.once(("weights", name, file, work["weights_input"]), (), lambda: load_weights(name, file, work["weights_input"]))
-    net = kept.once("net", (loaded,), lambda: build_net(name, loaded.tensors, INPUTS[loaded.input]))
+    of_weights = name, file, work["weights_input"]
+    loaded = cache.get_or_make(("weights", *of_weights), (), lambda: load_weights(*of_weights))
+    net = cache.get_or_make("net", (loaded,), lambda: build_net(name, loaded.tensors, INPUTS[loaded.input]))
     setup, places = make_setup(net, *work["setup"]), [Path(place) for place in work["places"]]
     number, of = work["part"]
     for it in scan(places, net, setup, Path(work["output"]), resume=True, part=(number, of)):
@@ -87,10 +88,10 @@ def look(work: Work, kept: Kept) -> Iterator[Said]:
     yield {"report": {}}
 
 
-def paint_scene(work: Work, kept: Kept) -> Iterator[Said]:
+def paint_scene(work: Work, cache: Cache) -> Iterator[Said]:
     """The frames of one scene that are not there yet."""
     asked = {name: value for name, value in work.items() if name != "first"}
-    video = kept.once(("video", json.dumps(asked)), (), lambda: joined_video(asked))
+    video = cache.get_or_make(("video", json.dumps(asked)), (), lambda: joined_video(asked))
     for it in video.paint_scene(work["first"]):
         yield {"step": {"i": it.done + it.step.i / it.step.of, "of": it.of, "scale": it.step.scale}}
     yield {"report": {}}
@@ -111,17 +112,17 @@ def joined_video(asked: Work) -> "Video":
     return video
 
 
-DOERS: dict[str, Callable[[Work, Kept], Iterator[Said]]] = {"painting": paint, "scan": look, "scene": paint_scene}
+DOERS: dict[str, Callable[[Work, Cache], Iterator[Said]]] = {"painting": paint, "scan": look, "scene": paint_scene}
 
 
 def main() -> None:
     """Works from stdin, a line of JSON each; what is said of them goes to stdout, also a line each."""
     settle()
     show_warnings()
-    saying, kept, works = own_stdout(), Kept(KEPT), SimpleQueue[Work]()
+    saying, cache, works = own_stdout(), Cache(CACHED), SimpleQueue[Work]()
     Thread(target=_listen, args=(works,), daemon=True).start()
     while True:
-        for said in done(works.get(), kept):
+        for said in done(works.get(), cache):
             print(json.dumps(said), file=saying, flush=True)
 
 

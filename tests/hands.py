@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
+from impasto.cache import Cache
 from impasto.hand import Died, Said, Work
-from impasto.kept import Kept
 from impasto.work import done
 
 
 def told(work: Work) -> Iterator[Said]:
-    return done(work, Kept())
+    return done(work, Cache())
 
 
 class Here:

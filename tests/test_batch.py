@@ -17,11 +17,11 @@ from PIL import Image
 
 from impasto import hand as hand_module
 from impasto.batch import Batch, Job, crossed, distinct, estimated, index_page, measured, pictures_in, read_jobs
+from impasto.cache import Cache
 from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning, SomeFailed
 from impasto.files import sha256
 from impasto.grid import LOCKS
 from impasto.images import write_picture
-from impasto.kept import Kept
 from impasto.painting import Painting
 from impasto.pictures import picture_path
 from impasto.recipe import make_recipe
@@ -368,25 +368,25 @@ def test_the_command_refuses_what_is_neither(tmp_path):
 # What is kept from painting to painting
 
 
-def test_once_computes_again_when_the_key_or_the_objects_change():
-    kept, made = Kept(2), []
+def test_a_cache_computes_again_when_the_key_or_the_objects_change():
+    cache, made = Cache(2), []
 
     def make(n: int):
         return lambda: made.append(n) or n
 
     a, b = object(), object()
-    assert [kept.once("k", (a,), make(1)), kept.once("k", (a,), make(2)), kept.once("k", (b,), make(3))] == [1, 1, 3]
-    assert kept.once("other", (), make(4)) == 4 and kept.once("third", (), make(5)) == 5
-    assert kept.once("k", (b,), make(6)) == 6 and made == [1, 3, 4, 5, 6]
-    assert Kept().once("k", (), make(7)) == Kept().once("k", (), make(7)) == 7
+    assert [cache.get_or_make("k", (it,), make(n)) for n, it in enumerate((a, a, b), 1)] == [1, 1, 3]
+    assert cache.get_or_make("other", (), make(4)) == 4 and cache.get_or_make("third", (), make(5)) == 5
+    assert cache.get_or_make("k", (b,), make(6)) == 6 and made == [1, 3, 4, 5, 6]
+    assert Cache().get_or_make("k", (), make(7)) == Cache().get_or_make("k", (), make(7)) == 7
 
 
 def test_style_targets_are_computed_once_for_pictures_of_one_size():
-    net, style, kept = tiny_net(), picture(40, 36), Kept(8)
+    net, style, cache = tiny_net(), picture(40, 36), Cache(8)
     layers = {"style_layers": {"conv1_1": 1.0, "conv2_1": 1.0}, "content_layers": {"conv2_1": 1.0}}
 
-    def targets(content: int, its: Kept | None = kept, **knobs):
-        return make_targets(picture(32, 24, content), [style], make_recipe(**layers, **knobs), net, kept=its)
+    def targets(content: int, its: Cache | None = cache, **knobs):
+        return make_targets(picture(32, 24, content), [style], make_recipe(**layers, **knobs), net, cache=its)
 
     first, second, alone = targets(1), targets(2), targets(2, None)
     for layer in layers["style_layers"]:
@@ -395,6 +395,6 @@ def test_style_targets_are_computed_once_for_pictures_of_one_size():
     assert not torch.equal(first.content["conv2_1"], second.content["conv2_1"])
     turned = targets(2, style_rotation=90.0).styles[0]["conv1_1"][0]["gram"]
     assert not torch.equal(turned, second.styles[0]["conv1_1"][0]["gram"])
-    count = len(kept.found)
+    count = len(cache.found)
     targets(2, style_costs={"sliced": 1.0})
-    assert len(kept.found) == count  # as large as maps: not kept
+    assert len(cache.found) == count  # as large as maps: not kept

@@ -190,7 +190,7 @@ def test_nothing_is_run_from_the_folder_that_the_pictures_lie_in(tmp_path, monke
 CHATTY = """
 import os, sys
 from impasto import work
-def chatty(asked, kept):
+def chatty(asked, cache):
     print("a library says hello")
     os.write(1, b"from below\\n")
     yield {"report": asked["n"]}

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from impasto import video as module
+from impasto.cache import Cache
 from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning, NoRoom, SomeFailed
 from impasto.flow import link, softened, warp
 from impasto.images import read_picture, read_record, write_picture
-from impasto.kept import Kept
 from impasto.losses import temporal_cost
 from impasto.objective import make_cost
 from impasto.painting import recipe_of
@@ -247,7 +247,7 @@ def test_a_video_begun_here_is_ended_by_hands_and_the_reverse(scenes, style, tmp
 
 def test_a_scene_that_cannot_be_painted_is_said_and_the_others_are_kept(scenes, style, tmp_path):
     def failing(work):
-        yield from [{"error": "no paint", "is_final": True}] if work["first"] == 0 else done(work, Kept())
+        yield from [{"error": "no paint", "is_final": True}] if work["first"] == 0 else done(work, Cache())
 
     video = made(scenes, style, tmp_path / "out")
     with pytest.raises(SomeFailed, match="1 of 2 scenes could not be painted, that of frame 0 first: no paint"):

@@ -7,14 +7,14 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class Kept:
+class Cache:
     """The last `most` results; none are kept at 0."""
 
     def __init__(self, most: int = 0) -> None:
         self.most = most
         self.found: OrderedDict[Hashable, tuple[tuple[Any, ...], Any]] = OrderedDict()
 
-    def once(self, key: Hashable, of: Sequence[Any], make: Callable[[], T]) -> T:
+    def get_or_make(self, key: Hashable, of: Sequence[Any], make: Callable[[], T]) -> T:
         """`make()`, or what it gave for this key and the very same objects `of`, which are kept with it."""
         if not self.most:
             return make()
