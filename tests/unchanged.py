@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -24,6 +25,7 @@ from impasto.recipe import PRESETS
 from tests.clips import moving
 from tests.conftest import save
 
+FOLDER = Path(tempfile.gettempdir()) / "impasto-unchanged"  # one name, since a scan's manifest has the paths of its pictures
 ALEX = ["--net", "alexnet", "--size", "64", "--coarsest", "64", "--steps", "2", "--device", "cpu"]
 SMALL = ["--net", "alexnet", "--size", "64", "--coarsest", "32", "--steps", "3", "--fine-steps", "2"]
 PAINT = ["transfer", "cat.jpg", "mosaic.jpg", "-q", "-o", "out.png"]
@@ -102,7 +104,9 @@ def inputs(folder: Path) -> None:
 
 def made(commands: list[list[str]]) -> str:
     """The hash of all that these commands print on stdout and write into a new folder."""
-    with tempfile.TemporaryDirectory() as name, contextlib.chdir(name), io.StringIO() as printed:
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir()
+    with contextlib.chdir(FOLDER), io.StringIO() as printed:
         inputs(Path())
         given = set(Path().rglob("*"))
         for command in commands:
