@@ -267,6 +267,7 @@ class Studio:
         return [
             route("/", page),
             route("/page/{path:path}", page),
+            route("/favicon.ico", nothing),
             route("/api/about", self.about),
             route("/api/recipe", recipe),
             route("/api/events", self.stream),
@@ -323,6 +324,11 @@ async def page(request: Request) -> Response:
     """A file of the studio's own page."""
     name = request.path_params.get("path", "index.html")
     return _file(lambda: open_within(Path(str(PAGE)), name), name)
+
+
+async def nothing(_request: Request) -> Response:
+    """What a browser asks for unasked, on a page that names no icon."""
+    return Response(status_code=204)
 
 
 async def recipe(_request: Request) -> Response:
