@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
+M_MMAP_THRESHOLD = -3  # of mallopt, in glibc's malloc.h
 SETTINGS = {"THP_MEM_ALLOC_ENABLE": "1", "GOMP_SPINCOUNT": "10000"}
 
 
@@ -53,6 +54,15 @@ def give_back() -> None:
     """Hand memory that was freed back to the system, which glibc keeps otherwise. Elsewhere nothing happens."""
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         trim(0)
+
+
+def keep_no_holes(is_tight: bool) -> None:
+    """Where memory is tight, have glibc hand back at once what is freed from 4 MB on; else it keeps pieces of up to 32 MB.
+
+    Tiles of several sizes leave holes between those that it keeps: 200 MB at 1024 px. Elsewhere nothing happens.
+    """
+    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
+        mallopt(M_MMAP_THRESHOLD, (4 if is_tight else 32) * 2**20)
 
 
 def peak_memory_mb() -> float | None:

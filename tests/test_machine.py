@@ -77,3 +77,26 @@ def test_what_a_library_prints_does_not_come_between_our_lines():
         print("ours", file=out)"""
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["before", "ours"] and ran.stderr.split() == ["stray"] * 3
+
+
+HOLES = """
+import sys, torch
+from impasto.machine import keep_no_holes, used_memory
+keep_no_holes(sys.argv[1] == "tight")
+before, kept = used_memory(), []
+for n in range(40):  # pieces of 12 MB, each below a small one that stays
+    piece = torch.zeros(3_000_000)
+    kept.append(torch.zeros(20_000))
+    kept.append(piece) if n % 8 == 0 else None
+del piece
+pieces = [torch.zeros(2_000_000 + 100_000 * n) for n in range(20)]
+del pieces
+print(used_memory() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
+def test_where_memory_is_tight_what_is_freed_goes_back():
+    """What stays: five pieces of 12 MB and small ones."""
+    done = subprocess.run([sys.executable, "-c", HOLES, "tight"], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 5 * 12e6 + 40 * 80e3 + 20e6
