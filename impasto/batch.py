@@ -15,7 +15,6 @@ import re
 import sys
 import tempfile
 import tomllib
-import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,15 +28,14 @@ from PIL import Image, ImageDraw
 
 from impasto.axes import Axis, axis
 from impasto.drawing import GAP, MARGIN, PAPER, SMALL, wrapped, write_lines
-from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning, SomeFailed
+from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoError, SomeFailed
 from impasto.files import (
-    PICTURE_SUFFIXES,
     cannot_write,
     check_writable,
-    entries,
     make_folder,
     open_file,
     path_in,
+    pictures_of,
     read_list,
     read_text,
     reason,
@@ -91,7 +89,7 @@ def pictures_in(place: Path) -> list[Path]:
     """A folder's pictures by name, those that a text file lists, or the picture itself. Raises BadInput where there is none."""
     try:
         if place.is_dir():
-            found = _pictures_of(place)
+            found = pictures_of(place)
         elif place.suffix.lower() == ".txt":
             found = [path_in(place.parent, line) for line in read_list(place)]
         else:
@@ -102,17 +100,6 @@ def pictures_in(place: Path) -> list[Path]:
     if not found:
         raise BadInput(f"there are no pictures in {place}: give a folder, a list of paths in a .txt file, or a picture")
     return found
-
-
-def _pictures_of(folder: Path) -> list[Path]:
-    """The pictures in a folder; a warning tells how many other files were passed over, by their kind."""
-    paths = [folder / name for name in entries(folder)]
-    kinds = ["folder" if path.is_dir() else path.suffix.lower() for path in paths]
-    if others := Counter(kind or "without an ending" for kind in kinds if kind not in PICTURE_SUFFIXES):
-        said = ", ".join(f"{count} {kind}" for kind, count in others.most_common())
-        advice = "; HEIC must be saved as JPEG first" if {".heic", ".heif"} & set(others) else ""
-        warnings.warn(f"passed over in {folder}: {said}{advice}", ImpastoWarning, stacklevel=3)
-    return [path for path, kind in zip(paths, kinds, strict=True) if kind in PICTURE_SUFFIXES]
 
 
 def crossed(contents: Sequence[Path], styles: Sequence[Path], vary: Sequence[Sequence[str]], knobs: Mapping[str, Any]) -> list[Job]:
@@ -152,7 +139,7 @@ def _told(source: str, stdin: TextIO) -> list[dict[str, Any]]:
         text = stdin.read() if source == "-" else read_text(Path(source))
         kind = Path(source).suffix.lower()
         if source == "-" or kind == ".jsonl":
-            found = [json.loads(line) for line in text.splitlines() if line.strip()]
+            found = [json.loads(line) for line in text.split("\n") if line.strip()]
         elif kind == ".toml":
             found = tomllib.loads(text).get("job", [])
         elif kind == ".csv":
@@ -168,13 +155,14 @@ def _told(source: str, stdin: TextIO) -> list[dict[str, Any]]:
 
 def _rows(text: str) -> list[dict[str, Any]]:
     """A table as spreadsheets write it: with commas, semicolons or tabs, its head in any case, spaces around. Raises ValueError."""
-    text = text.lstrip("\n")
+    lines = text.lstrip().split("\n")
+    text = "\n".join(lines[lines[0].startswith("sep=") :])  # how Excel is told the separator
     separator = max(",;\t", key=text.partition("\n")[0].count)
     table = csv.DictReader(io.StringIO(text), restkey=BEYOND, delimiter=separator, skipinitialspace=True)
     table.fieldnames = [name.strip().lower() for name in table.fieldnames or ()]
     if not {"content"} < set(table.fieldnames):
         raise ValueError(
-            f"its first line must name the columns, content and style among them; it has {', '.join(table.fieldnames)}"
+            f"its first line must name the columns, content and style among them; it has {', '.join(table.fieldnames) or 'none'}"
         )
     rows = []
     for row in table:

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
-from cyclopts import App, Group, Parameter
+from cyclopts import App, CycloptsError, CycloptsPanel, Group, Parameter
 from cyclopts.validators import Number
 
 from impasto.console import (
@@ -33,7 +33,7 @@ from impasto.console import (
     watch,
     watch_frames,
 )
-from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, MissingExtra
+from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, MissingExtra, one_line
 from impasto.files import check_there, check_writable, make_folder, write_whole
 from impasto.formats import check_ending, check_pictures
 from impasto.hand import Crew, shard_of, threads_of
@@ -51,7 +51,18 @@ if TYPE_CHECKING:
 BEGUN = time.monotonic()
 DEMO = (("cat", "hokusai-great-wave"), ("astronaut", "van-gogh-auvers"))
 
-app = App(name="impasto", version=lambda: version("impasto"), help="Paint a photograph in the manner of a painting.")
+
+def _panel(error: CycloptsError) -> Any:
+    """What is wrong with the command line, which may hold anything."""
+    return CycloptsPanel("\n".join(map(one_line, str(error).split("\n"))))
+
+
+app = App(
+    name="impasto",
+    version=lambda: version("impasto"),
+    help="Paint a photograph in the manner of a painting.",
+    error_formatter=_panel,
+)
 weights_app = App(name="weights", help="The weights of the nets: where they are, and bringing them here.")
 app.command(lens_app)
 app.command(style_app)

@@ -10,12 +10,14 @@ import shutil
 import stat
 import tempfile
 import tomllib
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
-from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoError, NoRoom
+from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning, NoRoom
 
 try:
     import fcntl
@@ -35,7 +37,14 @@ OF_SYSTEMS = {
     "system volume information",
     "@eadir",
 }
-BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+BOMS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISDIR, "it is a folder, name a file in it"),
     (stat.S_ISFIFO, "it is a pipe: save what comes out of it as a file first"),
@@ -50,7 +59,7 @@ KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
 
 def open_file(path: Path) -> BufferedReader:
     """An ordinary file, open for reading. Raises OSError, whose strerror is plain, for anything else: nothing waits for a pipe."""
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)) and not path.exists():
+    if ADDRESS.match(str(path)) and not os.path.exists(path):
         raise OSError(errno.EINVAL, "it is an address: download the file first", str(path))
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -90,14 +99,24 @@ def read_whole(path: Path, most: int) -> bytes:
 
 
 def read_text(path: Path, most: int = MAX_TEXT) -> str:
-    """A text file as editors and spreadsheets write it: UTF-8, or UTF-16 with its mark. Raises OSError, ValueError."""
+    """A text file as editors and spreadsheets write it: UTF-8, or UTF-16 or 32. Raises OSError, ValueError."""
     return text_of(read_whole(path, most))
 
 
 def text_of(data: bytes) -> str:
     """The same of bytes. Raises ValueError."""
-    encoding = next((name for mark, name in BOMS if data.startswith(mark)), "utf-8")
-    return data.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+    encoding = next((name for mark, name in BOMS if data.startswith(mark)), _unmarked(data[:2]))
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        where = f"byte {error.start + 1} is 0x{data[error.start]:02x}"
+        raise ValueError(f"it is no text in {encoding.upper()} ({where}): save it as UTF-8") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _unmarked(begin: bytes) -> str:
+    """The encoding of a text that has no mark: what we read begins with a letter, a bracket or a space, which have one byte."""
+    return {(False, True): "utf-16-le", (True, False): "utf-16-be"}.get((begin[:1] == b"\0", begin[1:] == b"\0"), "utf-8")
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
@@ -115,8 +134,12 @@ def reason(error: BaseException) -> str:
 
 def read_list(path: Path) -> list[str]:
     """The paths in a text file, one a line, without quotes; # begins a comment line. Raises OSError, ValueError."""
-    lines = (line.strip().strip('"').strip() for line in read_text(path).splitlines())
+    lines = (_unquoted(line.strip()) for line in read_text(path).split("\n"))
     return [line for line in lines if line and not line.startswith("#")]
+
+
+def _unquoted(line: str) -> str:
+    return line[1:-1].strip() if len(line) > 1 and line[0] == line[-1] and line[0] in "\"'" else line
 
 
 def path_in(folder: Path, text: str) -> Path:
@@ -135,6 +158,19 @@ def path_in(folder: Path, text: str) -> Path:
 def entries(folder: Path) -> list[str]:
     """The names in a folder, in order, without hidden files and those that systems leave (._a.jpg, Thumbs.db). Raises OSError."""
     return sorted(name for name in os.listdir(folder) if not (name.startswith(".") or name.lower() in OF_SYSTEMS))
+
+
+def pictures_of(folder: Path, is_said: bool = True) -> list[Path]:
+    """The pictures in a folder; a warning tells how many other files were passed over, by their kind. Raises
+    OSError."""
+    paths = [folder / name for name in entries(folder)]
+    kinds = ["folder" if path.is_dir() else path.suffix.lower() for path in paths]
+    others = Counter(kind or "without an ending" for kind in kinds if kind not in PICTURE_SUFFIXES)
+    if others and is_said:
+        said = ", ".join(f"{count} {kind}" for kind, count in others.most_common())
+        advice = "; HEIC must be saved as JPEG first" if {".heic", ".heif"} & set(others) else ""
+        warnings.warn(f"passed over in {folder}: {said}{advice}", ImpastoWarning, stacklevel=3)
+    return [path for path, kind in zip(paths, kinds, strict=True) if kind in PICTURE_SUFFIXES]
 
 
 def sha256(path: Path) -> str:
@@ -196,7 +232,7 @@ def check_room(path: Path, nbytes: float) -> None:
     """Raise NoRoom now where a file of so many bytes would find no room after minutes of painting."""
     free = shutil.disk_usage(path.parent).free
     if nbytes > free:
-        needed = f"it takes up to {nbytes / 1e6:.1f} MB, {free / 1e6:.1f} MB are free"
+        needed = f"it takes up to {nbytes / 1e6:.3g} MB, {free / 1e6:.3g} MB are free"
         raise NoRoom(f"no room on the disk for {path}: {needed}: free some space, or choose another folder with -o")
 
 

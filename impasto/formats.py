@@ -203,7 +203,8 @@ def _profile(chunk: bytes | None) -> bytes | None:
 def _gamma(found: dict[bytes, bytes]) -> float | None:
     if b"sRGB" in found or b"iCCP" in found or len(found.get(b"gAMA", b"")) != 4:
         return None
-    return int.from_bytes(found[b"gAMA"], "big") / 100_000 or None
+    gamma = int.from_bytes(found[b"gAMA"], "big") / 100_000
+    return gamma if 0.1 <= gamma <= 10 else None  # beyond, all would be black or white
 
 
 def inflated(data: bytes, most: int) -> bytes:

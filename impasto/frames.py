@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from impasto.errors import BadInput, CannotWrite, ImpastoWarning, MissingExtra
-from impasto.files import FULL, PICTURE_SUFFIXES, cannot_write, entries, open_file, reason, sha256, write_whole
+from impasto.files import FULL, PICTURE_SUFFIXES, cannot_write, open_file, pictures_of, reason, sha256, write_whole
 from impasto.formats import is_still, known_as
 from impasto.images import MAX_PIXELS, RECORD, are_alike, read_beside, read_picture, resize, size_of, write_beside
 
@@ -74,7 +74,7 @@ class Frame:
 def open_clip(path: Path, rate: float = 25.0) -> Clip:
     """What there is to know before painting; `rate` is for a folder. Raises BadInput for what cannot be read."""
     if path.is_dir():
-        pictures = _pictures(path)
+        pictures = _pictures(path, is_said=True)
         digest = _digest(pictures)
         shown = Fraction(rate).limit_denominator(1001)
         return Clip(path, digest, size_of(read_picture(pictures[0]).image), shown, 1 / shown)
@@ -312,13 +312,13 @@ def _explained(path: Path, error: Exception) -> Exception:
     return CannotWrite(f"cannot write {path}: {said} ({getattr(error, 'strerror', None) or error}); .mkv holds most")
 
 
-def _pictures(folder: Path) -> list[Path]:
-    """The picture files in the order of their names, digits as numbers."""
+def _pictures(folder: Path, is_said: bool = False) -> list[Path]:
+    """The picture files in the order of their names, digits as numbers; a warning, if it `is_said`, tells what else there is."""
     try:
-        pictures = [folder / name for name in entries(folder) if name.lower().endswith(PICTURE_SUFFIXES)]
+        pictures = pictures_of(folder, is_said)
     except OSError as error:
         raise BadInput(f"cannot read the folder {folder}: {reason(error)}") from error
-    found = sorted((it for it in pictures if not it.is_dir()), key=lambda it: _in_order(it.stem))
+    found = sorted(pictures, key=lambda it: _in_order(it.stem))
     if not found:
         raise BadInput(f"there are no pictures in the folder {folder} ({', '.join(PICTURE_SUFFIXES)})")
     if len({it.stem for it in found}) < len(found):

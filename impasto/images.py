@@ -117,6 +117,8 @@ def decode(
             raise cannot_write(folder or Path(tempfile.gettempdir()), error) from error
         if "allocate memory" in str(error):  # torch's
             raise MemoryError(str(error)) from error
+        if str(error).lower().startswith("unsupported"):
+            raise BadImage(f"{name} is of a rare kind that is not read ({error}): {formats.ADVICE}") from error
         raise BadImage(f"{name} is damaged: {error or type(error).__name__}") from error
 
 
@@ -191,6 +193,7 @@ def _loaded(opened: Image.Image, found: formats.Parts, name: str | Path) -> Imag
 
 def _ended(data: bytes) -> Image.Image | None:
     """A JPEG with the end marker that it lacks; None where pixels are missing: what follows the last one changes nothing."""
+    data = data.rstrip(b"\xff")  # half of the marker
     one, other = (_open(data + end) for end in (JPEG_END, b"\x55" * 64 + JPEG_END))
     return one if np.array_equal(np.asarray(one), np.asarray(other)) else None
 
@@ -769,7 +772,9 @@ def _alpha(opened: Image.Image, folder: Path | None = None) -> Tensor | None:
         )
         return shown[..., None]
 
-    return _unless_opaque(_in_bands((1, opened.height, opened.width), 255, rows, folder))
+    alpha = _unless_opaque(_in_bands((1, opened.height, opened.width), 255, rows, folder))
+    is_unused = alpha is not None and opened.format == "BMP" and not summed(torch.clone, alpha)  # as most programs leave it
+    return None if is_unused else alpha
 
 
 def _unless_opaque(alpha: Tensor) -> Tensor | None:

@@ -149,6 +149,8 @@ def test_a_file_of_jobs_says_the_same_in_every_format(tmp_path, name, encoded):
         "content , style, beta \n a.jpg , s.jpg, 7 \n,,\n",
         'content\tstyle\tbeta\n"a.jpg"\t"s.jpg"\t"7"\n\n',
         '\n"content","style","beta"\n"a.jpg", "s.jpg","7"\n',
+        "sep=;\r\ncontent;style;beta\r\na.jpg;s.jpg;7\r\n",
+        "\n  \ncontent,style,beta\na.jpg,s.jpg,7\n",
     ],
 )
 def test_a_table_is_read_as_spreadsheets_write_it(tmp_path, table):

@@ -361,3 +361,17 @@ def test_what_cannot_be_written_with_16_bits_is_one_line(impasto, pictures, monk
 def test_a_texture_has_no_photographs_chroma(impasto, pictures):
     result = impasto("texture", pictures[1], "-o", pictures[2], "--color", "luminance")
     check_one_line(result, 2, "no photograph to take colours from")
+
+
+def test_a_file_where_it_is_called_is_no_module_of_ours(tmp_path):
+    for name in ("random", "queue", "json"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('read')")
+    command = [sys.executable, "-m", "impasto", "--version"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_whatever_is_on_the_command_line_is_said_in_bounds_and_steers_no_terminal(impasto):
+    result = impasto("transfer", "a.jpg", "b.jpg", "--size", "\x1b[31m" + "9" * 100_000)
+    assert result.returncode == 2 and "\x1b" not in result.stderr and len(result.stderr) < 5000
+    assert "\\x1b[31m" in result.stderr

@@ -9,13 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from impasto.errors import BadInput, BadRecipe, CannotWrite, NoRoom, one_line
+from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning, NoRoom, one_line
 from impasto.files import (
     HALF,
     check_writable,
     entries,
     open_file,
     path_in,
+    pictures_of,
+    read_list,
     read_text,
     read_toml,
     read_whole,
@@ -59,10 +61,27 @@ def test_a_link_to_itself_and_a_file_too_large_are_errors_of_the_system(tmp_path
 @given(some.text())
 def test_text_is_the_same_however_it_was_encoded(text):
     expected = (
-        text.encode("utf-8", "surrogatepass").decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff")
+        text.encode("utf-8", "surrogatepass")
+        .decode("utf-8", "replace")
+        .replace("\r\n", "\n")
+        .replace("\r", "\n")
+        .lstrip("\ufeff\0")
     )
-    for encoding in ("utf-8-sig", "utf-16"):
+    for encoding in ("utf-8-sig", "utf-16", "utf-32"):
         assert text_of(expected.encode(encoding)) == expected
+    for encoding in ("utf-8", "utf-16-le", "utf-16-be"):
+        assert text_of(f"# {expected}".encode(encoding)) == f"# {expected}"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "cp437", "mac-roman"])
+def test_text_in_an_older_encoding_is_refused_with_the_way_out(encoding):
+    with pytest.raises(ValueError, match=r"it is no text in UTF-8 \(byte 5 is 0x..\): save it as UTF-8"):
+        text_of("photö.jpg".encode(encoding))
+
+
+def test_a_list_has_a_path_a_line_with_or_without_quotes(tmp_path):
+    (tmp_path / "a.txt").write_text("# mine\n\n\"a b.jpg\"\n 'c.jpg' \nd'.jpg\ne\u2028f\x0cg.jpg\n\"\n", "utf-8")
+    assert read_list(tmp_path / "a.txt") == ["a b.jpg", "c.jpg", "d'.jpg", "e\u2028f\x0cg.jpg", '"']
 
 
 def test_toml_with_a_mark_and_windows_line_ends_is_read(tmp_path):
@@ -72,7 +91,7 @@ def test_toml_with_a_mark_and_windows_line_ends_is_read(tmp_path):
     with pytest.raises(BadRecipe, match=r"cannot read the recipe .*a\.toml"):
         read_toml(tmp_path / "a.toml", "recipe")
     (tmp_path / "a.toml").write_bytes(b"\xff")
-    with pytest.raises(ValueError, match="codec"):
+    with pytest.raises(ValueError, match="save it as UTF-8"):
         read_text(tmp_path / "a.toml")
 
 
@@ -80,6 +99,17 @@ def test_hidden_files_and_those_of_systems_are_no_entries(tmp_path):
     for name in ("b.jpg", "a.jpg", "._a.jpg", ".hidden", "Thumbs.db", "DESKTOP.INI"):
         (tmp_path / name).touch()
     assert entries(tmp_path) == ["a.jpg", "b.jpg"]
+
+
+def test_what_is_no_picture_of_a_folder_is_said(tmp_path):
+    for name in ("a.jpg", "b.HEIC", "c.heic", "notes", ".hidden"):
+        (tmp_path / name).touch()
+    (tmp_path / "d.jpg").mkdir()
+    with pytest.warns(
+        ImpastoWarning, match="passed over in .*: 2 .heic, 1 folder, 1 without an ending; HEIC must be saved as JPEG"
+    ):
+        assert pictures_of(tmp_path) == [tmp_path / "a.jpg"]
+    assert pictures_of(tmp_path, is_said=False) == [tmp_path / "a.jpg"]
 
 
 def test_a_path_is_from_the_folder_the_root_or_home(monkeypatch):

@@ -187,8 +187,9 @@ def test_a_pngs_gamma_is_honoured(gamma, white):
         assert not torch.allclose(decode(with_chunk(data, said, b"IDAT"), "a").image, read, atol=0.05)
 
 
-def test_the_usual_gamma_changes_nothing():
-    data = with_chunk(encoded("PNG"), made_chunk(b"gAMA", struct.pack(">I", 45455)), b"IDAT")
+@pytest.mark.parametrize("gamma", [0, 1, 45455, 2**32 - 1])
+def test_the_usual_gamma_and_an_absurd_one_change_nothing(gamma):
+    data = with_chunk(encoded("PNG"), made_chunk(b"gAMA", struct.pack(">I", gamma)), b"IDAT")
     assert torch.equal(decode(data, "a").image, as_tensor(PIXELS))
 
 
@@ -277,6 +278,24 @@ def test_bitmaps_of_sixteen_bits_a_pixel_are_read(mask, bits):
     data = b"BM" + struct.pack("<IHHI", 14 + len(head) + values.nbytes, 0, 0, 14 + len(head)) + head + values[::-1].tobytes()
     expected = np.stack([level / (2 ** bits[n] - 1) for n, level in enumerate(levels)], 2)
     torch.testing.assert_close(decode(data, "a").image, as_tensor(expected, 1), atol=1.5 / 255, rtol=0)
+
+
+def bitmap(masks: tuple[int, ...], size: int) -> bytes:
+    """Of 4 bytes a pixel, whose alpha is 0; the size of its header tells whether it has any."""
+    pixels = np.dstack([PIXELS[..., ::-1], np.zeros((12, 17), np.uint8)])[::-1].tobytes()
+    head = struct.pack("<IiiHHIIiiII", size, 17, 12, 1, 32, 3, len(pixels), 0, 0, 0, 0) + struct.pack("<4I", *masks)
+    head = head.ljust(size, b"\0")
+    return b"BM" + struct.pack("<IHHI", 14 + len(head) + len(pixels), 0, 0, 14 + len(head)) + head + pixels
+
+
+def test_a_bitmap_whose_alpha_is_zero_all_over_is_opaque():
+    found = decode(bitmap((0xFF0000, 0xFF00, 0xFF, 0xFF000000), 124), "a")
+    assert found.alpha is None and torch.equal(found.image, as_tensor(PIXELS))
+
+
+def test_a_bitmap_of_a_rare_kind_is_not_called_damaged():
+    with pytest.raises(BadImage, match=r"a is of a rare kind that is not read \(.*\): save it as JPEG or PNG"):
+        decode(bitmap((0x3FF00000, 0xFFC00, 0x3FF, 0), 124), "a")
 
 
 def test_a_record_is_found_among_much_text(tmp_path):

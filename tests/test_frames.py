@@ -146,7 +146,10 @@ def test_a_folders_damaged_frame_is_named(tmp_path):
     with pytest.raises(BadInput, match="no pictures in the folder"):
         open_clip(tmp_path / "nothing")
     save(tmp_path / "2.bmp", picture(16, 20))
-    with pytest.raises(BadInput, match="differ only in their ending"):
+    with (
+        pytest.raises(BadInput, match="differ only in their ending"),
+        pytest.warns(ImpastoWarning, match="passed over in .*: 1 folder"),
+    ):
         open_clip(tmp_path)
 
 
