@@ -7,6 +7,7 @@ audio, packet by packet.
 import contextlib
 import hashlib
 import json
+import os
 import re
 import warnings
 from collections import Counter
@@ -286,6 +287,8 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         with open_file(path) as file:
             begin = file.read(4096)
+            if not begin:
+                raise BadInput(f"{path} is empty")
             if is_still(begin):
                 raise BadInput(f"cannot read {path}: it is a picture, not a video (impasto transfer paints pictures)")
             file.seek(0)
@@ -329,7 +332,7 @@ def _pictures(folder: Path, is_said: bool = False) -> list[Path]:
 def _digest(pictures: Sequence[Path]) -> str:
     """Of their names and what is in them."""
     try:
-        return hashlib.sha256("".join(f"{it.name} {sha256(it)}\n" for it in pictures).encode()).hexdigest()
+        return hashlib.sha256(b"".join(os.fsencode(f"{it.name} {sha256(it)}\n") for it in pictures)).hexdigest()
     except OSError as error:
         raise BadInput(f"cannot read {error.filename}: {reason(error)}") from error
 

@@ -136,6 +136,17 @@ def test_sound_alone_and_frames_too_large_are_refused(tmp_path, monkeypatch):
         open_clip(encode(tmp_path / "large.mp4", moving(2)))
 
 
+def test_a_frame_may_have_any_name_and_an_empty_video_is_called_empty(tmp_path):
+    names = [b"-o.png", b"a\nb.png", b"f1.png", b"\xff.png"]
+    for name in names:
+        save(tmp_path / "a.png", picture(16, 20))
+        (tmp_path / "a.png").rename(tmp_path / os.fsdecode(name))
+    assert {f"{frame.name}.png" for frame in read_frames(open_clip(tmp_path), (16, 20))} == set(map(os.fsdecode, names))
+    (tmp_path / "a.mp4").touch()
+    with pytest.raises(BadInput, match="is empty"):
+        open_clip(tmp_path / "a.mp4")
+
+
 def test_a_folders_damaged_frame_is_named(tmp_path):
     for n in range(3):
         save(tmp_path / f"{n}.png", picture(16, 20))
