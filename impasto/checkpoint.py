@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Json, NonNegativeInt, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, Json, NonNegativeInt, TypeAdapter, ValidationError
 from torch import Tensor
 
 from impasto.descent import State
@@ -54,7 +54,7 @@ class _Run(BaseModel):
 class _Metadata(BaseModel):
     i: NonNegativeInt
     cut: Literal["0", "1"]
-    costs: Json[dict[str, float]]
+    costs: Json[dict[str, FiniteFloat]]
     run: Json[dict[str, Any]]
     files: Json[dict[str, Held]] = {}
 
@@ -190,7 +190,7 @@ def load_checkpoint(
         except FileNotFoundError:
             continue
         except (OSError, ValueError, BadInput) as error:
-            why = reason(error).splitlines()[0]
+            why = "it does not say what a checkpoint says" if isinstance(error, ValidationError) else reason(error)
             warnings.warn(f"the checkpoint {candidate} is damaged and not used ({why})", ImpastoWarning, stacklevel=2)
     return None
 
@@ -254,7 +254,10 @@ def _tensor(data: memoryview, lying: _Lying) -> Tensor:
     begin, end = lying.data_offsets
     if not 4 * prod(lying.shape) == end - begin <= end <= len(data) or begin == end:
         raise BadInput("a tensor lies outside of it")
-    return torch.frombuffer(data[begin:end], dtype=torch.float32).view(lying.shape).clone()
+    found = torch.frombuffer(data[begin:end], dtype=torch.float32).view(lying.shape).clone()
+    if not found.isfinite().all():
+        raise BadInput("it has numbers that are not finite")
+    return found
 
 
 def _mapped(path: Path, name: str, shape: tuple[int, ...]) -> Tensor:

@@ -148,6 +148,8 @@ def path_in(folder: Path, text: str) -> Path:
         os.fsencode(text)
         if "\0" in text:
             raise ValueError("a NUL")
+        if ADDRESS.match(text):
+            raise ValueError("it is an address, download the file first")
     except ValueError as error:
         raise BadInput(f"{text!r} can be no path: {error}") from error
     with contextlib.suppress(RuntimeError):  # there is no such user: it is a name
@@ -161,8 +163,7 @@ def entries(folder: Path) -> list[str]:
 
 
 def pictures_of(folder: Path, is_said: bool = True) -> list[Path]:
-    """The pictures in a folder; a warning tells how many other files were passed over, by their kind. Raises
-    OSError."""
+    """The pictures in a folder; a warning tells how many other files were passed over, by their kind. Raises OSError."""
     paths = [folder / name for name in entries(folder)]
     kinds = ["folder" if path.is_dir() else path.suffix.lower() for path in paths]
     others = Counter(kind or "without an ending" for kind in kinds if kind not in PICTURE_SUFFIXES)

@@ -1,5 +1,7 @@
 """Checkpoints: the same state back, an older one when the newest is damaged, none of another painting."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -67,6 +69,18 @@ def test_a_checkpoint_of_another_painting_is_not_used(path):
         load_checkpoint(path, IDENTITY | {"recipe": {"size": 65}})
     with pytest.raises(BadRecipe, match=r"another painting \(inputs differ\)"):
         load_checkpoint(path, IDENTITY | {"inputs": {}})
+
+
+def test_numbers_that_are_not_finite_give_way_to_the_generation_before(path):
+    save_checkpoint(path, state(3), RUN)
+    save_checkpoint(path, replace(state(4), x=torch.full((1, 3, 5, 6), float("nan"))), RUN)
+    with pytest.warns(ImpastoWarning, match="not finite"):
+        loaded, _ = load_checkpoint(path, IDENTITY)
+    assert same(loaded, state(3))
+    remove_checkpoint(path)
+    save_checkpoint(path, replace(state(4), costs={"total": float("nan")}), RUN)
+    with pytest.warns(ImpastoWarning, match="does not say what a checkpoint says"):
+        assert load_checkpoint(path, IDENTITY) is None
 
 
 def test_no_checkpoint_is_none(path):

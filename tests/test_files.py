@@ -120,7 +120,7 @@ def test_a_path_is_from_the_folder_the_root_or_home(monkeypatch):
         "/home/me/a",
         "in/~no-such-user/a",
     ]
-    for text in ("a\0b", "\ud800"):
+    for text in ("a\0b", "\ud800", "https://example.org/cat.jpg", "file:///cat.jpg"):
         with pytest.raises(BadInput, match="can be no path"):
             path_in(Path("in"), text)
 
