@@ -375,7 +375,7 @@ def test_a_picture_that_finds_no_room_is_kept_where_there_is_some_and_said(files
 
 def test_a_picture_larger_than_what_is_free_is_refused_before_it_is_painted(files, monkeypatch):
     monkeypatch.setattr("impasto.files.shutil.disk_usage", lambda _: SimpleNamespace(free=3 * 40 * 30 - 1))
-    with pytest.raises(NoRoom, match=r"it takes up to 0\.0 MB"):
+    with pytest.raises(NoRoom, match=r"it takes up to 0\.0036 MB, 0\.0036 MB are free"):
         made(files)
     monkeypatch.setattr("impasto.files.shutil.disk_usage", lambda _: SimpleNamespace(free=3 * 40 * 30))
     made(files)
