@@ -107,7 +107,7 @@ def test_scans_of_shards_merge_to_one_scan(impasto, pictures, tmp_path):
 
 
 def test_a_scan_is_refused_in_one_line_where_it_cannot_be(impasto, pictures, atlas, tmp_path):
-    check_one_line(impasto("lens", "scan", tmp_path / "nowhere", "-o", tmp_path / "x"), 5, "no folder, tar, list or picture")
+    check_one_line(impasto("lens", "scan", tmp_path / "nowhere", "-o", tmp_path / "x"), 5, "No such file")
     check_one_line(impasto("lens", "scan", pictures, "-o", tmp_path / "x", "--layers", "fc6"), 2, "its layers are conv1, pool1")
     check_one_line(impasto("lens", "scan", pictures, "-o", tmp_path / "x", "--size", "20"), 2, "nothing is left of a picture at")
     check_one_line(impasto("lens", "scan", pictures, "-o", atlas, "--resume"), 2, "a scan with other layers, size")

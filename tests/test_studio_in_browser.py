@@ -340,6 +340,8 @@ def test_marks_in_a_style_become_an_edit_of_the_next_painting(page, studio):
     frame.locator('a[href^="#conv2/"]').first.click()
     page.get_by_role("button", name="Mark", exact=True).click()
     for wrong, said in (("conv1/64", "conv1 has the units 0 to 63"), ("conv9/1", "alexnet has no layer conv9 here")):
+        page.get_by_label("A unit or a pair").clear()
+        expect(page.get_by_role("alert")).to_be_hidden()  # drawn anew before more is typed
         page.get_by_label("A unit or a pair").fill(wrong)
         expect(page.get_by_role("alert")).to_contain_text(said)
         expect(page.get_by_role("button", name="Add", exact=True)).to_be_disabled()
