@@ -339,7 +339,7 @@ class Painting:
     def _check(self, state: State, run: dict[str, Any]) -> None:
         """Raise BadInput, ValueError for a state that is not one of this painting on its way, whatever says so."""
         plans, ends = [read_plan(plan) for plan in run["plans"]], list(accumulate(steps for _, steps in self.scales))
-        side = next((side for (side, _), end in zip(self.scales, ends, strict=True) if state.i <= end), 0)
+        side = next((side for (side, _), end in zip(self.scales, ends, strict=True) if 0 < state.i <= end), 0)
         shape = (1, 3, *painted_size(self.content.image, side, self.recipe)) if side else ()
         fits = len(plans) == len(self.scales) and all(is_plan_for(plan, self.net, self.recipe) for plan in plans)
         if not fits or state.x.shape != shape or not can_go_on(state, self.recipe.optimizer):

@@ -103,7 +103,12 @@ def test_a_checkpoint_of_anybodys_making_is_gone_on_from_or_gives_way_to_the_one
         {"__metadata__": {**header["__metadata__"], name: json.dumps(it)}} for name in told for it in with_absurd_parts(told[name])
     ]
     random.Random(0).shuffle(headers)
-    for absurd in headers[:300]:
+    unfit = [{"__metadata__": {**header["__metadata__"], "i": i}} for i in ("0", "5", "6")]  # of another scale, of none
+    unfit.append(
+        {"__metadata__": {**header["__metadata__"], "run": json.dumps({**told["run"], "plans": told["run"]["plans"][:1]})}}
+    )
+    unfit.append({"s.0": header["y.0"] | {"shape": header["y.0"]["shape"][::-1]}})
+    for absurd in [*unfit, *headers[:300]]:
         text = json.dumps({**header, **absurd} if isinstance(absurd, dict) else absurd).encode()
         body = len(text).to_bytes(8, "little") + text + data
         files[2].unlink(missing_ok=True)
@@ -118,6 +123,8 @@ def test_a_checkpoint_of_anybodys_making_is_gone_on_from_or_gives_way_to_the_one
                 assert "of another painting" in str(error)
                 continue
         assert painting.state is not None and 1 <= painting.state.i <= 5 and torch.get_num_threads() < 4096
+        assert max(painting.state.x.shape) == (24 if painting.state.i <= 3 else 40) and len(painting.plans) == 2
+        assert {it.shape for its in painting.state.memory.values() for it in its} <= {painting.state.x.shape}
     torch.set_num_threads(threads)
     checkpoint_path(files[2]).write_bytes(good)
     assert finish(made(files, **knobs), resume=True) == whole
