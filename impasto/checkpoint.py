@@ -190,7 +190,7 @@ def load_checkpoint(
         except FileNotFoundError:
             continue
         except (OSError, ValueError, BadInput) as error:
-            why = "it does not say what a checkpoint says" if isinstance(error, ValidationError) else reason(error)
+            why = "its fields are not a checkpoint's" if isinstance(error, ValidationError) else reason(error)
             warnings.warn(f"the checkpoint {candidate} is damaged and not used ({why})", ImpastoWarning, stacklevel=2)
     return None
 

@@ -34,7 +34,7 @@ from impasto.console import (
     watch_frames,
 )
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, MissingExtra, one_line
-from impasto.files import check_there, check_writable, make_folder, write_whole
+from impasto.files import check_exists, check_writable, make_folder, write_whole
 from impasto.formats import check_ending, check_pictures
 from impasto.hand import Crew, shard_of, threads_of
 from impasto.lens_commands import demo_sheets, lens_app
@@ -398,7 +398,7 @@ def video(
     json
         Print one JSON object with costs and flicker instead of the path.
     """
-    check_there(source)
+    check_exists(source)
     check_pictures(*styles)
     import torch
 
@@ -492,7 +492,7 @@ def batch(
     """
     if (jobs is None) == (contents is None or styles is None) or (jobs and contents):
         raise BadRecipe("give contents and styles, or --jobs FILE")
-    check_there(*(Path(place) for place in (contents, styles, jobs) if place not in (None, "-")))
+    check_exists(*(Path(place) for place in (contents, styles, jobs) if place not in (None, "-")))
     from impasto.batch import Batch, crossed, pictures_in, read_jobs
 
     given, part = _given(knobs), shard_of(shard, os.environ)

@@ -38,7 +38,7 @@ class State:
     canvas: Canvas = PIXELS
 
 
-def can_go_on(state: State, optimizer: str) -> bool:
+def can_resume(state: State, optimizer: str) -> bool:
     """Whether a state that was read back is one of this optimiser, whole."""
     shape, pairs = state.x.shape, len(state.memory.get("s", ()))
     whole = {"lbfgs": {"s": [shape] * pairs, "y": [shape] * pairs}, "adam": {"moments": [shape, shape, ()]}, "gd": {}}

@@ -13,7 +13,6 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from math import prod
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 from impasto.files import cannot_write
+from impasto.machine import libc
 
 BAND = 2**21  # elements at a time
 SUFFIX = ".map"
@@ -180,15 +180,11 @@ def mean(x: Tensor) -> Tensor:
 
 
 def _advise(x: Tensor, advice: int) -> None:
-    storage = x.untyped_storage()
-    _libc().madvise(ctypes.c_void_p(storage.data_ptr()), ctypes.c_size_t(storage.nbytes()), advice)
+    storage, c = x.untyped_storage(), libc()
+    assert c is not None  # is_possible
+    c.madvise(ctypes.c_void_p(storage.data_ptr()), ctypes.c_size_t(storage.nbytes()), advice)
 
 
 def _unlink(name: str) -> None:
     with contextlib.suppress(OSError):
         os.unlink(name)
-
-
-@cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None)

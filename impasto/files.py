@@ -79,7 +79,7 @@ def open_file(path: Path) -> BufferedReader:
         raise
 
 
-def check_there(*paths: Path) -> None:
+def check_exists(*paths: Path) -> None:
     """Raise BadInput for what is neither a folder nor an ordinary file that can be read."""
     for path in paths:
         try:
@@ -170,7 +170,7 @@ def pictures_of(folder: Path, is_said: bool = True) -> list[Path]:
     if others and is_said:
         said = ", ".join(f"{count} {kind}" for kind, count in others.most_common())
         advice = "; HEIC must be saved as JPEG first" if {".heic", ".heif"} & set(others) else ""
-        warnings.warn(f"passed over in {folder}: {said}{advice}", ImpastoWarning, stacklevel=3)
+        warnings.warn(f"ignored in {folder}: {said}{advice}", ImpastoWarning, stacklevel=3)
     return [path for path, kind in zip(paths, kinds, strict=True) if kind in PICTURE_SUFFIXES]
 
 

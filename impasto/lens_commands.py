@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from impasto.console import PLAIN_SECONDS, CrewOptions, Flag, Quiet, Verbose, WeightsFile, WeightsInput, say, show, watch
 from impasto.errors import BadRecipe, CannotWrite, ImpastoError
-from impasto.files import check_there, check_writable
+from impasto.files import check_exists, check_writable
 from impasto.hand import Crew, shard_of, threads_of
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def scan(
     shard
         Scan this part alone, as 2/5, from its checkpoint; auto takes it from Slurm, torchrun or Kubernetes. The last merges all.
     """
-    check_there(*pictures)
+    check_exists(*pictures)
 
     crew, part = crew or CrewOptions(), shard_of(shard, os.environ)
     if weights_input and weights is None:

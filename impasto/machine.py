@@ -3,6 +3,7 @@
 import ctypes
 import os
 import sys
+from functools import cache
 from pathlib import Path
 from typing import TextIO
 
@@ -50,18 +51,24 @@ def used_memory() -> int | None:
         return None
 
 
+@cache
+def libc() -> ctypes.CDLL | None:
+    """The C library of this process on Linux; None elsewhere."""
+    return ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
 def give_back() -> None:
     """Hand memory that was freed back to the system, which glibc keeps otherwise. Elsewhere nothing happens."""
-    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+    if trim := getattr(libc(), "malloc_trim", None):
         trim(0)
 
 
-def keep_no_holes(is_tight: bool) -> None:
+def limit_fragmentation(is_tight: bool) -> None:
     """Where memory is tight, have glibc hand back at once what is freed from 4 MB on; else it keeps pieces of up to 32 MB.
 
     Tiles of several sizes leave holes between those that it keeps: 200 MB at 1024 px. Elsewhere nothing happens.
     """
-    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
+    if mallopt := getattr(libc(), "mallopt", None):
         mallopt(M_MMAP_THRESHOLD, (4 if is_tight else 32) * 2**20)
 
 

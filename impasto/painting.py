@@ -24,7 +24,7 @@ import torch
 from impasto.cache import Cache
 from impasto.checkpoint import checkpoint_path, clear_folder, disk_folder, load_checkpoint, remove_checkpoint, save_checkpoint
 from impasto.coloring import recolored
-from impasto.descent import State, Step, can_go_on
+from impasto.descent import State, Step, can_resume
 from impasto.disk import folder_of, is_possible
 from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning, NoRoom
 from impasto.files import check_room, check_writable, make_folder, temporary_folder
@@ -342,8 +342,8 @@ class Painting:
         side = next((side for (side, _), end in zip(self.scales, ends, strict=True) if 0 < state.i <= end), 0)
         shape = (1, 3, *painted_size(self.content.image, side, self.recipe)) if side else ()
         fits = len(plans) == len(self.scales) and all(is_plan_for(plan, self.net, self.recipe) for plan in plans)
-        if not fits or state.x.shape != shape or not can_go_on(state, self.recipe.optimizer):
-            raise BadInput("what it says does not fit together")
+        if not fits or state.x.shape != shape or not can_resume(state, self.recipe.optimizer):
+            raise BadInput("its fields contradict each other")
 
     def _finish(self) -> None:
         assert self.state is not None  # stylize yields at least one step
@@ -354,7 +354,7 @@ class Painting:
             warnings.warn(said, ImpastoWarning, stacklevel=3)
         else:
             if self.state.cut:
-                warnings.warn("coarser scales had fewer steps, to keep to the time", ImpastoWarning, stacklevel=3)
+                warnings.warn("coarser scales got fewer steps, to stay within the time budget", ImpastoWarning, stacklevel=3)
             self._write_final(self.output, "finished in time" if self.state.cut else "finished")
             remove_checkpoint(checkpoint_path(self.output))
 

@@ -41,7 +41,7 @@ from impasto.images import (
     usable_profile,
 )
 from impasto.losses import Cost, temporal_cost
-from impasto.machine import give_back, keep_no_holes
+from impasto.machine import give_back, limit_fragmentation
 from impasto.masks import NO_MASKS, Masks, read_masks
 from impasto.nets import INPUTS, NETS, Net, Place, build_net, canonical, channels, layer_name, lengths, normalized, put
 from impasto.objective import make_cost
@@ -187,7 +187,7 @@ def stylize(
             if is_over or (state is not None and state.i >= last):
                 continue
             give_back()  # the last scale's maps, whose places suit this one's badly
-            keep_no_holes(plan.tiling is not None)
+            limit_fragmentation(plan.tiling is not None)
             lying = folder if plan.on_disk else None
             now, scaled = recipe.at(first), brought(content, size, recipe.wraps, lying)
             cost = make_cost(make_targets(scaled, styles, now, net, plan.tiling, masks, cache), now, net, plan.tiling)

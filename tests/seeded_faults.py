@@ -82,7 +82,7 @@ FAULTS = [
     Fault('if not (name.startswith(".") or', "if not (", "test_files.py"),
     Fault("!= hashlib.sha256(data).digest():", "== b'':", "test_checkpoint.py"),
     Fault("path.replace(previous(path))", "path.unlink()", "test_checkpoint.py"),
-    Fault('raise BadInput("what it says does not fit together")', "return", "test_painting.py -k anybody"),
+    Fault('raise BadInput("its fields contradict each other")', "return", "test_painting.py -k anybody"),
     Fault(
         'if not mask or is_made(mask) or (info.context or {}).get("paths") else FILE',
         "",

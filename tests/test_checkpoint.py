@@ -79,7 +79,7 @@ def test_numbers_that_are_not_finite_give_way_to_the_generation_before(path):
     assert same(loaded, state(3))
     remove_checkpoint(path)
     save_checkpoint(path, replace(state(4), costs={"total": float("nan")}), RUN)
-    with pytest.warns(ImpastoWarning, match="does not say what a checkpoint says"):
+    with pytest.warns(ImpastoWarning, match="are not a checkpoint's"):
         assert load_checkpoint(path, IDENTITY) is None
 
 

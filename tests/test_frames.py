@@ -159,7 +159,7 @@ def test_a_folders_damaged_frame_is_named(tmp_path):
     save(tmp_path / "2.bmp", picture(16, 20))
     with (
         pytest.raises(BadInput, match="differ only in their ending"),
-        pytest.warns(ImpastoWarning, match="passed over in .*: 1 folder"),
+        pytest.warns(ImpastoWarning, match="ignored in .*: 1 folder"),
     ):
         open_clip(tmp_path)
 

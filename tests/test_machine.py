@@ -81,8 +81,8 @@ def test_what_a_library_prints_does_not_come_between_our_lines():
 
 HOLES = """
 import sys, torch
-from impasto.machine import keep_no_holes, used_memory
-keep_no_holes(sys.argv[1] == "tight")
+from impasto.machine import limit_fragmentation, used_memory
+limit_fragmentation(sys.argv[1] == "tight")
 before, kept = used_memory(), []
 for n in range(40):  # pieces of 12 MB, each below a small one that stays
     piece = torch.zeros(3_000_000)

@@ -357,7 +357,7 @@ def test_a_run_that_time_cut_short_says_so_even_after_a_resume(files, monkeypatc
     for step in steps:
         if step.i == 7:
             break
-    with pytest.warns(ImpastoWarning, match="coarser scales had fewer steps"):
+    with pytest.warns(ImpastoWarning, match="coarser scales got fewer steps"):
         assert [step.i for step in made(files).steps(resume=True)] == [8, 9, 10]
     assert read_record(files[2])["ended"] == "finished in time" and made(files).is_finished()
 
