@@ -105,9 +105,7 @@ def test_what_is_no_picture_of_a_folder_is_said(tmp_path):
     for name in ("a.jpg", "b.HEIC", "c.heic", "notes", ".hidden"):
         (tmp_path / name).touch()
     (tmp_path / "d.jpg").mkdir()
-    with pytest.warns(
-        ImpastoWarning, match="ignored in .*: 2 .heic, 1 folder, 1 without an ending; HEIC must be saved as JPEG"
-    ):
+    with pytest.warns(ImpastoWarning, match="ignored in .*: 2 .heic, 1 folder, 1 without an ending; HEIC must be saved as JPEG"):
         assert pictures_of(tmp_path) == [tmp_path / "a.jpg"]
     assert pictures_of(tmp_path, is_said=False) == [tmp_path / "a.jpg"]
 
