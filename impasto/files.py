@@ -26,6 +26,7 @@ except ImportError:  # Windows
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 MAX_TEXT = 64_000_000  # bytes of a text file: a list of a million paths
+MAX_LIST = 10**9
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".ppm", ".pgm", ".pbm")
 OF_SYSTEMS = {
     "thumbs.db",
@@ -134,7 +135,10 @@ def reason(error: BaseException) -> str:
 
 def read_list(path: Path) -> list[str]:
     """The paths in a text file, one a line, without quotes; # begins a comment line. Raises OSError, ValueError."""
-    lines = (_unquoted(line.strip()) for line in read_text(path).split("\n"))
+    text = read_text(path, MAX_LIST)
+    if "\0" in text:
+        raise ValueError("it is no text")
+    lines = (_unquoted(line.strip()) for line in text.split("\n"))
     return [line for line in lines if line and not line.startswith("#")]
 
 

@@ -100,6 +100,11 @@ def test_a_full_disk_is_said_when_the_file_is_made(tmp_path):
     assert not [*tmp_path.iterdir()]
 
 
+def test_the_room_of_a_file_is_taken_when_it_is_made(tmp_path):
+    x = empty((1000, 1000), tmp_path)
+    assert file_of(x).stat().st_blocks * 512 >= x.nbytes  # of a file with holes a page could be refused later, by a signal
+
+
 def test_bands_go_over_every_element_once(tmp_path):
     x = put(torch.zeros(1, 3, 31, 47), tmp_path)
     for (part,) in bands(x):

@@ -139,7 +139,7 @@ def test_what_systems_leave_is_no_picture(folder):
 @pytest.mark.parametrize("end", ["\n", "\r\n", " \r\n\r\n"])
 def test_a_list_is_read_as_programs_write_it(folder, monkeypatch, encoding, end):
     listed = folder / "list.txt"
-    text = end.join(["a/1.png", "# the rest", "~/z.png", "ä.png", ""])
+    text = end.join(["a/1.png", "# the rest", "~/z.png", '"ä.png"', ""])
     listed.write_bytes(text.encode(encoding))
     monkeypatch.setenv("HOME", str(folder / "b"))
     found = {source.name: source.path for source in find_pictures([listed])}

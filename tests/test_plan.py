@@ -1,5 +1,7 @@
 """The planner: what is predicted grows as it must, and what is chosen fits and is the fastest. Peaks are measured in bench."""
 
+import re
+
 import pytest
 
 from impasto.errors import NoRoom
@@ -27,8 +29,12 @@ def test_less_memory_means_tiles_then_a_shorter_history_then_no():
     assert isinstance(tiled.tiling, Tiling) and tiled.history == RECIPE.history and tiled.peak <= 0.8 * whole
     short = next(p for share in range(60, 0, -1) if (p := plan(1024, share / 100 * whole)).history < RECIPE.history)
     assert short.history >= 1 and short.tiling is not None
-    with pytest.raises(NoRoom, match="1024 x 1024 pixels need"):
+    with pytest.raises(NoRoom, match="1024 x 1024 pixels need") as refused:
         plan(1024, 2e6)
+    needed = float(re.search(r"need (\d+) MB", str(refused.value))[1]) * 1e6
+    assert plan(1024, needed + 1e6).history == 1
+    with pytest.raises(NoRoom):
+        plan(1024, needed - 1e6)
 
 
 def test_the_plan_always_fits_and_more_memory_is_never_slower_to_use():

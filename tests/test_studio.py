@@ -168,6 +168,13 @@ def test_what_curl_sends_with_data_binary_is_a_picture(studio, tmp_path):
     assert studio.ask("POST", "/api/pictures", (tmp_path / "a.png").read_bytes(), **sent).status == 201
 
 
+def test_the_client_is_not_told_of_forms(studio, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    with pytest.raises(Refused, match="is no picture that can be read") as refused:
+        studio.client.upload(tmp_path / "a.png")
+    assert "form" not in str(refused.value)
+
+
 def upload_of(studio: Running, folder: Path, size: tuple[int, int]) -> str:
     Image.linear_gradient("L").convert("RGB").resize(size).save(folder / "own.png")
     return str(studio.client.upload(folder / "own.png")["id"])

@@ -20,14 +20,18 @@ import torch
 from PIL import Image
 
 from impasto.cli import main
+from impasto.images import read_picture, write_picture
 from impasto.pictures import picture_path
-from impasto.recipe import PRESETS
+from impasto.plan import Plan
+from impasto.recipe import PRESETS, make_recipe
+from impasto.tiles import Tiling
+from impasto.transfer import make_net, stylize
 from tests.clips import moving
 from tests.conftest import save
 
 FOLDER = Path(tempfile.gettempdir()) / "impasto-unchanged"  # one name, since a scan's manifest has the paths of its pictures
 ALEX = ["--net", "alexnet", "--size", "64", "--coarsest", "64", "--steps", "2", "--device", "cpu"]
-SMALL = ["--net", "alexnet", "--size", "64", "--coarsest", "32", "--steps", "3", "--fine-steps", "2"]
+SMALL = ["--net", "alexnet", "--size", "96", "--coarsest", "32", "--steps", "3", "--fine-steps", "2"]
 PAINT = ["transfer", "cat.jpg", "mosaic.jpg", "-q", "-o", "out.png"]
 REGIONS = """[sky]
 mask = "light"
@@ -54,10 +58,10 @@ OF_A_RECIPE = {
     "tv": ["--tv", "3", "--pooling", "max", "--padding", "reflect"],
     "normalized": ["--normalize-net"],
     **{
-        cost: ["--style-costs", f"gram=1,{cost}=0.5"]
+        f"cost {cost}": ["--style-costs", f"gram=1,{cost}=0.5"]
         for cost in ("covariance", "moments", "w2", "sliced", "histogram", "patches", "cross")
     },
-    **{cost: ["--content-costs", f"{cost}=1"] for cost in ("laplacian", "self-similarity")},
+    **{f"cost {cost}": ["--content-costs", f"{cost}=1"] for cost in ("laplacian", "self-similarity")},
 }
 LENS = ["lens", "scan", "photos", "-o", "scan", "--size", "64", "-q"]
 RUNS: dict[str, list[list[str]]] = {
@@ -79,6 +83,14 @@ RUNS: dict[str, list[list[str]]] = {
     "style read": [["style", "read", "mosaic.jpg", "-o", "out", "--net", "alexnet", "--size", "64", "-q"]],
     "style compare": [["style", "compare", "mosaic.jpg", "cat.jpg", "--net", "alexnet", "--size", "64", "-o", "out.png", "--json"]],
     "lens scan": [[*LENS]],
+    "transfer on disk": [["on disk"]],
+    "grid figure": [["grid", "cat.jpg", "mosaic.jpg", "--figure", "style-layers", "-q", "-o", "out.png", *ALEX]],
+    "lens top": [
+        [*LENS],
+        ["lens", "top", "scan", "--layer", "conv2", "--unit", "3"],
+        ["lens", "units", "scan", "--layer", "conv1"],
+    ],
+    "lens compare": [[*LENS], ["lens", "compare", "scan", "scan", "--layer", "conv2", "-o", "out.png"]],
     "lens sheet": [[*LENS], ["lens", "sheet", "scan", "--layer", "conv2", "-o", "out.png"]],
     "lens atlas": [[*LENS, "--layers", "conv1"], ["lens", "atlas", "scan", "-o", "out", "-q"]],
     "lens project": [["lens", "project", "cat.jpg", "--layer", "conv2", "--unit", "3", "-o", "out.png"]],
@@ -102,6 +114,15 @@ def inputs(folder: Path) -> None:
         (folder / f"{name}.toml").write_text(text)
 
 
+def paint_on_disk() -> None:
+    """A painting whose second scale lies in files, as those do that memory has no room for."""
+    content, style = (read_picture(f"{name}.jpg").image for name in ("cat", "mosaic"))
+    recipe = make_recipe("gatys", net="alexnet", size=160, coarsest=80, steps=2, fine_steps=2)
+    plans = [Plan(None, 10), Plan(Tiling(("pool1",), 64), 10, on_disk=True)]
+    *_, last = stylize(content, [style], recipe, make_net(recipe), plans=plans, folder=Path())
+    write_picture(Path("out.png"), last.image)
+
+
 def made(commands: list[list[str]]) -> str:
     """The hash of all that these commands print on stdout and write into a new folder."""
     shutil.rmtree(FOLDER, ignore_errors=True)
@@ -110,6 +131,9 @@ def made(commands: list[list[str]]) -> str:
         inputs(Path())
         given = set(Path().rglob("*"))
         for command in commands:
+            if command == ["on disk"]:
+                paint_on_disk()
+                continue
             sys.argv = ["impasto", *command]
             with (
                 contextlib.redirect_stdout(printed),
@@ -122,6 +146,8 @@ def made(commands: list[list[str]]) -> str:
             ):
                 return f"failed: {said.getvalue()[-300:]}"
         digest = hashlib.sha256(printed.getvalue().encode())
+        if not printed.getvalue() and given == set(Path().rglob("*")):
+            return "failed: nothing was made"
         for path in sorted(set(Path().rglob("*")) - given):
             if path.is_file() and ".locks" not in path.parts:
                 digest.update(os.fsencode(path) + path.read_bytes())

@@ -18,10 +18,9 @@ from typing import IO, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from impasto.errors import BadImage, BadInput
-from impasto.files import PICTURE_SUFFIXES, entries, open_file, path_in, read_text, reason
+from impasto.files import PICTURE_SUFFIXES, entries, open_file, path_in, read_list, reason
 from impasto.images import MAX_BYTES, Picture, decode, read_bytes
 
-MAX_LIST = 10**9
 UNKNOWN = -1  # the length of a member whose bytes cannot be told
 DAMAGED = tarfile.TarInfo()
 
@@ -131,13 +130,9 @@ def _after(tar: tarfile.TarFile, member: tarfile.TarInfo, file: IO[bytes]) -> ta
 
 def _in_list(path: Path) -> Iterator[Source]:
     try:
-        text = read_text(path, MAX_LIST)
-    except (OSError, ValueError):
-        text = "\0"
-    if "\0" in text:
-        raise BadInput(f"{path} is no folder, tar or picture, and cannot be read as a list of pictures, one a line")
-    lines = (line.strip() for line in text.split("\n"))
-    names = [normpath(line) for line in lines if line and not line.startswith("#")]
+        names = [normpath(line) for line in read_list(path)]
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path} is no folder, tar or picture, and cannot be read as a list of pictures, one a line") from error
     return iter(sorted((Source(name, str(path_in(path.parent, name))) for name in names), key=lambda source: source.parts))
 
 

@@ -149,7 +149,7 @@ class Client:
             return json.loads(data) if data else None
 
     def _open(self, method: str, path: str, body: bytes | None = None) -> Any:
-        headers = {"Authorization": f"Bearer {self._key}", "X-Impasto": "1"}
+        headers = {"Authorization": f"Bearer {self._key}", "X-Impasto": "1", "Content-Type": "application/octet-stream"}
         with self._errors():
             request = urllib.request.Request(self.address + path, data=body, headers=headers, method=method)
             return self._opener.open(request)
