@@ -1,9 +1,6 @@
 """What the commands share: options of one form, and what is said during the work, on stderr, so that stdout carries the result."""
 
-import contextlib
-import sys
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,8 +12,9 @@ from cyclopts.validators import Number
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from impasto.errors import ImpastoWarning, one_line, printable
+from impasto.errors import printable
 from impasto.hand import Crew
+from impasto.messages import say, show
 from impasto.recipe import Scales, time_left, work_left
 
 if TYPE_CHECKING:
@@ -152,25 +150,3 @@ def _line(step: "Step", scales: Scales, shown: str) -> str:
     cost = f"{'J' if shown == 'total' else shown} = {step.costs[shown]:.4g}"
     left = timedelta(seconds=round(time_left(scales, step.i, step.scale, step.seconds)))
     return f"{step.scale} px, step {step.i}/{step.of}, {cost}, {left} left"
-
-
-def say(line: str) -> None:
-    """A line on stderr, or several."""
-    with contextlib.suppress(OSError):  # a closed terminal or a full log must not end a painting
-        print(*map(one_line, line.splitlines()), sep="\n", file=sys.stderr, flush=True)
-
-
-def show(line: object) -> None:
-    """A line of the result, on stdout: as it is for programs, for a terminal without what could steer it."""
-    print(printable(str(line)) if sys.stdout.isatty() else line, flush=True)
-
-
-def show_warnings() -> None:
-    """Have this process say its warnings of Impasto, each every time, and no others."""
-    warnings.simplefilter("always", ImpastoWarning)
-    warnings.showwarning = _show_warning  # type: ignore[assignment]
-
-
-def _show_warning(message: Any, category: Any, *_where: Any) -> None:
-    if issubclass(category, ImpastoWarning):
-        say(f"impasto: warning: {one_line(str(message))}")

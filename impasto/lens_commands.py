@@ -15,10 +15,11 @@ from cyclopts.validators import Number
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from impasto.console import PLAIN_SECONDS, CrewOptions, Flag, Quiet, Verbose, WeightsFile, WeightsInput, say, show, watch
+from impasto.console import PLAIN_SECONDS, CrewOptions, Flag, Quiet, Verbose, WeightsFile, WeightsInput, watch
 from impasto.errors import BadRecipe, CannotWrite, ImpastoError
 from impasto.files import check_exists, check_writable
 from impasto.hand import Crew, shard_of, threads_of
+from impasto.messages import say, show
 
 if TYPE_CHECKING:
     from impasto.lens.dream import Objective

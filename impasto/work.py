@@ -15,10 +15,10 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from impasto.cache import Cache
-from impasto.console import show_warnings
 from impasto.errors import BadInput, BadRecipe, ImpastoError
 from impasto.hand import Said, Work
 from impasto.machine import own_stdout, settle
+from impasto.messages import show_warnings
 
 if TYPE_CHECKING:
     from impasto.video import Video

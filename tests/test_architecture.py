@@ -18,15 +18,19 @@ OUTSIDE = {"__init__", "__main__"}
 
 
 def imports(module: str) -> set[str]:
-    tree = ast.parse((HOUSE / f"{module}.py").read_text())
-    named = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
-    named |= {
-        f"impasto.{a.name}"
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.module == "impasto"
-        for a in node.names
-    }
-    return {name.removeprefix("impasto.").replace(".", "/") for name in named if name.startswith("impasto.")}
+    """The modules that it imports, within functions too; what comes from a package's face counts as the package."""
+    found = set()
+    for node in ast.walk(ast.parse((HOUSE / f"{module}.py").read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "impasto":
+            place = node.module.split(".")[1:]
+            for name in (it.name for it in node.names):
+                path = "/".join((*place, name))
+                found.add(path if (HOUSE / f"{path}.py").is_file() else "/".join(place))
+        elif isinstance(node, ast.Import):
+            found |= {
+                name.name.removeprefix("impasto.").replace(".", "/") for name in node.names if name.name.startswith("impasto.")
+            }
+    return found
 
 
 def test_the_drawing_shows_every_module():

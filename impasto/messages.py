@@ -1,0 +1,30 @@
+"""Lines on stderr and stdout, and warnings."""
+
+import contextlib
+import sys
+import warnings
+from typing import Any
+
+from impasto.errors import ImpastoWarning, one_line, printable
+
+
+def say(line: str) -> None:
+    """A line on stderr, or several."""
+    with contextlib.suppress(OSError):  # a closed terminal or a full log must not end a painting
+        print(*map(one_line, line.splitlines()), sep="\n", file=sys.stderr, flush=True)
+
+
+def show(line: object) -> None:
+    """A line of the result, on stdout: as it is for programs, for a terminal without what could steer it."""
+    print(printable(str(line)) if sys.stdout.isatty() else line, flush=True)
+
+
+def show_warnings() -> None:
+    """Have this process say its warnings of Impasto, each every time, and no others."""
+    warnings.simplefilter("always", ImpastoWarning)
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
+
+
+def _show_warning(message: Any, category: Any, *_where: Any) -> None:
+    if issubclass(category, ImpastoWarning):
+        say(f"impasto: warning: {one_line(str(message))}")
