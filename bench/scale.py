@@ -8,7 +8,7 @@ import heapq
 import random
 from collections.abc import Iterable, Sequence
 
-from impasto.recipe import make_recipe
+from impasto.recipe.recipe import make_recipe
 
 WORKERS = (1, 2, 8, 64, 512)
 START = 10.0  # seconds until Ray and its workers are there

@@ -20,7 +20,7 @@ from impasto.images import read_picture, resize
 from impasto.losses import mean_gram
 from impasto.nets import INPUTS, Net, build_net, features
 from impasto.pictures import picture_path
-from impasto.recipe import STYLE_LAYERS
+from impasto.recipe.recipe import STYLE_LAYERS
 from impasto.weights import load_weights
 
 SIDE = 256

@@ -15,7 +15,7 @@ from torch import Tensor
 from impasto.images import read_picture, resize, scaled_size, write_picture
 from impasto.machine import settle
 from impasto.pictures import picture_path
-from impasto.recipe import make_recipe
+from impasto.recipe.recipe import make_recipe
 from impasto.video import Motion, Video
 
 NOISE = 4 / 255  # standard deviation

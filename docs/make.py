@@ -25,7 +25,7 @@ from impasto.lens.scan import scan
 from impasto.lens.sheet import project_picture, sheet
 from impasto.nets import INPUTS, Net, build_net, preprocess
 from impasto.pictures import picture_path
-from impasto.recipe import make_recipe
+from impasto.recipe.recipe import make_recipe
 from impasto.transfer import paint
 from impasto.video import Video
 from impasto.weights import load_weights

@@ -26,7 +26,6 @@ from urllib.parse import quote
 from filelock import FileLock, Timeout
 from PIL import Image, ImageDraw
 
-from impasto.axes import Axis, axis
 from impasto.drawing import GAP, MARGIN, PAPER, SMALL, wrapped, write_lines
 from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoError, SomeFailed
 from impasto.files import (
@@ -46,7 +45,8 @@ from impasto.grid import LOCKS
 from impasto.hand import TRIES, Hand, LocalHand, Said, painting_work, shared_out, tried
 from impasto.images import read_picture, read_record, to_pillow, write_small
 from impasto.painting import Painting
-from impasto.recipe import Recipe, in_files, make_recipe
+from impasto.recipe.axes import Axis, axis
+from impasto.recipe.recipe import Recipe, in_files, make_recipe
 
 THUMB, ACROSS, A_SHEET = 200, 8, 96  # pixels of a small picture; of them side by side, on one contact sheet
 PAINTED = (".png", ".webp", ".tif", ".tiff", ".jpg", ".jpeg")  # how a painting's file may end

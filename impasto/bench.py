@@ -38,7 +38,7 @@ from impasto.nets import INPUTS, Net, Pool, build_net, features, preprocess
 from impasto.objective import make_cost
 from impasto.pictures import picture_path
 from impasto.plan import default_budget, held_memory
-from impasto.recipe import Recipe, make_recipe
+from impasto.recipe.recipe import Recipe, make_recipe
 from impasto.targets import make_targets
 from impasto.transfer import make_net, plan_scales, stylize
 from impasto.weights import load_weights

@@ -27,7 +27,7 @@ from impasto.hand import Crew, shard_of, threads_of
 from impasto.lens_commands import demo_sheets, lens_app
 from impasto.machine import settle
 from impasto.messages import say, show, show_warnings
-from impasto.recipe import Recipe, changed_recipe, make_recipe
+from impasto.recipe.recipe import Recipe, changed_recipe, make_recipe
 from impasto.style_commands import style_app
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from impasto.disk import file_of, folder_of, over, over_rows
 from impasto.frame import framed
 from impasto.images import resize, size_of
 from impasto.masks import NO_MASKS, Masks, content_masks, shares
-from impasto.recipe import Recipe
-from impasto.regions import Rule
+from impasto.recipe.recipe import Recipe
+from impasto.recipe.regions import Rule
 
 # Before
 

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from impasto.errors import printable
 from impasto.hand import Crew
 from impasto.messages import say, show
-from impasto.recipe import Scales, time_left, work_left
+from impasto.recipe.recipe import Scales, time_left, work_left
 
 if TYPE_CHECKING:
     from impasto.descent import Step

@@ -34,7 +34,7 @@ from impasto.geometry import field_of
 from impasto.images import EDGES, Wraps
 from impasto.losses import gram_cost
 from impasto.nets import Conv, Net, channels, layer_name, map_size
-from impasto.recipe import CONTENT_COSTS, Recipe
+from impasto.recipe.recipe import CONTENT_COSTS, Recipe
 
 PATCHES = 2048  # of a painting that are searched at most
 PLACES = 1024  # between which similarities are compared at most

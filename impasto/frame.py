@@ -17,7 +17,7 @@ from torch import Tensor
 from impasto.geometry import field_of
 from impasto.images import Wraps, brought, scaled_size, size_of
 from impasto.nets import NETS, Net, name_among
-from impasto.recipe import Recipe
+from impasto.recipe.recipe import Recipe
 
 FADE = 1 / 8  # of a side: how much of a photograph fades into what lies at its opposite side
 LAPLACIAN = 16  # pixels a side of the coarser squares whose edges the content cost laplacian compares

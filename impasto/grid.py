@@ -20,7 +20,6 @@ from typing import Any
 from filelock import FileLock, Timeout
 from PIL import Image, ImageDraw
 
-from impasto.axes import Axis, Label, axis, recipe_at
 from impasto.drawing import GAP, INK, MARGIN, OUTSIDE, PAPER, SMALL, TEXT, font, wrapped, write_lines
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, SomeFailed
 from impasto.files import check_writable, make_folder, sha256
@@ -28,7 +27,8 @@ from impasto.hand import Hand, Said, painting_work, shared_out, tried
 from impasto.images import check_format, read_picture, read_record, to_pillow, write_picture
 from impasto.nets import NETS, name_among
 from impasto.painting import Painting
-from impasto.recipe import STYLE_LAYERS, Recipe
+from impasto.recipe.axes import Axis, Label, axis, recipe_at
+from impasto.recipe.recipe import STYLE_LAYERS, Recipe
 
 ONE_SCALE = 16384  # for coarsest: as large as any picture
 FROM_NOISE = {"draft": 50, "standard": 100, "fine": 200}  # steps at one scale

@@ -18,8 +18,8 @@ from typing import Any, Protocol, TypeVar
 
 from impasto.errors import BadRecipe, ImpastoError
 from impasto.machine import python_module
-from impasto.recipe import Recipe
-from impasto.regions import WITH_PATHS
+from impasto.recipe.recipe import Recipe
+from impasto.recipe.regions import WITH_PATHS
 
 COMMAND = python_module("impasto.work")
 TRIES = 2

@@ -19,8 +19,8 @@ from impasto.color import YIQ, luminance
 from impasto.disk import file_of, new_empty, over, over_rows, release, total
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
 from impasto.images import Picture, are_alike, read_picture, resize, scaled_size, size_of
-from impasto.recipe import PROTECTED, Recipe
-from impasto.regions import FILE, is_made
+from impasto.recipe.recipe import PROTECTED, Recipe
+from impasto.recipe.regions import FILE, is_made
 
 SIDE = 256  # longer side at which a picture is parted by its colours
 FAINT_MASK = 0.25  # a mask that is nowhere as light was meant otherwise, as one of 0 and 1 of 255

@@ -47,7 +47,7 @@ from impasto.masks import read_masks
 from impasto.nets import Place
 from impasto.objective import costs_of
 from impasto.plan import FLOAT, SPARE, Plan, default_budget, held_memory, is_plan_for, read_plan, written
-from impasto.recipe import Recipe, checked_recipe
+from impasto.recipe.recipe import Recipe, checked_recipe
 from impasto.transfer import alpha_at, check_edit, check_fit, finished, make_net, painted_scales, plan_scales, stylize
 from impasto.weights import load_weights
 

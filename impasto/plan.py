@@ -19,7 +19,7 @@ from impasto.frame import wrapping
 from impasto.images import Wraps
 from impasto.machine import free_memory, used_memory
 from impasto.nets import Conv, Net, Pool, channels, map_size, window
-from impasto.recipe import Recipe
+from impasto.recipe.recipe import Recipe
 from impasto.tiles import Tiling, area_read, cut
 
 FLOAT = 4

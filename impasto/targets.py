@@ -17,14 +17,14 @@ from impasto.cache import Cache
 from impasto.costs import HOW, Reading, wants_of
 from impasto.disk import folder_of, mean, over_rows
 from impasto.distances import weighted_gram
-from impasto.edit import LayerEdit, pair_of
 from impasto.errors import ImpastoWarning
 from impasto.frame import framed, style_at, wrapping
 from impasto.images import resize, size_of
 from impasto.losses import edited_gram, gram_matrix
 from impasto.masks import FAINT, NO_MASKS, Masks, place_weights, shares, weights_at
 from impasto.nets import Net, map_size
-from impasto.recipe import Recipe
+from impasto.recipe.edit import LayerEdit, pair_of
+from impasto.recipe.recipe import Recipe
 from impasto.tiles import Sum, Tiling, add_up
 
 Places = dict[str, Tensor | None]

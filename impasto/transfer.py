@@ -47,7 +47,7 @@ from impasto.nets import INPUTS, NETS, Net, Place, build_net, canonical, channel
 from impasto.objective import make_cost
 from impasto.pictures import CALIBRATION, picture_path
 from impasto.plan import Plan, make_plan
-from impasto.recipe import Recipe, Scales, make_recipe
+from impasto.recipe.recipe import Recipe, Scales, make_recipe
 from impasto.targets import make_targets, parts_of, style_side
 from impasto.weights import SOURCES, Loaded, load_weights
 

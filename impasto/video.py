@@ -32,7 +32,7 @@ from impasto.machine import peak_memory_mb
 from impasto.nets import Place
 from impasto.painting import circumstances
 from impasto.plan import Plan, default_budget, held_memory, written
-from impasto.recipe import Recipe
+from impasto.recipe.recipe import Recipe
 from impasto.transfer import Ties, check_fit, finished, make_net, plan_scales, stylize
 from impasto.weights import load_weights
 

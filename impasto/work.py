@@ -52,7 +52,7 @@ def paint(work: Work, cache: Cache) -> Iterator[Said]:
 
     from impasto.nets import choose_place
     from impasto.painting import Painting
-    from impasto.recipe import checked_recipe, work_left
+    from impasto.recipe.recipe import checked_recipe, work_left
 
     how = work["how"]
     torch.set_num_threads(how["threads"])
@@ -100,7 +100,7 @@ def paint_scene(work: Work, cache: Cache) -> Iterator[Said]:
 def joined_video(asked: Work) -> "Video":
     """The video that another process has begun."""
     from impasto.nets import choose_place
-    from impasto.recipe import checked_recipe
+    from impasto.recipe.recipe import checked_recipe
     from impasto.video import Motion, Video
 
     motion = Motion(**{**asked["motion"], "long_term": tuple(asked["motion"]["long_term"])})

@@ -24,7 +24,7 @@ from impasto.grid import LOCKS
 from impasto.images import write_picture
 from impasto.painting import Painting
 from impasto.pictures import picture_path
-from impasto.recipe import make_recipe
+from impasto.recipe.recipe import make_recipe
 from impasto.targets import make_targets
 from tests.conftest import paint_with_the_tiny_net, picture, tiny_net
 from tests.hands import Here

@@ -10,7 +10,7 @@ from impasto.bench import Point, cost_reached, eager_cost, prepared, reached, so
 from impasto.images import read_picture, resize
 from impasto.objective import make_cost
 from impasto.pictures import picture_path
-from impasto.recipe import make_recipe
+from impasto.recipe.recipe import make_recipe
 from impasto.targets import make_targets
 from impasto.transfer import make_net
 from tests.conftest import picture

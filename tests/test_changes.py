@@ -6,7 +6,7 @@ from impasto.checkpoint import checkpoint_path
 from impasto.errors import BadRecipe
 from impasto.images import read_record
 from impasto.painting import recipe_of
-from impasto.recipe import make_recipe
+from impasto.recipe.recipe import make_recipe
 from impasto.transfer import stylize
 from tests.conftest import picture, save, tiny_net
 from tests.test_painting import KNOBS, finish, made, tiny  # noqa: F401  the tiny net for paintings on disk

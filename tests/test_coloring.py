@@ -11,7 +11,7 @@ from impasto.errors import BadRecipe
 from impasto.images import quantize, read_picture, resize, to_pillow
 from impasto.masks import Masks, read_masks, shares
 from impasto.objective import costs_of
-from impasto.recipe import PROTECTED, Recipe, make_recipe
+from impasto.recipe.recipe import PROTECTED, Recipe, make_recipe
 from impasto.targets import make_targets
 from impasto.transfer import finished, paint, stylize
 from tests.conftest import picture, tiny_net

@@ -32,7 +32,7 @@ from impasto.masks import Masks, place_weights
 from impasto.objective import make_cost
 from impasto.painting import Painting
 from impasto.plan import Plan, fits_on_disk, make_plan
-from impasto.recipe import make_recipe
+from impasto.recipe.recipe import make_recipe
 from impasto.targets import Targets, make_targets, parts_of
 from impasto.tiles import Sum, Tiling, add_up
 from impasto.transfer import finished, painted_scales, stylize
@@ -623,7 +623,7 @@ GROWN = """
 import sys, torch
 from pathlib import Path
 from impasto.plan import Plan
-from impasto.recipe import make_recipe
+from impasto.recipe.recipe import make_recipe
 from impasto.tiles import Tiling
 from impasto.transfer import stylize
 from impasto import disk, images, canvas

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from impasto.cli import app
-from impasto.recipe import PRESETS, Recipe
+from impasto.recipe.recipe import PRESETS, Recipe
 from tests.write_docs import DOCS, cli_page, recipe_page
 
 ROOT = DOCS.parent

@@ -5,11 +5,11 @@ import itertools
 import pytest
 import torch
 
-from impasto.edit import LayerEdit, pair_of
 from impasto.errors import BadRecipe
 from impasto.losses import edited_gram, entry_weights, gram_cost, mean_gram, nearest_gram, scaled_gram, stretched_gram
 from impasto.objective import costs_of, make_cost
-from impasto.recipe import checked_recipe, make_recipe
+from impasto.recipe.edit import LayerEdit, pair_of
+from impasto.recipe.recipe import checked_recipe, make_recipe
 from impasto.targets import make_targets
 from impasto.tiles import Tiling
 from impasto.transfer import check_edit, check_fit

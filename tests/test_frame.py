@@ -29,7 +29,7 @@ from impasto.masks import Masks
 from impasto.nets import INPUTS, NETS, ConvShape, Net, assemble, features
 from impasto.objective import costs_of, make_cost
 from impasto.plan import Plan
-from impasto.recipe import Recipe, make_recipe
+from impasto.recipe.recipe import Recipe, make_recipe
 from impasto.targets import make_targets
 from impasto.tiles import Tiling, area_read, cut
 from impasto.transfer import check_fit, finished, painted_scales, stylize

@@ -11,12 +11,12 @@ from filelock import FileLock
 
 from impasto import grid as module
 from impasto import tiles
-from impasto.axes import Label, axis
 from impasto.errors import BadImage, BadRecipe, ImpastoError
 from impasto.grid import FIGURES, Grid, Sheet, cell_at, make_figure, make_grid, name_of
 from impasto.images import read_picture, read_record
 from impasto.painting import Painting
-from impasto.recipe import make_recipe
+from impasto.recipe.axes import Label, axis
+from impasto.recipe.recipe import make_recipe
 from tests.conftest import check_one_line, paint_with_the_tiny_net, picture, save
 from tests.hands import Here
 

@@ -16,7 +16,7 @@ from impasto.hand import LocalHand, painting_work, shard_of, shared_out, tried
 from impasto.images import read_picture, read_record
 from impasto.lens.index import INDEX, MANIFEST
 from impasto.pictures import picture_path
-from impasto.recipe import Recipe, checked_recipe, make_recipe
+from impasto.recipe.recipe import Recipe, checked_recipe, make_recipe
 from tests.clips import moving
 from tests.conftest import save
 from tests.hands import Here

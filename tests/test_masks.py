@@ -21,7 +21,7 @@ from impasto.masks import (
     soften,
     threshold,
 )
-from impasto.recipe import PROTECTED, checked_recipe, make_recipe
+from impasto.recipe.recipe import PROTECTED, checked_recipe, make_recipe
 from tests.conftest import picture
 
 CONTENT, STYLE = picture(24, 32), picture(40, 30, 1)

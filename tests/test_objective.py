@@ -9,7 +9,7 @@ from impasto.errors import BadRecipe
 from impasto.masks import Masks, place_weights
 from impasto.nets import features
 from impasto.objective import costs_of, make_cost
-from impasto.recipe import CONTENT_COSTS, STYLE_COSTS, make_recipe
+from impasto.recipe.recipe import CONTENT_COSTS, STYLE_COSTS, make_recipe
 from impasto.targets import make_targets
 from impasto.tiles import Tiling
 from impasto.transfer import make_net, stylize

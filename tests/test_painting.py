@@ -24,7 +24,7 @@ from impasto.frame import finished_size, framed
 from impasto.images import read_picture, read_record, resize
 from impasto.nets import Place
 from impasto.painting import Painting, recipe_of
-from impasto.recipe import make_recipe
+from impasto.recipe.recipe import make_recipe
 from impasto.targets import parts_of
 from tests.conftest import paint_with_the_tiny_net
 from tests.test_hires import p3, png

@@ -6,7 +6,7 @@ import pytest
 
 from impasto.errors import NoRoom
 from impasto.plan import make_plan, read_plan, written
-from impasto.recipe import make_recipe
+from impasto.recipe.recipe import make_recipe
 from impasto.tiles import Tiling
 from tests.conftest import tiny_net
 

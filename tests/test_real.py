@@ -8,7 +8,7 @@ from impasto.images import read_picture, resize, scaled_size
 from impasto.judge import judge_net, lpips, style_distance
 from impasto.nets import features
 from impasto.pictures import CALIBRATION, picture_path
-from impasto.recipe import make_recipe
+from impasto.recipe.recipe import make_recipe
 from impasto.transfer import CALIBRATION_SIZE, finished, first_image, make_net, paint, stylize
 from impasto.weights import load_weights
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from impasto.errors import BadRecipe
 from impasto.nets import NETS
-from impasto.recipe import (
+from impasto.recipe.recipe import (
     CONTENT_LAYER,
     MOST_REGIONS,
     PRESETS,

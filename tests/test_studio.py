@@ -24,13 +24,13 @@ from PIL import Image
 
 pytest.importorskip("starlette", reason="the studio is not tried: the extra studio is not installed")
 
-from impasto import recipe
 from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning
 from impasto.images import read_picture, read_record
 from impasto.masks import read_mask
 from impasto.painting import Painting
 from impasto.pictures import picture_path
-from impasto.recipe import CHANGEABLE, Recipe, make_recipe
+from impasto.recipe import recipe
+from impasto.recipe.recipe import CHANGEABLE, Recipe, make_recipe
 from impasto.studio import serve
 from impasto.studio.app import Studio, make_app
 from impasto.studio.asked import check_change, knobs_of, pictures_needed, pictures_of, read_asked

@@ -7,7 +7,6 @@ import pytest
 import safetensors.torch
 import torch
 
-from impasto.edit import LayerEdit
 from impasto.errors import BadImage, BadInput, BadRecipe
 from impasto.images import read_picture
 from impasto.lens import style
@@ -36,6 +35,7 @@ from impasto.lens.style import (
 )
 from impasto.losses import entry_weights, gram_cost, mean_gram
 from impasto.nets import INPUTS, ConvShape, assemble, features
+from impasto.recipe.edit import LayerEdit
 from tests.conftest import picture, save, tiny_net
 
 

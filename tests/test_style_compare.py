@@ -9,7 +9,7 @@ from impasto.errors import BadRecipe, ImpastoWarning
 from impasto.images import read_picture, to_pillow, write_picture
 from impasto.lens.style_compare import compare, in_words, recipe_for
 from impasto.objective import costs_of
-from impasto.recipe import make_recipe
+from impasto.recipe.recipe import make_recipe
 from tests.conftest import picture, save, tiny_net
 
 KNOBS = {"content_layers": {"conv2_1": 1.0}, "style_layers": {"conv1_1": 0.3, "conv2_1": 2.0}, "size": 48, "style_scale": 1.25}

@@ -17,7 +17,7 @@ from impasto.lens.index import make_setup
 from impasto.lens.scan import scan
 from impasto.lens.style import cross, division, photograph_values, place_map, read_style
 from impasto.lens.words import color_name, described, whereabouts
-from impasto.recipe import make_recipe
+from impasto.recipe.recipe import make_recipe
 from tests.conftest import picture, save, tiny_net
 
 LAYERS = ["conv1_1", "conv2_1"]

@@ -7,7 +7,7 @@ from impasto.images import read_picture, resize
 from impasto.nets import INPUTS, NETS, Conv, ConvShape, Net, Pool, assemble, average_pooled
 from impasto.objective import make_cost
 from impasto.pictures import picture_path
-from impasto.recipe import make_recipe
+from impasto.recipe.recipe import make_recipe
 from impasto.targets import activations_of, make_targets
 from impasto.tiles import Sum, Tiling, add_up, cut
 from impasto.transfer import make_net

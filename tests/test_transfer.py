@@ -17,7 +17,7 @@ from impasto.losses import content_cost, style_cost, style_layer_cost, total_var
 from impasto.masks import Masks
 from impasto.nets import features
 from impasto.objective import costs_of, make_cost
-from impasto.recipe import PRESETS, Recipe, make_recipe
+from impasto.recipe.recipe import PRESETS, Recipe, make_recipe
 from impasto.targets import make_targets
 from impasto.transfer import check_fit, finished, first_image, stylize
 from tests.conftest import picture, tiny_net

@@ -21,7 +21,7 @@ from impasto.images import read_record
 from impasto.lens import scan as scanning
 from impasto.lens.index import INDEX, MANIFEST
 from impasto.lens.scan import begin_shards, merge_shards, scan_shards, shard_folder
-from impasto.recipe import make_recipe
+from impasto.recipe.recipe import make_recipe
 from tests.conftest import paint_with_the_tiny_net, picture, room_for, save
 from tests.hands import Here
 from tests.test_lens_scan import LAYERS, bytes_of, looked, scanned

@@ -16,7 +16,7 @@ from impasto.images import read_picture, read_record, write_picture
 from impasto.losses import temporal_cost
 from impasto.objective import make_cost
 from impasto.painting import recipe_of
-from impasto.recipe import make_recipe
+from impasto.recipe.recipe import make_recipe
 from impasto.targets import make_targets
 from impasto.transfer import Ties, stylize, tied_cost
 from impasto.video import Motion, Video

@@ -23,7 +23,7 @@ from impasto.cli import main
 from impasto.images import read_picture, write_picture
 from impasto.pictures import picture_path
 from impasto.plan import Plan
-from impasto.recipe import PRESETS, make_recipe
+from impasto.recipe.recipe import PRESETS, make_recipe
 from impasto.tiles import Tiling
 from impasto.transfer import make_net, stylize
 from tests.clips import moving

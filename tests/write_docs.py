@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from impasto.recipe import PRESETS, Recipe, make_recipe
+from impasto.recipe.recipe import PRESETS, Recipe, make_recipe
 
 DOCS = Path(__file__).parent.parent / "docs"
 LENS = ("scan", "top", "units", "merge", "check", "project", "sheet", "compare", "atlas", "dream")

@@ -24,7 +24,7 @@ from impasto.lens.module import weights_of
 from impasto.losses import gram_cost
 from impasto.nets import Net, Pool, features, layer_name, map_size
 from impasto.pictures import PHOTOGRAPHS, picture_path
-from impasto.recipe import STYLE_LAYERS
+from impasto.recipe.recipe import STYLE_LAYERS
 from impasto.weights import cache_path, digest
 
 BLOCK = 2**16  # places whose activations are in float64 at a time

@@ -20,7 +20,7 @@ from impasto.lens.style import bring_to
 from impasto.lens.style_page import Original
 from impasto.nets import Net, features
 from impasto.painting import recipe_of
-from impasto.recipe import Recipe, make_recipe
+from impasto.recipe.recipe import Recipe, make_recipe
 
 LISTED = 8  # units and pairs of a layer
 TILE, GAP, LINE, HEAD = 300, 12, 22, 17  # of the figure, in pixels; the last its title's letters

@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from impasto.axes import axis, recipe_at
 from impasto.errors import BadRecipe
-from impasto.recipe import CHANGEABLE, PRESETS, Recipe, make_recipe
-from impasto.regions import is_made
+from impasto.recipe.axes import axis, recipe_at
+from impasto.recipe.recipe import CHANGEABLE, PRESETS, Recipe, make_recipe
+from impasto.recipe.regions import is_made
 
 Id = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Name = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]

@@ -4,7 +4,7 @@ from typing import Any, get_args
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from impasto.recipe import CHANGEABLE, PRESETS, QUALITIES, Recipe, make_recipe, steps_of
+from impasto.recipe.recipe import CHANGEABLE, PRESETS, QUALITIES, Recipe, make_recipe, steps_of
 
 # The fields by what they are about, in the order in which they are shown. Masks, files and the preset have places of their own.
 GROUPS = {

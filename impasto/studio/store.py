@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from impasto.errors import BadInput, CannotWrite, ImpastoWarning
 from impasto.files import HALF, cannot_write, make_folder, open_file, read_whole, write_whole
-from impasto.recipe import Recipe
+from impasto.recipe.recipe import Recipe
 
 ID = re.compile(r"[0-9a-f]{16}")
 About = dict[str, Any]

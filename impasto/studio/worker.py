@@ -22,7 +22,7 @@ from filelock import FileLock
 
 from impasto.errors import BadRecipe, ImpastoError, ImpastoWarning, one_line
 from impasto.machine import own_stdout, settle
-from impasto.recipe import time_left
+from impasto.recipe.recipe import time_left
 
 PREVIEW_SECONDS = 0.8
 PREVIEW, SMALL = 720, 360  # pixels of the longer side
@@ -112,7 +112,7 @@ class OfSheet:
 def paint(work: Work, orders: Orders, telling: Telling) -> dict[str, Any]:
     """One painting, from its checkpoint where there is one; what is told of it."""
     from impasto.painting import Painting
-    from impasto.recipe import make_recipe
+    from impasto.recipe.recipe import make_recipe
 
     recipe, start = make_recipe(**work["knobs"]), work["start"] and Path(work["start"])
     painting = Painting(Path(work["content"]), _paths(work["styles"]), Path(work["output"]), recipe, start=start)

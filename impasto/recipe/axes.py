@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from impasto.errors import BadRecipe
-from impasto.recipe import Recipe, make_recipe
+from impasto.recipe.recipe import Recipe, make_recipe
 
 
 @dataclass(frozen=True)

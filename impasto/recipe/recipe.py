@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from impasto.edit import LayerEdit, fields_at
 from impasto.errors import BadRecipe
 from impasto.files import path_in, read_toml
-from impasto.regions import FILE, MaskName, Region, Rule, in_folder, is_made, mask_in
+from impasto.recipe.edit import LayerEdit, fields_at
+from impasto.recipe.regions import FILE, MaskName, Region, Rule, in_folder, is_made, mask_in
 
 # Layer -> number of channels n_C of the layers that carry style, and the layer that carries content.
 STYLE_LAYERS = {
