@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from impasto.images import read_picture, resize, scaled_size, write_picture
+from impasto.images.images import read_picture, resize, scaled_size, write_picture
 from impasto.machine import settle
 from impasto.pictures import picture_path
 from impasto.recipe.recipe import make_recipe

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from bench.video import WAYS, write_clip
-from impasto.images import read_picture, resize, to_pillow
+from impasto.images.images import read_picture, resize, to_pillow
 from impasto.lens import make_atlas, make_setup, module_net
 from impasto.lens.comparison import compare
 from impasto.lens.dream import Objective, dream

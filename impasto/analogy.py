@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from impasto.disk import new_zeros, over, release
-from impasto.images import EDGES, Wraps, resize, size_of
+from impasto.images.images import EDGES, Wraps, resize, size_of
 
 BLOCK = 4  # pixels of the fine picture that come from one place, squared; seams vanish in the descent
 PATCH = 5  # places of the coarse picture that are compared, squared

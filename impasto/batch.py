@@ -26,7 +26,6 @@ from urllib.parse import quote
 from filelock import FileLock, Timeout
 from PIL import Image, ImageDraw
 
-from impasto.drawing import GAP, MARGIN, PAPER, SMALL, wrapped, write_lines
 from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoError, SomeFailed
 from impasto.files import (
     cannot_write,
@@ -43,7 +42,8 @@ from impasto.files import (
 )
 from impasto.grid import LOCKS
 from impasto.hand import TRIES, Hand, LocalHand, Said, painting_work, shared_out, tried
-from impasto.images import read_picture, read_record, to_pillow, write_small
+from impasto.images.drawing import GAP, MARGIN, PAPER, SMALL, wrapped, write_lines
+from impasto.images.images import read_picture, read_record, to_pillow, write_small
 from impasto.painting import Painting
 from impasto.recipe.axes import Axis, axis
 from impasto.recipe.recipe import Recipe, in_files, make_recipe

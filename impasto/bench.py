@@ -29,7 +29,7 @@ from impasto.canvas import PIXELS
 from impasto.descent import evaluate
 from impasto.errors import ImpastoError
 from impasto.files import make_folder
-from impasto.images import quantize, read_picture, resize, scaled_size, write_picture
+from impasto.images.images import quantize, read_picture, resize, scaled_size, write_picture
 from impasto.judge import judge_net, lpips, style_distance
 from impasto.lens.index import empty_index, make_setup
 from impasto.lens.patches import look

@@ -22,8 +22,8 @@ from cyclopts.validators import Number
 from impasto.console import CrewOptions, Flag, Quiet, Together, Verbose, WeightsFile, WeightsInput, watch, watch_frames
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, MissingExtra, one_line
 from impasto.files import check_exists, check_writable, make_folder, write_whole
-from impasto.formats import check_ending, check_pictures
 from impasto.hand import Crew, shard_of, threads_of
+from impasto.images.formats import check_ending, check_pictures
 from impasto.lens_commands import demo_sheets, lens_app
 from impasto.machine import settle
 from impasto.messages import say, show, show_warnings
@@ -243,7 +243,7 @@ def mask(picture: Path, how: str, /, *, output: Annotated[Path, Parameter(name=[
     """
     check_pictures(picture)
     check_ending(output)
-    from impasto.images import check_format, read_picture, write_picture
+    from impasto.images.images import check_format, read_picture, write_picture
     from impasto.masks import make_mask
 
     check_format(output)
@@ -765,7 +765,7 @@ def _ours(name: str) -> Path:
     output = Path(name)
     if not output.exists():
         return output
-    from impasto.images import read_record
+    from impasto.images.images import read_record
 
     try:
         read_record(output)

@@ -31,7 +31,7 @@ from impasto.distances import (
     transport_cost,
 )
 from impasto.geometry import field_of
-from impasto.images import EDGES, Wraps
+from impasto.images.images import EDGES, Wraps
 from impasto.losses import gram_cost
 from impasto.nets import Conv, Net, channels, layer_name, map_size
 from impasto.recipe.recipe import CONTENT_COSTS, Recipe

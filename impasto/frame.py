@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from impasto.geometry import field_of
-from impasto.images import Wraps, brought, scaled_size, size_of
+from impasto.images.images import Wraps, brought, scaled_size, size_of
 from impasto.nets import NETS, Net, name_among
 from impasto.recipe.recipe import Recipe
 

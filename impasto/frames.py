@@ -24,8 +24,8 @@ from torch import Tensor
 
 from impasto.errors import BadInput, CannotWrite, ImpastoWarning, MissingExtra
 from impasto.files import FULL, PICTURE_SUFFIXES, cannot_write, open_file, pictures_of, reason, sha256, write_whole
-from impasto.formats import is_still, known_as
-from impasto.images import MAX_PIXELS, RECORD, are_alike, read_beside, read_picture, resize, size_of, write_beside
+from impasto.images.formats import is_still, known_as
+from impasto.images.images import MAX_PIXELS, RECORD, are_alike, read_beside, read_picture, resize, size_of, write_beside
 
 try:
     import av

@@ -20,11 +20,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 from PIL import Image, ImageDraw
 
-from impasto.drawing import GAP, INK, MARGIN, OUTSIDE, PAPER, SMALL, TEXT, font, wrapped, write_lines
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, SomeFailed
 from impasto.files import check_writable, make_folder, sha256
 from impasto.hand import Hand, Said, painting_work, shared_out, tried
-from impasto.images import check_format, read_picture, read_record, to_pillow, write_picture
+from impasto.images.drawing import GAP, INK, MARGIN, OUTSIDE, PAPER, SMALL, TEXT, font, wrapped, write_lines
+from impasto.images.images import check_format, read_picture, read_record, to_pillow, write_picture
 from impasto.nets import NETS, name_among
 from impasto.painting import Painting
 from impasto.recipe.axes import Axis, Label, axis, recipe_at

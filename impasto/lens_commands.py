@@ -325,8 +325,8 @@ def project(
     json
         Print one JSON object about the projection in place of the path.
     """
-    from impasto.drawing import write_figure
-    from impasto.images import check_format
+    from impasto.images.drawing import write_figure
+    from impasto.images.images import check_format
     from impasto.lens.sheet import project_picture
     from impasto.weights import load_net
 
@@ -381,8 +381,8 @@ def sheet(
     scale
         Scale each projection by itself, or the nine of a unit alike.
     """
-    from impasto.drawing import write_figure
-    from impasto.images import check_format
+    from impasto.images.drawing import write_figure
+    from impasto.images.images import check_format
     from impasto.lens.index import read_index
     from impasto.lens.sheet import sheet as draw_sheet
     from impasto.weights import load_net
@@ -479,8 +479,8 @@ def compare(
     json
         Print one JSON object about the units in place of the path.
     """
-    from impasto.drawing import write_figure
-    from impasto.images import check_format
+    from impasto.images.drawing import write_figure
+    from impasto.images.images import check_format
     from impasto.lens.comparison import compare as draw_rows
 
     check_format(output)
@@ -556,7 +556,7 @@ def dream(
 
 def demo_sheets(folder: Path, quiet: bool) -> Iterator[Path]:
     """A scan of the bundled pictures with AlexNet, and a sheet a layer. They are eight: a unit has up to three patches of each."""
-    from impasto.drawing import write_figure
+    from impasto.images.drawing import write_figure
     from impasto.lens.index import make_setup
     from impasto.lens.scan import scan as scan_pictures
     from impasto.lens.sheet import sheet as draw_sheet

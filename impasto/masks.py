@@ -18,7 +18,7 @@ from torch import Tensor
 from impasto.color import YIQ, luminance
 from impasto.disk import file_of, new_empty, over, over_rows, release, total
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
-from impasto.images import Picture, are_alike, read_picture, resize, scaled_size, size_of
+from impasto.images.images import Picture, are_alike, read_picture, resize, scaled_size, size_of
 from impasto.recipe.recipe import PROTECTED, Recipe
 from impasto.recipe.regions import FILE, is_made
 

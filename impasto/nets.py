@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from impasto.errors import BadImage, BadRecipe
-from impasto.images import EDGES, Wraps, check_image
+from impasto.images.images import EDGES, Wraps, check_image
 from impasto.kernels import Averaged, Pooled, Rectified, flip, wrapped
 
 

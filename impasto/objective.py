@@ -12,7 +12,7 @@ from impasto.costs import HOW, similarity, unit, wants_of
 from impasto.disk import file_of, mean, over, release, summed
 from impasto.distances import laplacian_cost, self_similarity_cost
 from impasto.frame import torus_size, wrapping
-from impasto.images import resize, size_of
+from impasto.images.images import resize, size_of
 from impasto.losses import Cost, Varied, content_cost, entry_weights, total_cost, total_variation
 from impasto.masks import NO_MASKS, Masks, place_weights, weights_at
 from impasto.nets import Net, channels, map_size

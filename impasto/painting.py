@@ -28,9 +28,9 @@ from impasto.descent import State, Step, can_resume
 from impasto.disk import folder_of, is_possible
 from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning, NoRoom
 from impasto.files import check_room, check_writable, make_folder, temporary_folder
-from impasto.formats import DEEP_ZOOM
 from impasto.frame import finished_size, painted_size
-from impasto.images import (
+from impasto.images.formats import DEEP_ZOOM
+from impasto.images.images import (
     Picture,
     check_format,
     declared_size,

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from impasto.costs import HOW, kept_memory, wants_of
 from impasto.errors import BadRecipe, NoRoom
 from impasto.frame import wrapping
-from impasto.images import Wraps
+from impasto.images.images import Wraps
 from impasto.machine import free_memory, used_memory
 from impasto.nets import Conv, Net, Pool, channels, map_size, window
 from impasto.recipe.recipe import Recipe

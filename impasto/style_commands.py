@@ -8,7 +8,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from impasto.console import Flag, Quiet, WeightsFile, WeightsInput
-from impasto.formats import check_pictures
+from impasto.images.formats import check_pictures
 from impasto.lens_commands import NetName, Output
 from impasto.messages import say, show
 
@@ -110,9 +110,9 @@ def compare_styles(
         Print one JSON object in place of the lines.
     """
     check_pictures(painting, other, *([generated] if generated else []))
-    from impasto.drawing import write_figure
     from impasto.files import check_writable
-    from impasto.images import check_format
+    from impasto.images.drawing import write_figure
+    from impasto.images.images import check_format
     from impasto.lens.style_compare import compare, in_words, recipe_for
     from impasto.transfer import make_net
     from impasto.weights import load_weights

@@ -19,7 +19,7 @@ from impasto.disk import folder_of, mean, over_rows
 from impasto.distances import weighted_gram
 from impasto.errors import ImpastoWarning
 from impasto.frame import framed, style_at, wrapping
-from impasto.images import resize, size_of
+from impasto.images.images import resize, size_of
 from impasto.losses import edited_gram, gram_matrix
 from impasto.masks import FAINT, NO_MASKS, Masks, place_weights, shares, weights_at
 from impasto.nets import Net, map_size

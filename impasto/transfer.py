@@ -27,7 +27,7 @@ from impasto.descent import Optimizer, State, Step, begin, descend, moved, put_o
 from impasto.disk import folder_of, over, over_rows
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
 from impasto.frame import finished_size, framed, painted_size, style_at, style_size
-from impasto.images import (
+from impasto.images.images import (
     MIN_SIDE,
     brought,
     check_image,

@@ -27,7 +27,7 @@ from impasto.files import check_writable, make_folder, read_text, sha256, write_
 from impasto.flow import OPENCV, is_cut, link, long_term_weights, softened, warp, warped_error
 from impasto.frames import PYAV, check_video, open_clip, painted_size, read_frames, read_video_record, write_video
 from impasto.hand import Hand, Said, recipe_for_work, shared_out, tried
-from impasto.images import Picture, read_picture, read_record, size_of, write_picture
+from impasto.images.images import Picture, read_picture, read_record, size_of, write_picture
 from impasto.machine import peak_memory_mb
 from impasto.nets import Place
 from impasto.painting import circumstances

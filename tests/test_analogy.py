@@ -5,7 +5,7 @@ import torch
 
 from impasto import analogy
 from impasto.analogy import BLOCK, PATCH, borrowed_band, finest_band
-from impasto.images import resize
+from impasto.images.images import resize
 
 
 def noise(*size: int, seed: int = 0) -> torch.Tensor:

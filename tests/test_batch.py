@@ -21,7 +21,7 @@ from impasto.cache import Cache
 from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning, SomeFailed
 from impasto.files import sha256
 from impasto.grid import LOCKS
-from impasto.images import write_picture
+from impasto.images.images import write_picture
 from impasto.painting import Painting
 from impasto.pictures import picture_path
 from impasto.recipe.recipe import make_recipe

@@ -7,7 +7,7 @@ import torch
 
 from impasto import bench
 from impasto.bench import Point, cost_reached, eager_cost, prepared, reached, some_views, table
-from impasto.images import read_picture, resize
+from impasto.images.images import read_picture, resize
 from impasto.objective import make_cost
 from impasto.pictures import picture_path
 from impasto.recipe.recipe import make_recipe

@@ -6,7 +6,7 @@ import torch
 
 from impasto.canvas import COLOR_AXES, color_axes, movable, project, ripples, soften, waves, white_noise
 from impasto.descent import Optimizer, begin, descend
-from impasto.images import read_picture, resize
+from impasto.images.images import read_picture, resize
 from impasto.pictures import CALIBRATION, picture_path
 from tests.conftest import picture
 

@@ -4,7 +4,7 @@ import pytest
 
 from impasto.checkpoint import checkpoint_path
 from impasto.errors import BadRecipe
-from impasto.images import read_record
+from impasto.images.images import read_record
 from impasto.painting import recipe_of
 from impasto.recipe.recipe import make_recipe
 from impasto.transfer import stylize

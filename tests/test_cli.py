@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from impasto.images import read_picture, read_record
+from impasto.images.images import read_picture, read_record
 from tests.conftest import check_one_line, picture, save
 from tests.test_hires import p3
 

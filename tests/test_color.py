@@ -23,7 +23,7 @@ from impasto.color import (
     oklab,
     yiq,
 )
-from impasto.images import quantize
+from impasto.images.images import quantize
 from tests.conftest import picture
 
 

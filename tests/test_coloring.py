@@ -8,7 +8,7 @@ from impasto.color import MAPS, SPACES, grey, keep_color, luminance, match_color
 from impasto.coloring import compared_with, recolored, seen
 from impasto.descent import Step
 from impasto.errors import BadRecipe
-from impasto.images import quantize, read_picture, resize, to_pillow
+from impasto.images.images import quantize, read_picture, resize, to_pillow
 from impasto.masks import Masks, read_masks, shares
 from impasto.objective import costs_of
 from impasto.recipe.recipe import PROTECTED, Recipe, make_recipe

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from impasto import canvas as canvas_module
-from impasto import disk, images
+from impasto import disk
 from impasto import painting as module
 from impasto.analogy import borrowed_band, finest_band
 from impasto.canvas import soften
@@ -26,7 +26,8 @@ from impasto.coloring import recolored
 from impasto.descent import Step
 from impasto.disk import bands, empty, file_of, mapped, new_zeros, over, put, release, summed
 from impasto.errors import CannotWrite, ImpastoWarning, NoRoom
-from impasto.images import brought, read_picture, read_record, resize, tiles_of, write_picture
+from impasto.images import images
+from impasto.images.images import brought, read_picture, read_record, resize, tiles_of, write_picture
 from impasto.losses import Varied, total_variation
 from impasto.masks import Masks, place_weights
 from impasto.objective import make_cost
@@ -626,7 +627,8 @@ from impasto.plan import Plan
 from impasto.recipe.recipe import make_recipe
 from impasto.tiles import Tiling
 from impasto.transfer import stylize
-from impasto import disk, images, canvas
+from impasto import disk, canvas
+from impasto.images import images
 from tests.conftest import picture, tiny_net
 from tests.test_disk import LAYERS
 

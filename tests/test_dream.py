@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from impasto.canvas import COLOR_AXES, ripples, waves
 from impasto.errors import BadRecipe, CannotWrite, NoRoom
 from impasto.geometry import field_of
-from impasto.images import read_picture, read_record, to_pillow
+from impasto.images.images import read_picture, read_record, to_pillow
 from impasto.lens import dream as module
 from impasto.lens.dream import (
     CONTRAST,

@@ -11,8 +11,8 @@ import torch
 from PIL import Image, PngImagePlugin
 
 from impasto.errors import BadImage
-from impasto.formats import chunks, known_as, made_chunk, parts, png_text
-from impasto.images import decode, read_picture, read_record, write_picture
+from impasto.images.formats import chunks, known_as, made_chunk, parts, png_text
+from impasto.images.images import decode, read_picture, read_record, write_picture
 from tests.conftest import picture
 from tests.test_hires import p3, png, tiff
 

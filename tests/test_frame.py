@@ -23,7 +23,7 @@ from impasto.frame import (
     turned,
     turned_size,
 )
-from impasto.images import resize
+from impasto.images.images import resize
 from impasto.losses import total_variation
 from impasto.masks import Masks
 from impasto.nets import INPUTS, NETS, ConvShape, Net, assemble, features

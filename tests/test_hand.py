@@ -13,7 +13,7 @@ from PIL import Image
 
 from impasto.errors import BadInput, BadRecipe
 from impasto.hand import LocalHand, painting_work, shard_of, shared_out, tried
-from impasto.images import read_picture, read_record
+from impasto.images.images import read_picture, read_record
 from impasto.lens.index import INDEX, MANIFEST
 from impasto.pictures import picture_path
 from impasto.recipe.recipe import Recipe, checked_recipe, make_recipe

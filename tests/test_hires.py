@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from impasto.errors import BadImage, CannotWrite, ImpastoWarning, MissingExtra, NoRoom
-from impasto.formats import made_chunk
-from impasto.images import (
+from impasto.images.formats import made_chunk
+from impasto.images.images import (
     check_format,
     decode,
     in_profile,
@@ -154,7 +154,7 @@ def test_a_format_of_8_bits_is_refused_16(tmp_path, name):
 
 
 def test_more_pixels_than_are_read_are_not_decoded(tmp_path, monkeypatch):
-    monkeypatch.setattr("impasto.hires.read", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("impasto.images.hires.read", lambda *_: pytest.fail("decoded"))
     for size in ((30000, 30000), (16385, 16384)):
         (tmp_path / "a.png").write_bytes(png(RGB, size))
         with pytest.raises(BadImage, match="more than"):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, PngImagePlugin
 
 from impasto.errors import BadImage, CannotWrite, ImpastoWarning, NoRoom
-from impasto.images import (
+from impasto.images.images import (
     MAX_PIXELS,
     beside,
     check_format,

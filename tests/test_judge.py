@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from impasto.images import read_picture, resize, scaled_size
+from impasto.images.images import read_picture, resize, scaled_size
 from impasto.judge import judge_net, lpips, style_distance
 from impasto.pictures import picture_path
 from impasto.weights import load_weights

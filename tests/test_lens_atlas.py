@@ -12,7 +12,7 @@ from PIL import Image
 
 from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning, NoRoom
 from impasto.files import sha256
-from impasto.images import read_picture, to_pillow, write_picture
+from impasto.images.images import read_picture, to_pillow, write_picture
 from impasto.lens.atlas import KINDS, ROWS, SHOWN, histogram, make_atlas, undreamt, units_of
 from impasto.lens.deconv import project, record
 from impasto.lens.dream import Objective, hung

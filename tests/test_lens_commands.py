@@ -8,7 +8,7 @@ import tarfile
 import pytest
 
 from impasto.geometry import field_of
-from impasto.images import read_picture, read_record
+from impasto.images.images import read_picture, read_record
 from impasto.lens.view import view_of
 from impasto.nets import NETS
 from tests.conftest import picture, save

@@ -12,9 +12,9 @@ from PIL import Image
 from scipy.stats import kendalltau
 from torch import nn
 
-from impasto.drawing import GAP, MARGIN, TITLE
 from impasto.errors import BadRecipe
-from impasto.images import read_record
+from impasto.images.drawing import GAP, MARGIN, TITLE
+from impasto.images.images import read_record
 from impasto.lens.comparison import CAPTION, HEAD, LABEL, compare, rank_correlation
 from impasto.lens.index import make_setup
 from impasto.lens.module import module_net

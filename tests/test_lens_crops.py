@@ -112,7 +112,7 @@ def test_a_wrong_place_has_an_error():
 
 @pytest.mark.weights
 def test_alexnets_patches_have_receipts_to_1e_4():
-    from impasto.images import read_picture
+    from impasto.images.images import read_picture
     from impasto.lens.collection import Row, Source
     from impasto.lens.patches import _patch
     from impasto.lens.view import view_of

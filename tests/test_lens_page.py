@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from impasto.images import read_picture, to_pillow
+from impasto.images.images import read_picture, to_pillow
 from impasto.lens.index import read_index
 from impasto.lens.patches import Patch, top
 from impasto.lens.sheet import CELL, place_in_cell

@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from impasto.drawing import GAP, INK, MARGIN, OUTSIDE, TITLE, write_figure
 from impasto.errors import BadInput, BadRecipe, ImpastoWarning, NoRoom
 from impasto.geometry import field_of
-from impasto.images import read_record
+from impasto.images.drawing import GAP, INK, MARGIN, OUTSIDE, TITLE, write_figure
+from impasto.images.images import read_record
 from impasto.lens import sheet as sheets
 from impasto.lens.deconv import filters_of
 from impasto.lens.index import choose_units, make_setup

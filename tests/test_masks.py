@@ -7,7 +7,7 @@ from PIL import Image
 
 from impasto.color import luminance
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
-from impasto.images import read_picture
+from impasto.images.images import read_picture
 from impasto.masks import (
     FAINT,
     color_parts,

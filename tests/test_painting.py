@@ -21,7 +21,7 @@ from impasto.checkpoint import MAGIC, checkpoint_path, previous
 from impasto.color import SPACES
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoWarning, NoRoom
 from impasto.frame import finished_size, framed
-from impasto.images import read_picture, read_record, resize
+from impasto.images.images import read_picture, read_record, resize
 from impasto.nets import Place
 from impasto.painting import Painting, recipe_of
 from impasto.recipe.recipe import make_recipe

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from impasto.images import read_picture, resize, scaled_size
+from impasto.images.images import read_picture, resize, scaled_size
 from impasto.judge import judge_net, lpips, style_distance
 from impasto.nets import features
 from impasto.pictures import CALIBRATION, picture_path

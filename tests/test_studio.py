@@ -25,7 +25,7 @@ from PIL import Image
 pytest.importorskip("starlette", reason="the studio is not tried: the extra studio is not installed")
 
 from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning
-from impasto.images import read_picture, read_record
+from impasto.images.images import read_picture, read_record
 from impasto.masks import read_mask
 from impasto.painting import Painting
 from impasto.pictures import picture_path

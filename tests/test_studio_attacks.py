@@ -27,8 +27,8 @@ pytest.importorskip("starlette", reason="the studio is not tried: the extra stud
 
 import uvicorn
 
-from impasto import images
 from impasto.errors import BadImage
+from impasto.images import images
 from impasto.studio import serve
 from impasto.studio.decode import Decoder, confine, decode
 from impasto.studio.guard import hosts_of, refusal

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from impasto.images import read_picture, read_record
+from impasto.images.images import read_picture, read_record
 from impasto.pictures import picture_path
 from tests.studios import Running
 

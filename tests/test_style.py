@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 
 from impasto.errors import BadImage, BadInput, BadRecipe
-from impasto.images import read_picture
+from impasto.images.images import read_picture
 from impasto.lens import style
 from impasto.lens.difference import difference
 from impasto.lens.style import (

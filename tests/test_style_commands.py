@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from impasto.images import read_picture, read_record, resize, scaled_size
+from impasto.images.images import read_picture, read_record, resize, scaled_size
 from impasto.losses import mean_gram
 from impasto.nets import INPUTS, build_net, features
 from impasto.weights import load_weights

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from impasto.errors import BadRecipe, ImpastoWarning
-from impasto.images import read_picture, to_pillow, write_picture
+from impasto.images.images import read_picture, to_pillow, write_picture
 from impasto.lens.style_compare import compare, in_words, recipe_for
 from impasto.objective import costs_of
 from impasto.recipe.recipe import make_recipe

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from impasto.images import read_picture, resize
+from impasto.images.images import read_picture, resize
 from impasto.nets import INPUTS, NETS, Conv, ConvShape, Net, Pool, assemble, average_pooled
 from impasto.objective import make_cost
 from impasto.pictures import picture_path

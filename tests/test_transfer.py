@@ -12,7 +12,7 @@ from PIL import Image
 from impasto import objective, transfer
 from impasto.descent import Step
 from impasto.errors import BadImage, BadRecipe
-from impasto.images import resize
+from impasto.images.images import resize
 from impasto.losses import content_cost, style_cost, style_layer_cost, total_variation
 from impasto.masks import Masks
 from impasto.nets import features

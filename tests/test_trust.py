@@ -17,7 +17,7 @@ import pytest
 from impasto.batch import Batch, Job
 from impasto.checkpoint import checkpoint_path, previous
 from impasto.errors import CannotWrite, ImpastoWarning, NoRoom
-from impasto.images import read_record
+from impasto.images.images import read_record
 from impasto.lens import scan as scanning
 from impasto.lens.index import INDEX, MANIFEST
 from impasto.lens.scan import begin_shards, merge_shards, scan_shards, shard_folder

@@ -12,7 +12,7 @@ from impasto import video as module
 from impasto.cache import Cache
 from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning, NoRoom, SomeFailed
 from impasto.flow import link, softened, warp
-from impasto.images import read_picture, read_record, write_picture
+from impasto.images.images import read_picture, read_record, write_picture
 from impasto.losses import temporal_cost
 from impasto.objective import make_cost
 from impasto.painting import recipe_of

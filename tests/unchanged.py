@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from impasto.cli import main
-from impasto.images import read_picture, write_picture
+from impasto.images.images import read_picture, write_picture
 from impasto.pictures import picture_path
 from impasto.plan import Plan
 from impasto.recipe.recipe import PRESETS, make_recipe

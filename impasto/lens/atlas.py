@@ -20,7 +20,7 @@ from torch import Tensor
 
 from impasto.errors import BadImage, BadInput, BadRecipe, ImpastoWarning
 from impasto.files import cannot_write, entries, make_folder
-from impasto.images import read_picture, read_record, to_pillow, write_picture, write_small
+from impasto.images.images import read_picture, read_record, to_pillow, write_picture, write_small
 from impasto.lens.collection import Row, read_again
 from impasto.lens.deconv import Record, cosine, filters_of, project, records
 from impasto.lens.dream import Objective, excitement, hung, taken

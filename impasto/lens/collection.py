@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from impasto.errors import BadImage, BadInput
 from impasto.files import PICTURE_SUFFIXES, entries, open_file, path_in, read_list, reason
-from impasto.images import MAX_BYTES, Picture, decode, read_bytes
+from impasto.images.images import MAX_BYTES, Picture, decode, read_bytes
 
 UNKNOWN = -1  # the length of a member whose bytes cannot be told
 DAMAGED = tarfile.TarInfo()

@@ -14,9 +14,9 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from impasto.drawing import GAP, INK, MARGIN, PAPER, SMALL, TEXT, TITLE, font, wrapped, write_lines
 from impasto.errors import BadRecipe
-from impasto.images import to_pillow
+from impasto.images.drawing import GAP, INK, MARGIN, PAPER, SMALL, TEXT, TITLE, font, wrapped, write_lines
+from impasto.images.images import to_pillow
 from impasto.lens.index import MANIFEST, Index, choose_units, find_layer, read_index, read_rows
 from impasto.lens.patches import Patch, patches_of
 from impasto.lens.sheet import BLOCK, NAMES, SIDE, activity, block, cut, read_each

@@ -23,7 +23,7 @@ from impasto.descent import Optimizer, State, Step, begin, descend
 from impasto.errors import BadRecipe
 from impasto.files import check_writable
 from impasto.geometry import field_of
-from impasto.images import MIN_SIDE, check_format, quantize, read_picture, resize, write_picture
+from impasto.images.images import MIN_SIDE, check_format, quantize, read_picture, resize, write_picture
 from impasto.kernels import has_winograd
 from impasto.lens.module import weights_of
 from impasto.losses import Cost, gram_matrix

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoWarning, SomeFailed
 from impasto.files import cannot_write, make_folder, write_whole
 from impasto.hand import Hand, Work, shared_out, tried
-from impasto.images import Picture
+from impasto.images.images import Picture
 from impasto.lens.collection import Row, Source, find_pictures, look_at, row_from_json, same_name
 from impasto.lens.index import (
     INDEX,

@@ -17,10 +17,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from impasto.drawing import FAINT, GAP, INK, MARGIN, OUTSIDE, PAPER, SMALL, TEXT, TITLE, font, wrapped, write_lines
 from impasto.errors import BadImage, BadInput, BadRecipe, ImpastoWarning
 from impasto.geometry import Box
-from impasto.images import read_picture, to_pillow
+from impasto.images.drawing import FAINT, GAP, INK, MARGIN, OUTSIDE, PAPER, SMALL, TEXT, TITLE, font, wrapped, write_lines
+from impasto.images.images import read_picture, to_pillow
 from impasto.lens.collection import read_again
 from impasto.lens.deconv import AnyRecord, controls, filters_of, project, record
 from impasto.lens.index import Array, Index, check_net, choose_units, find_layer, read_index

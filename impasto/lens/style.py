@@ -18,7 +18,7 @@ from torch import Tensor
 
 from impasto.errors import BadImage, BadInput, BadRecipe, ImpastoError
 from impasto.files import make_folder, sha256, write_whole
-from impasto.images import MIN_SIDE, read_picture, resize, scaled_size
+from impasto.images.images import MIN_SIDE, read_picture, resize, scaled_size
 from impasto.lens.collection import find_pictures, look_at, same_name
 from impasto.lens.module import weights_of
 from impasto.losses import gram_cost

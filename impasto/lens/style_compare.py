@@ -10,11 +10,11 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from impasto.drawing import INK, PAPER, SMALL, font
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
 from impasto.frame import style_at, torus_size, wrapping
 from impasto.geometry import field_of
-from impasto.images import Picture, read_picture, read_record, resize, size_of, to_pillow
+from impasto.images.drawing import INK, PAPER, SMALL, font
+from impasto.images.images import Picture, read_picture, read_record, resize, size_of, to_pillow
 from impasto.lens.difference import Difference, differences, style_of, targets_of
 from impasto.lens.style import bring_to
 from impasto.lens.style_page import Original

@@ -21,7 +21,7 @@ from torch import Tensor
 from impasto.errors import BadRecipe
 from impasto.files import write_whole
 from impasto.geometry import Field, field_of
-from impasto.images import read_picture, resize, to_pillow, write_small
+from impasto.images.images import read_picture, resize, to_pillow, write_small
 from impasto.lens.collection import Row, Source
 from impasto.lens.index import Index, check_net, read_index
 from impasto.lens.pages import PARTS, begin, check_free, finish, short, write_script

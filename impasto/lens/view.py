@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from impasto.errors import BadImage
-from impasto.images import resize
+from impasto.images.images import resize
 
 LONGEST = 16  # times the shorter side; beyond, a strip of a picture would fill the memory
 

@@ -115,8 +115,8 @@ def _allow_files(read: list[Path], write: list[Path]) -> None:
 
 def decode(source: Path, folder: Path, name: str, kind: str) -> dict[str, Any]:
     """The file into the folder, here."""
-    from impasto.images import declared_size, read_bytes, read_record, to_pillow, write_picture, write_small
-    from impasto.images import decode as decode_bytes
+    from impasto.images.images import declared_size, read_bytes, read_record, to_pillow, write_picture, write_small
+    from impasto.images.images import decode as decode_bytes
     from impasto.masks import mask_of
 
     height, width = declared_size(source)  # before anything is unpacked

@@ -88,7 +88,7 @@ class Telling:
         self.say(step=line, preview=self.previews)
 
     def _preview(self, painting: Any, step: Any) -> None:
-        from impasto.images import to_pillow, write_small
+        from impasto.images.images import to_pillow, write_small
 
         shown = to_pillow(painting.shown(step))
         shown.thumbnail((PREVIEW, PREVIEW))
@@ -199,7 +199,7 @@ def _message(text: str) -> dict[str, Any]:
 
 
 def _small(path: Path, folder: Path) -> None:
-    from impasto.images import read_picture, to_pillow, write_small
+    from impasto.images.images import read_picture, to_pillow, write_small
 
     picture = to_pillow(read_picture(path).image)
     picture.thumbnail((SMALL, SMALL))

@@ -24,11 +24,11 @@ import torch
 from PIL import ExifTags, Image, ImageCms, ImageFile, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
-from impasto import formats, hires
 from impasto.disk import BAND, bands, empty, file_of, folder_of, nameless, new_empty, over, put, release, summed
 from impasto.errors import BadImage, CannotWrite, ImpastoError, ImpastoWarning, MissingExtra
 from impasto.files import cannot_write, read_text, read_whole, reason, sha256, temporary_folder, write_whole
-from impasto.formats import DEEP_ZOOM, WRITERS, check_ending
+from impasto.images import formats, hires
+from impasto.images.formats import DEEP_ZOOM, WRITERS, check_ending
 
 MAX_PIXELS = 16384**2  # the largest that is painted
 MAX_BYTES = 2_200_000_000  # MAX_PIXELS of 16 bits with alpha, which nothing made smaller

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from impasto.images import write_picture
+from impasto.images.images import write_picture
 
 GAP, MARGIN = 10, 52  # pixels between two things on a page, and around all of them
 INK, FAINT, PAPER, OUTSIDE = (34, 34, 34), (112, 112, 112), (255, 255, 255), (237, 234, 228)  # the last where nothing is shown

@@ -11,7 +11,7 @@ import numpy as np
 
 from impasto.errors import BadImage, ImpastoError, MissingExtra, NoRoom
 from impasto.files import FULL
-from impasto.formats import NO_WHITE
+from impasto.images.formats import NO_WHITE
 
 INSTALL = "pip install '.[hires]' in Impasto's folder"
 WHITES = {"uchar": 255, "ushort": 65535}  # of what is read
