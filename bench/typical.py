@@ -15,10 +15,10 @@ from torch import Tensor
 
 from impasto.costs import COARSE, HOW, Reading, similarity
 from impasto.distances import laplacian_cost, self_similarity_cost
-from impasto.geometry import field_of
 from impasto.images.images import read_picture, resize
 from impasto.losses import mean_gram
-from impasto.nets import INPUTS, Net, build_net, features
+from impasto.nets.geometry import field_of
+from impasto.nets.nets import INPUTS, Net, build_net, features
 from impasto.pictures import picture_path
 from impasto.recipe.recipe import STYLE_LAYERS
 from impasto.weights import load_weights

@@ -23,7 +23,7 @@ from impasto.lens.comparison import compare
 from impasto.lens.dream import Objective, dream
 from impasto.lens.scan import scan
 from impasto.lens.sheet import project_picture, sheet
-from impasto.nets import INPUTS, Net, build_net, preprocess
+from impasto.nets.nets import INPUTS, Net, build_net, preprocess
 from impasto.pictures import picture_path
 from impasto.recipe.recipe import make_recipe
 from impasto.transfer import paint

@@ -34,7 +34,7 @@ from impasto.judge import judge_net, lpips, style_distance
 from impasto.lens.index import empty_index, make_setup
 from impasto.lens.patches import look
 from impasto.machine import SETTINGS, peak_memory_mb
-from impasto.nets import INPUTS, Net, Pool, build_net, features, preprocess
+from impasto.nets.nets import INPUTS, Net, Pool, build_net, features, preprocess
 from impasto.objective import make_cost
 from impasto.pictures import picture_path
 from impasto.plan import default_budget, held_memory

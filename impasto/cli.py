@@ -390,7 +390,7 @@ def video(
     check_pictures(*styles)
     import torch
 
-    from impasto.nets import choose_place
+    from impasto.nets.nets import choose_place
     from impasto.video import Motion, Video
 
     motion, recipe = Motion(temporal, tuple(_whole_numbers("--long-term", long_term)), passes, frame_steps, start), _recipe(knobs)
@@ -813,7 +813,7 @@ def _carry_out(content: Path, styles: tuple[Path, ...], output: Path, recipe: Re
     """One painting, from files to the line that is printed."""
     check_pictures(content, *styles, *([start] if start else []), *recipe.mask_files().values())
     check_ending(output)
-    from impasto.nets import choose_place
+    from impasto.nets.nets import choose_place
     from impasto.painting import Painting
 
     if way.weights_input and way.weights is None:
@@ -832,7 +832,7 @@ def _paint_sheet(sheet: "Sheet", quiet: bool, how: Mapping[str, Any]) -> None:
     """The cells that are not there yet, one after the other, then the sheet; on Ctrl-C with what there is."""
     import torch
 
-    from impasto.nets import choose_place
+    from impasto.nets.nets import choose_place
 
     torch.set_num_threads(how["threads"])
 

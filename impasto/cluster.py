@@ -63,7 +63,7 @@ class Worker:
 
 def versions_here() -> dict[str, str]:
     """Of what the bytes depend on."""
-    from impasto.nets import Place
+    from impasto.nets.nets import Place
     from impasto.painting import circumstances
 
     versions: dict[str, str] = circumstances(Place())["versions"]

@@ -30,10 +30,10 @@ from impasto.distances import (
     thinned,
     transport_cost,
 )
-from impasto.geometry import field_of
 from impasto.images.images import EDGES, Wraps
 from impasto.losses import gram_cost
-from impasto.nets import Conv, Net, channels, layer_name, map_size
+from impasto.nets.geometry import field_of
+from impasto.nets.nets import Conv, Net, channels, layer_name, map_size
 from impasto.recipe.recipe import CONTENT_COSTS, Recipe
 
 PATCHES = 2048  # of a painting that are searched at most

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from impasto.geometry import field_of
 from impasto.images.images import Wraps, brought, scaled_size, size_of
-from impasto.nets import NETS, Net, name_among
+from impasto.nets.geometry import field_of
+from impasto.nets.nets import NETS, Net, name_among
 from impasto.recipe.recipe import Recipe
 
 FADE = 1 / 8  # of a side: how much of a photograph fades into what lies at its opposite side

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from impasto.losses import mean_gram
-from impasto.nets import INPUTS, Net, build_net, features
+from impasto.nets.nets import INPUTS, Net, build_net, features
 from impasto.weights import load_weights
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")

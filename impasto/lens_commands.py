@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from impasto.lens.index import Index
     from impasto.lens.scan import Part
     from impasto.lens.scan import Progress as Scanned
-    from impasto.nets import Net
+    from impasto.nets.nets import Net
 
 lens_app = App(name="lens", help="What the units of a net look for: patches, projections, sheets.")
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from impasto.disk import new_empty, strips
 from impasto.errors import BadInput
-from impasto.kernels import Gram, wrapped
+from impasto.nets.kernels import Gram, wrapped
 from impasto.recipe.edit import LayerEdit, pair_of
 
 Cost = Callable[[Tensor], dict[str, Tensor]]  # of pictures (B, 3, H, W): named scalars, "total" among them

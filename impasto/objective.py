@@ -15,7 +15,7 @@ from impasto.frame import torus_size, wrapping
 from impasto.images.images import resize, size_of
 from impasto.losses import Cost, Varied, content_cost, entry_weights, total_cost, total_variation
 from impasto.masks import NO_MASKS, Masks, place_weights, weights_at
-from impasto.nets import Net, channels, map_size
+from impasto.nets.nets import Net, channels, map_size
 from impasto.recipe.recipe import Recipe
 from impasto.targets import Places, Targets, make_targets, places_of, readings_of, style_sums
 from impasto.tiles import Sum, Tiling, tiled_cost

@@ -41,10 +41,10 @@ from impasto.images.images import (
     usable_profile,
     write_picture,
 )
-from impasto.kernels import has_winograd
 from impasto.machine import peak_memory_mb
 from impasto.masks import read_masks
-from impasto.nets import Place
+from impasto.nets.kernels import has_winograd
+from impasto.nets.nets import Place
 from impasto.objective import costs_of
 from impasto.plan import FLOAT, SPARE, Plan, default_budget, held_memory, is_plan_for, read_plan, written
 from impasto.recipe.recipe import Recipe, checked_recipe

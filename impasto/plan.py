@@ -18,7 +18,7 @@ from impasto.errors import BadRecipe, NoRoom
 from impasto.frame import wrapping
 from impasto.images.images import Wraps
 from impasto.machine import free_memory, used_memory
-from impasto.nets import Conv, Net, Pool, channels, map_size, window
+from impasto.nets.nets import Conv, Net, Pool, channels, map_size, window
 from impasto.recipe.recipe import Recipe
 from impasto.tiles import Tiling, area_read, cut
 

@@ -22,7 +22,7 @@ from impasto.frame import framed, style_at, wrapping
 from impasto.images.images import resize, size_of
 from impasto.losses import edited_gram, gram_matrix
 from impasto.masks import FAINT, NO_MASKS, Masks, place_weights, shares, weights_at
-from impasto.nets import Net, map_size
+from impasto.nets.nets import Net, map_size
 from impasto.recipe.edit import LayerEdit, pair_of
 from impasto.recipe.recipe import Recipe
 from impasto.tiles import Sum, Tiling, add_up

@@ -23,7 +23,7 @@ from torch import Tensor
 from impasto.disk import file_of, new_empty, new_zeros, over, release
 from impasto.images.images import EDGES, Wraps, size_of
 from impasto.machine import give_back
-from impasto.nets import Conv, Net, Pool, layer_name, lengths, preprocess, walk_layers, window
+from impasto.nets.nets import Conv, Net, Pool, layer_name, lengths, preprocess, walk_layers, window
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ from impasto.images.images import (
 from impasto.losses import Cost, temporal_cost
 from impasto.machine import give_back, limit_fragmentation
 from impasto.masks import NO_MASKS, Masks, read_masks
-from impasto.nets import INPUTS, NETS, Net, Place, build_net, canonical, channels, layer_name, lengths, normalized, put
+from impasto.nets.nets import INPUTS, NETS, Net, Place, build_net, canonical, channels, layer_name, lengths, normalized, put
 from impasto.objective import make_cost
 from impasto.pictures import CALIBRATION, picture_path
 from impasto.plan import Plan, make_plan

@@ -29,7 +29,7 @@ from impasto.frames import PYAV, check_video, open_clip, painted_size, read_fram
 from impasto.hand import Hand, Said, recipe_for_work, shared_out, tried
 from impasto.images.images import Picture, read_picture, read_record, size_of, write_picture
 from impasto.machine import peak_memory_mb
-from impasto.nets import Place
+from impasto.nets.nets import Place
 from impasto.painting import circumstances
 from impasto.plan import Plan, default_budget, held_memory, written
 from impasto.recipe.recipe import Recipe

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from impasto.errors import BadRecipe, BadWeights, CannotWrite, ImpastoWarning, NoWeights
 from impasto.files import check_writable, make_folder, sha256, write_whole
-from impasto.nets import INPUTS, NETS, Net, build_net, weight_shapes
+from impasto.nets.nets import INPUTS, NETS, Net, build_net, weight_shapes
 
 PIP_SECONDS = 1800
 FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}

@@ -50,7 +50,7 @@ def paint(work: Work, cache: Cache) -> Iterator[Said]:
     """One painting, from its checkpoint where there is one."""
     import torch
 
-    from impasto.nets import choose_place
+    from impasto.nets.nets import choose_place
     from impasto.painting import Painting
     from impasto.recipe.recipe import checked_recipe, work_left
 
@@ -73,7 +73,7 @@ def look(work: Work, cache: Cache) -> Iterator[Said]:
     from impasto.lens.collection import row_to_json
     from impasto.lens.index import make_setup
     from impasto.lens.scan import scan
-    from impasto.nets import INPUTS, build_net
+    from impasto.nets.nets import INPUTS, build_net
     from impasto.weights import load_weights
 
     torch.set_num_threads(work["threads"])
@@ -99,7 +99,7 @@ def paint_scene(work: Work, cache: Cache) -> Iterator[Said]:
 
 def joined_video(asked: Work) -> "Video":
     """The video that another process has begun."""
-    from impasto.nets import choose_place
+    from impasto.nets.nets import choose_place
     from impasto.recipe.recipe import checked_recipe
     from impasto.video import Motion, Video
 

@@ -16,7 +16,7 @@ from PIL import Image
 from impasto import painting
 from impasto.cli import main
 from impasto.lens.module import AnyNet, visit
-from impasto.nets import INPUTS, ConvShape, Net, Pool, assemble
+from impasto.nets.nets import INPUTS, ConvShape, Net, Pool, assemble
 from impasto.weights import Loaded
 
 TINY = (

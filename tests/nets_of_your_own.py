@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from impasto.nets import INPUTS, Conv, ConvShape, Net, Pool, assemble
+from impasto.nets.nets import INPUTS, Conv, ConvShape, Net, Pool, assemble
 
 ALEX = (
     ConvShape("conv1", 3, 6, 5, 2, 2),

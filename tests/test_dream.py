@@ -14,7 +14,6 @@ import torch.nn.functional as F
 
 from impasto.canvas import COLOR_AXES, ripples, waves
 from impasto.errors import BadRecipe, CannotWrite, NoRoom
-from impasto.geometry import field_of
 from impasto.images.images import read_picture, read_record, to_pillow
 from impasto.lens import dream as module
 from impasto.lens.dream import (
@@ -38,7 +37,8 @@ from impasto.lens.dream import (
 )
 from impasto.lens.index import make_setup
 from impasto.losses import gram_matrix
-from impasto.nets import INPUTS, NETS, ConvShape, Net, Pool, assemble, build_net, features, map_size, weight_shapes
+from impasto.nets.geometry import field_of
+from impasto.nets.nets import INPUTS, NETS, ConvShape, Net, Pool, assemble, build_net, features, map_size, weight_shapes
 from impasto.weights import load_weights
 from tests.conftest import check_one_line, picture, room_for, tiny_net
 

@@ -26,7 +26,7 @@ from impasto.frame import (
 from impasto.images.images import resize
 from impasto.losses import total_variation
 from impasto.masks import Masks
-from impasto.nets import INPUTS, NETS, ConvShape, Net, assemble, features
+from impasto.nets.nets import INPUTS, NETS, ConvShape, Net, assemble, features
 from impasto.objective import costs_of, make_cost
 from impasto.plan import Plan
 from impasto.recipe.recipe import Recipe, make_recipe

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from impasto.geometry import Field, field_of, fields
-from impasto.nets import NETS, ConvShape, Pool, features, window
+from impasto.nets.geometry import Field, field_of, fields
+from impasto.nets.nets import NETS, ConvShape, Pool, features, window
 from tests.conftest import TINY, picture, tiny_net
 
 # (size, stride, padding, left, places on one axis without padding, places on one axis) at 224 px. VGG-16 and its pools as in

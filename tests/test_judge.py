@@ -38,7 +38,7 @@ def test_lpips_is_symmetric_and_grows_with_the_noise(judge):
 def test_lpips_is_its_formula(judge):
     """Unit-length channels, squared differences, one weight a channel, mean over places, sum over layers: in float64, by loops."""
     from impasto.judge import LAYERS
-    from impasto.nets import features
+    from impasto.nets.nets import features
 
     net, heads = judge
     one, two = real("cat")[..., :64, :64], real("astronaut")[..., :64, :64]

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from impasto.kernels import Averaged, Gram, Pooled, Rectified, flip, has_winograd, is_winograd, same_convolution, wrapped
+from impasto.nets.kernels import Averaged, Gram, Pooled, Rectified, flip, has_winograd, is_winograd, same_convolution, wrapped
 
 
 def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:

@@ -7,10 +7,10 @@ import tarfile
 
 import pytest
 
-from impasto.geometry import field_of
 from impasto.images.images import read_picture, read_record
 from impasto.lens.view import view_of
-from impasto.nets import NETS
+from impasto.nets.geometry import field_of
+from impasto.nets.nets import NETS
 from tests.conftest import picture, save
 from tests.test_cli import check_one_line, process
 

@@ -21,7 +21,7 @@ from impasto.lens.module import module_net
 from impasto.lens.patches import top
 from impasto.lens.scan import scan
 from impasto.lens.sheet import BLOCK, CELL
-from impasto.nets import INPUTS
+from impasto.nets.nets import INPUTS
 from tests.conftest import check_one_line, save, tiny_net
 
 RED, GREEN = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from impasto.geometry import field_of
 from impasto.lens.crops import aligned, check, exact, whole, without_padding
 from impasto.lens.index import empty_index, make_setup
 from impasto.lens.patches import Patch, look, patches_of
 from impasto.lens.view import bring
-from impasto.nets import INPUTS, NETS, ConvShape, Net, assemble, features
+from impasto.nets.geometry import field_of
+from impasto.nets.nets import INPUTS, NETS, ConvShape, Net, assemble, features
 from tests.conftest import picture, save, tiny_net
 from tests.test_nets import random_weights
 
@@ -116,7 +116,7 @@ def test_alexnets_patches_have_receipts_to_1e_4():
     from impasto.lens.collection import Row, Source
     from impasto.lens.patches import _patch
     from impasto.lens.view import view_of
-    from impasto.nets import build_net
+    from impasto.nets.nets import build_net
     from impasto.pictures import picture_path
     from impasto.weights import load_weights
 

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from impasto.errors import BadRecipe
-from impasto.geometry import field_of
 from impasto.lens.deconv import controls, cosine, filtered, filters_of, project, record, shuffled, to_pixels
 from impasto.lens.rules import POOLINGS, RULES, unpool
-from impasto.nets import INPUTS, NETS, Conv, ConvShape, Net, Pool, assemble, average_pooled, features, preprocess
+from impasto.nets.geometry import field_of
+from impasto.nets.nets import INPUTS, NETS, Conv, ConvShape, Net, Pool, assemble, average_pooled, features, preprocess
 from tests.conftest import TINY, picture, tiny_net
 from tests.test_nets import random_weights
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from impasto.errors import BadInput, BadRecipe
-from impasto.geometry import field_of
 from impasto.lens.index import EDGES, empty_index, find_layer, make_setup, quantile, ranked
 from impasto.lens.patches import look, strongest, strongest_apart
 from impasto.lens.view import bring, view_of
-from impasto.nets import INPUTS, ConvShape, Net, Pool, assemble, features
+from impasto.nets.geometry import field_of
+from impasto.nets.nets import INPUTS, ConvShape, Net, Pool, assemble, features
 from tests.conftest import picture, tiny_net
 
 LAYERS = ["conv1_2", "conv2_1", "conv2_1:pre", "pool2", "conv3_1"]

@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 
 from impasto.errors import BadInput, BadRecipe, ImpastoWarning, NoRoom
-from impasto.geometry import field_of
 from impasto.images.drawing import GAP, INK, MARGIN, OUTSIDE, TITLE, write_figure
 from impasto.images.images import read_record
 from impasto.lens import sheet as sheets
@@ -18,6 +17,7 @@ from impasto.lens.patches import top
 from impasto.lens.scan import scan
 from impasto.lens.sheet import BLOCK, CELL, THIN, on_grey, project_picture, sheet
 from impasto.lens.view import view_of
+from impasto.nets.geometry import field_of
 from tests.conftest import picture, room_for, save, tiny_net
 
 NET = tiny_net()

@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from impasto.errors import BadRecipe
-from impasto.geometry import Field, field_of
 from impasto.lens.crops import check_field
 from impasto.lens.module import module_net
 from impasto.lens.trace import NOTHING, Sight
+from impasto.nets.geometry import Field, field_of
 from tests.conftest import maps, picture, tiny_net
 from tests.nets_of_your_own import ALEX, WAYS, Joined, Residual, sequential, settled, straight
 

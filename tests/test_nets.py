@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from impasto.errors import BadImage, BadRecipe
-from impasto.nets import (
+from impasto.nets.nets import (
     INPUTS,
     NETS,
     Conv,

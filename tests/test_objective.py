@@ -7,7 +7,7 @@ import torch
 from impasto.costs import HOW, kept_memory, unit, wants_of
 from impasto.errors import BadRecipe
 from impasto.masks import Masks, place_weights
-from impasto.nets import features
+from impasto.nets.nets import features
 from impasto.objective import costs_of, make_cost
 from impasto.recipe.recipe import CONTENT_COSTS, STYLE_COSTS, make_recipe
 from impasto.targets import make_targets

@@ -22,7 +22,7 @@ from impasto.color import SPACES
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoWarning, NoRoom
 from impasto.frame import finished_size, framed
 from impasto.images.images import read_picture, read_record, resize
-from impasto.nets import Place
+from impasto.nets.nets import Place
 from impasto.painting import Painting, recipe_of
 from impasto.recipe.recipe import make_recipe
 from impasto.targets import parts_of

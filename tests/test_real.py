@@ -6,7 +6,7 @@ from PIL import Image
 
 from impasto.images.images import read_picture, resize, scaled_size
 from impasto.judge import judge_net, lpips, style_distance
-from impasto.nets import features
+from impasto.nets.nets import features
 from impasto.pictures import CALIBRATION, picture_path
 from impasto.recipe.recipe import make_recipe
 from impasto.transfer import CALIBRATION_SIZE, finished, first_image, make_net, paint, stylize

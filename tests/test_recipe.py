@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from impasto.errors import BadRecipe
-from impasto.nets import NETS
+from impasto.nets.nets import NETS
 from impasto.recipe.recipe import (
     CONTENT_LAYER,
     MOST_REGIONS,

@@ -34,7 +34,7 @@ from impasto.lens.style import (
     style_layers,
 )
 from impasto.losses import entry_weights, gram_cost, mean_gram
-from impasto.nets import INPUTS, ConvShape, assemble, features
+from impasto.nets.nets import INPUTS, ConvShape, assemble, features
 from impasto.recipe.edit import LayerEdit
 from tests.conftest import picture, save, tiny_net
 

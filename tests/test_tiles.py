@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from impasto.images.images import read_picture, resize
-from impasto.nets import INPUTS, NETS, Conv, ConvShape, Net, Pool, assemble, average_pooled
+from impasto.nets.nets import INPUTS, NETS, Conv, ConvShape, Net, Pool, assemble, average_pooled
 from impasto.objective import make_cost
 from impasto.pictures import picture_path
 from impasto.recipe.recipe import make_recipe
@@ -142,7 +142,7 @@ def test_cuts_part_the_net_and_lose_no_layer():
 def test_tiles_are_the_whole_on_real_nets(name, tiling, winograd, bound, monkeypatch):
     """All costs of the default, odd sides. By Winograd small tiles have other kernels than large ones, which rounds otherwise."""
     if not winograd:
-        monkeypatch.setattr("impasto.kernels.is_winograd", lambda *_: False)
+        monkeypatch.setattr("impasto.nets.kernels.is_winograd", lambda *_: False)
     recipe = make_recipe(net=name, tv=1.0)
     net = make_net(recipe)
     cat, wave = (read_picture(picture_path(n)).image for n in ("cat", "hokusai-great-wave"))

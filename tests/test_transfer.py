@@ -15,7 +15,7 @@ from impasto.errors import BadImage, BadRecipe
 from impasto.images.images import resize
 from impasto.losses import content_cost, style_cost, style_layer_cost, total_variation
 from impasto.masks import Masks
-from impasto.nets import features
+from impasto.nets.nets import features
 from impasto.objective import costs_of, make_cost
 from impasto.recipe.recipe import PRESETS, Recipe, make_recipe
 from impasto.targets import make_targets

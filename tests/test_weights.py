@@ -15,7 +15,7 @@ import torch
 
 from impasto import weights
 from impasto.errors import BadWeights, CannotWrite, ImpastoWarning, NoWeights
-from impasto.nets import weight_shapes
+from impasto.nets.nets import weight_shapes
 from impasto.weights import SOURCES, cache_path, digest, fetch, load_weights
 
 

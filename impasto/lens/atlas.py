@@ -31,7 +31,7 @@ from impasto.lens.rules import check_rules
 from impasto.lens.scan import Progress
 from impasto.lens.sheet import CELL, NAMES, SIDE, Cell, cell_of, on_grey, place_in_cell, reach
 from impasto.lens.view import bring
-from impasto.nets import Net, canonical, features
+from impasto.nets.nets import Net, canonical, features
 
 SHOWN, ROWS = SIDE * SIDE, 16  # patches of a unit in one ranking; units in a sprite
 KINDS = ("patches", "projections", "interior-patches", "interior-projections")

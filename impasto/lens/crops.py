@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from impasto.errors import BadRecipe
-from impasto.geometry import Field, field_of
 from impasto.lens.collection import read_again
 from impasto.lens.index import Index, check_net, choose_units
 from impasto.lens.module import AnyNet, field_in, visit
 from impasto.lens.patches import Patch, by_picture, patches_of
 from impasto.lens.view import bring
-from impasto.nets import Conv, Net
+from impasto.nets.geometry import Field, field_of
+from impasto.nets.nets import Conv, Net
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.nn.grad import conv2d_input
 
 from impasto.errors import BadRecipe
-from impasto.kernels import is_winograd, same_convolution
 from impasto.lens.module import AnyNet, ModuleNet, as_map, name_of, pixels_of, shuffled_module, watched
 from impasto.lens.rules import RULES, Chosen, Missed, Ruled, check_rules, unpool
-from impasto.nets import Conv, Input, Net, Pool, convolve, layer_name, preprocess, rectified, window
+from impasto.nets.kernels import is_winograd, same_convolution
+from impasto.nets.nets import Conv, Input, Net, Pool, convolve, layer_name, preprocess, rectified, window
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from impasto.lens.style import cross
 from impasto.losses import edited_gram, entry_weights
-from impasto.nets import Net, features
+from impasto.nets.nets import Net, features
 from impasto.recipe.recipe import Recipe
 
 

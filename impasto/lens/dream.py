@@ -22,13 +22,13 @@ from impasto.canvas import ripples, waves
 from impasto.descent import Optimizer, State, Step, begin, descend
 from impasto.errors import BadRecipe
 from impasto.files import check_writable
-from impasto.geometry import field_of
 from impasto.images.images import MIN_SIDE, check_format, quantize, read_picture, resize, write_picture
-from impasto.kernels import has_winograd
 from impasto.lens.module import weights_of
 from impasto.losses import Cost, gram_matrix
 from impasto.machine import peak_memory_mb
-from impasto.nets import INPUTS, Net, Pool, channels, features, layer_name, map_size
+from impasto.nets.geometry import field_of
+from impasto.nets.kernels import has_winograd
+from impasto.nets.nets import INPUTS, Net, Pool, channels, features, layer_name, map_size
 from impasto.pictures import CALIBRATION, picture_path
 from impasto.weights import digest
 

@@ -24,11 +24,11 @@ from pydantic import Field as Bounds
 
 from impasto.errors import BadInput, BadRecipe
 from impasto.files import make_folder, open_file, reason, sha256, write_whole
-from impasto.geometry import Field
 from impasto.lens.collection import Row, row_from_json, row_to_json
 from impasto.lens.module import AnyNet, layers_of, weights_of
 from impasto.lens.view import FITS
-from impasto.nets import canonical
+from impasto.nets.geometry import Field
+from impasto.nets.nets import canonical
 from impasto.weights import digest
 
 FORMAT = 2

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from impasto.errors import BadRecipe
-from impasto.geometry import Field, field_of
 from impasto.lens.trace import NOTHING, Sight
-from impasto.nets import INPUTS, Input, Net, channels, layer_name, map_size, preprocess, walk
+from impasto.nets.geometry import Field, field_of
+from impasto.nets.nets import INPUTS, Input, Net, channels, layer_name, map_size, preprocess, walk
 
 
 @dataclass(frozen=True)

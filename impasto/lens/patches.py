@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from impasto.errors import BadInput
-from impasto.geometry import Box, Field
 from impasto.lens.collection import Row
 from impasto.lens.index import EDGES, Array, Index, Ranking, Setup, Units, check_unit, find_layer, read_index, rows_at
 from impasto.lens.module import AnyNet, visit
 from impasto.lens.view import View, view_of
+from impasto.nets.geometry import Box, Field
 
 Entries = tuple[Array, Array, Array]  # rows of the rankings (n,), with values (n, per_image) and places (n, per_image, 2)
 

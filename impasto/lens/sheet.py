@@ -18,7 +18,6 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from impasto.errors import BadImage, BadInput, BadRecipe, ImpastoWarning
-from impasto.geometry import Box
 from impasto.images.drawing import FAINT, GAP, INK, MARGIN, OUTSIDE, PAPER, SMALL, TEXT, TITLE, font, wrapped, write_lines
 from impasto.images.images import read_picture, to_pillow
 from impasto.lens.collection import read_again
@@ -27,6 +26,7 @@ from impasto.lens.index import Array, Index, check_net, choose_units, find_layer
 from impasto.lens.module import AnyNet, field_in
 from impasto.lens.patches import Patch, by_picture, patches_of
 from impasto.lens.view import bring, view_of
+from impasto.nets.geometry import Box
 
 SIDE, CELL, THIN, BETWEEN = 3, 88, 2, 40  # a block's side in cells; the rest in pixels
 BLOCK = SIDE * CELL + (SIDE - 1) * THIN

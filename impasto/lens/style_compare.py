@@ -12,13 +12,13 @@ from torch import Tensor
 
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
 from impasto.frame import style_at, torus_size, wrapping
-from impasto.geometry import field_of
 from impasto.images.drawing import INK, PAPER, SMALL, font
 from impasto.images.images import Picture, read_picture, read_record, resize, size_of, to_pillow
 from impasto.lens.difference import Difference, differences, style_of, targets_of
 from impasto.lens.style import bring_to
 from impasto.lens.style_page import Original
-from impasto.nets import Net, features
+from impasto.nets.geometry import field_of
+from impasto.nets.nets import Net, features
 from impasto.painting import recipe_of
 from impasto.recipe.recipe import Recipe, make_recipe
 

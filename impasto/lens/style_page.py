@@ -20,7 +20,6 @@ from torch import Tensor
 
 from impasto.errors import BadRecipe
 from impasto.files import write_whole
-from impasto.geometry import Field, field_of
 from impasto.images.images import read_picture, resize, to_pillow, write_small
 from impasto.lens.collection import Row, Source
 from impasto.lens.index import Index, check_net, read_index
@@ -46,7 +45,8 @@ from impasto.lens.style import (
 )
 from impasto.lens.view import View
 from impasto.lens.words import described, whereabouts
-from impasto.nets import Net
+from impasto.nets.geometry import Field, field_of
+from impasto.nets.nets import Net
 
 UNITS, PAIRS, LISTED = 8, 8, 50  # shown on the page of either list; listed in JSON
 SHOWN = SIDE * SIDE

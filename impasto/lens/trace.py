@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from impasto.geometry import Field, step
+from impasto.nets.geometry import Field, step
 
 NOTHING = Field(0, 0, 0)  # of weights and other constants: they see no pixel
 Seen = tuple[Tensor, Field | None]  # a tensor that an operation takes, with its field; None is unknown

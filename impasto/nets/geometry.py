@@ -6,7 +6,7 @@ All in pixels of the net's input. A field may reach beyond the picture: there th
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from impasto.nets import Conv, ConvShape, Pool, window
+from impasto.nets.nets import Conv, ConvShape, Pool, window
 
 Box = tuple[int, int, int, int]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from impasto.errors import BadImage, BadRecipe
 from impasto.images.images import EDGES, Wraps, check_image
-from impasto.kernels import Averaged, Pooled, Rectified, flip, wrapped
+from impasto.nets.kernels import Averaged, Pooled, Rectified, flip, wrapped
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,8 @@
+"""The networks: VGG-19, VGG-16 and AlexNet, their kernels, and what a place of a layer sees."""
+
+from impasto.lazy import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    dict.fromkeys(("INPUTS", "NETS", "Net", "build_net", "features", "normalized", "preprocess"), "nets"),
+)
