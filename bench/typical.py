@@ -1,4 +1,4 @@
-"""`python -m bench.typical` writes impasto/typical.json: what each cost is between a photograph and a painting, as a rule.
+"""`python -m bench.typical` writes impasto/objective/typical.json: what each cost is between a photograph and a painting, as a rule.
 
 Medians over all pairs of a bundled photograph and a bundled painting at SIDE pixels, of every convolution of every net. costs.py
 brings costs to one unit by them.
@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from impasto.costs import COARSE, HOW, Reading, similarity
-from impasto.distances import laplacian_cost, self_similarity_cost
 from impasto.images.images import read_picture, resize
-from impasto.losses import mean_gram
 from impasto.nets.geometry import field_of
 from impasto.nets.nets import INPUTS, Net, build_net, features
+from impasto.objective.distances import laplacian_cost, self_similarity_cost
+from impasto.objective.losses import mean_gram
+from impasto.objective.style_costs import COARSE, HOW, Reading, similarity
 from impasto.pictures import picture_path
 from impasto.recipe.recipe import STYLE_LAYERS
 from impasto.weights import load_weights
@@ -73,5 +73,5 @@ def typical(name: str) -> dict[str, dict[str, float]]:
 
 
 if __name__ == "__main__":
-    path = Path(__file__).parent.parent / "impasto" / "typical.json"
+    path = Path(__file__).parent.parent / "impasto" / "objective" / "typical.json"
     path.write_text(json.dumps({name: typical(name) for name in STYLE_LAYERS}, indent=1) + "\n")

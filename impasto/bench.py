@@ -35,11 +35,11 @@ from impasto.lens.index import empty_index, make_setup
 from impasto.lens.patches import look
 from impasto.machine import SETTINGS, peak_memory_mb
 from impasto.nets.nets import INPUTS, Net, Pool, build_net, features, preprocess
-from impasto.objective import make_cost
+from impasto.objective.objective import make_cost
+from impasto.objective.targets import make_targets
 from impasto.pictures import picture_path
 from impasto.plan import default_budget, held_memory
 from impasto.recipe.recipe import Recipe, make_recipe
-from impasto.targets import make_targets
 from impasto.transfer import make_net, plan_scales, stylize
 from impasto.weights import load_weights
 

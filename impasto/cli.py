@@ -244,7 +244,7 @@ def mask(picture: Path, how: str, /, *, output: Annotated[Path, Parameter(name=[
     check_pictures(picture)
     check_ending(output)
     from impasto.images.images import check_format, read_picture, write_picture
-    from impasto.masks import make_mask
+    from impasto.objective.masks import make_mask
 
     check_format(output)
     check_writable(output)

@@ -16,7 +16,7 @@ from torch import Tensor
 from impasto.canvas import PIXELS, Canvas, movable, project, soften
 from impasto.disk import bands, new_zeros, over, put, summed
 from impasto.errors import ImpastoError
-from impasto.losses import Cost
+from impasto.objective.losses import Cost
 
 FIRST_MOVE = 0.05  # the most that a pixel moves in L-BFGS' first step, which knows no curvature
 SUFFICIENT = 1e-4  # Armijo's constant (Nocedal & Wright 2006, eq. 3.4)

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from impasto.color import YIQ
 from impasto.errors import MissingExtra
+from impasto.objective.color import YIQ
 
 try:
     import cv2

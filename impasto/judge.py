@@ -7,8 +7,8 @@ Style distance: the mean over five layers of the relative distance of Gram matri
 import torch
 from torch import Tensor
 
-from impasto.losses import mean_gram
 from impasto.nets.nets import INPUTS, Net, build_net, features
+from impasto.objective.losses import mean_gram
 from impasto.weights import load_weights
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")

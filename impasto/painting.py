@@ -23,12 +23,10 @@ import torch
 
 from impasto.cache import Cache
 from impasto.checkpoint import checkpoint_path, clear_folder, disk_folder, load_checkpoint, remove_checkpoint, save_checkpoint
-from impasto.coloring import recolored
 from impasto.descent import State, Step, can_resume
 from impasto.disk import folder_of, is_possible
 from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning, NoRoom
 from impasto.files import check_room, check_writable, make_folder, temporary_folder
-from impasto.frame import finished_size, painted_size
 from impasto.images.formats import DEEP_ZOOM
 from impasto.images.images import (
     Picture,
@@ -42,10 +40,12 @@ from impasto.images.images import (
     write_picture,
 )
 from impasto.machine import peak_memory_mb
-from impasto.masks import read_masks
 from impasto.nets.kernels import has_winograd
 from impasto.nets.nets import Place
-from impasto.objective import costs_of
+from impasto.objective.color_transfer import recolored
+from impasto.objective.framing import finished_size, painted_size
+from impasto.objective.masks import read_masks
+from impasto.objective.objective import costs_of
 from impasto.plan import FLOAT, SPARE, Plan, default_budget, held_memory, is_plan_for, read_plan, written
 from impasto.recipe.recipe import Recipe, checked_recipe
 from impasto.transfer import alpha_at, check_edit, check_fit, finished, make_net, painted_scales, plan_scales, stylize

@@ -13,14 +13,14 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from impasto.costs import HOW, kept_memory, wants_of
 from impasto.errors import BadRecipe, NoRoom
-from impasto.frame import wrapping
 from impasto.images.images import Wraps
 from impasto.machine import free_memory, used_memory
 from impasto.nets.nets import Conv, Net, Pool, channels, map_size, window
+from impasto.objective.framing import wrapping
+from impasto.objective.style_costs import HOW, kept_memory, wants_of
+from impasto.objective.tiles import Tiling, area_read, cut
 from impasto.recipe.recipe import Recipe
-from impasto.tiles import Tiling, area_read, cut
 
 FLOAT = 4
 LIMIT = "IMPASTO_MAX_MEMORY"  # in the environment

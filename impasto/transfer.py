@@ -21,12 +21,9 @@ from torch import Tensor
 from impasto import canvas
 from impasto.analogy import borrowed_band, finest_band
 from impasto.cache import Cache
-from impasto.coloring import compared_with, cost_of_light, recolored, seen
-from impasto.costs import HOW, wants_of
 from impasto.descent import Optimizer, State, Step, begin, descend, moved, put_on_disk
 from impasto.disk import folder_of, over, over_rows
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
-from impasto.frame import finished_size, framed, painted_size, style_at, style_size
 from impasto.images.images import (
     MIN_SIDE,
     brought,
@@ -40,15 +37,18 @@ from impasto.images.images import (
     to_pillow,
     usable_profile,
 )
-from impasto.losses import Cost, temporal_cost
 from impasto.machine import give_back, limit_fragmentation
-from impasto.masks import NO_MASKS, Masks, read_masks
 from impasto.nets.nets import INPUTS, NETS, Net, Place, build_net, canonical, channels, layer_name, lengths, normalized, put
-from impasto.objective import make_cost
+from impasto.objective.color_transfer import compared_with, cost_of_light, recolored, seen
+from impasto.objective.framing import finished_size, framed, painted_size, style_at, style_size
+from impasto.objective.losses import Cost, temporal_cost
+from impasto.objective.masks import NO_MASKS, Masks, read_masks
+from impasto.objective.objective import make_cost
+from impasto.objective.style_costs import HOW, wants_of
+from impasto.objective.targets import make_targets, parts_of, style_side
 from impasto.pictures import CALIBRATION, picture_path
 from impasto.plan import Plan, make_plan
 from impasto.recipe.recipe import Recipe, Scales, make_recipe
-from impasto.targets import make_targets, parts_of, style_side
 from impasto.weights import SOURCES, Loaded, load_weights
 
 CALIBRATION_SIZE = 256

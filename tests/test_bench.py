@@ -8,10 +8,10 @@ import torch
 from impasto import bench
 from impasto.bench import Point, cost_reached, eager_cost, prepared, reached, some_views, table
 from impasto.images.images import read_picture, resize
-from impasto.objective import make_cost
+from impasto.objective.objective import make_cost
+from impasto.objective.targets import make_targets
 from impasto.pictures import picture_path
 from impasto.recipe.recipe import make_recipe
-from impasto.targets import make_targets
 from impasto.transfer import make_net
 from tests.conftest import picture
 

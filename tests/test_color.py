@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
-from impasto.color import (
+from impasto.images.images import quantize
+from impasto.objective.color import (
     EPSILON,
     MAPS,
     SPACES,
@@ -23,7 +24,6 @@ from impasto.color import (
     oklab,
     yiq,
 )
-from impasto.images.images import quantize
 from tests.conftest import picture
 
 
@@ -195,7 +195,7 @@ def test_moments_are_numpys():
 def test_moments_do_not_depend_on_the_bands(monkeypatch):
     image, w = picture(30, 40), mask(30, 40)
     whole, light = moments(image, w), keep_color(image, picture(30, 40, 3), "oklab")
-    monkeypatch.setattr("impasto.color.BAND", 100)
+    monkeypatch.setattr("impasto.objective.color.BAND", 100)
     torch.testing.assert_close(moments(image, w), whole)
     assert torch.equal(keep_color(image, picture(30, 40, 3), "oklab"), light)
 

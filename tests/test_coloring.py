@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from impasto.color import MAPS, SPACES, grey, keep_color, luminance, match_color, moments
-from impasto.coloring import compared_with, recolored, seen
 from impasto.descent import Step
 from impasto.errors import BadRecipe
 from impasto.images.images import quantize, read_picture, resize, to_pillow
-from impasto.masks import Masks, read_masks, shares
-from impasto.objective import costs_of
+from impasto.objective.color import MAPS, SPACES, grey, keep_color, luminance, match_color, moments
+from impasto.objective.color_transfer import compared_with, recolored, seen
+from impasto.objective.masks import Masks, read_masks, shares
+from impasto.objective.objective import costs_of
+from impasto.objective.targets import make_targets
 from impasto.recipe.recipe import PROTECTED, Recipe, make_recipe
-from impasto.targets import make_targets
 from impasto.transfer import finished, paint, stylize
 from tests.conftest import picture, tiny_net
 from tests.test_color import mask, muted

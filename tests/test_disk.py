@@ -21,21 +21,21 @@ from impasto import painting as module
 from impasto.analogy import borrowed_band, finest_band
 from impasto.canvas import soften
 from impasto.checkpoint import checkpoint_path, disk_folder, previous
-from impasto.color import MAPS, moments
-from impasto.coloring import recolored
 from impasto.descent import Step
 from impasto.disk import bands, empty, file_of, mapped, new_zeros, over, put, release, summed
 from impasto.errors import CannotWrite, ImpastoWarning, NoRoom
 from impasto.images import images
 from impasto.images.images import brought, read_picture, read_record, resize, tiles_of, write_picture
-from impasto.losses import Varied, total_variation
-from impasto.masks import Masks, place_weights
-from impasto.objective import make_cost
+from impasto.objective.color import MAPS, moments
+from impasto.objective.color_transfer import recolored
+from impasto.objective.losses import Varied, total_variation
+from impasto.objective.masks import Masks, place_weights
+from impasto.objective.objective import make_cost
+from impasto.objective.targets import Targets, make_targets, parts_of
+from impasto.objective.tiles import Sum, Tiling, add_up
 from impasto.painting import Painting
 from impasto.plan import Plan, fits_on_disk, make_plan
 from impasto.recipe.recipe import make_recipe
-from impasto.targets import Targets, make_targets, parts_of
-from impasto.tiles import Sum, Tiling, add_up
 from impasto.transfer import finished, painted_scales, stylize
 from tests.conftest import kill_at, paint_with_the_tiny_net, picture, room_for, tiny_net
 
@@ -625,7 +625,7 @@ import sys, torch
 from pathlib import Path
 from impasto.plan import Plan
 from impasto.recipe.recipe import make_recipe
-from impasto.tiles import Tiling
+from impasto.objective.tiles import Tiling
 from impasto.transfer import stylize
 from impasto import disk, canvas
 from impasto.images import images

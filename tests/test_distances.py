@@ -7,7 +7,7 @@ import scipy.stats
 import torch
 import torch.nn.functional as F
 
-from impasto.distances import (
+from impasto.objective.distances import (
     RIDGE,
     VARIANCE,
     covariance,
@@ -29,7 +29,7 @@ from impasto.distances import (
     transport_cost,
     weighted_gram,
 )
-from impasto.losses import gram_cost, gram_matrix, mean_gram
+from impasto.objective.losses import gram_cost, gram_matrix, mean_gram
 
 
 def activations(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -36,9 +36,9 @@ from impasto.lens.dream import (
     warp,
 )
 from impasto.lens.index import make_setup
-from impasto.losses import gram_matrix
 from impasto.nets.geometry import field_of
 from impasto.nets.nets import INPUTS, NETS, ConvShape, Net, Pool, assemble, build_net, features, map_size, weight_shapes
+from impasto.objective.losses import gram_matrix
 from impasto.weights import load_weights
 from tests.conftest import check_one_line, picture, room_for, tiny_net
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from impasto.errors import BadRecipe
-from impasto.losses import edited_gram, entry_weights, gram_cost, mean_gram, nearest_gram, scaled_gram, stretched_gram
-from impasto.objective import costs_of, make_cost
+from impasto.objective.losses import edited_gram, entry_weights, gram_cost, mean_gram, nearest_gram, scaled_gram, stretched_gram
+from impasto.objective.objective import costs_of, make_cost
+from impasto.objective.targets import make_targets
+from impasto.objective.tiles import Tiling
 from impasto.recipe.edit import LayerEdit, pair_of
 from impasto.recipe.recipe import checked_recipe, make_recipe
-from impasto.targets import make_targets
-from impasto.tiles import Tiling
 from impasto.transfer import check_edit, check_fit
 from tests.conftest import picture, tiny_net
 

@@ -9,9 +9,11 @@ import torch
 
 from impasto.canvas import soften
 from impasto.descent import Step
-from impasto.distances import laplacian_cost, patches_cost
 from impasto.errors import BadImage, BadRecipe
-from impasto.frame import (
+from impasto.images.images import resize
+from impasto.nets.nets import INPUTS, NETS, ConvShape, Net, assemble, features
+from impasto.objective.distances import laplacian_cost, patches_cost
+from impasto.objective.framing import (
     closed,
     cropped,
     finished_size,
@@ -23,15 +25,13 @@ from impasto.frame import (
     turned,
     turned_size,
 )
-from impasto.images.images import resize
-from impasto.losses import total_variation
-from impasto.masks import Masks
-from impasto.nets.nets import INPUTS, NETS, ConvShape, Net, assemble, features
-from impasto.objective import costs_of, make_cost
+from impasto.objective.losses import total_variation
+from impasto.objective.masks import Masks
+from impasto.objective.objective import costs_of, make_cost
+from impasto.objective.targets import make_targets
+from impasto.objective.tiles import Tiling, area_read, cut
 from impasto.plan import Plan
 from impasto.recipe.recipe import Recipe, make_recipe
-from impasto.targets import make_targets
-from impasto.tiles import Tiling, area_read, cut
 from impasto.transfer import check_fit, finished, painted_scales, stylize
 from tests.conftest import picture, tiny_net
 

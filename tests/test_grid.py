@@ -10,10 +10,10 @@ import torch
 from filelock import FileLock
 
 from impasto import grid as module
-from impasto import tiles
 from impasto.errors import BadImage, BadRecipe, ImpastoError
 from impasto.grid import FIGURES, Grid, Sheet, cell_at, make_figure, make_grid, name_of
 from impasto.images.images import read_picture, read_record
+from impasto.objective import tiles
 from impasto.painting import Painting
 from impasto.recipe.axes import Label, axis
 from impasto.recipe.recipe import make_recipe

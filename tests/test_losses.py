@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from impasto.errors import BadInput
-from impasto.losses import (
+from impasto.objective.losses import (
     content_cost,
     gram_cost,
     gram_matrix,

@@ -5,10 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from impasto.color import luminance
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
 from impasto.images.images import read_picture
-from impasto.masks import (
+from impasto.objective.color import luminance
+from impasto.objective.masks import (
     FAINT,
     color_parts,
     made_mask,

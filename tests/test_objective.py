@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from impasto.costs import HOW, kept_memory, unit, wants_of
 from impasto.errors import BadRecipe
-from impasto.masks import Masks, place_weights
 from impasto.nets.nets import features
-from impasto.objective import costs_of, make_cost
+from impasto.objective.masks import Masks, place_weights
+from impasto.objective.objective import costs_of, make_cost
+from impasto.objective.style_costs import HOW, kept_memory, unit, wants_of
+from impasto.objective.targets import make_targets
+from impasto.objective.tiles import Tiling
 from impasto.recipe.recipe import CONTENT_COSTS, STYLE_COSTS, make_recipe
-from impasto.targets import make_targets
-from impasto.tiles import Tiling
 from impasto.transfer import make_net, stylize
 from tests.conftest import picture, tiny_net
 

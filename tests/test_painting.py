@@ -18,14 +18,14 @@ from PIL import Image
 
 from impasto import painting as module
 from impasto.checkpoint import MAGIC, checkpoint_path, previous
-from impasto.color import SPACES
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoWarning, NoRoom
-from impasto.frame import finished_size, framed
 from impasto.images.images import read_picture, read_record, resize
 from impasto.nets.nets import Place
+from impasto.objective.color import SPACES
+from impasto.objective.framing import finished_size, framed
+from impasto.objective.targets import parts_of
 from impasto.painting import Painting, recipe_of
 from impasto.recipe.recipe import make_recipe
-from impasto.targets import parts_of
 from tests.conftest import paint_with_the_tiny_net
 from tests.test_hires import p3, png
 

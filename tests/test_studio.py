@@ -26,7 +26,7 @@ pytest.importorskip("starlette", reason="the studio is not tried: the extra stud
 
 from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning
 from impasto.images.images import read_picture, read_record
-from impasto.masks import read_mask
+from impasto.objective.masks import read_mask
 from impasto.painting import Painting
 from impasto.pictures import picture_path
 from impasto.recipe import recipe

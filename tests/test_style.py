@@ -33,8 +33,8 @@ from impasto.lens.style import (
     reference_values,
     style_layers,
 )
-from impasto.losses import entry_weights, gram_cost, mean_gram
 from impasto.nets.nets import INPUTS, ConvShape, assemble, features
+from impasto.objective.losses import entry_weights, gram_cost, mean_gram
 from impasto.recipe.edit import LayerEdit
 from tests.conftest import picture, save, tiny_net
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from impasto.images.images import read_picture, read_record, resize, scaled_size
-from impasto.losses import mean_gram
 from impasto.nets.nets import INPUTS, build_net, features
+from impasto.objective.losses import mean_gram
 from impasto.weights import load_weights
 from tests.conftest import check_one_line, picture, save
 

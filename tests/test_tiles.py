@@ -5,11 +5,11 @@ import torch
 
 from impasto.images.images import read_picture, resize
 from impasto.nets.nets import INPUTS, NETS, Conv, ConvShape, Net, Pool, assemble, average_pooled
-from impasto.objective import make_cost
+from impasto.objective.objective import make_cost
+from impasto.objective.targets import activations_of, make_targets
+from impasto.objective.tiles import Sum, Tiling, add_up, cut
 from impasto.pictures import picture_path
 from impasto.recipe.recipe import make_recipe
-from impasto.targets import activations_of, make_targets
-from impasto.tiles import Sum, Tiling, add_up, cut
 from impasto.transfer import make_net
 from tests.conftest import TINY, picture, tiny_net
 
@@ -99,7 +99,7 @@ def test_a_tile_is_told_where_it_is():
 
 def test_a_wrong_overlap_would_be_noticed(monkeypatch):
     """The test of the tests: reading one pixel too few at each seam changes the cost."""
-    import impasto.tiles as tiles
+    import impasto.objective.tiles as tiles
 
     right = tiles._stretches
 

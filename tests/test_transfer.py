@@ -9,16 +9,17 @@ import pytest
 import torch
 from PIL import Image
 
-from impasto import objective, transfer
+from impasto import transfer
 from impasto.descent import Step
 from impasto.errors import BadImage, BadRecipe
 from impasto.images.images import resize
-from impasto.losses import content_cost, style_cost, style_layer_cost, total_variation
-from impasto.masks import Masks
 from impasto.nets.nets import features
-from impasto.objective import costs_of, make_cost
+from impasto.objective import objective
+from impasto.objective.losses import content_cost, style_cost, style_layer_cost, total_variation
+from impasto.objective.masks import Masks
+from impasto.objective.objective import costs_of, make_cost
+from impasto.objective.targets import make_targets
 from impasto.recipe.recipe import PRESETS, Recipe, make_recipe
-from impasto.targets import make_targets
 from impasto.transfer import check_fit, finished, first_image, stylize
 from tests.conftest import picture, tiny_net
 

@@ -13,11 +13,11 @@ from impasto.cache import Cache
 from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning, NoRoom, SomeFailed
 from impasto.flow import link, softened, warp
 from impasto.images.images import read_picture, read_record, write_picture
-from impasto.losses import temporal_cost
-from impasto.objective import make_cost
+from impasto.objective.losses import temporal_cost
+from impasto.objective.objective import make_cost
+from impasto.objective.targets import make_targets
 from impasto.painting import recipe_of
 from impasto.recipe.recipe import make_recipe
-from impasto.targets import make_targets
 from impasto.transfer import Ties, stylize, tied_cost
 from impasto.video import Motion, Video
 from impasto.weights import Loaded

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from impasto.lens.style import cross
-from impasto.losses import edited_gram, entry_weights
 from impasto.nets.nets import Net, features
+from impasto.objective.losses import edited_gram, entry_weights
 from impasto.recipe.recipe import Recipe
 
 

@@ -24,11 +24,11 @@ from impasto.errors import BadRecipe
 from impasto.files import check_writable
 from impasto.images.images import MIN_SIDE, check_format, quantize, read_picture, resize, write_picture
 from impasto.lens.module import weights_of
-from impasto.losses import Cost, gram_matrix
 from impasto.machine import peak_memory_mb
 from impasto.nets.geometry import field_of
 from impasto.nets.kernels import has_winograd
 from impasto.nets.nets import INPUTS, Net, Pool, channels, features, layer_name, map_size
+from impasto.objective.losses import Cost, gram_matrix
 from impasto.pictures import CALIBRATION, picture_path
 from impasto.weights import digest
 

@@ -21,8 +21,8 @@ from impasto.files import make_folder, sha256, write_whole
 from impasto.images.images import MIN_SIDE, read_picture, resize, scaled_size
 from impasto.lens.collection import find_pictures, look_at, same_name
 from impasto.lens.module import weights_of
-from impasto.losses import gram_cost
 from impasto.nets.nets import Net, Pool, features, layer_name, map_size
+from impasto.objective.losses import gram_cost
 from impasto.pictures import PHOTOGRAPHS, picture_path
 from impasto.recipe.recipe import STYLE_LAYERS
 from impasto.weights import cache_path, digest

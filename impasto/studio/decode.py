@@ -117,7 +117,7 @@ def decode(source: Path, folder: Path, name: str, kind: str) -> dict[str, Any]:
     """The file into the folder, here."""
     from impasto.images.images import declared_size, read_bytes, read_record, to_pillow, write_picture, write_small
     from impasto.images.images import decode as decode_bytes
-    from impasto.masks import mask_of
+    from impasto.objective.masks import mask_of
 
     height, width = declared_size(source)  # before anything is unpacked
     if height * width > MOST_PIXELS:
@@ -167,7 +167,7 @@ def apart(given: list[str]) -> bytes:
 
 def main() -> None:
     """Decode pictures, named on a line of JSON each, until stdin ends."""
-    import impasto.masks  # noqa: F401  what takes long, once
+    import impasto.objective.masks  # noqa: F401  what takes long, once
 
     out, has_fork = own_stdout(), "fork" in multiprocessing.get_all_start_methods()
     for line in sys.stdin:

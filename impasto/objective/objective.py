@@ -7,18 +7,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from impasto.coloring import compared_with, seen
-from impasto.costs import HOW, similarity, unit, wants_of
 from impasto.disk import file_of, mean, over, release, summed
-from impasto.distances import laplacian_cost, self_similarity_cost
-from impasto.frame import torus_size, wrapping
 from impasto.images.images import resize, size_of
-from impasto.losses import Cost, Varied, content_cost, entry_weights, total_cost, total_variation
-from impasto.masks import NO_MASKS, Masks, place_weights, weights_at
 from impasto.nets.nets import Net, channels, map_size
+from impasto.objective.color_transfer import compared_with, seen
+from impasto.objective.distances import laplacian_cost, self_similarity_cost
+from impasto.objective.framing import torus_size, wrapping
+from impasto.objective.losses import Cost, Varied, content_cost, entry_weights, total_cost, total_variation
+from impasto.objective.masks import NO_MASKS, Masks, place_weights, weights_at
+from impasto.objective.style_costs import HOW, similarity, unit, wants_of
+from impasto.objective.targets import Places, Targets, make_targets, places_of, readings_of, style_sums
+from impasto.objective.tiles import Sum, Tiling, tiled_cost
 from impasto.recipe.recipe import Recipe
-from impasto.targets import Places, Targets, make_targets, places_of, readings_of, style_sums
-from impasto.tiles import Sum, Tiling, tiled_cost
 
 SILENT = 1e-12  # sum of squares of a map that is taken for silent
 Found = dict[str, Tensor]

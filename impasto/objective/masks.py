@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from impasto.color import YIQ, luminance
 from impasto.disk import file_of, new_empty, over, over_rows, release, total
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
 from impasto.images.images import Picture, are_alike, read_picture, resize, scaled_size, size_of
+from impasto.objective.color import YIQ, luminance
 from impasto.recipe.recipe import PROTECTED, Recipe
 from impasto.recipe.regions import FILE, is_made
 

@@ -15,7 +15,10 @@ from typing import Any
 
 from torch import Tensor
 
-from impasto.distances import (
+from impasto.images.images import EDGES, Wraps
+from impasto.nets.geometry import field_of
+from impasto.nets.nets import Conv, Net, channels, layer_name, map_size
+from impasto.objective.distances import (
     covariance,
     cross_cost,
     cross_gram,
@@ -30,10 +33,7 @@ from impasto.distances import (
     thinned,
     transport_cost,
 )
-from impasto.images.images import EDGES, Wraps
-from impasto.losses import gram_cost
-from impasto.nets.geometry import field_of
-from impasto.nets.nets import Conv, Net, channels, layer_name, map_size
+from impasto.objective.losses import gram_cost
 from impasto.recipe.recipe import CONTENT_COSTS, Recipe
 
 PATCHES = 2048  # of a painting that are searched at most
@@ -133,7 +133,7 @@ HOW: dict[str, StyleCost] = {
 
 @cache
 def _typical() -> dict[str, dict[str, dict[str, float]]]:
-    return json.loads((files("impasto") / "typical.json").read_text())  # type: ignore[no-any-return]
+    return json.loads((files("impasto.objective.objective") / "typical.json").read_text())  # type: ignore[no-any-return]
 
 
 def unit(net: Net, cost: str, layer: str) -> float:

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from impasto.losses import gram_matrix, unroll
 from impasto.nets.kernels import wrapped
+from impasto.objective.losses import gram_matrix, unroll
 
 VARIANCE = 1e-5  # added to a variance before its root, as in AdaIN (arXiv:1703.06868)
 RIDGE = 1e-4  # of the mean variance, added to a covariance

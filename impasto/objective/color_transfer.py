@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from impasto.color import grey, keep_color, luminance, match_color, match_light
 from impasto.disk import file_of, folder_of, over, over_rows
-from impasto.frame import framed
 from impasto.images.images import resize, size_of
-from impasto.masks import NO_MASKS, Masks, content_masks, shares
+from impasto.objective.color import grey, keep_color, luminance, match_color, match_light
+from impasto.objective.framing import framed
+from impasto.objective.masks import NO_MASKS, Masks, content_masks, shares
 from impasto.recipe.recipe import Recipe
 from impasto.recipe.regions import Rule
 

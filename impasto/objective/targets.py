@@ -14,18 +14,18 @@ import torch
 from torch import Tensor
 
 from impasto.cache import Cache
-from impasto.costs import HOW, Reading, wants_of
 from impasto.disk import folder_of, mean, over_rows
-from impasto.distances import weighted_gram
 from impasto.errors import ImpastoWarning
-from impasto.frame import framed, style_at, wrapping
 from impasto.images.images import resize, size_of
-from impasto.losses import edited_gram, gram_matrix
-from impasto.masks import FAINT, NO_MASKS, Masks, place_weights, shares, weights_at
 from impasto.nets.nets import Net, map_size
+from impasto.objective.distances import weighted_gram
+from impasto.objective.framing import framed, style_at, wrapping
+from impasto.objective.losses import edited_gram, gram_matrix
+from impasto.objective.masks import FAINT, NO_MASKS, Masks, place_weights, shares, weights_at
+from impasto.objective.style_costs import HOW, Reading, wants_of
+from impasto.objective.tiles import Sum, Tiling, add_up
 from impasto.recipe.edit import LayerEdit, pair_of
 from impasto.recipe.recipe import Recipe
-from impasto.tiles import Sum, Tiling, add_up
 
 Places = dict[str, Tensor | None]
 STYLE_KNOBS = {"style_layers", "style_costs", "style_edit", "style_rotation", "padding", "seamless"}  # that style targets depend on
