@@ -25,8 +25,6 @@ import torch.nn.functional as F
 from platformdirs import user_cache_path
 from torch import Tensor
 
-from impasto.canvas import PIXELS
-from impasto.descent import evaluate
 from impasto.errors import ImpastoError
 from impasto.files import make_folder
 from impasto.images.images import quantize, read_picture, resize, scaled_size, write_picture
@@ -38,9 +36,11 @@ from impasto.nets.nets import INPUTS, Net, Pool, build_net, features, preprocess
 from impasto.objective.objective import make_cost
 from impasto.objective.targets import make_targets
 from impasto.pictures import picture_path
-from impasto.plan import default_budget, held_memory
 from impasto.recipe.recipe import Recipe, make_recipe
-from impasto.transfer import make_net, plan_scales, stylize
+from impasto.transfer.canvas import PIXELS
+from impasto.transfer.descent import evaluate
+from impasto.transfer.memory_plan import default_budget, held_memory
+from impasto.transfer.transfer import make_net, plan_scales, stylize
 from impasto.weights import load_weights
 
 PAIRS = (

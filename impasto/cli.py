@@ -33,7 +33,7 @@ from impasto.style_commands import style_app
 if TYPE_CHECKING:
     from impasto.batch import Batch, Job
     from impasto.grid import Sheet
-    from impasto.painting import Painting
+    from impasto.transfer.painting import Painting
     from impasto.video import Video
 
 BEGUN = time.monotonic()
@@ -548,8 +548,8 @@ def demo(
     folder
         Where the paintings and sheets go.
     """
-    from impasto.painting import Painting
     from impasto.pictures import picture_path
+    from impasto.transfer.painting import Painting
 
     recipe = _recipe(knobs)
     make_folder(folder)
@@ -719,7 +719,7 @@ def _end(error: Exception) -> NoReturn:
     if isinstance(error, OSError):
         say(f"impasto: {error}")
         sys.exit(1)
-    from impasto.painting import is_out_of_memory
+    from impasto.transfer.painting import is_out_of_memory
 
     if not is_out_of_memory(error):
         raise error
@@ -740,7 +740,7 @@ def _recipe(knobs: Any, like: Path | None = None, init_image: Path | None = None
         return make_recipe(**{"preset": preset, **given})
     if "preset" in given:
         raise BadRecipe("--like brings a recipe and --preset another: give one of the two")
-    from impasto.painting import recipe_of
+    from impasto.transfer.painting import recipe_of
 
     return changed_recipe(recipe_of(like), given)
 
@@ -814,7 +814,7 @@ def _carry_out(content: Path, styles: tuple[Path, ...], output: Path, recipe: Re
     check_pictures(content, *styles, *([start] if start else []), *recipe.mask_files().values())
     check_ending(output)
     from impasto.nets.nets import choose_place
-    from impasto.painting import Painting
+    from impasto.transfer.painting import Painting
 
     if way.weights_input and way.weights is None:
         raise BadRecipe("--weights-input says how the pixels of --weights FILE are meant: give that file too")

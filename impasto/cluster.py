@@ -21,7 +21,7 @@ from impasto.cache import Cache
 from impasto.errors import BadInput, BadRecipe, MissingExtra
 from impasto.hand import BEGUN, PATIENCE, Crew, Died, Hand, LocalHand, Said, Work
 from impasto.machine import settle
-from impasto.plan import LIMIT
+from impasto.transfer.memory_plan import LIMIT
 from impasto.work import CACHED, done
 
 ALONE = {
@@ -64,7 +64,7 @@ class Worker:
 def versions_here() -> dict[str, str]:
     """Of what the bytes depend on."""
     from impasto.nets.nets import Place
-    from impasto.painting import circumstances
+    from impasto.transfer.painting import circumstances
 
     versions: dict[str, str] = circumstances(Place())["versions"]
     return versions

@@ -18,7 +18,7 @@ from impasto.messages import say, show
 from impasto.recipe.recipe import Scales, time_left, work_left
 
 if TYPE_CHECKING:
-    from impasto.descent import Step
+    from impasto.transfer.descent import Step
 
 PLAIN_SECONDS = 10.0
 COLUMNS = BarColumn(), TextColumn("{task.description}", markup=False)  # names of files are no markup

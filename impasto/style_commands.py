@@ -114,7 +114,7 @@ def compare_styles(
     from impasto.images.drawing import write_figure
     from impasto.images.images import check_format
     from impasto.lens.style_compare import compare, in_words, recipe_for
-    from impasto.transfer import make_net
+    from impasto.transfer.transfer import make_net
     from impasto.weights import load_weights
 
     if output is not None:

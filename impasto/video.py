@@ -21,7 +21,6 @@ from filelock import FileLock
 from pydantic import BaseModel, Field, StrictBool, StringConstraints, ValidationError, model_validator
 from torch import Tensor
 
-from impasto.descent import Step
 from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning, SomeFailed
 from impasto.files import check_writable, make_folder, read_text, sha256, write_whole
 from impasto.flow import OPENCV, is_cut, link, long_term_weights, softened, warp, warped_error
@@ -30,10 +29,11 @@ from impasto.hand import Hand, Said, recipe_for_work, shared_out, tried
 from impasto.images.images import Picture, read_picture, read_record, size_of, write_picture
 from impasto.machine import peak_memory_mb
 from impasto.nets.nets import Place
-from impasto.painting import circumstances
-from impasto.plan import Plan, default_budget, held_memory, written
 from impasto.recipe.recipe import Recipe
-from impasto.transfer import Ties, check_fit, finished, make_net, plan_scales, stylize
+from impasto.transfer.descent import Step
+from impasto.transfer.memory_plan import Plan, default_budget, held_memory, written
+from impasto.transfer.painting import circumstances
+from impasto.transfer.transfer import Ties, check_fit, finished, make_net, plan_scales, stylize
 from impasto.weights import load_weights
 
 MANIFEST = "impasto.json"

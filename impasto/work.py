@@ -51,8 +51,8 @@ def paint(work: Work, cache: Cache) -> Iterator[Said]:
     import torch
 
     from impasto.nets.nets import choose_place
-    from impasto.painting import Painting
     from impasto.recipe.recipe import checked_recipe, work_left
+    from impasto.transfer.painting import Painting
 
     how = work["how"]
     torch.set_num_threads(how["threads"])

@@ -13,10 +13,10 @@ import torch
 from hypothesis import strategies as st
 from PIL import Image
 
-from impasto import painting
 from impasto.cli import main
 from impasto.lens.module import AnyNet, visit
 from impasto.nets.nets import INPUTS, ConvShape, Net, Pool, assemble
+from impasto.transfer import painting
 from impasto.weights import Loaded
 
 TINY = (
@@ -103,7 +103,7 @@ def files(tmp_path: Path) -> tuple[Path, Path, Path]:
 @pytest.fixture
 def no_holes(monkeypatch):
     """A tiny net's tiles leave no holes in memory that would count."""
-    monkeypatch.setattr("impasto.plan.HOLES", 0.0)
+    monkeypatch.setattr("impasto.transfer.memory_plan.HOLES", 0.0)
 
 
 @pytest.fixture

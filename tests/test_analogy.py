@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from impasto import analogy
-from impasto.analogy import BLOCK, PATCH, borrowed_band, finest_band
 from impasto.images.images import resize
+from impasto.transfer import analogy
+from impasto.transfer.analogy import BLOCK, PATCH, borrowed_band, finest_band
 
 
 def noise(*size: int, seed: int = 0) -> torch.Tensor:

@@ -23,9 +23,9 @@ from impasto.files import sha256
 from impasto.grid import LOCKS
 from impasto.images.images import write_picture
 from impasto.objective.targets import make_targets
-from impasto.painting import Painting
 from impasto.pictures import picture_path
 from impasto.recipe.recipe import make_recipe
+from impasto.transfer.painting import Painting
 from tests.conftest import paint_with_the_tiny_net, picture, tiny_net
 from tests.hands import Here
 

@@ -12,7 +12,7 @@ from impasto.objective.objective import make_cost
 from impasto.objective.targets import make_targets
 from impasto.pictures import picture_path
 from impasto.recipe.recipe import make_recipe
-from impasto.transfer import make_net
+from impasto.transfer.transfer import make_net
 from tests.conftest import picture
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from impasto.canvas import COLOR_AXES, color_axes, movable, project, ripples, soften, waves, white_noise
-from impasto.descent import Optimizer, begin, descend
 from impasto.images.images import read_picture, resize
 from impasto.pictures import CALIBRATION, picture_path
+from impasto.transfer.canvas import COLOR_AXES, color_axes, movable, project, ripples, soften, waves, white_noise
+from impasto.transfer.descent import Optimizer, begin, descend
 from tests.conftest import picture
 
 SIZES = [(8, 8), (9, 7), (12, 9), (5, 16)]

@@ -2,12 +2,12 @@
 
 import pytest
 
-from impasto.checkpoint import checkpoint_path
 from impasto.errors import BadRecipe
 from impasto.images.images import read_record
-from impasto.painting import recipe_of
 from impasto.recipe.recipe import make_recipe
-from impasto.transfer import stylize
+from impasto.transfer.checkpoint import checkpoint_path
+from impasto.transfer.painting import recipe_of
+from impasto.transfer.transfer import stylize
 from tests.conftest import picture, save, tiny_net
 from tests.test_painting import KNOBS, finish, made, tiny  # noqa: F401  the tiny net for paintings on disk
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from impasto.checkpoint import checkpoint_path, load_checkpoint, previous, remove_checkpoint, save_checkpoint
-from impasto.descent import State
 from impasto.errors import BadRecipe, ImpastoWarning
+from impasto.transfer.checkpoint import checkpoint_path, load_checkpoint, previous, remove_checkpoint, save_checkpoint
+from impasto.transfer.descent import State
 from tests.conftest import picture
 
 RUN = {

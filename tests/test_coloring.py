@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from impasto.descent import Step
 from impasto.errors import BadRecipe
 from impasto.images.images import quantize, read_picture, resize, to_pillow
 from impasto.objective.color import MAPS, SPACES, grey, keep_color, luminance, match_color, moments
@@ -13,7 +12,8 @@ from impasto.objective.masks import Masks, read_masks, shares
 from impasto.objective.objective import costs_of
 from impasto.objective.targets import make_targets
 from impasto.recipe.recipe import PROTECTED, Recipe, make_recipe
-from impasto.transfer import finished, paint, stylize
+from impasto.transfer.descent import Step
+from impasto.transfer.transfer import finished, paint, stylize
 from tests.conftest import picture, tiny_net
 from tests.test_color import mask, muted
 from tests.test_hires import p3
@@ -133,7 +133,7 @@ def test_a_texture_can_be_matched_and_has_no_photograph_for_its_chroma():
 
 def test_paint_has_the_knobs_and_keeps_a_profile(monkeypatch):
     """As painted and recoloured by hand; the Pillow image carries the photograph's profile when asked to."""
-    monkeypatch.setattr("impasto.transfer.make_net", lambda _: tiny_net())
+    monkeypatch.setattr("impasto.transfer.transfer.make_net", lambda _: tiny_net())
     photo, style = to_pillow(CONTENT), to_pillow(STYLE)
     photo.putalpha(200)
     photo.info["icc_profile"] = p3()

@@ -7,9 +7,9 @@ import pytest
 import scipy.optimize
 import torch
 
-from impasto.canvas import Canvas
-from impasto.descent import OPTIMIZERS, Optimizer, State, begin, descend
 from impasto.errors import ImpastoError
+from impasto.transfer.canvas import Canvas
+from impasto.transfer.descent import OPTIMIZERS, Optimizer, State, begin, descend
 from tests.conftest import picture
 
 

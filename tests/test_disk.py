@@ -15,13 +15,7 @@ from PIL import ExifTags, Image, ImageCms
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from impasto import canvas as canvas_module
 from impasto import disk
-from impasto import painting as module
-from impasto.analogy import borrowed_band, finest_band
-from impasto.canvas import soften
-from impasto.checkpoint import checkpoint_path, disk_folder, previous
-from impasto.descent import Step
 from impasto.disk import bands, empty, file_of, mapped, new_zeros, over, put, release, summed
 from impasto.errors import CannotWrite, ImpastoWarning, NoRoom
 from impasto.images import images
@@ -33,10 +27,16 @@ from impasto.objective.masks import Masks, place_weights
 from impasto.objective.objective import make_cost
 from impasto.objective.targets import Targets, make_targets, parts_of
 from impasto.objective.tiles import Sum, Tiling, add_up
-from impasto.painting import Painting
-from impasto.plan import Plan, fits_on_disk, make_plan
 from impasto.recipe.recipe import make_recipe
-from impasto.transfer import finished, painted_scales, stylize
+from impasto.transfer import canvas as canvas_module
+from impasto.transfer import painting as module
+from impasto.transfer.analogy import borrowed_band, finest_band
+from impasto.transfer.canvas import soften
+from impasto.transfer.checkpoint import checkpoint_path, disk_folder, previous
+from impasto.transfer.descent import Step
+from impasto.transfer.memory_plan import Plan, fits_on_disk, make_plan
+from impasto.transfer.painting import Painting
+from impasto.transfer.transfer import finished, painted_scales, stylize
 from tests.conftest import kill_at, paint_with_the_tiny_net, picture, room_for, tiny_net
 
 pytestmark = pytest.mark.skipif(not disk.is_possible(), reason="files are mapped on Linux alone")
@@ -312,8 +312,8 @@ def test_what_a_recipe_asks_for_is_painted_on_disk_as_in_memory(tmp_path, knobs)
 @pytest.mark.parametrize("knobs", ASKED[-3:], ids=str)
 def test_no_tensor_in_memory_grows_with_the_picture(tmp_path, monkeypatch, knobs):
     """A map of one channel has 173 kB at 240 x 180 pixels, a photograph as it was read up to 115 kB."""
-    monkeypatch.setattr("impasto.analogy.MOST", 2**8)
-    monkeypatch.setattr("impasto.analogy.AT_ONCE", 8)
+    monkeypatch.setattr("impasto.transfer.analogy.MOST", 2**8)
+    monkeypatch.setattr("impasto.transfer.analogy.AT_ONCE", 8)
     with Largest() as made:
         painted(tmp_path, True, 240, fine_steps=1, init="content", init_noise=0.0, **knobs)
     assert made.most < 120e3
@@ -477,8 +477,8 @@ KILLED = """
 import sys
 from pathlib import Path
 import pytest
-from impasto import painting as module
-from impasto.plan import Plan
+from impasto.transfer import painting as module
+from impasto.transfer.memory_plan import Plan
 from tests.conftest import paint_with_the_tiny_net
 from tests.test_disk import CUTS, made
 
@@ -623,11 +623,12 @@ def test_a_painting_in_deep_zoom_is_known_when_it_is_finished(files):
 GROWN = """
 import sys, torch
 from pathlib import Path
-from impasto.plan import Plan
+from impasto.transfer.memory_plan import Plan
 from impasto.recipe.recipe import make_recipe
 from impasto.objective.tiles import Tiling
-from impasto.transfer import stylize
-from impasto import disk, canvas
+from impasto.transfer.transfer import stylize
+from impasto import disk
+from impasto.transfer import canvas
 from impasto.images import images
 from tests.conftest import picture, tiny_net
 from tests.test_disk import LAYERS

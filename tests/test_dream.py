@@ -12,7 +12,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from impasto.canvas import COLOR_AXES, ripples, waves
 from impasto.errors import BadRecipe, CannotWrite, NoRoom
 from impasto.images.images import read_picture, read_record, to_pillow
 from impasto.lens import dream as module
@@ -39,6 +38,7 @@ from impasto.lens.index import make_setup
 from impasto.nets.geometry import field_of
 from impasto.nets.nets import INPUTS, NETS, ConvShape, Net, Pool, assemble, build_net, features, map_size, weight_shapes
 from impasto.objective.losses import gram_matrix
+from impasto.transfer.canvas import COLOR_AXES, ripples, waves
 from impasto.weights import load_weights
 from tests.conftest import check_one_line, picture, room_for, tiny_net
 

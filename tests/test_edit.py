@@ -12,7 +12,7 @@ from impasto.objective.targets import make_targets
 from impasto.objective.tiles import Tiling
 from impasto.recipe.edit import LayerEdit, pair_of
 from impasto.recipe.recipe import checked_recipe, make_recipe
-from impasto.transfer import check_edit, check_fit
+from impasto.transfer.transfer import check_edit, check_fit
 from tests.conftest import picture, tiny_net
 
 KNOBS = {"content_layers": {"conv2_1": 1.0}, "style_layers": {"conv1_1": 0.5, "conv2_1": 0.5}, "size": 48}

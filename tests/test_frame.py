@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from impasto.canvas import soften
-from impasto.descent import Step
 from impasto.errors import BadImage, BadRecipe
 from impasto.images.images import resize
 from impasto.nets.nets import INPUTS, NETS, ConvShape, Net, assemble, features
@@ -30,9 +28,11 @@ from impasto.objective.masks import Masks
 from impasto.objective.objective import costs_of, make_cost
 from impasto.objective.targets import make_targets
 from impasto.objective.tiles import Tiling, area_read, cut
-from impasto.plan import Plan
 from impasto.recipe.recipe import Recipe, make_recipe
-from impasto.transfer import check_fit, finished, painted_scales, stylize
+from impasto.transfer.canvas import soften
+from impasto.transfer.descent import Step
+from impasto.transfer.memory_plan import Plan
+from impasto.transfer.transfer import check_fit, finished, painted_scales, stylize
 from tests.conftest import picture, tiny_net
 
 AXES = {"x": (False, True), "y": (True, False), "both": (True, True)}

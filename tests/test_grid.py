@@ -14,9 +14,9 @@ from impasto.errors import BadImage, BadRecipe, ImpastoError
 from impasto.grid import FIGURES, Grid, Sheet, cell_at, make_figure, make_grid, name_of
 from impasto.images.images import read_picture, read_record
 from impasto.objective import tiles
-from impasto.painting import Painting
 from impasto.recipe.axes import Label, axis
 from impasto.recipe.recipe import make_recipe
+from impasto.transfer.painting import Painting
 from tests.conftest import check_one_line, paint_with_the_tiny_net, picture, save
 from tests.hands import Here
 

@@ -12,7 +12,7 @@ from impasto.objective.style_costs import HOW, kept_memory, unit, wants_of
 from impasto.objective.targets import make_targets
 from impasto.objective.tiles import Tiling
 from impasto.recipe.recipe import CONTENT_COSTS, STYLE_COSTS, make_recipe
-from impasto.transfer import make_net, stylize
+from impasto.transfer.transfer import make_net, stylize
 from tests.conftest import picture, tiny_net
 
 LAYERS = {"style_layers": {"conv1_1": 0.5, "conv2_1": 2.0, "conv3_1": 1.0}, "content_layers": {"conv2_1": 1.0}}

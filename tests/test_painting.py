@@ -16,16 +16,16 @@ import pytest
 import torch
 from PIL import Image
 
-from impasto import painting as module
-from impasto.checkpoint import MAGIC, checkpoint_path, previous
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoWarning, NoRoom
 from impasto.images.images import read_picture, read_record, resize
 from impasto.nets.nets import Place
 from impasto.objective.color import SPACES
 from impasto.objective.framing import finished_size, framed
 from impasto.objective.targets import parts_of
-from impasto.painting import Painting, recipe_of
 from impasto.recipe.recipe import make_recipe
+from impasto.transfer import painting as module
+from impasto.transfer.checkpoint import MAGIC, checkpoint_path, previous
+from impasto.transfer.painting import Painting, recipe_of
 from tests.conftest import paint_with_the_tiny_net
 from tests.test_hires import p3, png
 
@@ -352,7 +352,7 @@ def test_a_checkpoint_left_beside_a_finished_painting_goes(files):
 def test_a_run_that_time_cut_short_says_so_even_after_a_resume(files, monkeypatch):
     """Cut at the coarse scale, killed at the fine one, resumed without a budget: honest in the end."""
     cut = lambda clock, index, step: clock.seconds is not None and step.i == 2  # noqa: E731
-    monkeypatch.setattr("impasto.transfer._Clock.is_over", cut)
+    monkeypatch.setattr("impasto.transfer.transfer._Clock.is_over", cut)
     steps = made(files).steps(seconds=60.0)
     for step in steps:
         if step.i == 7:

@@ -6,8 +6,8 @@ import pytest
 
 from impasto.errors import NoRoom
 from impasto.objective.tiles import Tiling
-from impasto.plan import make_plan, read_plan, written
 from impasto.recipe.recipe import make_recipe
+from impasto.transfer.memory_plan import make_plan, read_plan, written
 from tests.conftest import tiny_net
 
 RECIPE = make_recipe(style_layers={"conv1_1": 1, "conv3_1": 1}, content_layers={"conv2_1": 1})

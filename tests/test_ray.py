@@ -24,8 +24,8 @@ from impasto.hand import Crew, LocalHand
 from impasto.lens.index import INDEX, MANIFEST, make_setup
 from impasto.lens.scan import begin_shards, merge_shards, scan, scan_shards
 from impasto.pictures import picture_path
-from impasto.plan import LIMIT, default_budget
 from impasto.recipe.recipe import make_recipe
+from impasto.transfer.memory_plan import LIMIT, default_budget
 from impasto.video import Motion, Video
 from impasto.weights import load_net
 from tests.clips import moving

@@ -9,7 +9,7 @@ from impasto.judge import judge_net, lpips, style_distance
 from impasto.nets.nets import features
 from impasto.pictures import CALIBRATION, picture_path
 from impasto.recipe.recipe import make_recipe
-from impasto.transfer import CALIBRATION_SIZE, finished, first_image, make_net, paint, stylize
+from impasto.transfer.transfer import CALIBRATION_SIZE, finished, first_image, make_net, paint, stylize
 from impasto.weights import load_weights
 
 pytestmark = pytest.mark.weights

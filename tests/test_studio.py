@@ -27,7 +27,6 @@ pytest.importorskip("starlette", reason="the studio is not tried: the extra stud
 from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning
 from impasto.images.images import read_picture, read_record
 from impasto.objective.masks import read_mask
-from impasto.painting import Painting
 from impasto.pictures import picture_path
 from impasto.recipe import recipe
 from impasto.recipe.recipe import CHANGEABLE, Recipe, make_recipe
@@ -39,6 +38,7 @@ from impasto.studio.events import Events
 from impasto.studio.form import ELSEWHERE, GROUPS, form
 from impasto.studio.jobs import reached, slug, why_it_died
 from impasto.studio.store import Store
+from impasto.transfer.painting import Painting
 from tests.studios import Running
 
 weights = pytest.mark.weights

@@ -10,7 +10,7 @@ from impasto.objective.targets import activations_of, make_targets
 from impasto.objective.tiles import Sum, Tiling, add_up, cut
 from impasto.pictures import picture_path
 from impasto.recipe.recipe import make_recipe
-from impasto.transfer import make_net
+from impasto.transfer.transfer import make_net
 from tests.conftest import TINY, picture, tiny_net
 
 ALL = {"conv1_1": 1.0, "conv1_2:pre": 0.5, "pool1": 1.0, "conv2_1": 2.0, "conv3_1": 0.3}

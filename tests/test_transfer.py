@@ -9,8 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from impasto import transfer
-from impasto.descent import Step
 from impasto.errors import BadImage, BadRecipe
 from impasto.images.images import resize
 from impasto.nets.nets import features
@@ -20,7 +18,9 @@ from impasto.objective.masks import Masks
 from impasto.objective.objective import costs_of, make_cost
 from impasto.objective.targets import make_targets
 from impasto.recipe.recipe import PRESETS, Recipe, make_recipe
-from impasto.transfer import check_fit, finished, first_image, stylize
+from impasto.transfer import transfer
+from impasto.transfer.descent import Step
+from impasto.transfer.transfer import check_fit, finished, first_image, stylize
 from tests.conftest import picture, tiny_net
 
 LAYERS = {"style_layers": {"conv1_1": 0.5, "conv2_1": 2.0}, "content_layers": {"conv2_1": 1.0}}

@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from impasto.batch import Batch, Job
-from impasto.checkpoint import checkpoint_path, previous
 from impasto.errors import CannotWrite, ImpastoWarning, NoRoom
 from impasto.images.images import read_record
 from impasto.lens import scan as scanning
 from impasto.lens.index import INDEX, MANIFEST
 from impasto.lens.scan import begin_shards, merge_shards, scan_shards, shard_folder
 from impasto.recipe.recipe import make_recipe
+from impasto.transfer.checkpoint import checkpoint_path, previous
 from tests.conftest import paint_with_the_tiny_net, picture, room_for, save
 from tests.hands import Here
 from tests.test_lens_scan import LAYERS, bytes_of, looked, scanned

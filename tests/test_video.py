@@ -16,9 +16,9 @@ from impasto.images.images import read_picture, read_record, write_picture
 from impasto.objective.losses import temporal_cost
 from impasto.objective.objective import make_cost
 from impasto.objective.targets import make_targets
-from impasto.painting import recipe_of
 from impasto.recipe.recipe import make_recipe
-from impasto.transfer import Ties, stylize, tied_cost
+from impasto.transfer.painting import recipe_of
+from impasto.transfer.transfer import Ties, stylize, tied_cost
 from impasto.video import Motion, Video
 from impasto.weights import Loaded
 from impasto.work import done

@@ -23,9 +23,9 @@ from impasto.cli import main
 from impasto.images.images import read_picture, write_picture
 from impasto.objective.tiles import Tiling
 from impasto.pictures import picture_path
-from impasto.plan import Plan
 from impasto.recipe.recipe import PRESETS, make_recipe
-from impasto.transfer import make_net, stylize
+from impasto.transfer.memory_plan import Plan
+from impasto.transfer.transfer import make_net, stylize
 from tests.clips import moving
 from tests.conftest import save
 

@@ -18,8 +18,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from impasto.canvas import ripples, waves
-from impasto.descent import Optimizer, State, Step, begin, descend
 from impasto.errors import BadRecipe
 from impasto.files import check_writable
 from impasto.images.images import MIN_SIDE, check_format, quantize, read_picture, resize, write_picture
@@ -30,6 +28,8 @@ from impasto.nets.kernels import has_winograd
 from impasto.nets.nets import INPUTS, Net, Pool, channels, features, layer_name, map_size
 from impasto.objective.losses import Cost, gram_matrix
 from impasto.pictures import CALIBRATION, picture_path
+from impasto.transfer.canvas import ripples, waves
+from impasto.transfer.descent import Optimizer, State, Step, begin, descend
 from impasto.weights import digest
 
 CONTRAST, LIMIT = 0.1, 0.6  # of the noise that a dream starts as, and the most that it may reach; see canvas.waves

@@ -19,8 +19,8 @@ from impasto.lens.style_page import Original
 from impasto.nets.geometry import field_of
 from impasto.nets.nets import Net, features
 from impasto.objective.framing import style_at, torus_size, wrapping
-from impasto.painting import recipe_of
 from impasto.recipe.recipe import Recipe, make_recipe
+from impasto.transfer.painting import recipe_of
 
 LISTED = 8  # units and pairs of a layer
 TILE, GAP, LINE, HEAD = 300, 12, 22, 17  # of the figure, in pixels; the last its title's letters

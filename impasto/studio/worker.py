@@ -111,8 +111,8 @@ class OfSheet:
 
 def paint(work: Work, orders: Orders, telling: Telling) -> dict[str, Any]:
     """One painting, from its checkpoint where there is one; what is told of it."""
-    from impasto.painting import Painting
     from impasto.recipe.recipe import make_recipe
+    from impasto.transfer.painting import Painting
 
     recipe, start = make_recipe(**work["knobs"]), work["start"] and Path(work["start"])
     painting = Painting(Path(work["content"]), _paths(work["styles"]), Path(work["output"]), recipe, start=start)
@@ -251,7 +251,7 @@ def _leave(work: Work, telling: Telling) -> None:
 
 
 def _in_words(error: Exception) -> str:
-    from impasto.painting import is_out_of_memory
+    from impasto.transfer.painting import is_out_of_memory
 
     return "out of memory: try a smaller size" if is_out_of_memory(error) else one_line(f"{type(error).__name__}: {error}")
 

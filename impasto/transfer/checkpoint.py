@@ -21,10 +21,10 @@ import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, Json, NonNegativeInt, TypeAdapter, ValidationError
 from torch import Tensor
 
-from impasto.descent import State
 from impasto.disk import file_of, mapped
 from impasto.errors import BadInput, BadRecipe, ImpastoWarning
 from impasto.files import FULL, cannot_write, open_file, reason, sha256, write_whole
+from impasto.transfer.descent import State
 
 MAGIC = b"impasto checkpoint 1\n"
 HELD = ".held"

@@ -22,8 +22,6 @@ from typing import Any
 import torch
 
 from impasto.cache import Cache
-from impasto.checkpoint import checkpoint_path, clear_folder, disk_folder, load_checkpoint, remove_checkpoint, save_checkpoint
-from impasto.descent import State, Step, can_resume
 from impasto.disk import folder_of, is_possible
 from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning, NoRoom
 from impasto.files import check_room, check_writable, make_folder, temporary_folder
@@ -46,9 +44,18 @@ from impasto.objective.color_transfer import recolored
 from impasto.objective.framing import finished_size, painted_size
 from impasto.objective.masks import read_masks
 from impasto.objective.objective import costs_of
-from impasto.plan import FLOAT, SPARE, Plan, default_budget, held_memory, is_plan_for, read_plan, written
 from impasto.recipe.recipe import Recipe, checked_recipe
-from impasto.transfer import alpha_at, check_edit, check_fit, finished, make_net, painted_scales, plan_scales, stylize
+from impasto.transfer.checkpoint import (
+    checkpoint_path,
+    clear_folder,
+    disk_folder,
+    load_checkpoint,
+    remove_checkpoint,
+    save_checkpoint,
+)
+from impasto.transfer.descent import State, Step, can_resume
+from impasto.transfer.memory_plan import FLOAT, SPARE, Plan, default_budget, held_memory, is_plan_for, read_plan, written
+from impasto.transfer.transfer import alpha_at, check_edit, check_fit, finished, make_net, painted_scales, plan_scales, stylize
 from impasto.weights import load_weights
 
 CHECKPOINT_SECONDS = 5.0

@@ -18,10 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from impasto import canvas
-from impasto.analogy import borrowed_band, finest_band
 from impasto.cache import Cache
-from impasto.descent import Optimizer, State, Step, begin, descend, moved, put_on_disk
 from impasto.disk import folder_of, over, over_rows
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
 from impasto.images.images import (
@@ -47,8 +44,11 @@ from impasto.objective.objective import make_cost
 from impasto.objective.style_costs import HOW, wants_of
 from impasto.objective.targets import make_targets, parts_of, style_side
 from impasto.pictures import CALIBRATION, picture_path
-from impasto.plan import Plan, make_plan
 from impasto.recipe.recipe import Recipe, Scales, make_recipe
+from impasto.transfer import canvas
+from impasto.transfer.analogy import borrowed_band, finest_band
+from impasto.transfer.descent import Optimizer, State, Step, begin, descend, moved, put_on_disk
+from impasto.transfer.memory_plan import Plan, make_plan
 from impasto.weights import SOURCES, Loaded, load_weights
 
 CALIBRATION_SIZE = 256

@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from impasto.canvas import PIXELS, Canvas, movable, project, soften
 from impasto.disk import bands, new_zeros, over, put, summed
 from impasto.errors import ImpastoError
 from impasto.objective.losses import Cost
+from impasto.transfer.canvas import PIXELS, Canvas, movable, project, soften
 
 FIRST_MOVE = 0.05  # the most that a pixel moves in L-BFGS' first step, which knows no curvature
 SUFFICIENT = 1e-4  # Armijo's constant (Nocedal & Wright 2006, eq. 3.4)

@@ -1,0 +1,8 @@
+"""Minimising J over the pixels of G, coarse to fine: the optimisers, memory, checkpoints, and a painting on disk."""
+
+from impasto.lazy import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {"Painting": "painting", "finished": "transfer", "make_net": "transfer", "paint": "transfer", "stylize": "transfer"},
+)
