@@ -1,7 +1,7 @@
-"""`python -m bench.typical` writes impasto/objective/typical.json: what each cost is between a photograph and a painting, as a rule.
+"""`python -m bench.typical` writes typical.json of the style costs: what each cost is between a photograph and a painting.
 
-Medians over all pairs of a bundled photograph and a bundled painting at SIDE pixels, of every convolution of every net. costs.py
-brings costs to one unit by them.
+Medians over all pairs of a bundled photograph and a bundled painting at SIDE pixels, of every convolution of every net.
+style_costs.py brings costs to one unit by them.
 """
 
 import json

@@ -133,7 +133,7 @@ HOW: dict[str, StyleCost] = {
 
 @cache
 def _typical() -> dict[str, dict[str, dict[str, float]]]:
-    return json.loads((files("impasto.objective.objective") / "typical.json").read_text())  # type: ignore[no-any-return]
+    return json.loads((files("impasto.objective") / "typical.json").read_text())  # type: ignore[no-any-return]
 
 
 def unit(net: Net, cost: str, layer: str) -> float:
