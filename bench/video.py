@@ -16,7 +16,7 @@ from impasto.images.images import read_picture, resize, scaled_size, write_pictu
 from impasto.machine import settle
 from impasto.pictures import picture_path
 from impasto.recipe.recipe import make_recipe
-from impasto.video import Motion, Video
+from impasto.video.video import Motion, Video
 
 NOISE = 4 / 255  # standard deviation
 WAYS = {

@@ -27,7 +27,7 @@ from impasto.nets.nets import INPUTS, Net, build_net, preprocess
 from impasto.pictures import picture_path
 from impasto.recipe.recipe import make_recipe
 from impasto.transfer.transfer import paint
-from impasto.video import Video
+from impasto.video.video import Video
 from impasto.weights import load_weights
 from tests.nets_of_your_own import Block
 from tests.studios import Running

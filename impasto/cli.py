@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from impasto.batch import Batch, Job
     from impasto.grid import Sheet
     from impasto.transfer.painting import Painting
-    from impasto.video import Video
+    from impasto.video.video import Video
 
 BEGUN = time.monotonic()
 DEMO = (("cat", "hokusai-great-wave"), ("astronaut", "van-gogh-auvers"))
@@ -391,7 +391,7 @@ def video(
     import torch
 
     from impasto.nets.nets import choose_place
-    from impasto.video import Motion, Video
+    from impasto.video.video import Motion, Video
 
     motion, recipe = Motion(temporal, tuple(_whole_numbers("--long-term", long_term)), passes, frame_steps, start), _recipe(knobs)
     crew, part = crew or CrewOptions(), shard_of(shard, os.environ)

@@ -21,7 +21,7 @@ from impasto.machine import own_stdout, settle
 from impasto.messages import show_warnings
 
 if TYPE_CHECKING:
-    from impasto.video import Video
+    from impasto.video.video import Video
 
 CACHED = 48  # weights, nets, style pictures, and of each a target a scale
 
@@ -101,7 +101,7 @@ def joined_video(asked: Work) -> "Video":
     """The video that another process has begun."""
     from impasto.nets.nets import choose_place
     from impasto.recipe.recipe import checked_recipe
-    from impasto.video import Motion, Video
+    from impasto.video.video import Motion, Video
 
     motion = Motion(**{**asked["motion"], "long_term": tuple(asked["motion"]["long_term"])})
     options: dict[str, Any] = {"rate": asked["rate"], "max_memory": asked["max_memory"], "weights_input": asked["weights_input"]}

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import map_coordinates
 
-from impasto.flow import is_cut, link, long_term_weights, motion_boundary, optical_flow, seen_in, warp, warped_error
+from impasto.video.flow import is_cut, link, long_term_weights, motion_boundary, optical_flow, seen_in, warp, warped_error
 from tests.conftest import picture
 
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 from av.stream import Disposition
 
-from impasto import frames as module
 from impasto.errors import BadInput, CannotWrite, ImpastoWarning, NoRoom
-from impasto.frames import check_video, open_clip, painted_size, read_frames, read_video_record, write_video
 from impasto.images.images import to_pillow, write_picture
+from impasto.video import frames as module
+from impasto.video.frames import check_video, open_clip, painted_size, read_frames, read_video_record, write_video
 from tests.clips import encode, moving, packets, pixels, quarter_turn, shown_times, turned
 from tests.conftest import picture, room_for, save
 

@@ -26,7 +26,7 @@ from impasto.lens.scan import begin_shards, merge_shards, scan, scan_shards
 from impasto.pictures import picture_path
 from impasto.recipe.recipe import make_recipe
 from impasto.transfer.memory_plan import LIMIT, default_budget
-from impasto.video import Motion, Video
+from impasto.video.video import Motion, Video
 from impasto.weights import load_net
 from tests.clips import moving
 from tests.conftest import check_one_line, save

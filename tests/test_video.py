@@ -8,10 +8,8 @@ import warnings
 import pytest
 import torch
 
-from impasto import video as module
 from impasto.cache import Cache
 from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning, NoRoom, SomeFailed
-from impasto.flow import link, softened, warp
 from impasto.images.images import read_picture, read_record, write_picture
 from impasto.objective.losses import temporal_cost
 from impasto.objective.objective import make_cost
@@ -19,7 +17,9 @@ from impasto.objective.targets import make_targets
 from impasto.recipe.recipe import make_recipe
 from impasto.transfer.painting import recipe_of
 from impasto.transfer.transfer import Ties, stylize, tied_cost
-from impasto.video import Motion, Video
+from impasto.video import video as module
+from impasto.video.flow import link, softened, warp
+from impasto.video.video import Motion, Video
 from impasto.weights import Loaded
 from impasto.work import done
 from tests.clips import encode, moving, packets, shown_times
@@ -258,7 +258,7 @@ def test_a_scene_that_cannot_be_painted_is_said_and_the_others_are_kept(scenes, 
 KILLED = """
 import sys
 from pathlib import Path
-from impasto import video
+from impasto.video import video
 from tests import test_video as t
 video.load_weights = lambda *_: t.Loaded({}, "torchvision", "tiny")
 video.make_net = lambda *_: t.tiny_net()

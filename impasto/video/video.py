@@ -23,8 +23,6 @@ from torch import Tensor
 
 from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning, SomeFailed
 from impasto.files import check_writable, make_folder, read_text, sha256, write_whole
-from impasto.flow import OPENCV, is_cut, link, long_term_weights, softened, warp, warped_error
-from impasto.frames import PYAV, check_video, open_clip, painted_size, read_frames, read_video_record, write_video
 from impasto.hand import Hand, Said, recipe_for_work, shared_out, tried
 from impasto.images.images import Picture, read_picture, read_record, size_of, write_picture
 from impasto.machine import peak_memory_mb
@@ -34,6 +32,8 @@ from impasto.transfer.descent import Step
 from impasto.transfer.memory_plan import Plan, default_budget, held_memory, written
 from impasto.transfer.painting import circumstances
 from impasto.transfer.transfer import Ties, check_fit, finished, make_net, plan_scales, stylize
+from impasto.video.flow import OPENCV, is_cut, link, long_term_weights, softened, warp, warped_error
+from impasto.video.frames import PYAV, check_video, open_clip, painted_size, read_frames, read_video_record, write_video
 from impasto.weights import load_weights
 
 MANIFEST = "impasto.json"
