@@ -13,7 +13,7 @@ import torch
 from hypothesis import strategies as st
 from PIL import Image
 
-from impasto.cli import main
+from impasto.cli.app import main
 from impasto.lens.module import AnyNet, visit
 from impasto.nets.nets import INPUTS, ConvShape, Net, Pool, assemble
 from impasto.transfer import painting

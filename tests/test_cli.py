@@ -28,7 +28,7 @@ def process(*args: object, **options) -> subprocess.CompletedProcess:
 
 def start(*args: object) -> subprocess.Popen:
     """Running, with a checkpoint every tenth of a second."""
-    code = "import impasto.transfer.painting as p; p.CHECKPOINT_SECONDS = 0.1; from impasto.cli import main; main()"
+    code = "import impasto.transfer.painting as p; p.CHECKPOINT_SECONDS = 0.1; from impasto.cli.app import main; main()"
     command = [sys.executable, "-c", code, *map(str, args)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

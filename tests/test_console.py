@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from impasto import console
-from impasto.console import Together
+from impasto.cli import progress as console
+from impasto.cli.progress import Together
 
 
 def step(i: float) -> dict[str, float]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from impasto.cli import app
+from impasto.cli.app import app
 from impasto.recipe.recipe import PRESETS, Recipe
 from tests.write_docs import DOCS, cli_page, recipe_page
 

@@ -145,7 +145,7 @@ def test_a_sheet_and_a_projection_are_written_and_say_what_they_show(impasto, at
 
 def test_help_does_not_load_torch():
     code = "import atexit, sys; atexit.register(lambda: print('torch' in sys.modules)); "
-    code += "from impasto.lens_commands import lens_app; lens_app(['scan', '--help'])"
+    code += "from impasto.cli.lens import lens_app; lens_app(['scan', '--help'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False" and "--per-image" in done.stdout
 

@@ -451,7 +451,7 @@ def test_the_browsers_command_line_has_no_token(tmp_path):
     browser = tmp_path / "browser"
     browser.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/called\n')
     browser.chmod(0o755)
-    run = "import sys; sys.argv.remove('--no-browser'); from impasto.cli import main; sys.exit(main())"
+    run = "import sys; sys.argv.remove('--no-browser'); from impasto.cli.app import main; sys.exit(main())"
     running = Running(tmp_path / "studio", python=("-c", run), env={"BROWSER": f"{browser} %s"})
     for _ in range(100):
         if (tmp_path / "called").exists() and (called := (tmp_path / "called").read_text()):

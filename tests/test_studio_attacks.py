@@ -45,7 +45,7 @@ def studio(tmp_path_factory) -> Iterator[Running]:
 
 
 NUMBERS = count()
-RUN = "import sys; sys.argv[0] = 'impasto'; from impasto.cli import main; sys.exit(main())"
+RUN = "import sys; sys.argv[0] = 'impasto'; from impasto.cli.app import main; sys.exit(main())"
 
 
 def png(size: tuple[int, int] = (40, 30), **options) -> bytes:

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from impasto.cli import main
+from impasto.cli.app import main
 from impasto.images.images import read_picture, write_picture
 from impasto.objective.tiles import Tiling
 from impasto.pictures import picture_path

@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 from cyclopts import App, CycloptsError, CycloptsPanel, Group, Parameter
 from cyclopts.validators import Number
 
-from impasto.console import CrewOptions, Flag, Quiet, Together, Verbose, WeightsFile, WeightsInput, watch, watch_frames
+from impasto.cli.lens import demo_sheets, lens_app
+from impasto.cli.progress import CrewOptions, Flag, Quiet, Together, Verbose, WeightsFile, WeightsInput, watch, watch_frames
+from impasto.cli.style import style_app
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, MissingExtra, one_line
 from impasto.files import check_exists, check_writable, make_folder, write_whole
 from impasto.hand import Crew, shard_of, threads_of
 from impasto.images.formats import check_ending, check_pictures
-from impasto.lens_commands import demo_sheets, lens_app
 from impasto.machine import settle
 from impasto.messages import say, show, show_warnings
 from impasto.recipe.recipe import Recipe, changed_recipe, make_recipe
-from impasto.style_commands import style_app
 
 if TYPE_CHECKING:
     from impasto.batch import Batch, Job

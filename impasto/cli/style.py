@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from impasto.console import Flag, Quiet, WeightsFile, WeightsInput
+from impasto.cli.lens import NetName, Output
+from impasto.cli.progress import Flag, Quiet, WeightsFile, WeightsInput
 from impasto.images.formats import check_pictures
-from impasto.lens_commands import NetName, Output
 from impasto.messages import say, show
 
 style_app = App(name="style", help="What a style is made of: units, pairs and places; where two styles differ.")
