@@ -9,9 +9,9 @@ import torch
 
 from impasto.errors import BadImage, BadInput, BadRecipe
 from impasto.images.images import read_picture
-from impasto.lens import style
-from impasto.lens.difference import difference
-from impasto.lens.style import (
+from impasto.lens.style import reading as style
+from impasto.lens.style.difference import difference
+from impasto.lens.style.reading import (
     LayerStyle,
     by_lift,
     by_value,
@@ -197,7 +197,7 @@ def test_what_was_kept_of_the_photographs_is_made_anew_where_it_has_changed(monk
     damaged(kept, how)
     for _ in range(2):
         torch.testing.assert_close(reference_values(None, tiny_net(), ["conv1_1"], 48), first)
-        monkeypatch.setattr("impasto.lens.style.photographs", lambda _: pytest.fail("it has not been mended"))
+        monkeypatch.setattr("impasto.lens.style.reading.photographs", lambda _: pytest.fail("it has not been mended"))
 
 
 def test_a_folder_of_photographs_takes_the_place_of_the_bundled_ones(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from impasto.errors import BadRecipe, ImpastoWarning
 from impasto.images.images import read_picture, to_pillow, write_picture
-from impasto.lens.style_compare import compare, in_words, recipe_for
+from impasto.lens.style.compare import compare, in_words, recipe_for
 from impasto.objective.objective import costs_of
 from impasto.recipe.recipe import make_recipe
 from tests.conftest import picture, save, tiny_net

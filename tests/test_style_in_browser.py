@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from impasto.lens.style import read_style
+from impasto.lens.style.reading import read_style
 from tests.conftest import picture
 from tests.test_lens_page import browser, page, playwright, pytestmark, see
 from tests.test_style_page import NET, layer, make_style_page

@@ -12,11 +12,11 @@ import torch
 
 from impasto.errors import BadRecipe, CannotWrite
 from impasto.files import read_toml
-from impasto.lens import style_page as page
 from impasto.lens.index import make_setup
 from impasto.lens.scan import scan
-from impasto.lens.style import cross, division, photograph_values, place_map, read_style
-from impasto.lens.words import color_name, described, whereabouts
+from impasto.lens.style import page
+from impasto.lens.style.reading import cross, division, photograph_values, place_map, read_style
+from impasto.lens.style.words import color_name, described, whereabouts
 from impasto.recipe.recipe import make_recipe
 from tests.conftest import picture, save, tiny_net
 

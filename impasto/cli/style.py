@@ -61,7 +61,7 @@ def read(
         Print one JSON object in place of the path.
     """
     check_pictures(painting)
-    from impasto.lens.style_page import EDIT, check_page, read_painting, to_json, write_page
+    from impasto.lens.style.page import EDIT, check_page, read_painting, to_json, write_page
     from impasto.weights import load_net
 
     built = load_net(net, weights, weights_input, pooling)
@@ -113,7 +113,7 @@ def compare_styles(
     from impasto.files import check_writable
     from impasto.images.drawing import write_figure
     from impasto.images.images import check_format
-    from impasto.lens.style_compare import compare, in_words, recipe_for
+    from impasto.lens.style.compare import compare, in_words, recipe_for
     from impasto.transfer.transfer import make_net
     from impasto.weights import load_weights
 

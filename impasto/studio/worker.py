@@ -158,7 +158,7 @@ def paint_grid(work: Work, orders: Orders, telling: Telling) -> dict[str, Any]:
 
 def read_style(work: Work, _orders: Orders, telling: Telling) -> dict[str, Any]:
     """A style as a page."""
-    from impasto.lens.style_page import read_painting, write_page
+    from impasto.lens.style.page import read_painting, write_page
     from impasto.weights import load_net
 
     path, net = Path(work["picture"]), load_net(work["net"])

@@ -26,7 +26,7 @@ from impasto.lens.index import Index, check_net, read_index
 from impasto.lens.pages import PARTS, begin, check_free, finish, short, write_script
 from impasto.lens.patches import Patch, patches_of, strongest_apart
 from impasto.lens.sheet import NAMES, SIDE, block, cut, read_each
-from impasto.lens.style import (
+from impasto.lens.style.reading import (
     LayerStyle,
     Pair,
     bring_to,
@@ -43,8 +43,8 @@ from impasto.lens.style import (
     reference_values,
     style_layers,
 )
+from impasto.lens.style.words import described, whereabouts
 from impasto.lens.view import View
-from impasto.lens.words import described, whereabouts
 from impasto.nets.geometry import Field, field_of
 from impasto.nets.nets import Net
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
 from impasto.images.drawing import INK, PAPER, SMALL, font
 from impasto.images.images import Picture, read_picture, read_record, resize, size_of, to_pillow
-from impasto.lens.difference import Difference, differences, style_of, targets_of
-from impasto.lens.style import bring_to
-from impasto.lens.style_page import Original
+from impasto.lens.style.difference import Difference, differences, style_of, targets_of
+from impasto.lens.style.page import Original
+from impasto.lens.style.reading import bring_to
 from impasto.nets.geometry import field_of
 from impasto.nets.nets import Net, features
 from impasto.objective.framing import style_at, torus_size, wrapping

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from impasto.lens.style import cross
+from impasto.lens.style.reading import cross
 from impasto.nets.nets import Net, features
 from impasto.objective.losses import edited_gram, entry_weights
 from impasto.recipe.recipe import Recipe
