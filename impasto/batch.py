@@ -41,12 +41,12 @@ from impasto.files import (
     write_whole,
 )
 from impasto.grid import LOCKS
-from impasto.hand import TRIES, Hand, LocalHand, Said, painting_work, shared_out, tried
 from impasto.images.drawing import GAP, MARGIN, PAPER, SMALL, wrapped, write_lines
 from impasto.images.images import read_picture, read_record, to_pillow, write_small
 from impasto.recipe.axes import Axis, axis
 from impasto.recipe.recipe import Recipe, in_files, make_recipe
 from impasto.transfer.painting import Painting
+from impasto.workers import TRIES, Hand, LocalHand, Said, painting_work, shared_out, tried
 
 THUMB, ACROSS, A_SHEET = 200, 8, 96  # pixels of a small picture; of them side by side, on one contact sheet
 PAINTED = (".png", ".webp", ".tif", ".tiff", ".jpg", ".jpeg")  # how a painting's file may end

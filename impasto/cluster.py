@@ -19,10 +19,10 @@ from typing import Any
 
 from impasto.cache import Cache
 from impasto.errors import BadInput, BadRecipe, MissingExtra
-from impasto.hand import BEGUN, PATIENCE, Crew, Died, Hand, LocalHand, Said, Work
 from impasto.machine import settle
+from impasto.tasks import CACHED, done
 from impasto.transfer.memory_plan import LIMIT
-from impasto.work import CACHED, done
+from impasto.workers import BEGUN, PATIENCE, Crew, Died, Hand, LocalHand, Said, Work
 
 ALONE = {
     "RAY_AUTH_MODE": "token",

@@ -22,13 +22,13 @@ from PIL import Image, ImageDraw
 
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, SomeFailed
 from impasto.files import check_writable, make_folder, sha256
-from impasto.hand import Hand, Said, painting_work, shared_out, tried
 from impasto.images.drawing import GAP, INK, MARGIN, OUTSIDE, PAPER, SMALL, TEXT, font, wrapped, write_lines
 from impasto.images.images import check_format, read_picture, read_record, to_pillow, write_picture
 from impasto.nets.nets import NETS, name_among
 from impasto.recipe.axes import Axis, Label, axis, recipe_at
 from impasto.recipe.recipe import STYLE_LAYERS, Recipe
 from impasto.transfer.painting import Painting
+from impasto.workers import Hand, Said, painting_work, shared_out, tried
 
 ONE_SCALE = 16384  # for coarsest: as large as any picture
 FROM_NOISE = {"draft": 50, "standard": 100, "fine": 200}  # steps at one scale

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 
 from impasto.cache import Cache
-from impasto.hand import Died, Said, Work
-from impasto.work import done
+from impasto.tasks import done
+from impasto.workers import Died, Said, Work
 
 
 def told(work: Work) -> Iterator[Said]:

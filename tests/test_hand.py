@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from impasto.errors import BadInput, BadRecipe
-from impasto.hand import LocalHand, painting_work, shard_of, shared_out, tried
 from impasto.images.images import read_picture, read_record
 from impasto.lens.index import INDEX, MANIFEST
 from impasto.pictures import picture_path
 from impasto.recipe.recipe import Recipe, checked_recipe, make_recipe
+from impasto.workers import LocalHand, painting_work, shard_of, shared_out, tried
 from tests.clips import moving
 from tests.conftest import save
 from tests.hands import Here
@@ -86,7 +86,7 @@ for line in sys.stdin:
 
 @pytest.fixture
 def hand(monkeypatch):
-    monkeypatch.setattr("impasto.hand.COMMAND", [sys.executable, "-c", HANGING])
+    monkeypatch.setattr("impasto.workers.COMMAND", [sys.executable, "-c", HANGING])
     hand = LocalHand(patience=2.0)
     yield hand
     hand.close()
@@ -189,7 +189,7 @@ def test_nothing_is_run_from_the_folder_that_the_pictures_lie_in(tmp_path, monke
 
 CHATTY = """
 import os, sys
-from impasto import work
+from impasto import tasks as work
 def chatty(asked, cache):
     print("a library says hello")
     os.write(1, b"from below\\n")
@@ -200,7 +200,7 @@ work.main()
 
 
 def test_what_libraries_print_is_not_taken_for_an_answer(monkeypatch, capfd):
-    monkeypatch.setattr("impasto.hand.COMMAND", [sys.executable, "-c", CHATTY])
+    monkeypatch.setattr("impasto.workers.COMMAND", [sys.executable, "-c", CHATTY])
     hand = LocalHand(patience=60.0)
     assert [last["report"] for n in (1, 2) for last in tried({"kind": "chatty", "folder": ".", "n": n}, hand)] == [1, 2]
     hand.close()
@@ -209,7 +209,7 @@ def test_what_libraries_print_is_not_taken_for_an_answer(monkeypatch, capfd):
 
 DRIVER = """
 import subprocess, sys, time
-from impasto.hand import LocalHand
+from impasto.workers import LocalHand
 hand = LocalHand()
 words = hand.do({"kind": "waiting", "folder": "."})
 next(words)
@@ -220,7 +220,7 @@ WAITING = "import time; from impasto import work; work.DOERS['waiting'] = lambda
 
 
 def test_a_worker_ends_with_whoever_gives_it_work():
-    script = f"import impasto.hand as h, sys; h.COMMAND = [sys.executable, '-c', {WAITING!r}]\n{DRIVER}"
+    script = f"import impasto.workers as h, sys; h.COMMAND = [sys.executable, '-c', {WAITING!r}]\n{DRIVER}"
     driver = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert driver.stdout is not None
     worker = int(driver.stdout.readline())

@@ -20,7 +20,6 @@ from impasto.batch import Batch, Job, crossed, pictures_in
 from impasto.cluster import ALONE, QUIET, RayHand, Worker, on_ray, versions_here
 from impasto.errors import BadRecipe
 from impasto.grid import Sheet, make_grid
-from impasto.hand import Crew, LocalHand
 from impasto.lens.index import INDEX, MANIFEST, make_setup
 from impasto.lens.scan import begin_shards, merge_shards, scan, scan_shards
 from impasto.pictures import picture_path
@@ -28,6 +27,7 @@ from impasto.recipe.recipe import make_recipe
 from impasto.transfer.memory_plan import LIMIT, default_budget
 from impasto.video.video import Motion, Video
 from impasto.weights import load_net
+from impasto.workers import Crew, LocalHand
 from tests.clips import moving
 from tests.conftest import check_one_line, save
 

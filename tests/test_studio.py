@@ -32,10 +32,10 @@ from impasto.recipe import recipe
 from impasto.recipe.recipe import CHANGEABLE, Recipe, make_recipe
 from impasto.studio import serve
 from impasto.studio.app import Studio, make_app
-from impasto.studio.asked import check_change, knobs_of, pictures_needed, pictures_of, read_asked
 from impasto.studio.client import Client, Refused
 from impasto.studio.events import Events
 from impasto.studio.form import ELSEWHERE, GROUPS, form
+from impasto.studio.job_request import check_change, knobs_of, pictures_needed, pictures_of, read_asked
 from impasto.studio.jobs import reached, slug, why_it_died
 from impasto.studio.store import Store
 from impasto.transfer.painting import Painting

@@ -15,13 +15,13 @@ from impasto.objective.losses import temporal_cost
 from impasto.objective.objective import make_cost
 from impasto.objective.targets import make_targets
 from impasto.recipe.recipe import make_recipe
+from impasto.tasks import done
 from impasto.transfer.painting import recipe_of
 from impasto.transfer.transfer import Ties, stylize, tied_cost
 from impasto.video import video as module
 from impasto.video.flow import link, softened, warp
 from impasto.video.video import Motion, Video
 from impasto.weights import Loaded
-from impasto.work import done
 from tests.clips import encode, moving, packets, shown_times
 from tests.conftest import check_one_line, kill_at, picture, room_for, save, tiny_net
 from tests.hands import Here

@@ -24,11 +24,11 @@ from impasto.cli.progress import CrewOptions, Flag, Quiet, Together, Verbose, We
 from impasto.cli.style import style_app
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, MissingExtra, one_line
 from impasto.files import check_exists, check_writable, make_folder, write_whole
-from impasto.hand import Crew, shard_of, threads_of
 from impasto.images.formats import check_ending, check_pictures
 from impasto.machine import settle
 from impasto.messages import say, show, show_warnings
 from impasto.recipe.recipe import Recipe, changed_recipe, make_recipe
+from impasto.workers import Crew, shard_of, threads_of
 
 if TYPE_CHECKING:
     from impasto.batch import Batch, Job

@@ -18,8 +18,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 from impasto.cli.progress import PLAIN_SECONDS, CrewOptions, Flag, Quiet, Verbose, WeightsFile, WeightsInput, watch
 from impasto.errors import BadRecipe, CannotWrite, ImpastoError
 from impasto.files import check_exists, check_writable
-from impasto.hand import Crew, shard_of, threads_of
 from impasto.messages import say, show
+from impasto.workers import Crew, shard_of, threads_of
 
 if TYPE_CHECKING:
     from impasto.lens.dream import Objective

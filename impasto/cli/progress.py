@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from impasto.errors import printable
-from impasto.hand import Crew
 from impasto.messages import say, show
 from impasto.recipe.recipe import Scales, time_left, work_left
+from impasto.workers import Crew
 
 if TYPE_CHECKING:
     from impasto.transfer.descent import Step

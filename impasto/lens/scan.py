@@ -17,7 +17,6 @@ from filelock import FileLock, Timeout
 
 from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoWarning, SomeFailed
 from impasto.files import cannot_write, make_folder, write_whole
-from impasto.hand import Hand, Work, shared_out, tried
 from impasto.images.images import Picture
 from impasto.lens.collection import Row, Source, find_pictures, look_at, row_from_json, same_name
 from impasto.lens.index import (
@@ -38,6 +37,7 @@ from impasto.lens.index import (
 from impasto.lens.module import AnyNet, check_size
 from impasto.lens.patches import look
 from impasto.lens.view import bring, view_of
+from impasto.workers import Hand, Work, shared_out, tried
 
 PARTIAL_INDEX, PREVIOUS_INDEX, PARTIAL_MANIFEST = PARTIAL = "partial.safetensors", "partial.safetensors.old", "partial.jsonl"
 SHARDS = "shards"  # the folder of parts that are scanned by themselves, until they are merged

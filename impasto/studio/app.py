@@ -25,11 +25,11 @@ from starlette.types import Receive, Scope, Send
 from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoError, NoRoom
 from impasto.files import FULL, sha256, text_of, write_whole
 from impasto.pictures import picture_path
-from impasto.studio.asked import is_plain, read_asked
 from impasto.studio.client import MOST_UPLOADED
 from impasto.studio.decode import SMALL, Decoder
 from impasto.studio.events import Events
 from impasto.studio.form import form
+from impasto.studio.job_request import is_plain, read_asked
 from impasto.studio.jobs import Jobs, Missing, WrongState, slug
 from impasto.studio.store import UPLOAD, About, Store, now, open_within
 

@@ -18,7 +18,9 @@ from typing import Any
 
 from impasto.errors import BadInput, BadRecipe, ImpastoError, one_line
 from impasto.machine import python_module
-from impasto.studio.asked import (
+from impasto.studio.decode import end
+from impasto.studio.events import Events
+from impasto.studio.job_request import (
     Asked,
     AtlasAsked,
     GridAsked,
@@ -32,8 +34,6 @@ from impasto.studio.asked import (
     recipe_of,
     words_of_axis,
 )
-from impasto.studio.decode import end
-from impasto.studio.events import Events
 from impasto.studio.store import About, Store, has_links, now, open_within
 
 WORKER = python_module("impasto.studio.worker")

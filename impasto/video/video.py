@@ -23,7 +23,6 @@ from torch import Tensor
 
 from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning, SomeFailed
 from impasto.files import check_writable, make_folder, read_text, sha256, write_whole
-from impasto.hand import Hand, Said, recipe_for_work, shared_out, tried
 from impasto.images.images import Picture, read_picture, read_record, size_of, write_picture
 from impasto.machine import peak_memory_mb
 from impasto.nets.nets import Place
@@ -35,6 +34,7 @@ from impasto.transfer.transfer import Ties, check_fit, finished, make_net, plan_
 from impasto.video.flow import OPENCV, is_cut, link, long_term_weights, softened, warp, warped_error
 from impasto.video.frames import PYAV, check_video, open_clip, painted_size, read_frames, read_video_record, write_video
 from impasto.weights import load_weights
+from impasto.workers import Hand, Said, recipe_for_work, shared_out, tried
 
 MANIFEST = "impasto.json"
 OURS = re.compile(r"input|pass-\d+|impasto\.json|\.impasto-.*")  # what lies in the folder that the frames are painted in

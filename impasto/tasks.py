@@ -1,4 +1,4 @@
-"""What a hand does: one piece of work after the other, `python -m impasto.work` or an actor on a cluster.
+"""What a hand does: one piece of work after the other, `python -m impasto.tasks` or an actor on a cluster.
 
 Nets, and what paintings are compared with, are kept from one to the next. The bytes depend on the number of threads, so the work
 says how many: they are the same wherever it is done.
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from impasto.cache import Cache
 from impasto.errors import BadInput, BadRecipe, ImpastoError
-from impasto.hand import Said, Work
 from impasto.machine import own_stdout, settle
 from impasto.messages import show_warnings
+from impasto.workers import Said, Work
 
 if TYPE_CHECKING:
     from impasto.video.video import Video

@@ -21,7 +21,7 @@ from impasto.machine import python_module
 from impasto.recipe.recipe import Recipe
 from impasto.recipe.regions import WITH_PATHS
 
-COMMAND = python_module("impasto.work")
+COMMAND = python_module("impasto.tasks")
 TRIES = 2
 PATIENCE = 3600.0  # seconds without a word, after which work is taken to hang
 BEGUN = {"begun": True}
