@@ -63,10 +63,10 @@ class Worker:
 
 def versions_here() -> dict[str, str]:
     """Of what the bytes depend on."""
-    from impasto.nets.nets import Place
+    from impasto.nets.nets import Compute
     from impasto.transfer.painting import circumstances
 
-    versions: dict[str, str] = circumstances(Place())["versions"]
+    versions: dict[str, str] = circumstances(Compute())["versions"]
     return versions
 
 

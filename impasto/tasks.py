@@ -50,14 +50,14 @@ def paint(work: Work, cache: Cache) -> Iterator[Said]:
     """One painting, from its checkpoint where there is one."""
     import torch
 
-    from impasto.nets.nets import choose_place
+    from impasto.nets.nets import choose_compute
     from impasto.recipe.recipe import checked_recipe, work_left
     from impasto.transfer.painting import Painting
 
     how = work["how"]
     torch.set_num_threads(how["threads"])
     styles, recipe = [Path(style) for style in work["styles"]], checked_recipe(work["recipe"])
-    place = choose_place(how["device"], "auto")
+    place = choose_compute(how["device"], "auto")
     options: dict[str, Any] = {"place": place, "max_memory": how["max_memory"], "cache": cache}
     painting = Painting(Path(work["content"]), styles, Path(work["output"]), recipe, **options)
     for step in painting.steps(resume=how["resume"]):
@@ -99,13 +99,13 @@ def paint_scene(work: Work, cache: Cache) -> Iterator[Said]:
 
 def joined_video(asked: Work) -> "Video":
     """The video that another process has begun."""
-    from impasto.nets.nets import choose_place
+    from impasto.nets.nets import choose_compute
     from impasto.recipe.recipe import checked_recipe
     from impasto.video.video import Motion, Video
 
     motion = Motion(**{**asked["motion"], "long_term": tuple(asked["motion"]["long_term"])})
     options: dict[str, Any] = {"rate": asked["rate"], "max_memory": asked["max_memory"], "weights_input": asked["weights_input"]}
-    options |= {"weights": asked["weights"] and Path(asked["weights"]), "place": choose_place(asked["device"], "auto")}
+    options |= {"weights": asked["weights"] and Path(asked["weights"]), "place": choose_compute(asked["device"], "auto")}
     styles, recipe = [Path(style) for style in asked["styles"]], checked_recipe(asked["recipe"])
     video = Video(Path(asked["source"]), styles, Path(asked["output"]), recipe, motion, **options)
     video.join()

@@ -19,7 +19,7 @@ from impasto import disk
 from impasto.disk import bands, empty, file_of, mapped, new_zeros, over, put, release, summed
 from impasto.errors import CannotWrite, ImpastoWarning, NoRoom
 from impasto.images import images
-from impasto.images.images import brought, read_picture, read_record, resize, tiles_of, write_picture
+from impasto.images.images import read_picture, read_record, resize, tiles_of, write_picture
 from impasto.objective.color import MAPS, moments
 from impasto.objective.color_transfer import recolored
 from impasto.objective.losses import Varied, total_variation
@@ -125,7 +125,7 @@ def test_a_picture_on_disk_is_resized_to_the_same_bytes(tmp_path, size):
     for found in (resize(put(image, tmp_path), size), resize(image, size, folder=tmp_path)):
         assert torch.equal(found, resize(image, size)) and file_of(found)
     for image in (put(picture(131, 77), tmp_path), picture(131, 77)):
-        found = brought(image, size)
+        found = resize(image, size, follow=False)
         assert torch.equal(found, resize(picture(131, 77), size)) and not file_of(found)
 
 

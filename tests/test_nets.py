@@ -10,17 +10,17 @@ from impasto.errors import BadImage, BadRecipe
 from impasto.nets.nets import (
     INPUTS,
     NETS,
+    Compute,
     Conv,
-    Place,
     Pool,
     average_pooled,
     build_net,
-    choose_place,
+    choose_compute,
     features,
     map_size,
+    net_to,
     normalized,
     preprocess,
-    put,
     weight_shapes,
 )
 from tests.conftest import picture, tiny_net
@@ -155,7 +155,7 @@ def test_the_net_costs_no_gradient_of_its_own(net):
 
 def test_bf16_convolutions_give_float32_activations_to_its_precision():
     image = picture(32, 24)
-    exact, rough = (features(n, image, ["conv2_1"])["conv2_1"] for n in (tiny_net(), put(tiny_net(), Place("cpu", "bf16"))))
+    exact, rough = (features(n, image, ["conv2_1"])["conv2_1"] for n in (tiny_net(), net_to(tiny_net(), Compute("cpu", "bf16"))))
     assert rough.dtype == torch.float32
     assert 0 < (rough - exact).norm() < 0.02 * exact.norm()
 
@@ -163,13 +163,13 @@ def test_bf16_convolutions_give_float32_activations_to_its_precision():
 def test_the_device_is_the_best_there_is_or_the_one_asked_for(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
-    assert choose_place() == Place("cpu", "float32") and choose_place("cpu", "bf16") == Place("cpu", "bf16")
-    with pytest.raises(BadRecipe, match="there is no device 'cuda' here, there is cpu"):
-        choose_place("cuda")
+    assert choose_compute() == Compute("cpu", "float32") and choose_compute("cpu", "bf16") == Compute("cpu", "bf16")
+    with pytest.raises(BadRecipe, match="device 'cuda' is not available; available: cpu"):
+        choose_compute("cuda")
     with pytest.raises(BadRecipe, match="precision is 'tf32', must be one of float32, bf16 on cpu"):
-        choose_place("cpu", "tf32")
+        choose_compute("cpu", "tf32")
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert choose_place() == Place("cuda", "tf32")
+    assert choose_compute() == Compute("cuda", "tf32")
 
 
 @pytest.mark.parametrize("layer", ["conv1_1", "pool1", "conv2_1", "conv3_1"])

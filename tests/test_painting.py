@@ -18,7 +18,7 @@ from PIL import Image
 
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoWarning, NoRoom
 from impasto.images.images import read_picture, read_record, resize
-from impasto.nets.nets import Place
+from impasto.nets.nets import Compute
 from impasto.objective.color import SPACES
 from impasto.objective.framing import finished_size, framed
 from impasto.objective.targets import parts_of
@@ -425,7 +425,7 @@ def test_a_picture_by_another_hand_carries_no_recipe(files):
 def test_max_memory_on_a_gpu_is_refused_not_ignored(files):
     content, style, output = files
     with pytest.raises(BadRecipe, match="--max-memory is for the CPU"):
-        Painting(content, [style], output, make_recipe(**KNOBS), place=Place("cuda", "float32"), max_memory=1e9)
+        Painting(content, [style], output, make_recipe(**KNOBS), place=Compute("cuda", "float32"), max_memory=1e9)
 
 
 @pytest.mark.parametrize(

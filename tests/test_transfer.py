@@ -103,12 +103,12 @@ def test_painting_goes_from_coarse_to_fine():
 def test_scaled_pictures_are_let_go_while_a_scale_is_painted(monkeypatch, net):
     made = []
 
-    def remembered(*what):
-        scaled = resize(*what)
+    def remembered(*what, **how):
+        scaled = resize(*what, **how)
         made.append(weakref.ref(scaled))
         return scaled
 
-    monkeypatch.setattr(transfer, "brought", remembered)
+    monkeypatch.setattr(transfer, "resize", remembered)
     for step in stylize(CONTENT, [STYLE], recipe(detail=0.5, strokes=0.5, optimizer="lbfgs"), net):
         gc.collect()
         assert made and not [ref for ref in made if ref() is not None], step.i

@@ -390,14 +390,14 @@ def video(
     check_pictures(*styles)
     import torch
 
-    from impasto.nets.nets import choose_place
+    from impasto.nets.nets import choose_compute
     from impasto.video.video import Motion, Video
 
     motion, recipe = Motion(temporal, tuple(_whole_numbers("--long-term", long_term)), passes, frame_steps, start), _recipe(knobs)
     crew, part = crew or CrewOptions(), shard_of(shard, os.environ)
     torch.set_num_threads(threads_of(crew))
     given: dict[str, Any] = {"weights": weights, "weights_input": weights_input, "max_memory": _bytes(max_memory)}
-    painted = Video(source, styles, output, recipe, motion, rate=rate, place=choose_place(device, "auto"), **given)
+    painted = Video(source, styles, output, recipe, motion, rate=rate, place=choose_compute(device, "auto"), **given)
     try:
         if crew.ray is None and part == (0, 1):
             watch_frames(painted.steps(resume=resume), quiet)
@@ -813,14 +813,14 @@ def _carry_out(content: Path, styles: tuple[Path, ...], output: Path, recipe: Re
     """One painting, from files to the line that is printed."""
     check_pictures(content, *styles, *([start] if start else []), *recipe.mask_files().values())
     check_ending(output)
-    from impasto.nets.nets import choose_place
+    from impasto.nets.nets import choose_compute
     from impasto.transfer.painting import Painting
 
     if way.weights_input and way.weights is None:
         raise BadRecipe("--weights-input says how the pixels of --weights FILE are meant: give that file too")
     if way.verbose:
         say(json_.dumps(recipe.model_dump(), indent=1))
-    place, memory = choose_place(way.device, way.precision), _bytes(way.max_memory)
+    place, memory = choose_compute(way.device, way.precision), _bytes(way.max_memory)
     given: dict[str, Any] = {"weights": way.weights, "weights_input": way.weights_input, "place": place, "max_memory": memory}
     given |= {"bits": way.bits, "keep_profile": way.keep_profile}
     painting = Painting(content, styles, output, recipe, start=start, **given)
@@ -832,7 +832,7 @@ def _paint_sheet(sheet: "Sheet", quiet: bool, how: Mapping[str, Any]) -> None:
     """The cells that are not there yet, one after the other, then the sheet; on Ctrl-C with what there is."""
     import torch
 
-    from impasto.nets.nets import choose_place
+    from impasto.nets.nets import choose_compute
 
     torch.set_num_threads(how["threads"])
 
@@ -846,7 +846,7 @@ def _paint_sheet(sheet: "Sheet", quiet: bool, how: Mapping[str, Any]) -> None:
             raise
 
     with _so_far(sheet):
-        sheet.paint(work, place=choose_place(how["device"], "auto"), max_memory=how["max_memory"])
+        sheet.paint(work, place=choose_compute(how["device"], "auto"), max_memory=how["max_memory"])
     sheet.write()
 
 

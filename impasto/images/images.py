@@ -240,17 +240,22 @@ def scaled_size(image: Tensor, longer: int) -> tuple[int, int]:
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def resize(image: Tensor, size: tuple[int, int], wraps: Wraps = EDGES, folder: Path | None = None) -> Tensor:
-    """(1, C, H, W) in [0, 1] -> (1, C, *size) by Pillow's LANCZOS on floats; its overshoot is cut off.
+def resize(
+    image: Tensor, size: tuple[int, int], wraps: Wraps = EDGES, folder: Path | None = None, *, follow: bool = True
+) -> Tensor:
+    """(1, C, H, W) in [0, 1] -> (1, C, *size) by Pillow's LANCZOS on floats, clamped to [0, 1].
 
-    Where the picture wraps, pixels beyond an edge are those of the other side. With a `folder`, or if the picture is on disk, what
-    comes back is on disk; it is the same.
+    On an axis that wraps, the filter continues at the opposite side. The result is on disk where a `folder` is given. Without one
+    it is where the picture is, or in memory with follow=False. The values are the same.
     """
-    if tuple(image.shape[-2:]) == size:
-        return image if folder is None else put(image, folder)
+    if size_of(image) == size:
+        if folder is not None:
+            return put(image, folder)
+        return image if follow or not file_of(image) else image.clone()
     if (folder or file_of(image)) and not any(wraps):
         shape = 1, image.shape[1], *size
-        return _resized_in_bands(image, empty(shape, folder) if folder else new_empty(image, shape))
+        found = empty(shape, folder) if folder else new_empty(image, shape) if follow else torch.empty(shape)
+        return _resized_in_bands(image, found)
     height, width = image.shape[-2:]
     y, x = (ceil(LOBES * max(1, n / m)) if wrap else 0 for n, m, wrap in zip((height, width), size, wraps, strict=True))
     padded = (np.pad(channel, ((y, y), (x, x)), "wrap") if y or x else channel for channel in image[0].cpu().numpy())
@@ -262,13 +267,6 @@ def resize(image: Tensor, size: tuple[int, int], wraps: Wraps = EDGES, folder: P
 def _resampled(channel: np.ndarray, width: int, height: int, box: tuple[int, int, int, int]) -> np.ndarray:
     """Along one axis: asked for both, Pillow's order would depend on its release and on the sizes."""
     return np.asarray(Image.fromarray(channel).resize((width, height), Image.Resampling.LANCZOS, box))
-
-
-def brought(image: Tensor, size: tuple[int, int], wraps: Wraps = EDGES, folder: Path | None = None) -> Tensor:
-    """resize, into the folder, or into memory without one, wherever the picture lies."""
-    if folder is not None or not file_of(image):
-        return resize(image, size, wraps, folder)
-    return _resized_in_bands(image, torch.empty(1, image.shape[1], *size)) if size != size_of(image) else image.clone()
 
 
 def _resized_in_bands(image: Tensor, found: Tensor) -> Tensor:

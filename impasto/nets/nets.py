@@ -173,8 +173,8 @@ def average_pooled(net: Net, gains: Iterable[float]) -> Net:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a net computes, and in which precision its convolutions do. Gram matrices and costs are float32 everywhere."""
+class Compute:
+    """The device that a net runs on and the precision of its convolutions. Gram matrices and costs are always float32."""
 
     device: str = "cpu"
     precision: str = "float32"
@@ -183,32 +183,32 @@ class Place:
 PRECISIONS = {"cpu": ("float32", "bf16"), "cuda": ("tf32", "float32", "bf16"), "mps": ("float32",)}  # the default first
 
 
-def choose_place(device: str = "auto", precision: str = "auto") -> Place:
-    """The best device there is, or the one asked for, with its default precision or the one asked for. Raises BadRecipe.
+def choose_compute(device: str = "auto", precision: str = "auto") -> Compute:
+    """The requested device and precision; "auto" is the fastest device and its default precision.
 
-    mps is taken only when asked for: it has no float64, in which the optimiser adds up.
+    mps is never chosen automatically: it has no float64, which the optimiser needs for its sums. Raises BadRecipe.
     """
     present = {"cuda": torch.cuda.is_available(), "cpu": True, "mps": torch.backends.mps.is_available()}
     if device == "auto":
         device = next(name for name, is_here in present.items() if is_here)
     if not present.get(device):
-        raise BadRecipe(f"there is no device {device!r} here, there is {', '.join(name for name in present if present[name])}")
+        raise BadRecipe(f"device {device!r} is not available; available: {', '.join(name for name in present if present[name])}")
     precision = PRECISIONS[device][0] if precision == "auto" else precision
     if precision not in PRECISIONS[device]:
         raise BadRecipe(f"precision is {precision!r}, must be one of {', '.join(PRECISIONS[device])} on {device}")
-    return Place(device, precision)
+    return Compute(device, precision)
 
 
-def put(net: Net, place: Place) -> Net:
-    """The net on this device and in this precision. On a GPU weights are channels_last, which its kernels like best."""
-    torch.backends.cudnn.allow_tf32 = place.precision == "tf32"
-    dtype = torch.bfloat16 if place.precision == "bf16" else torch.float32
-    layout = torch.channels_last if place.device == "cuda" else torch.contiguous_format
+def net_to(net: Net, compute: Compute) -> Net:
+    """The net on this device and in this precision. On a GPU its weights are channels_last, the fastest layout for its kernels."""
+    torch.backends.cudnn.allow_tf32 = compute.precision == "tf32"
+    dtype = torch.bfloat16 if compute.precision == "bf16" else torch.float32
+    layout = torch.channels_last if compute.device == "cuda" else torch.contiguous_format
 
     def hang(x: Conv | Pool) -> Conv | Pool:
         if isinstance(x, Pool):
             return x
-        return replace(x, weight=x.weight.to(place.device, dtype, memory_format=layout), bias=x.bias.to(place.device, dtype))
+        return replace(x, weight=x.weight.to(compute.device, dtype, memory_format=layout), bias=x.bias.to(compute.device, dtype))
 
     return replace(net, layers=tuple(hang(x) for x in net.layers))
 

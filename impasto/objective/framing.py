@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from impasto.images.images import Wraps, brought, scaled_size, size_of
+from impasto.images.images import Wraps, resize, scaled_size, size_of
 from impasto.nets.geometry import field_of
 from impasto.nets.nets import NETS, Net, name_among
 from impasto.recipe.recipe import Recipe
@@ -117,7 +117,7 @@ def style_at(style: Tensor, longer: int, recipe: Recipe, folder: Path | None = N
     With a `folder` it is put there on disk.
     """
     framed = closed(turned(style, recipe.style_rotation), recipe.wraps)
-    return brought(framed, style_size(style, longer, recipe), recipe.wraps, folder)
+    return resize(framed, style_size(style, longer, recipe), recipe.wraps, folder, follow=False)
 
 
 def style_size(style: Tensor, longer: int, recipe: Recipe) -> tuple[int, int]:

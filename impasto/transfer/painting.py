@@ -39,7 +39,7 @@ from impasto.images.images import (
 )
 from impasto.machine import peak_memory_mb
 from impasto.nets.kernels import has_winograd
-from impasto.nets.nets import Place
+from impasto.nets.nets import Compute
 from impasto.objective.color_transfer import recolored
 from impasto.objective.framing import finished_size, painted_size
 from impasto.objective.masks import read_masks
@@ -76,7 +76,7 @@ def recipe_of(path: Path) -> Recipe:
     return checked_recipe(checked_recipe(recipe).model_dump(mode="json"))
 
 
-def circumstances(place: Place) -> dict[str, Any]:
+def circumstances(place: Compute) -> dict[str, Any]:
     """What the bytes of a painting depend on beside its recipe, inputs and plans."""
     versions = {name: version(name) for name in ("impasto", "torch", "pillow", "numpy", "scipy")}
     return {"versions": versions, "place": asdict(place), "threads": torch.get_num_threads(), "winograd": has_winograd()}
@@ -95,13 +95,13 @@ class Painting:
         start: Path | None = None,
         weights: Path | None = None,
         weights_input: str | None = None,
-        place: Place | None = None,
+        place: Compute | None = None,
         max_memory: float | None = None,
         bits: int = 8,
         keep_profile: bool = False,
         cache: Cache | None = None,
     ) -> None:
-        self.place = place or Place()
+        self.place = place or Compute()
         if max_memory and self.place.device != "cpu":
             raise BadRecipe(f"--max-memory is for the CPU, this painting is to be made on {self.place.device}")
         check_format(output, recipe.size, bits)

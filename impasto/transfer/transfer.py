@@ -23,7 +23,6 @@ from impasto.disk import folder_of, over, over_rows
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
 from impasto.images.images import (
     MIN_SIDE,
-    brought,
     check_image,
     in_profile,
     quantize,
@@ -35,7 +34,7 @@ from impasto.images.images import (
     usable_profile,
 )
 from impasto.machine import give_back, limit_fragmentation
-from impasto.nets.nets import INPUTS, NETS, Net, Place, build_net, canonical, channels, layer_name, lengths, normalized, put
+from impasto.nets.nets import INPUTS, NETS, Compute, Net, build_net, canonical, channels, layer_name, lengths, net_to, normalized
 from impasto.objective.color_transfer import compared_with, cost_of_light, recolored, seen
 from impasto.objective.framing import finished_size, framed, painted_size, style_at, style_size
 from impasto.objective.losses import Cost, temporal_cost
@@ -107,7 +106,7 @@ def paint(
     return pixels if profile is None else in_profile(pixels, profile)
 
 
-def make_net(recipe: Recipe, loaded: Loaded | None = None, place: Place | None = None, cache: Cache | None = None) -> Net:
+def make_net(recipe: Recipe, loaded: Loaded | None = None, place: Compute | None = None, cache: Cache | None = None) -> Net:
     """The recipe's net, with the given weights or its own, on the CPU unless `place` says. Raises BadRecipe for unknown layers."""
     loaded = loaded or load_weights(recipe.net)
     key = ("net", recipe.net, recipe.pooling, recipe.padding, recipe.normalize_net, place)
@@ -125,12 +124,12 @@ def make_net(recipe: Recipe, loaded: Loaded | None = None, place: Place | None =
     return net
 
 
-def _built(recipe: Recipe, loaded: Loaded, place: Place | None) -> Net:
+def _built(recipe: Recipe, loaded: Loaded, place: Compute | None) -> Net:
     net = build_net(recipe.net, loaded.tensors, INPUTS[loaded.input], recipe.pooling, recipe.padding)
     if recipe.normalize_net:
         calibration = [read_picture(picture_path(name)).image for name in CALIBRATION]
         net = normalized(net, [resize(image, scaled_size(image, CALIBRATION_SIZE)) for image in calibration])
-    return net if place is None else put(net, place)
+    return net if place is None else net_to(net, place)
 
 
 def check_edit(recipe: Recipe, net: Net) -> None:
@@ -189,7 +188,7 @@ def stylize(
             give_back()  # the last scale's maps, whose places suit this one's badly
             limit_fragmentation(plan.tiling is not None)
             lying = folder if plan.on_disk else None
-            now, scaled = recipe.at(first), brought(content, size, recipe.wraps, lying)
+            now, scaled = recipe.at(first), resize(content, size, recipe.wraps, lying, follow=False)
             cost = make_cost(make_targets(scaled, styles, now, net, plan.tiling, masks, cache), now, net, plan.tiling)
             cost = cost if ties is None else tied_cost(cost, ties.like(scaled, recipe))
             if recipe.paints_light:
@@ -323,7 +322,7 @@ def _least_side(recipe: Recipe) -> int:
 
 def first_image(content: Tensor, recipe: Recipe, picture: Tensor | None = None) -> Tensor:
     """What G starts as, at the size of `content`: noise, the content or a given picture, with a share of noise mixed in."""
-    start = content if picture is None else brought(picture, size_of(content), recipe.wraps, folder_of(content))
+    start = content if picture is None else resize(picture, size_of(content), recipe.wraps, folder_of(content), follow=False)
     share = 1.0 if recipe.init == "noise" else recipe.init_noise
     if not share:
         return start
@@ -344,7 +343,7 @@ def finished(
 
 def alpha_at(alpha: Tensor | None, size: tuple[int, int], recipe: Recipe, folder: Path | None = None) -> Tensor | None:
     """What shows of a painting of this size (H, W), from what shows of its content picture, as it was read."""
-    return None if alpha is None else brought(framed(alpha, recipe), size, recipe.wraps, folder)
+    return None if alpha is None else resize(framed(alpha, recipe), size, recipe.wraps, folder, follow=False)
 
 
 class _Clock:

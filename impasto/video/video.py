@@ -25,7 +25,7 @@ from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning, Som
 from impasto.files import check_writable, make_folder, read_text, sha256, write_whole
 from impasto.images.images import Picture, read_picture, read_record, size_of, write_picture
 from impasto.machine import peak_memory_mb
-from impasto.nets.nets import Place
+from impasto.nets.nets import Compute
 from impasto.recipe.recipe import Recipe
 from impasto.transfer.descent import Step
 from impasto.transfer.memory_plan import Plan, default_budget, held_memory, written
@@ -123,10 +123,10 @@ class Video:
         rate: float = 25.0,
         weights: Path | None = None,
         weights_input: str | None = None,
-        place: Place | None = None,
+        place: Compute | None = None,
         max_memory: float | None = None,
     ) -> None:
-        self.output, self.recipe, self.motion, self.place = output, recipe, motion or Motion(), place or Place()
+        self.output, self.recipe, self.motion, self.place = output, recipe, motion or Motion(), place or Compute()
         _check_colors(recipe)
         if recipe.shape or recipe.seamless != "none":
             raise BadRecipe("a video has the shape and the edges of its frames: it takes no shape, and seamless must be none")
