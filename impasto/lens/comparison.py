@@ -15,11 +15,10 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from impasto.errors import BadRecipe
-from impasto.images.drawing import GAP, INK, MARGIN, PAPER, SMALL, TEXT, TITLE, font, wrapped, write_lines
-from impasto.images.images import to_pillow
+from impasto.images.drawing import GAP, INK, LEADING, PAPER, SMALL, TEXT, font, in_grid, page_of, wrapped, write_lines
 from impasto.lens.index import MANIFEST, Index, choose_units, find_layer, read_index, read_rows
 from impasto.lens.patches import Patch, patches_of
-from impasto.lens.sheet import BLOCK, NAMES, SIDE, activity, block, cut, read_each
+from impasto.lens.sheet import BLOCK, SIDE, activity, block, crops_of, net_title
 
 LABEL, HEAD, CAPTION = 190, 34, 48  # pixels: the column of names, the row of units, what stands above a block
 
@@ -137,43 +136,29 @@ def _sign(rank: dict[str, int], one: str, other: str) -> int:
 
 
 def _page(scans: Sequence[Scan], common: Sequence[dict[int, Common]]) -> Image.Image:
-    units = list(scans[0].patches)
-    inner = LABEL + len(units) * (BLOCK + GAP) - GAP
-    foot = wrapped(_legend(scans), SMALL, inner)
-    top, height = MARGIN + TITLE + 20, CAPTION + BLOCK + GAP
-    body = HEAD + len(scans) * height
-    page = Image.new("RGB", (inner + 2 * MARGIN, top + body + 12 + len(foot) * (SMALL + 6) + MARGIN), PAPER)
-    draw = ImageDraw.Draw(page)
-    draw.text((MARGIN - 2, MARGIN - 6), _title(scans), INK, font(TITLE))
-    for n, unit in enumerate(units):
-        draw.text((MARGIN + LABEL + n * (BLOCK + GAP), top), f"unit {unit}", INK, font(TEXT))
-    for n, scan in enumerate(scans):
-        _row(page, top + HEAD + n * height, scan, common[n - 1] if n else {})
-    write_lines(draw, MARGIN, top + body + 12, foot, SMALL)
-    return page
+    rows = in_grid([_row(scan, above) for scan, above in zip(scans, [{}, *common], strict=True)], 1, GAP)
+    body = Image.new("RGB", (rows.width, HEAD + rows.height), PAPER)
+    for n, unit in enumerate(scans[0].patches):
+        ImageDraw.Draw(body).text((LABEL + n * (BLOCK + GAP), 0), f"unit {unit}", INK, font(TEXT))
+    body.paste(rows, (0, HEAD))
+    titles = dict.fromkeys(net_title(scan.index.setup.net, scan.layer) for scan in scans)
+    return page_of(body, " and ".join(titles), legend=_legend(scans))
 
 
-def _row(page: Image.Image, top: int, scan: Scan, common: dict[int, Common]) -> None:
+def _row(scan: Scan, common: dict[int, Common]) -> Image.Image:
     """One scan: its name, and of each unit the captions and the block of patches."""
-    draw, cells = ImageDraw.Draw(page), _cells(scan)
-    write_lines(draw, MARGIN, top + CAPTION, wrapped(scan.name, TEXT, LABEL - GAP), TEXT)
-    said_of = wrapped(f"{scan.index.setup.net} {scan.layer}", SMALL, LABEL - GAP)
-    write_lines(draw, MARGIN, top + CAPTION + BLOCK - len(said_of) * (SMALL + 6), said_of, SMALL)
-    for n, unit in enumerate(scan.patches):
-        left = MARGIN + LABEL + n * (BLOCK + GAP)
-        said = [activity(scan.index, scan.layer, unit)] + ([told(common[unit])] if common else [])
-        write_lines(draw, left, top + 2 + (2 - len(said)) * (SMALL + 6), said, SMALL)
-        page.paste(block(cells[unit]), (left, top + CAPTION))
-
-
-def _cells(scan: Scan) -> dict[int, list[tuple[Patch, Image.Image] | None]]:
-    drawn = {unit: patches[: SIDE * SIDE] for unit, patches in scan.patches.items()}
-    cells: dict[int, list[tuple[Patch, Image.Image] | None]] = {unit: [None] * len(patches) for unit, patches in drawn.items()}
-    for picture, places in read_each(drawn):
-        shown = to_pillow(picture)
-        for unit, n, patch in places:
-            cells[unit][n] = patch, cut(patch, shown)
-    return cells
+    cells = crops_of({unit: patches[: SIDE * SIDE] for unit, patches in scan.patches.items()})
+    page = Image.new("RGB", (LABEL + len(cells) * (BLOCK + GAP) - GAP, CAPTION + BLOCK), PAPER)
+    draw = ImageDraw.Draw(page)
+    write_lines(draw, 0, CAPTION, wrapped(scan.name, TEXT, LABEL - GAP), TEXT)
+    net = wrapped(f"{scan.index.setup.net} {scan.layer}", SMALL, LABEL - GAP)
+    write_lines(draw, 0, CAPTION + BLOCK - len(net) * (SMALL + LEADING), net, SMALL)
+    for n, (unit, found) in enumerate(cells.items()):
+        left = LABEL + n * (BLOCK + GAP)
+        lines = [activity(scan.index, scan.layer, unit)] + ([told(common[unit])] if common else [])
+        write_lines(draw, left, 2 + (2 - len(lines)) * (SMALL + LEADING), lines, SMALL)
+        page.paste(block(found), (left, CAPTION))
+    return page
 
 
 def told(common: Common) -> str:
@@ -181,11 +166,6 @@ def told(common: Common) -> str:
     places = "" if common.places is None else f", {common.places} of {common.of_patches} places"
     order = "" if common.order is None else f", order {common.order:.2f}"
     return f"{common.pictures} of {common.of_pictures} pictures{places}{order}"
-
-
-def _title(scans: Sequence[Scan]) -> str:
-    names = dict.fromkeys(f"{NAMES.get(scan.index.setup.net, scan.index.setup.net)} {scan.layer}" for scan in scans)
-    return " and ".join(names)
 
 
 def _legend(scans: Sequence[Scan]) -> str:

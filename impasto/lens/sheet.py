@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from impasto.errors import BadImage, BadInput, BadRecipe, ImpastoWarning
-from impasto.images.drawing import FAINT, GAP, INK, MARGIN, OUTSIDE, PAPER, SMALL, TEXT, TITLE, font, wrapped, write_lines
+from impasto.images.drawing import FAINT, GAP, INK, MARGIN, OUTSIDE, PAPER, SMALL, TEXT, TITLE, font, in_grid, page_of
 from impasto.images.images import read_picture, to_pillow
 from impasto.lens.collection import read_again
 from impasto.lens.deconv import AnyRecord, controls, filters_of, project, record
@@ -89,6 +89,16 @@ def cut_out(
         for unit, n, patch in places:
             if patch.value > 0:
                 cells[unit][n] = cell_of(patch, shown, project(way, unit, patch.y, patch.x, rule, pooling)[0])
+    return cells
+
+
+def crops_of(patches: Mapping[int, Sequence[Patch]]) -> dict[int, list[tuple[Patch, Image.Image] | None]]:
+    """Each unit's patches with their pixels, for block. None where the picture is gone."""
+    cells: dict[int, list[tuple[Patch, Image.Image] | None]] = {unit: [None] * len(found) for unit, found in patches.items()}
+    for picture, places in read_each(patches):
+        pixels = to_pillow(picture)
+        for unit, n, patch in places:
+            cells[unit][n] = patch, cut(patch, pixels)
     return cells
 
 
@@ -175,16 +185,17 @@ def reach(*signed: Array) -> float:
 
 def block(cells: Sequence[tuple[Patch, Image.Image] | None]) -> Image.Image:
     """Patches, each with what is drawn of it, three in a row."""
-    page = Image.new("RGB", (BLOCK, BLOCK), PAPER)
-    for n, cell in enumerate([*cells, *[None] * (SIDE * SIDE - len(cells))]):
-        x, y = n % SIDE * (CELL + THIN), n // SIDE * (CELL + THIN)
-        if cell is None:
-            page.paste(OUTSIDE, (x, y, x + CELL, y + CELL))
-            continue
-        patch, drawn = cell
-        left, top, *_ = place_in_cell(patch)
-        page.paste(_hatched(), (x, y))
-        page.paste(drawn, (x + left, y + top))
+    drawn = [_cell(*cell) if cell else _empty() for cell in cells]
+    return in_grid([*drawn, *[_empty()] * (SIDE * SIDE - len(cells))], SIDE, THIN)
+
+
+def _empty() -> Image.Image:
+    return Image.new("RGB", (CELL, CELL), OUTSIDE)
+
+
+def _cell(patch: Patch, drawn: Image.Image) -> Image.Image:
+    page = _hatched().copy()
+    page.paste(drawn, place_in_cell(patch)[:2])
     return page
 
 
@@ -197,38 +208,31 @@ def _hatched() -> Image.Image:
 
 def _page(blocks: Mapping[int, Sequence[Image.Image]], index: Index, layer: str, drawn_by: str, legend: str) -> Image.Image:
     """Units in rows, about as many rows as columns, under a title and above the legend."""
-    columns = math.ceil(math.sqrt(len(blocks)))
-    wide = len(next(iter(blocks.values())))
-    width, height = wide * BLOCK + (wide - 1) * GAP, BLOCK + 28
-    inner = columns * width + (columns - 1) * BETWEEN
-    title = f"{NAMES.get(index.setup.net, index.setup.net)} {layer}"
-    count = index.setup.layers[layer].units
-    subtitle = f"{len(blocks)} of {count} units{drawn_by}; {_sides(wide)}"
-    head, foot = wrapped(subtitle, TEXT, inner), wrapped(legend, SMALL, inner)
-    rows = math.ceil(len(blocks) / columns)
-    top = MARGIN + TITLE + 14 + len(head) * (TEXT + 6) + 20
-    body = rows * height + (rows - 1) * (BETWEEN - 12)
-    page = Image.new("RGB", (inner + 2 * MARGIN, top + body + 22 + len(foot) * (SMALL + 6) + MARGIN), PAPER)
-    draw = ImageDraw.Draw(page)
-    draw.text((MARGIN - 2, MARGIN - 6), title, INK, font(TITLE))
-    write_lines(draw, MARGIN, MARGIN + TITLE + 14, head, TEXT)
-    for n, (unit, parts) in enumerate(blocks.items()):
-        corner = MARGIN + n % columns * (width + BETWEEN), top + n // columns * (height + BETWEEN - 12)
-        _caption(draw, corner, width, unit, index, layer)
-        for i, part in enumerate(parts):
-            page.paste(part, (corner[0] + i * (BLOCK + GAP), corner[1] + 28))
-    write_lines(draw, MARGIN, top + body + 22, foot, SMALL)
-    return page
+    units = [_unit(parts, unit, index, layer) for unit, parts in blocks.items()]
+    body = in_grid(units, math.ceil(math.sqrt(len(units))), BETWEEN, BETWEEN - 12)
+    sides = _sides(len(next(iter(blocks.values()))))
+    subtitle = f"{len(blocks)} of {index.setup.layers[layer].units} units{drawn_by}; {sides}"
+    return page_of(body, net_title(index.setup.net, layer), subtitle, legend)
+
+
+def net_title(net: str, layer: str) -> str:
+    """A net's name as its paper writes it, and the layer."""
+    return f"{NAMES.get(net, net)} {layer}"
 
 
 def _sides(wide: int) -> str:
     return "left its patches, right their projections" if wide == 2 else "left the filter, then its patches, then their projections"
 
 
-def _caption(draw: ImageDraw.ImageDraw, corner: tuple[int, int], width: int, unit: int, index: Index, layer: str) -> None:
-    """Above a unit: its number, its largest value, and in how many of the pictures it fires."""
-    draw.text(corner, f"unit {unit}", INK, font(TEXT))
-    draw.text((corner[0] + width, corner[1] + 1), activity(index, layer, unit), FAINT, font(SMALL), anchor="ra")
+def _unit(parts: Sequence[Image.Image], unit: int, index: Index, layer: str) -> Image.Image:
+    """A unit's blocks in a row, under its number, its largest value, and the share of pictures in which it fires."""
+    row = in_grid(parts, len(parts), GAP)
+    page = Image.new("RGB", (row.width, row.height + 28), PAPER)
+    draw = ImageDraw.Draw(page)
+    draw.text((0, 0), f"unit {unit}", INK, font(TEXT))
+    draw.text((row.width, 1), activity(index, layer, unit), FAINT, font(SMALL), anchor="ra")
+    page.paste(row, (0, 28))
+    return page
 
 
 def activity(index: Index, layer: str, unit: int) -> str:
@@ -289,7 +293,7 @@ def project_picture(
     seen = _framed(to_pillow(image), view.clip(field.box(y, x)) if field else None)
     panels = {"in the frame: what it sees" if field else "what the net saw": seen, f"unit {unit}": _drawn(own)}
     panels |= {f"{it.name}, cosine {it.cosine:.2f}": _drawn(it.projection) for it in against}
-    return _side_by_side(panels, f"{NAMES.get(net.name, net.name)} {way.layer}, unit {unit}, {rule}"), about
+    return _side_by_side(panels, f"{net_title(net.name, way.layer)}, unit {unit}, {rule}"), about
 
 
 def _found(way: AnyRecord, unit: int, place: tuple[int, int] | None) -> tuple[int, int]:

@@ -25,7 +25,7 @@ from impasto.lens.collection import Row, Source
 from impasto.lens.index import Index, check_net, read_index
 from impasto.lens.pages import PARTS, begin, check_free, finish, short, write_script
 from impasto.lens.patches import Patch, patches_of, strongest_apart
-from impasto.lens.sheet import NAMES, SIDE, block, cut, read_each
+from impasto.lens.sheet import NAMES, SIDE, block, crops_of, cut
 from impasto.lens.style.reading import (
     LayerStyle,
     Pair,
@@ -236,14 +236,9 @@ def _write_nines(parts: Path, n: int, shown: Shown, folder: Path, index: Index) 
     patches = {
         unit: [it for it in found[:SHOWN] if it.value > 0] for unit, found in patches_of(folder, index, layer, shown.units).items()
     }
-    cells: dict[int, list[tuple[Patch, Image.Image] | None]] = {unit: [None] * len(found) for unit, found in patches.items()}
-    for picture, places in read_each(patches):
-        pixels = to_pillow(picture)
-        for unit, rank, patch in places:
-            cells[unit][rank] = patch, cut(patch, pixels)
-    for unit, found in cells.items():
+    for unit, found in crops_of(patches).items():
         write_small(parts / f"{n:02}-nine-{unit}.webp", block(found))
-    return {unit: f"{n:02}-nine-{unit}.webp" for unit in cells}
+    return {unit: f"{n:02}-nine-{unit}.webp" for unit in patches}
 
 
 def _write_layer(parts: Path, n: int, shown: Shown, nines: Mapping[int, str]) -> None:
