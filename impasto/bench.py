@@ -30,7 +30,7 @@ from impasto.files import make_folder
 from impasto.images.images import quantize, read_picture, resize, scaled_size, write_picture
 from impasto.judge import judge_net, lpips, style_distance
 from impasto.lens.index import empty_index, make_setup
-from impasto.lens.patches import look
+from impasto.lens.patches import rank_picture
 from impasto.machine import SETTINGS, peak_memory_mb
 from impasto.nets.nets import INPUTS, Net, Pool, build_net, features, preprocess
 from impasto.objective.objective import make_cost
@@ -215,7 +215,7 @@ def time_scan(name: str, count: int) -> None:
     bare(next(some_views(1)))
     pairs = []
     for n, image in enumerate(some_views(count)):
-        work = [partial(bare, image), partial(look, index, net, image, n)]
+        work = [partial(bare, image), partial(rank_picture, index, net, image, n)]
         seconds = {part: _timed(work[part]) for part in ((0, 1) if n % 2 else (1, 0))}
         pairs.append([seconds[0], seconds[1]])
     print(json.dumps(pairs))

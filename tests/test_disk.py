@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from impasto import disk
 from impasto.disk import bands, empty, file_of, mapped, new_zeros, over, put, release, summed
 from impasto.errors import CannotWrite, ImpastoWarning, NoRoom
-from impasto.images import images
+from impasto.images import pixels, reading, writing
 from impasto.images.images import read_picture, read_record, resize, tiles_of, write_picture
 from impasto.objective.color import MAPS, moments
 from impasto.objective.color_transfer import recolored
@@ -49,7 +49,7 @@ CUTS = Tiling(("pool1",), 16)
 @pytest.fixture(autouse=True)
 def narrow(monkeypatch):
     """Bands so narrow that small pictures have many."""
-    for it in (disk, images, canvas_module):
+    for it in (disk, pixels, reading, writing, canvas_module):
         monkeypatch.setattr(it, "BAND", 4000)
 
 
@@ -492,7 +492,7 @@ for step in made(tuple(map(Path, sys.argv[1:4])), optimizer=sys.argv[4]).steps()
 @pytest.mark.usefixtures("on_disk")
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
 def test_a_killed_painting_resumes_to_the_same_bytes(files, optimizer, monkeypatch):
-    for it in (disk, images, canvas_module):
+    for it in (disk, pixels, reading, writing, canvas_module):
         monkeypatch.setattr(it, "BAND", 2**21)  # as in the process that is killed
     whole = finish(made(files, optimizer=optimizer))
     files[2].unlink()
@@ -599,7 +599,7 @@ def test_deep_zoom_has_the_picture_in_tiles_and_the_record(tmp_path, where):
     rows = [np.concatenate([tiles[f"{x}_{y}.png"] for x in range(3)], 1) for y in range(2)]
     whole = np.concatenate(rows, 0)
     assert np.array_equal(whole, (image[0] * 255).round().byte().permute(1, 2, 0).numpy())
-    assert torch.equal(images.read_deep_zoom(path), torch.from_numpy(whole / np.float32(255)).permute(2, 0, 1)[None])
+    assert torch.equal(reading.read_deep_zoom(path), torch.from_numpy(whole / np.float32(255)).permute(2, 0, 1)[None])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.dzi", "out_files"]
 
 
@@ -629,12 +629,12 @@ from impasto.objective.tiles import Tiling
 from impasto.transfer.transfer import stylize
 from impasto import disk
 from impasto.transfer import canvas
-from impasto.images import images
+from impasto.images import pixels, reading, writing
 from tests.conftest import picture, tiny_net
 from tests.test_disk import LAYERS
 
 torch.set_num_threads(1)
-disk.BAND = images.BAND = canvas.BAND = 2**16
+disk.BAND = pixels.BAND = reading.BAND = writing.BAND = canvas.BAND = 2**16
 side = int(sys.argv[2])
 
 def held():

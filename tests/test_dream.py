@@ -24,14 +24,14 @@ from impasto.lens.dream import (
     check,
     draw,
     dream,
-    excitement,
-    hung,
+    join_pictures,
     least_size,
     likeness,
     make_cost,
     natural_size,
-    taken,
-    told,
+    objective_value,
+    split_pictures,
+    summary,
     warp,
 )
 from impasto.lens.index import make_setup
@@ -103,7 +103,7 @@ def test_any_layer_is_excited(layer, everywhere):
     net, objective = tiny_net(), Objective(layer, (1,), (), everywhere)
     noise = waves(24, 24, LIMIT).image(ripples((1, 3, 24, 24), CONTRAST, 0))
     dreamt = last(net, objective, steps=60).image
-    reached, begun = (float(excitement(features(net, image, [layer])[layer], objective)) for image in (dreamt, noise))
+    reached, begun = (float(objective_value(features(net, image, [layer])[layer], objective)) for image in (dreamt, noise))
     assert reached > max(0.0, begun) + 0.5
 
 
@@ -117,7 +117,7 @@ def test_a_unit_that_noise_leaves_silent_is_excited_by_the_map_before_its_relu()
     for everywhere in (False, True):
         objective = Objective("conv2_1", (2,), (), everywhere)
         dreamt = last(net, objective, steps=120).image
-        assert excitement(features(net, dreamt, ["conv2_1"])["conv2_1"], objective) > 0
+        assert objective_value(features(net, dreamt, ["conv2_1"])["conv2_1"], objective) > 0
 
 
 def test_the_later_cost_is_that_of_the_rectified_map_unless_it_is_silent():
@@ -135,7 +135,7 @@ def test_a_pair_is_excited_at_once_and_one_against_the_other_is_not():
 
     def reached(objective):
         image = last(net, objective, steps=80).image
-        return [float(excitement(features(net, image, ["conv2_1"])["conv2_1"], Objective("conv2_1", (k,)))) for k in (1, 2)]
+        return [float(objective_value(features(net, image, ["conv2_1"])["conv2_1"], Objective("conv2_1", (k,)))) for k in (1, 2)]
 
     first, both, without = (reached(Objective("conv2_1", *ks)) for ks in (((1,),), ((1, 2),), ((1,), (2,))))
     assert min(both) > first[1] and both[0] < first[0]
@@ -146,7 +146,7 @@ def alike(net: Net, objective: Objective, **options) -> tuple[float, float]:
     """How alike three pictures become, and the least of their activations."""
     image = last(net, objective, pictures=3, **options).image
     a = features(net, image, [objective.layer])[objective.layer]
-    return float(likeness(a)), float(excitement(a, objective).min())
+    return float(likeness(a)), float(objective_value(a, objective).min())
 
 
 def test_diversity_makes_pictures_unlike_and_all_of_them_excited(monkeypatch):
@@ -172,9 +172,9 @@ def test_diversity_costs_little_activation(monkeypatch):
 def test_the_objective_is_read_off_the_map():
     a = picture(5, 6).repeat(1, 2, 1, 1)[:, :5] - 0.5
     mean = a[0].mean((1, 2))
-    assert excitement(a, Objective("x", (3,))) == a[0, 3, 2, 3]
-    assert excitement(a, Objective("x", (3, 1))) == min(a[0, 3, 2, 3], a[0, 1, 2, 3])
-    torch.testing.assert_close(excitement(a, Objective("x", (3,), (0, 1), True))[0], mean[3] - mean[0] - mean[1])
+    assert objective_value(a, Objective("x", (3,))) == a[0, 3, 2, 3]
+    assert objective_value(a, Objective("x", (3, 1))) == min(a[0, 3, 2, 3], a[0, 1, 2, 3])
+    torch.testing.assert_close(objective_value(a, Objective("x", (3,), (0, 1), True))[0], mean[3] - mean[0] - mean[1])
 
 
 def test_likeness_is_the_mean_cosine_of_grams():
@@ -291,7 +291,7 @@ def test_the_map_before_the_last_relu():
         (Objective("conv9_1", (0,)), 24, "tiny has no layer 'conv9_1', its layers are conv1_1"),
         (Objective("conv2_1", (6,)), 24, "conv2_1 of tiny has no channel 6, it has 0 to 5"),
         (Objective("pool1", (0,), (5,)), 24, "pool1 of tiny has no channel 5, it has 0 to 4"),
-        (Objective("conv2_1", ()), 24, "there is no channel to excite"),
+        (Objective("conv2_1", ()), 24, "name at least one channel"),
         (UNIT, 15, "size is 15, must be at least 16 for conv2_1 of tiny"),
     ],
 )
@@ -308,8 +308,8 @@ def test_what_the_net_does_not_have_is_said_in_one_line(objective, size, said):
 @pytest.mark.parametrize("pictures", range(1, 8))
 def test_pictures_that_were_hung_can_be_taken_down(pictures):
     images = torch.cat([picture(6, 6, seed) for seed in range(pictures)])
-    sheet = hung(images)
-    assert torch.equal(taken(sheet, pictures, 6), images)
+    sheet = join_pictures(images)
+    assert torch.equal(split_pictures(sheet, pictures, 6), images)
     assert sheet.sum() == pytest.approx(float(images.sum()) + sheet.numel() - images.numel(), rel=1e-5)
 
 
@@ -330,7 +330,7 @@ def test_the_report_is_that_of_the_saved_picture(made, name):
     dreaming = made(name=name, pictures=3)
     *_, step = dreaming.steps()
     report = dreaming.report()
-    images = taken(read_picture(dreaming.output).image, 3, 24)
+    images = split_pictures(read_picture(dreaming.output).image, 3, 24)
     a = features(tiny_net(), images, ["conv2_1"])["conv2_1"]
     assert report["activation"]["dream"] == pytest.approx(a[:, 2, 6, 6].tolist(), rel=1e-5)
     assert (report["width"], report["height"], report["steps"], report["ended"]) == (56, 56, 20, "finished")
@@ -348,7 +348,7 @@ def test_the_picture_is_compared_with_the_best_place_of_the_bundled_ones(made):
     }
     assert report["picture"] == max(found, key=found.__getitem__)
     assert report["activation"]["picture"] == pytest.approx(float(max(found.values())))
-    assert f"({report['picture']})" in told(report) and report["excited"] and "not excited" not in told(report)
+    assert f"({report['picture']})" in summary(report) and report["excited"] and "not excited" not in summary(report)
 
 
 def test_the_picture_carries_what_it_is(made):
@@ -373,7 +373,7 @@ def test_a_unit_that_cannot_be_excited_is_said(made):
     *_, _ = dreaming.steps()
     report = dreaming.report()
     assert report["activation"]["dream"] == [0.0] and not report["excited"]
-    assert told(report).startswith("not excited, the dream shows nothing")
+    assert summary(report).startswith("not excited, the dream shows nothing")
 
 
 def test_an_interruption_saves_the_dream_so_far_and_spares_another_picture(made):

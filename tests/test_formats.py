@@ -11,7 +11,7 @@ import torch
 from PIL import Image, PngImagePlugin
 
 from impasto.errors import BadImage
-from impasto.images.formats import chunks, known_as, made_chunk, parts, png_text
+from impasto.images.formats import chunks, known_as, parts, png_chunk, png_text
 from impasto.images.images import decode, read_picture, read_record, write_picture
 from tests.conftest import picture
 from tests.test_hires import p3, png, tiff
@@ -40,15 +40,15 @@ def with_chunk(data: bytes, chunk: bytes, before: bytes) -> bytes:
 @pytest.mark.parametrize(
     "chunk",
     [
-        made_chunk(b"tEXt", LONG),
-        made_chunk(b"zTXt", b"prompt\0\0" + zlib.compress(b"x" * 100_000_000, 9)),
-        made_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + LONG),
-        made_chunk(b"iTXt", b"prompt\0\1\0\0\0" + zlib.compress(LONG)),
-        made_chunk(b"tEXt", b"Title\0wrong checksum")[:-4] + b"\0\0\0\0",
-        made_chunk(b"zTXt", b"Title\0\7unknown method"),
-        made_chunk(b"pHYs", b"\0"),
-        made_chunk(b"eXIf", bytes(20_000_000)),
-        made_chunk(b"iCCP", b"P\0\0" + zlib.compress(bytes(100_000_000), 9)),
+        png_chunk(b"tEXt", LONG),
+        png_chunk(b"zTXt", b"prompt\0\0" + zlib.compress(b"x" * 100_000_000, 9)),
+        png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + LONG),
+        png_chunk(b"iTXt", b"prompt\0\1\0\0\0" + zlib.compress(LONG)),
+        png_chunk(b"tEXt", b"Title\0wrong checksum")[:-4] + b"\0\0\0\0",
+        png_chunk(b"zTXt", b"Title\0\7unknown method"),
+        png_chunk(b"pHYs", b"\0"),
+        png_chunk(b"eXIf", bytes(20_000_000)),
+        png_chunk(b"iCCP", b"P\0\0" + zlib.compress(bytes(100_000_000), 9)),
     ],
     ids=lambda it: it[4:8].decode() + str(len(it)),  # kind and length
 )
@@ -66,7 +66,7 @@ def test_whatever_a_png_says_beside_its_pixels_it_is_read(chunk, before, deep):
 def test_a_profile_of_more_than_a_megabyte_is_used():
     data, large = encoded("PNG", icc_profile=p3()), p3() + bytes(1_200_000)
     head = struct.pack(">I", len(large)) + large[4:]
-    read = decode(with_chunk(encoded("PNG"), made_chunk(b"iCCP", b"P\0\0" + zlib.compress(head)), b"IDAT"), "a")
+    read = decode(with_chunk(encoded("PNG"), png_chunk(b"iCCP", b"P\0\0" + zlib.compress(head)), b"IDAT"), "a")
     assert read.profile == head and torch.equal(read.image, decode(data, "a").image)
     assert not torch.equal(read.image, as_tensor(PIXELS))
 
@@ -124,8 +124,8 @@ EXIF_AS_TEXT = b"\nexif\n26\n" + exif(3, b"\6\0\0\0").hex().encode() + b"\n"
 @pytest.mark.parametrize(
     "chunk",
     [
-        made_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation='1' tiff:Orientation=\"6\"/>"),
-        made_chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(EXIF_AS_TEXT)),
+        png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation='1' tiff:Orientation=\"6\"/>"),
+        png_chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(EXIF_AS_TEXT)),
     ],
 )
 @pytest.mark.parametrize("data", [encoded("PNG"), png(DEEP)], ids=["8", "16"])
@@ -180,16 +180,16 @@ def test_a_pngs_gamma_is_honoured(gamma, white):
     file = io.BytesIO()
     Image.fromarray(pixels.astype(np.uint8)).save(file, "PNG")
     data = file.getvalue() if white == 255 else png(pixels.astype(np.uint16))
-    data = with_chunk(data, made_chunk(b"gAMA", struct.pack(">I", round(gamma * 100_000))), b"IDAT")
+    data = with_chunk(data, png_chunk(b"gAMA", struct.pack(">I", round(gamma * 100_000))), b"IDAT")
     read = decode(data, "a").image
     torch.testing.assert_close(read, as_tensor(srgb, 1), atol=0.006, rtol=0)
-    for said in (made_chunk(b"sRGB", b"\0"), made_chunk(b"iCCP", b"P\0\0" + zlib.compress(p3()))):
+    for said in (png_chunk(b"sRGB", b"\0"), png_chunk(b"iCCP", b"P\0\0" + zlib.compress(p3()))):
         assert not torch.allclose(decode(with_chunk(data, said, b"IDAT"), "a").image, read, atol=0.05)
 
 
 @pytest.mark.parametrize("gamma", [0, 1, 45455, 2**32 - 1])
 def test_the_usual_gamma_and_an_absurd_one_change_nothing(gamma):
-    data = with_chunk(encoded("PNG"), made_chunk(b"gAMA", struct.pack(">I", gamma)), b"IDAT")
+    data = with_chunk(encoded("PNG"), png_chunk(b"gAMA", struct.pack(">I", gamma)), b"IDAT")
     assert torch.equal(decode(data, "a").image, as_tensor(PIXELS))
 
 
@@ -234,7 +234,7 @@ def test_twelve_bits_are_brought_to_white():
 @pytest.mark.parametrize("dtype", ["i1", "i2", "i4", "u4", "f4"])
 def test_numbers_whose_white_is_not_known_are_refused(dtype):
     kind = {"i": 2, "u": 1, "f": 3}[dtype[0]]
-    with pytest.raises(BadImage, match="whose white is not known; save it as 8 or 16 bit"):
+    with pytest.raises(BadImage, match="whose white is unknown; save it as 8 or 16 bit"):
         decode(grey_tiff((GREY & 127).astype(f"<{dtype}").tobytes(), 8 * int(dtype[1]), sample_format=kind), "a")
 
 
@@ -294,14 +294,14 @@ def test_a_bitmap_whose_alpha_is_zero_all_over_is_opaque():
 
 
 def test_a_bitmap_of_a_rare_kind_is_not_called_damaged():
-    with pytest.raises(BadImage, match=r"a is of a rare kind that is not read \(.*\): save it as JPEG or PNG"):
+    with pytest.raises(BadImage, match=r"a is of an unsupported kind \(.*\): save it as JPEG or PNG"):
         decode(bitmap((0x3FF00000, 0xFFC00, 0x3FF, 0), 124), "a")
 
 
 def test_a_record_is_found_among_much_text(tmp_path):
     write_picture(tmp_path / "a.png", picture(16, 16), record={"recipe": {"size": 512}})
     data = (tmp_path / "a.png").read_bytes()
-    (tmp_path / "a.png").write_bytes(with_chunk(data, made_chunk(b"tEXt", LONG) * 3, b"iTXt"))
+    (tmp_path / "a.png").write_bytes(with_chunk(data, png_chunk(b"tEXt", LONG) * 3, b"iTXt"))
     assert read_record(tmp_path / "a.png") == {"recipe": {"size": 512}}
 
 
@@ -312,7 +312,7 @@ def test_text_of_a_png_is_as_pillow_writes_it(zip):
     info.add_itxt("words", "für ✓", "de", "Wörter", zip=zip)
     data = encoded("PNG", pnginfo=info)
     assert (png_text(data, "plain", 100), png_text(data, "words", 100), png_text(data, "none", 100)) == ("é text", "für ✓", None)
-    bomb = with_chunk(encoded("PNG"), made_chunk(b"zTXt", b"plain\0\0" + zlib.compress(bytes(10**7))), b"IDAT")
+    bomb = with_chunk(encoded("PNG"), png_chunk(b"zTXt", b"plain\0\0" + zlib.compress(bytes(10**7))), b"IDAT")
     assert png_text(bomb, "plain", 1000) == ""
 
 
@@ -328,7 +328,7 @@ def test_the_colour_that_a_deep_png_makes_transparent_is_transparent(channels):
     pixels = DEEP[..., :channels]
     color = struct.pack(f">{channels}H", *pixels[3, 4])
     data = png(pixels) if channels == 3 else grey_png(pixels)
-    read = decode(with_chunk(data, made_chunk(b"tRNS", color), b"IDAT"), "a")
+    read = decode(with_chunk(data, png_chunk(b"tRNS", color), b"IDAT"), "a")
     assert torch.equal(read.alpha == 0, torch.from_numpy((pixels == pixels[3, 4]).all(2))[None, None])
 
 

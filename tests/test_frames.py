@@ -262,7 +262,7 @@ def test_a_still_picture_is_no_video(tmp_path, kind):
 
 def test_what_is_no_video_file_is_called_by_its_name(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"<!doctype html><html></html>")
-    with pytest.raises(BadInput, match="it is a page of the web"):
+    with pytest.raises(BadInput, match="it is a web page"):
         open_clip(tmp_path / "a.mp4")
     with pytest.raises(BadInput, match="it is an address: download the file first"):
         open_clip(Path("https://example.org/a.mp4"))

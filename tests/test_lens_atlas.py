@@ -13,14 +13,14 @@ from PIL import Image
 from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning, NoRoom
 from impasto.files import sha256
 from impasto.images.images import read_picture, to_pillow, write_picture
-from impasto.lens.atlas import KINDS, ROWS, SHOWN, histogram, make_atlas, undreamt, units_of
+from impasto.lens.atlas import KINDS, ROWS, SHOWN, histogram, make_atlas, missing_dreams, units_of
 from impasto.lens.deconv import project, record
-from impasto.lens.dream import Objective, hung
+from impasto.lens.dream import Objective, join_pictures
 from impasto.lens.index import EDGES, make_setup, read_index
 from impasto.lens.patches import top
 from impasto.lens.scan import scan
-from impasto.lens.sheet import CELL, cell_of, on_grey, place_in_cell, reach
-from impasto.lens.view import bring
+from impasto.lens.sheet import CELL, around_grey, cell_of, place_in_cell, scale_limit
+from impasto.lens.view import apply_view
 from tests.conftest import kill_at, picture, room_for, save, tiny_net
 from tests.test_cli import check_one_line
 
@@ -95,9 +95,9 @@ def test_a_cell_of_a_sprite_is_the_patch_that_is_cut_there_and_its_projection(ma
         for unit, it in enumerate(units_of(scanned, index, name)):
             for column, patch in it.patches.items():
                 image = read_picture(patch.row.source.path).image
-                way = record(NET, bring(image, patch.view), name)
+                way = record(NET, apply_view(image, patch.view), name)
                 cell = cell_of(patch, to_pillow(image), project(way, unit, patch.y, patch.x)[0])
-                projection = on_grey(cell.projection, reach(cell.projection))
+                projection = around_grey(cell.projection, scale_limit(cell.projection))
                 left, above, right, below = place_in_cell(patch)
                 for kind, expected in enumerate((cell.pixels, projection), 2 * (column // SHOWN)):
                     shown = in_sprite(page, n, unit, kind, column % SHOWN)
@@ -209,10 +209,10 @@ def bytes_of(page: Path) -> dict[str, str]:
 
 def test_a_folder_with_anything_else_is_left_alone(made, tmp_path):
     (tmp_path / "index.html").write_text("mine")
-    with pytest.raises(CannotWrite, match="holds something else than a page of lens atlas"):
+    with pytest.raises(CannotWrite, match="holds something other than a page of lens atlas"):
         next(make_atlas(made[0], NET, tmp_path))
     assert (tmp_path / "index.html").read_text() == "mine"
-    with pytest.raises(CannotWrite, match="holds something else"):
+    with pytest.raises(CannotWrite, match="holds something other"):
         next(make_atlas(made[0], NET, made[0]))
 
 
@@ -232,7 +232,7 @@ def test_pictures_that_are_gone_or_changed_are_named_and_their_places_stay_empty
     for line in layer(tmp_path / "page", 0):
         assert line["patches"] and all(bool(it[1]) == (names[it[3]] == "2.png") for it in line["patches"])
     (tmp_path / "set/2.png").unlink()
-    with pytest.raises(BadInput, match="none of the 3 pictures is where it was scanned"):
+    with pytest.raises(BadInput, match="none of the 3 scanned pictures can be read"):
         list(make_atlas(tmp_path / "scan", NET, tmp_path / "page"))
     assert "is not finished" in (tmp_path / "page/index.html").read_text()
 
@@ -278,11 +278,11 @@ def dream_record(**changes) -> dict:
 def test_dreams_hang_beside_their_units_and_others_are_named(made, tmp_path):
     folder, images = tmp_path / "dreams", torch.cat([picture(20, 20, n) for n in (1, 2)])
     folder.mkdir()
-    write_picture(folder / "a.png", hung(images), record=dream_record())
-    write_picture(folder / "b.png", hung(images), record=dream_record(net="alexnet"))
-    write_picture(folder / "c.png", hung(images), record=dream_record(channels=[3, 4]))
-    write_picture(folder / "d.png", hung(images), record=dream_record(size=10**6))
-    write_picture(folder / "e.png", hung(images), record={"dream": []})
+    write_picture(folder / "a.png", join_pictures(images), record=dream_record())
+    write_picture(folder / "b.png", join_pictures(images), record=dream_record(net="alexnet"))
+    write_picture(folder / "c.png", join_pictures(images), record=dream_record(channels=[3, 4]))
+    write_picture(folder / "d.png", join_pictures(images), record=dream_record(size=10**6))
+    write_picture(folder / "e.png", join_pictures(images), record={"dream": []})
     (folder / "f.txt").write_text("no picture")
     with pytest.warns(ImpastoWarning) as warned:
         list(make_atlas(made[0], NET, tmp_path / "page", dreams=folder))
@@ -291,7 +291,7 @@ def test_dreams_hang_beside_their_units_and_others_are_named(made, tmp_path):
     [dream] = layer(tmp_path / "page", 1)[3]["dreams"]
     assert dream["steps"] == 7 and len(dream["reached"]) == 2 and not dream["channel"]
     shown = read_picture(tmp_path / "page/parts" / dream["file"]).image
-    torch.testing.assert_close(shown, hung(images), atol=0.003, rtol=0)
+    torch.testing.assert_close(shown, join_pictures(images), atol=0.003, rtol=0)
     assert not any(line["dreams"] for n, line in enumerate(layer(tmp_path / "page", 1)) if n != 3)
     with pytest.raises(BadInput, match="there is no folder"):
         list(make_atlas(made[0], NET, tmp_path / "other", dreams=tmp_path / "none"))
@@ -299,14 +299,17 @@ def test_dreams_hang_beside_their_units_and_others_are_named(made, tmp_path):
 
 def test_units_that_have_a_dream_are_not_dreamt_again(made, tmp_path):
     index, folder = read_index(made[0]), tmp_path / "dreams"
-    assert undreamt(index, folder, "conv2_1/3, relu2_1/3,conv3_1:pre/0") == [unit("conv2_1", 3), unit("conv3_1:pre", 0)]
-    assert undreamt(index, folder, "conv1_1") == [unit("conv1_1", n) for n in range(4)] and undreamt(index, folder, "") == []
+    assert missing_dreams(index, folder, "conv2_1/3, relu2_1/3,conv3_1:pre/0") == [unit("conv2_1", 3), unit("conv3_1:pre", 0)]
+    assert (
+        missing_dreams(index, folder, "conv1_1") == [unit("conv1_1", n) for n in range(4)]
+        and missing_dreams(index, folder, "") == []
+    )
     (folder / "notes.txt").write_text("no dream")
-    write_picture(folder / "other.png", hung(torch.cat([picture(20, 20, n) for n in (1, 2)])), record=dream_record())
-    assert undreamt(index, folder, "conv2_1/3,conv2_1/2") == [unit("conv2_1", 2)]
-    for asked, said in (("conv9/1", "was not scanned"), ("conv2_1/6", "has the units 0 to 5"), ("conv2_1/x", "is no unit")):
+    write_picture(folder / "other.png", join_pictures(torch.cat([picture(20, 20, n) for n in (1, 2)])), record=dream_record())
+    assert missing_dreams(index, folder, "conv2_1/3,conv2_1/2") == [unit("conv2_1", 2)]
+    for asked, said in (("conv9/1", "was not scanned"), ("conv2_1/6", "has the units 0 to 5"), ("conv2_1/x", "is not a unit")):
         with pytest.raises(BadRecipe, match=said):
-            undreamt(index, folder, asked)
+            missing_dreams(index, folder, asked)
 
 
 def unit(layer: str, n: int) -> Objective:
@@ -332,7 +335,7 @@ def test_the_command_prints_the_page_and_names_what_is_gone(impasto, tmp_path):
     assert done.returncode == 0 and done.stdout.strip() == str(tmp_path / "page/index.html") and "1.png" in done.stderr
     assert len(layer(tmp_path / "page", 0)) == 64
     check_one_line(impasto("lens", "atlas", tmp_path / "nowhere", "-o", tmp_path / "page"), 5, "there is no finished scan")
-    check_one_line(impasto("lens", "atlas", tmp_path / "scan", "-o", tmp_path / "set"), 1, "holds something else")
+    check_one_line(impasto("lens", "atlas", tmp_path / "scan", "-o", tmp_path / "set"), 1, "holds something other")
 
 
 @pytest.mark.weights
@@ -348,7 +351,7 @@ def test_the_command_dreams_of_what_has_no_dream_and_goes_on_where_it_was_stoppe
     assert (tmp_path / "dreams/alexnet-conv1-5.png").read_bytes() == first
     assert [n for n, line in enumerate(layer(tmp_path / "page", 0)) if line["dreams"]] == [5, 7]
     check_one_line(impasto(*make[:5], "--dream", "conv1/5"), 2, "--dream needs --dreams FOLDER")
-    check_one_line(impasto(*make[:4], tmp_path / "set", *make[5:], "--dream", "conv1/9"), 1, "holds something else")
+    check_one_line(impasto(*make[:4], tmp_path / "set", *make[5:], "--dream", "conv1/9"), 1, "holds something other")
     check_one_line(impasto(*make[:5], "--dreams", tmp_path / "new", "--dream", "conv1/64"), 2, "has the units 0 to 63")
     assert sorted(it.name for it in tmp_path.iterdir()) == ["dreams", "page", "scan", "set"]
     (tmp_path / "dreams/alexnet-conv1-9.png").write_text("mine")

@@ -9,7 +9,16 @@ from random import Random
 import pytest
 
 from impasto.errors import BadImage, BadInput
-from impasto.lens.collection import Source, find_pictures, look_at, read, read_again, row_from_json, row_to_json, same_name
+from impasto.lens.collection import (
+    Source,
+    find_pictures,
+    grouped_by_name,
+    read,
+    read_again,
+    read_pictures,
+    row_from_json,
+    row_to_json,
+)
 from tests.conftest import picture, save
 
 NAMES = ["a/1.png", "a/2.png", "a-b.png", "b/c/1.png", "z.png"]
@@ -72,10 +81,10 @@ def test_several_places_are_one_set_in_one_order(folder):
 def test_the_same_name_comes_together_by_its_bytes_and_the_same_bytes_once(folder, tmp_path):
     save(folder / "b" / "1.png", picture(20, 24, 9))
     twice = [folder / "a", folder / "b", folder / "a"]
-    groups = [list(look_at(sources)) for sources in same_name(find_pictures(twice))]
+    groups = [list(read_pictures(sources)) for sources in grouped_by_name(find_pictures(twice))]
     rows = [[row.sha256 for row, _ in group] for group in groups]
     assert [len(group) for group in rows] == [2, 1, 1] and rows[0] == sorted(rows[0])
-    other_way = [[row.sha256 for row, _ in look_at(sources)] for sources in same_name(find_pictures(twice[::-1]))]
+    other_way = [[row.sha256 for row, _ in read_pictures(sources)] for sources in grouped_by_name(find_pictures(twice[::-1]))]
     assert other_way == rows
 
 
@@ -83,7 +92,7 @@ def test_what_cannot_be_read_is_a_row_that_says_why(folder, tmp_path):
     (folder / "bad.jpg").write_bytes(b"\xff\xd8 not a picture")
     listed = tmp_path / "set" / "list.txt"
     listed.write_text("bad.jpg\ngone.png\nz.png")
-    rows = [row for sources in same_name(find_pictures([listed])) for row, _ in look_at(sources)]
+    rows = [row for sources in grouped_by_name(find_pictures([listed])) for row, _ in read_pictures(sources)]
     assert "bad.jpg" in rows[0].skipped and "gone.png" in rows[1].skipped and rows[2].skipped is None
     assert (rows[2].height, rows[2].width) == (20, 24)
 
@@ -92,7 +101,7 @@ def test_a_shard_that_ends_early_is_said_by_the_members_name(folder, tmp_path):
     shard = tar_of(tmp_path / "shard.tar", folder, ["z.png"])
     (source,) = find_pictures([shard])
     shard.write_bytes(shard.read_bytes()[: source.offset + 10])
-    with pytest.raises(BadImage, match=r"shard\.tar/z\.png is cut off"):
+    with pytest.raises(BadImage, match=r"shard\.tar/z\.png is truncated"):
         read(source)
 
 
@@ -111,7 +120,7 @@ def test_a_place_that_is_none_is_refused(tmp_path, content):
 def test_a_row_survives_json_and_finds_its_picture_until_it_changes(folder, tmp_path):
     shard = tar_of(tmp_path / "shard.tar", folder, ["z.png"])
     for place in (folder / "z.png", shard):
-        ((row, seen),) = look_at(list(find_pictures([place])))
+        ((row, seen),) = read_pictures(list(find_pictures([place])))
         assert row_from_json(row_to_json(row)) == row
         assert read_again(row).image.equal(seen.image)
         data = bytearray(place.read_bytes())
@@ -177,7 +186,7 @@ ODD_MEMBERS = [
 @pytest.mark.parametrize("pax", ODD_MEMBERS, ids=repr)
 def test_an_odd_member_of_a_shard_costs_no_other(folder, tmp_path, pax):
     shard = odd_tar(tmp_path / "s.tar", folder, pax)
-    rows = [row for sources in same_name(find_pictures([shard])) for row, _ in look_at(sources)]
+    rows = [row for sources in grouped_by_name(find_pictures([shard])) for row, _ in read_pictures(sources)]
     good = [row.source.name for row in rows if row.skipped is None]
     assert "s.tar/a.png" in good
     assert "s.tar/z.png" in good or any("damaged" in row.skipped for row in rows if row.skipped)
@@ -190,7 +199,7 @@ def test_what_follows_a_damaged_header_is_a_row_that_says_so(folder, tmp_path):
         data[tar.getmembers()[2].offset + 150] ^= 1  # its checksum
     shard.write_bytes(data)
     assert names_in(shard) == sorted([*names[:2], f"{names[1]} (what follows)"])
-    assert [row.skipped is None for sources in same_name(find_pictures([shard])) for row, _ in look_at(sources)] == [
+    assert [row.skipped is None for sources in grouped_by_name(find_pictures([shard])) for row, _ in read_pictures(sources)] == [
         True,
         True,
         False,
@@ -205,8 +214,8 @@ def test_a_damaged_shard_is_read_up_to_the_damage(folder, tmp_path):
         changed = data[:at] if random.random() < 0.3 else data[:at] + bytes([random.randrange(256)]) + data[at + 1 :]
         (tmp_path / "s.tar").write_bytes(changed)
         try:
-            for sources in same_name(find_pictures([tmp_path / "s.tar"])):
-                assert all(row.skipped or row.height == 20 for row, _ in look_at(sources))
+            for sources in grouped_by_name(find_pictures([tmp_path / "s.tar"])):
+                assert all(row.skipped or row.height == 20 for row, _ in read_pictures(sources))
         except BadInput:
             assert at < 2048  # where the first member is told of
 

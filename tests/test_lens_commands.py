@@ -109,7 +109,7 @@ def test_scans_of_shards_merge_to_one_scan(impasto, pictures, tmp_path):
 def test_a_scan_is_refused_in_one_line_where_it_cannot_be(impasto, pictures, atlas, tmp_path):
     check_one_line(impasto("lens", "scan", tmp_path / "nowhere", "-o", tmp_path / "x"), 5, "No such file")
     check_one_line(impasto("lens", "scan", pictures, "-o", tmp_path / "x", "--layers", "fc6"), 2, "its layers are conv1, pool1")
-    check_one_line(impasto("lens", "scan", pictures, "-o", tmp_path / "x", "--size", "20"), 2, "nothing is left of a picture at")
+    check_one_line(impasto("lens", "scan", pictures, "-o", tmp_path / "x", "--size", "20"), 2, "too small, the map of")
     check_one_line(impasto("lens", "scan", pictures, "-o", atlas, "--resume"), 2, "a scan with other layers, size")
     check_one_line(impasto("lens", "top", tmp_path / "x", "--layer", "conv1", "--unit", 0), 5, "there is no finished scan in")
     assert impasto("lens", "scan", pictures, "-o", tmp_path / "x", "--k", "0").returncode == 2
@@ -139,7 +139,7 @@ def test_a_sheet_and_a_projection_are_written_and_say_what_they_show(impasto, at
     assert about["rule"] == "guided" and about["layer"] == "conv2" and read_picture(tmp_path / "one.png").image.shape[1] == 3
     assert [f"{control['cosine']:.2f}" in said.stderr for control in about["controls"]] == [True, True]
     check_one_line(impasto(*args, "--place", "here"), 2, "must be y,x as 6,11")
-    check_one_line(impasto(*args, "--place", "99,0"), 2, "the map of conv2 has")
+    check_one_line(impasto(*args, "--place", "99,0"), 2, "the map of conv2 is")
     check_one_line(impasto(*args[:-1], tmp_path / "one.pdf"), 1, "the name must end in one of")
 
 

@@ -163,7 +163,7 @@ def test_the_rank_correlation_of_top_lists_is_that_of_fagin_kumar_and_sivakumar(
 
 def test_what_does_not_fit_together_is_said(pictures, tmp_path):
     one = scanned(looks_for(RED), pictures, tmp_path / "one")
-    with pytest.raises(BadRecipe, match="there are 1 scans and 1 layers: give two scans or more"):
+    with pytest.raises(BadRecipe, match="there are 1 scans and 1 layers: give at least two scans"):
         compare([one], ["0"])
     with pytest.raises(BadRecipe, match="there are 3 scans and 2 layers"):
         compare([one, one, one], ["0", "0"])
@@ -191,7 +191,5 @@ def test_the_command_draws_two_nets_and_says_what_they_share(impasto, pictures, 
     assert read_record(out)["lens"] == {"scans": told["scans"]}
     ran = impasto("lens", "compare", own, tmp_path / "tiny", "--layer", "0,conv1_1", "--units", "2", "-o", out)
     assert ran.stdout.strip() == str(out)
-    check_one_line(
-        impasto("lens", "sheet", own, "--layer", "0", "-o", out), 2, "Sequential is a net of your own: this needs the module"
-    )
-    check_one_line(impasto("lens", "compare", own, "--layer", "0", "-o", out), 2, "give two scans or more")
+    check_one_line(impasto("lens", "sheet", own, "--layer", "0", "-o", out), 2, "Sequential is not a built-in net: use your module")
+    check_one_line(impasto("lens", "compare", own, "--layer", "0", "-o", out), 2, "give at least two scans")

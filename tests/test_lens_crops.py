@@ -5,8 +5,8 @@ import torch
 
 from impasto.lens.crops import aligned, check, exact, whole, without_padding
 from impasto.lens.index import empty_index, make_setup
-from impasto.lens.patches import Patch, look, patches_of
-from impasto.lens.view import bring
+from impasto.lens.patches import Patch, patches_of, rank_picture
+from impasto.lens.view import apply_view
 from impasto.nets.geometry import field_of
 from impasto.nets.nets import INPUTS, NETS, ConvShape, Net, assemble, features
 from tests.conftest import picture, save, tiny_net
@@ -92,7 +92,7 @@ def test_a_receipt_is_given_for_every_patch_of_a_scan(tmp_path):
         for interior in (False, True):
             for unit, patches in patches_of(tmp_path / "atlas", index, layer, range(4), interior).items():
                 for patch in patches:
-                    image = bring(read_again(patch.row).image, patch.view)
+                    image = apply_view(read_again(patch.row).image, patch.view)
                     for receipt in check(net, image, layer, unit, patch):
                         ways.add((receipt.way, patch.touches_padding))
                         assert receipt.error <= 1e-5 and receipt.error == abs(receipt.value - patch.value)
@@ -104,7 +104,7 @@ def test_a_wrong_place_has_an_error():
     """The test of the test: one place further on the value is another."""
     net, image = tiny_net(), picture(32, 32)
     index = empty_index(make_setup(net, size=32))
-    look(index, net, image, 0)
+    rank_picture(index, net, image, 0)
     value, (_, y, x) = index.layers["conv2_1"].everywhere.value[1, 0], index.layers["conv2_1"].everywhere.where[1, 0]
     assert whole(net, image, "conv2_1", 1, int(y), int(x)) == pytest.approx(value, rel=1e-5)
     assert whole(net, image, "conv2_1", 1, int(y), int(x) - 1) < value - 1e-4
@@ -124,9 +124,9 @@ def test_alexnets_patches_have_receipts_to_1e_4():
     net = build_net("alexnet", loaded.tensors, INPUTS[loaded.input])
     seen = read_picture(picture_path("cat")).image
     height, width = seen.shape[-2:]
-    image = bring(seen, view_of((height, width), 224, "center"))
+    image = apply_view(seen, view_of((height, width), 224, "center"))
     index = empty_index(make_setup(net))
-    look(index, net, image, 0)
+    rank_picture(index, net, image, 0)
     row = Row(Source("cat", ""), "", height, width)
     for layer, units in index.layers.items():
         for ranking in (units.everywhere, units.interior):

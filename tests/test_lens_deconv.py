@@ -238,14 +238,14 @@ def test_of_equal_places_the_first_has_the_switch():
 def test_a_silent_unit_is_refused():
     way = record(net64(), IMAGE, "conv3_1")
     unit, y, x = (int(n) for n in torch.nonzero(way.a == 0)[0])
-    with pytest.raises(BadRecipe, match=f"unit {unit} of conv3_1 is 0 at y {y}, x {x}: a silent unit draws nothing"):
+    with pytest.raises(BadRecipe, match=f"unit {unit} of conv3_1 is 0 at y {y}, x {x}: an inactive unit has no projection"):
         project(way, unit, y, x)
 
 
 def test_what_is_not_defined_is_refused():
-    with pytest.raises(BadRecipe, match="max pooling and zeros"):
+    with pytest.raises(BadRecipe, match="max pooling and zero"):
         record(average_pooled(net64(), (1.0, 1.0)), IMAGE, "conv3_1")
-    with pytest.raises(BadRecipe, match="max pooling and zeros"):
+    with pytest.raises(BadRecipe, match="max pooling and zero"):
         record(tiny_net("reflect", torch.float64), IMAGE, "conv3_1")
     with pytest.raises(BadRecipe, match="rule is 'backprop' and pooling 'sum', must be of deconv, guided, gradient and of sum"):
         project(record(net64(), IMAGE, "conv1_1"), 0, 1, 1, "backprop")

@@ -13,7 +13,7 @@ from impasto.lens.crops import check, check_layer
 from impasto.lens.deconv import controls, cosine, filters_of, project, record
 from impasto.lens.index import empty_index, find_layer, layer_statistics, make_setup, merge, read_index, unit_statistics
 from impasto.lens.module import AnyNet, module_net
-from impasto.lens.patches import look, top
+from impasto.lens.patches import rank_picture, top
 from impasto.lens.rules import POOLINGS, RULES
 from impasto.lens.scan import scan
 from impasto.lens.sheet import CELL, project_picture, sheet
@@ -85,7 +85,7 @@ def test_a_layer_that_is_a_relu_starts_before_it(way):
         for start in (1.0, -2.0):
             drawn = project(found, unit, y, x, rule, start=start)
             torch.testing.assert_close(drawn, project(expected, unit, y, x, rule, start=start))
-    with pytest.raises(BadRecipe, match="a silent unit draws nothing"):
+    with pytest.raises(BadRecipe, match="an inactive unit has no projection"):
         project(found, unit, y, x)
 
 
@@ -298,7 +298,7 @@ def test_one_unit_of_a_module_in_one_picture(tmp_path):
     _, about = project_picture(path, net, "layer2", 3, size=48)
     assert about["layer"] == "layer2" and about["net"] == "Residual" and len(about["box"]) == 4
     index = empty_index(make_setup(net, ["fc"], size=48))
-    look(index, net, picture(48, 48), 0)
+    rank_picture(index, net, picture(48, 48), 0)
     unit = int(index.layers["fc"].everywhere.value[:, 0].argmax())
     _, about = project_picture(path, net, "fc", unit, (0, 0), size=48) if about["value"] > 0 else (None, about)
     assert about["box"] is None and about["touches_padding"] is None
@@ -333,7 +333,7 @@ def test_a_scripted_relu_is_refused_rather_than_passed_by():
         module = Scripted()
     net = module_net(module, size=16)
     assert net.known["last"].field.size == 5
-    with pytest.raises(BadRecipe, match="where no rule reaches them"):
+    with pytest.raises(BadRecipe, match="where projection rules do not apply"):
         record(net, picture(16, 16), "last")
 
 
@@ -344,7 +344,7 @@ def test_a_layer_without_gradients_has_no_way_back():
             return super().forward(x)
 
     net = module_net(Frozen(nn.Conv2d(3, 4, 3)), size=16)
-    with pytest.raises(BadRecipe, match="no way back from 0 of Frozen"):
+    with pytest.raises(BadRecipe, match="0 of Frozen has no gradient"):
         record(net, picture(16, 16), "0")
 
 

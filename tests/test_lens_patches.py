@@ -6,8 +6,8 @@ import torch
 
 from impasto.errors import BadInput, BadRecipe
 from impasto.lens.index import EDGES, empty_index, find_layer, make_setup, quantile, ranked
-from impasto.lens.patches import look, strongest, strongest_apart
-from impasto.lens.view import bring, view_of
+from impasto.lens.patches import rank_picture, strongest, strongest_apart
+from impasto.lens.view import apply_view, view_of
 from impasto.nets.geometry import field_of
 from impasto.nets.nets import INPUTS, ConvShape, Net, Pool, assemble, features
 from tests.conftest import picture, tiny_net
@@ -19,7 +19,7 @@ IMAGES = [picture(32, 32, n) for n in range(12)]
 def looked(net: Net, images, **options):
     index = empty_index(make_setup(net, LAYERS, **options))
     for n, image in enumerate(images):
-        look(index, net, image, n)
+        rank_picture(index, net, image, n)
     return index
 
 
@@ -121,7 +121,7 @@ def test_a_unit_is_padded_where_its_strongest_place_sees_padding():
     corner[..., :2, :2], middle[..., 4:6, 4:6] = 1.0, 1.0
     index = empty_index(make_setup(net))
     for n, image in enumerate((corner, middle)):
-        look(index, net, image, n)
+        rank_picture(index, net, image, n)
     assert index.layers["conv1"].padded.tolist() == [1] and index.layers["conv1"].fired.tolist() == [2]
 
 
@@ -140,14 +140,14 @@ def test_a_planted_stamp_is_found_where_it_was_planted():
         images[n][0, :, y : y + 5, x : x + 5] = 0.5 + strength * (stamp - 0.5)
     index = empty_index(make_setup(net, k=3))
     for n, image in enumerate(images):
-        look(index, net, image, n)
+        rank_picture(index, net, image, n)
     assert index.layers["conv1"].everywhere.where[0].tolist() == [[n, y + 2, x + 2] for n, y, x, _ in planted]
 
 
 def test_activations_that_are_not_finite_are_refused(net):
     index = empty_index(make_setup(net))
     with pytest.raises(BadInput, match="conv1_1 are not finite"):
-        look(index, net, torch.full((1, 3, 32, 32), torch.nan), 0)
+        rank_picture(index, net, torch.full((1, 3, 32, 32), torch.nan), 0)
 
 
 def test_layers_have_the_papers_names(net):
@@ -166,7 +166,7 @@ def test_a_box_is_brought_back_through_crop_and_resize(size):
     """The corners of what is seen are those of the middle square of the picture, up to the crop's rounding."""
     view = view_of(size, 64, "center")
     x0, y0, x1, y1 = view.in_picture((0, 0, 64, 64))
-    assert min(view.resized) == 64 and view.seen == (64, 64)
+    assert min(view.resized) == 64 and view.size == (64, 64)
     assert view.start == tuple((n - 64) // 2 for n in view.resized)
     pixel = max(size) / max(view.resized)
     assert abs((x0 + x1) / 2 - size[1] / 2) <= pixel / 2 + 1e-9 and abs((y0 + y1) / 2 - size[0] / 2) <= pixel / 2 + 1e-9
@@ -178,7 +178,7 @@ def test_a_marked_pixel_is_found_again_in_the_picture():
     image = torch.zeros(1, 3, 120, 200)
     image[..., 60:66, 130:136] = 1.0
     view = view_of((120, 200), 64, "center")
-    place = int(bring(image, view)[0, 0].argmax())
+    place = int(apply_view(image, view)[0, 0].argmax())
     y, x = divmod(place, 64)
     x0, y0, x1, y1 = view.in_picture((x, y, x + 1, y + 1))
     assert 130 <= (x0 + x1) / 2 <= 136 and 60 <= (y0 + y1) / 2 <= 66

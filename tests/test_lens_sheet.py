@@ -15,7 +15,7 @@ from impasto.lens.deconv import filters_of
 from impasto.lens.index import choose_units, make_setup
 from impasto.lens.patches import top
 from impasto.lens.scan import scan
-from impasto.lens.sheet import BLOCK, CELL, THIN, on_grey, project_picture, sheet
+from impasto.lens.sheet import BLOCK, CELL, THIN, around_grey, project_picture, sheet
 from impasto.lens.view import view_of
 from impasto.nets.geometry import field_of
 from tests.conftest import picture, room_for, save, tiny_net
@@ -77,7 +77,7 @@ def test_the_first_layer_has_its_filter_and_nine_projections_like_it(atlas):
     """Smooth enlarging aside, each projection is the filter: their correlation is nearly 1."""
     page = sheet(atlas, NET, "conv1_1", "0,", interior=True)
     own = filters_of(NET, "conv1_1")[0].permute(1, 2, 0).numpy()
-    expected = on_grey(own, np.abs(own).max()).resize((BLOCK, BLOCK), Image.Resampling.NEAREST)
+    expected = around_grey(own, np.abs(own).max()).resize((BLOCK, BLOCK), Image.Resampling.NEAREST)
     top_row = top_of(page)
     shown = np.asarray(page)[top_row : top_row + BLOCK, MARGIN : MARGIN + BLOCK]
     np.testing.assert_array_equal(shown, np.asarray(expected))
@@ -89,9 +89,9 @@ def test_the_first_layer_has_its_filter_and_nine_projections_like_it(atlas):
 def test_zero_is_mid_grey_and_signs_go_both_ways():
     signed = np.zeros((2, 3, 3), np.float32)
     signed[0, 0], signed[1, 2] = 2.0, -2.0
-    shown = np.asarray(on_grey(signed, 2.0))
+    shown = np.asarray(around_grey(signed, 2.0))
     assert (shown[0, 0] == 255).all() and (shown[1, 2] == 0).all() and np.isin(shown[0, 1:], (127, 128)).all()
-    assert np.isin(np.asarray(on_grey(0 * signed, 0.0)), (127, 128)).all()
+    assert np.isin(np.asarray(around_grey(0 * signed, 0.0)), (127, 128)).all()
 
 
 def test_scaled_alike_the_stronger_has_the_more_contrast(atlas):
@@ -126,7 +126,7 @@ def test_pictures_that_are_gone_are_named_and_leave_their_places_empty(atlas, tm
     assert (cell(page, 0, 0) == OUTSIDE).all() and not (cell(page, 0, 1) == OUTSIDE).all()
     for path in (tmp_path / "set").iterdir():
         save(path, picture(32, 32, 77))
-    with pytest.raises(BadInput, match="none of the 9 pictures is where it was scanned"):
+    with pytest.raises(BadInput, match="none of the 9 scanned pictures can be read"):
         sheet(atlas, NET, "conv1_2", "0,")
 
 
@@ -176,7 +176,7 @@ def test_one_unit_in_one_picture_at_its_strongest_or_a_given_place(tmp_path):
     left, upper = MARGIN, MARGIN + TITLE + 40  # of what the net saw, on the figure
     assert {figure.getpixel(at) for at in ((left + x0, upper + y0), (left + x1 - 1, upper + y1 - 1))} == {INK}
     assert project_picture(path, NET, "conv2_1", 1, (y, x), size=32)[1] == about
-    with pytest.raises(BadRecipe, match="place is 16,0, the map of conv2_1 has 16 x 16 places"):
+    with pytest.raises(BadRecipe, match="place is 16,0, the map of conv2_1 is 16 x 16"):
         project_picture(path, NET, "conv2_1", 1, (16, 0), size=32)
     with pytest.raises(BadRecipe, match="unit is 6, conv2_1 has the units 0 to 5"):
         project_picture(path, NET, "conv2_1", 6, size=32)

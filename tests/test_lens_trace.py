@@ -8,7 +8,7 @@ from torch import nn
 from impasto.errors import BadRecipe
 from impasto.lens.crops import check_field
 from impasto.lens.module import module_net
-from impasto.lens.trace import NOTHING, Sight
+from impasto.lens.trace import NOTHING, FieldTracer
 from impasto.nets.geometry import Field, field_of
 from tests.conftest import maps, picture, tiny_net
 from tests.nets_of_your_own import ALEX, WAYS, Joined, Residual, sequential, settled, straight
@@ -22,7 +22,7 @@ def fields_of(module: nn.Module, size: int) -> dict[str, Field | None]:
 
 def after(function, size: int = 12, channels: int = 4) -> Field | None:
     pixels = torch.zeros(1, channels, size, size)
-    with torch.no_grad(), Sight(pixels) as sight:
+    with torch.no_grad(), FieldTracer(pixels) as sight:
         return sight.of(function(pixels))
 
 
@@ -102,7 +102,7 @@ def test_what_looks_at_the_whole_map_is_unknown():
     assert {name for name, field in found.items() if field is None} == UNKNOWN_OF_RESIDUAL
     joined = fields_of(Joined(), 24)
     assert joined["mixed"] is None and joined["joined"] and joined["behind"]
-    with pytest.raises(BadRecipe, match="what a place of mean sees is unknown"):
+    with pytest.raises(BadRecipe, match="the receptive field of mean is unknown"):
         check_field(module_net(Residual(), size=48), picture(48, 48), "mean", 0, 0)
 
 

@@ -658,7 +658,7 @@ def test_the_photographs_profile_is_kept_on_request_and_the_costs_are_the_same(f
 def test_a_profile_that_cannot_be_kept_is_said_before_the_work(files):
     Image.open(files[0]).convert("L").save(files[0], icc_profile=p3()[:16] + b"GRAY" + p3()[20:])
     content, style, output = files
-    with pytest.warns(ImpastoWarning, match="it is for GRAY"), pytest.warns(ImpastoWarning, match="taken for sRGB"):
+    with pytest.warns(ImpastoWarning, match="it is for GRAY"), pytest.warns(ImpastoWarning, match="treated as sRGB"):
         painting = Painting(content, [style], output, make_recipe(**KNOBS), keep_profile=True)
     assert painting.profile is None
 

@@ -163,7 +163,7 @@ def test_the_lift_is_over_photographs_and_ranks_what_is_noticed():
     net = tiny_net()
     reference = photograph_values([picture(40, 48, 3), picture(48, 30, 4)], net, ["conv2_1"], 40)
     maps = [
-        features(net, style.bring_to(picture(*size), 40, net, []), ["conv2_1"])["conv2_1"] for size in ((40, 48, 3), (48, 30, 4))
+        features(net, style.resize_to(picture(*size), 40, net, []), ["conv2_1"])["conv2_1"] for size in ((40, 48, 3), (48, 30, 4))
     ]
     expected = torch.stack([mean_gram(a.double())[0].diagonal() for a in maps]).mean(0)
     torch.testing.assert_close(reference["conv2_1"], expected)
@@ -228,12 +228,12 @@ def test_grey_pictures_lose_nothing_in_grey_and_soft_ones_nothing_when_soft():
 
 def test_a_style_is_read_behind_the_relu_of_layers_that_there_are(net):
     assert style_layers(net, ["relu1_1", "conv2_1", "conv1_1"]) == ["conv1_1", "conv2_1"]
-    with pytest.raises(BadRecipe, match="behind the ReLU: ask for conv2_1"):
+    with pytest.raises(BadRecipe, match="after the ReLU: use conv2_1"):
         style_layers(net, ["conv2_1:pre"])
     with pytest.raises(BadRecipe, match="no layer 'conv9'"):
         style_layers(net, ["conv9"])
     with pytest.raises(BadImage, match="too small"):
-        style.bring_to(picture(8, 40), 40, net, ["conv1_1"])
+        style.resize_to(picture(8, 40), 40, net, ["conv1_1"])
 
 
 # Where two styles differ

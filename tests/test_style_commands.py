@@ -81,7 +81,7 @@ def test_wrong_inputs_end_with_one_line_and_their_code(impasto, painting, photo,
     check_one_line(impasto(*read, painting, "--atlas", tmp_path), 5, "no finished scan")
     nowhere = ["style", "read", "-o", tmp_path / "out", "--net", "alexnet", "--layers", "conv9", "-q"]
     check_one_line(impasto(*nowhere, painting), 2, "no layer 'conv9'")
-    check_one_line(impasto(*SMALL_READ, tmp_path, painting), 1, "something else than a page of style read")
+    check_one_line(impasto(*SMALL_READ, tmp_path, painting), 1, "something other than a page of style read")
     check_one_line(impasto(*SMALL_READ, painting, painting), 1, "is a file")
     check_one_line(impasto("style", "compare", painting, bad, "--net", "alexnet"), 5, "is no picture")
     check_one_line(impasto("style", "compare", painting, photo, "-o", tmp_path / "a.gif"), 1, "the name must end in")

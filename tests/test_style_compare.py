@@ -7,7 +7,7 @@ import pytest
 
 from impasto.errors import BadRecipe, ImpastoWarning
 from impasto.images.images import read_picture, to_pillow, write_picture
-from impasto.lens.style.compare import compare, in_words, recipe_for
+from impasto.lens.style.compare import compare, recipe_for, summary_lines
 from impasto.objective.objective import costs_of
 from impasto.recipe.recipe import make_recipe
 from tests.conftest import picture, save, tiny_net
@@ -52,7 +52,7 @@ def test_a_painting_does_not_differ_from_itself(pictures):
     recipe = make_recipe(**{**KNOBS, "style_scale": 1.0})
     about, figure = compare(pictures[0], pictures[0], None, recipe, tiny_net())
     assert about["other"]["style"] == 0 and figure.width > 300 and "generated" not in about
-    assert in_words(about) == ["painting.png against painting.png: style cost 0: in style they do not differ"]
+    assert summary_lines(about) == ["painting.png against painting.png: style cost 0: in style they do not differ"]
 
 
 def test_what_is_too_little_and_too_much_is_said(pictures, tmp_path):
@@ -63,7 +63,7 @@ def test_what_is_too_little_and_too_much_is_said(pictures, tmp_path):
     about, _ = compare(pictures[0], dark, None, recipe, net)
     grams = {it["layer"]: it for it in about["other"]["layers"]}
     assert all(pair["cost"] >= 0 for layer in grams.values() for pair in layer["pairs"])
-    said = "\n".join(in_words(about))
+    said = "\n".join(summary_lines(about))
     assert "dark.png against painting.png: style cost" in said and "conv1_1" in said
     for unit in grams["conv1_1"]["units"][:3]:
         assert ("too much" if unit["excess"] > 0 else "too little") + f" of unit {unit['unit']}" in said

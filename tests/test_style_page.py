@@ -33,7 +33,7 @@ def make_style_page(folder: Path, name: str = "</script><b>0</b>.png", atlas: bo
     for _ in scan([folder / "set"], NET, make_setup(NET, ["conv1_1"], size=32), folder / "scan"):
         pass
     image = picture(48, 64, 3)
-    painting = page.Original(image, name, "0" * 64, NET, "max")
+    painting = page.StylePicture(image, name, "0" * 64, NET, "max")
     styles = list(read_style(image, NET, LAYERS, photograph_values([picture(48, 64, 9)], NET, LAYERS, 64)))
     divided = division(image, styles, NET)
     reading = page.Reading(painting, styles, divided, "two photographs", 64)
@@ -123,7 +123,7 @@ def test_an_edit_changed_by_hand_stays(made):
 
 def test_a_page_takes_over_no_folder_of_yours_and_no_other_nets_scan(tmp_path):
     save(tmp_path / "mine.png", picture(20, 20))
-    with pytest.raises(CannotWrite, match="something else than a page of style read"):
+    with pytest.raises(CannotWrite, match="something other than a page of style read"):
         page.write_page(tmp_path, empty_reading(tiny_net()))
     for _ in scan([tmp_path], NET, make_setup(NET, ["conv1_1"], size=16), tmp_path / "scan"):
         pass
@@ -134,7 +134,7 @@ def test_a_page_takes_over_no_folder_of_yours_and_no_other_nets_scan(tmp_path):
 
 
 def empty_reading(net) -> page.Reading:
-    return page.Reading(page.Original(picture(48, 64), "a", "0", net, "max"), [], {}, "", 64)
+    return page.Reading(page.StylePicture(picture(48, 64), "a", "0", net, "max"), [], {}, "", 64)
 
 
 def test_a_spotlight_shows_the_painting_where_the_map_is():
@@ -151,7 +151,7 @@ def test_a_flat_picture_has_a_page_too(tmp_path):
     for conv in silent.convs:
         conv.bias.fill_(-100.0)
     for net in (NET, silent):
-        painting = page.Original(image, "flat.png", "0", net, "max")
+        painting = page.StylePicture(image, "flat.png", "0", net, "max")
         styles = list(read_style(image, net, LAYERS, photograph_values([picture(48, 64, 9)], net, LAYERS, 40)))
         reading = page.Reading(painting, styles, division(image, styles, net), "one photograph", 40)
         assert page.write_page(tmp_path / str(net is NET), reading)

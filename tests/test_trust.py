@@ -203,7 +203,7 @@ def test_39_a_damaged_part_is_scanned_again(pictures, tmp_path, name):
     scan_in_parts(pictures, tmp_path / "out", ((0, 3), (1, 3)))
     path = shard_folder(tmp_path / "out", (1, 3)) / name
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.warns(ImpastoWarning, match="a damaged checkpoint of the scan is not used"):
+    with pytest.warns(ImpastoWarning, match="ignoring a damaged checkpoint of the scan"):
         scan_in_parts(pictures, tmp_path / "out")
     assert bytes_of(tmp_path / "out") == scanned(pictures, tmp_path / "whole")
 

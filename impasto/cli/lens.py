@@ -536,7 +536,7 @@ def dream(
     json
         Print one JSON object about the dream instead of its path.
     """
-    from impasto.lens.dream import Dream, told
+    from impasto.lens.dream import Dream, summary
     from impasto.weights import load_net
 
     objective = _objective(layer, unit, pair, channel)
@@ -550,7 +550,7 @@ def dream(
         raise
     report = dreaming.report()
     if not quiet or not report["excited"]:
-        say(f"{output}: {told(report)}")
+        say(f"{output}: {summary(report)}")
     show(json_.dumps(report) if json else output)
 
 
@@ -590,14 +590,14 @@ def _objective(layer: str, unit: int | None, pair: str | None, everywhere: bool)
 
 def _dream_of(index: "Index", net: "Net", asked: str, folder: Path | None, steps: int, quiet: bool) -> None:
     """Dream of the units asked for that are not in the folder yet, a file each."""
-    from impasto.lens.atlas import undreamt
+    from impasto.lens.atlas import missing_dreams
     from impasto.lens.dream import Dream
     from impasto.lens.index import check_net
 
     if folder is None:
         raise BadRecipe("--dream needs --dreams FOLDER, where dreams are kept")
     check_net(index.setup, net)
-    left = undreamt(index, folder, asked)
+    left = missing_dreams(index, folder, asked)
     for n, objective in enumerate(left, 1):
         path = folder / f"{net.name}-{objective.layer.replace(':', '-')}-{objective.channels[0]}.png"
         if path.exists():

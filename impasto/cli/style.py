@@ -113,7 +113,7 @@ def compare_styles(
     from impasto.files import check_writable
     from impasto.images.drawing import write_figure
     from impasto.images.images import check_format
-    from impasto.lens.style.compare import compare, in_words, recipe_for
+    from impasto.lens.style.compare import compare, recipe_for, summary_lines
     from impasto.transfer.transfer import make_net
     from impasto.weights import load_weights
 
@@ -125,5 +125,5 @@ def compare_styles(
     about, figure = compare(painting, other, generated, recipe, built)
     if output is not None:
         write_figure(output, figure, {"lens": {"compared": about}})
-    for line in [json_.dumps(about)] if json else in_words(about):
+    for line in [json_.dumps(about)] if json else summary_lines(about):
         show(line)

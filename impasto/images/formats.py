@@ -1,5 +1,5 @@
-"""Picture files as bytes: which format it is, and what of a file its pixels need. Text and other metadata, of any length and with
-any fault, are left out before a decoder sees them.
+"""Picture files as bytes: their format, and the parts that the pixels need. Text and other metadata, which can be huge or broken,
+are removed before Pillow or libvips decodes a file.
 
 PNG by ISO/IEC 15948, JPEG by ITU-T T.81, TIFF by TIFF 6.0 and BigTIFF.
 """
@@ -16,10 +16,10 @@ from impasto.files import open_file, reason
 
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-MAX_PROFILE = 16_000_000  # bytes of a colour profile: those of printers have some 2 MB
-TURNING = ("XML:com.adobe.xmp", "Raw profile type exif")  # texts of a PNG that may say which way is up
-MAX_ASIDE = 500_000  # bytes of such a text, and of EXIF; Pillow refuses texts of 1 MiB
-ASIDE = {b"tRNS", b"eXIf"}  # chunks that a PNG's pixels can do without, and the picture cannot
+MAX_PROFILE = 16_000_000  # bytes of a colour profile; those of printers have about 2 MB
+TURNING = ("XML:com.adobe.xmp", "Raw profile type exif")  # PNG text keywords that can contain the orientation
+MAX_ASIDE = 500_000  # bytes of such a text and of EXIF; Pillow refuses texts of 1 MiB
+ASIDE = {b"tRNS", b"eXIf"}  # optional PNG chunks that are kept
 NOT_PIXELS = {269, 270, 271, 272, 282, 283, 285, 296, 297, 305, 306, 315, 316, 33432, 33723, 34377, 34665, 34853, 37724}
 SUBFILE, SUB_IFDS, DNG = 254, 330, 50706  # tags of a TIFF
 ADVICE = "save it as JPEG or PNG"
@@ -31,13 +31,13 @@ WRITERS: dict[str, dict[str, Any]] = {
     ".tif": {"format": "TIFF", "compression": "tiff_deflate"},
     ".tiff": {"format": "TIFF", "compression": "tiff_deflate"},
 }
-DEEP_ZOOM = ".dzi"  # and a folder of tiles beside it
+DEEP_ZOOM = ".dzi"  # with a folder of tiles beside it
 
-NO_WHITE = "has floating-point, signed or 32-bit pixels, whose white is not known; save it as 8 or 16 bit"
+NO_WHITE = "has floating-point, signed or 32-bit pixels, whose white is unknown; save it as 8 or 16 bit"
 
-# What a file has at a place near its beginning -> what it is.
+# (offset, magic numbers, name of the format)
 OTHER_PICTURES: tuple[tuple[int, tuple[bytes, ...], str], ...] = (
-    (4, (b"ftypavif", b"ftypavis"), "an AVIF picture of a kind that is not read"),
+    (4, (b"ftypavif", b"ftypavis"), "an AVIF picture of an unsupported kind"),
     (4, (b"ftyphei", b"ftyphev", b"ftypmif1", b"ftypmsf1", b"ftypmiaf"), "a HEIC or HEIF photograph"),
     (4, (b"ftypcrx",), "a camera's raw file"),
     (0, (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb"), "a camera's raw file"),
@@ -66,13 +66,13 @@ OTHER_FILES: tuple[tuple[int, tuple[bytes, ...], str], ...] = (
     (8, (b"AVI ",), "a video"),
     (0, (b"\x1aE\xdf\xa3", b"FLV\1", b"OggS", b"\0\0\1\xba"), "a video"),
     (0, (b"PK\3\4", b"PK\5\6", b"Rar!", b"7z\xbc\xaf", b"\x1f\x8b"), "an archive: take the files out of it first"),
-    (0, (b"\0\5\x16\7",), "what macOS keeps beside a file, not the file"),
-    (0, (b"version https://git-lfs",), "what Git LFS keeps in the place of a file: git lfs pull brings the file"),
+    (0, (b"\0\5\x16\7",), "a metadata file of macOS, not the picture"),
+    (0, (b"version https://git-lfs",), "a Git LFS pointer: git lfs pull downloads the file"),
 )
 WORDS = {
     b"<svg": "an SVG drawing",
-    b"<html": "a page of the web",
-    b"<!doctype html": "a page of the web",
+    b"<html": "a web page",
+    b"<!doctype html": "a web page",
     b"<?xml": "an XML document",
 }
 
@@ -82,14 +82,14 @@ BEGINNINGS = ((0, (PNG, JPEG, *TIFF, b"BM", b"GIF8", *(b"P%d" % n for n in range
 
 
 def unread(begin: bytes) -> str | None:
-    """Why a file that begins so is not read, in words that follow its name; None where it begins as those do that are."""
+    """Why a file with this beginning is not read, to follow its name; None if it is in a supported format."""
     if known := known_as(begin):
         return f"is {known}{advice(known)}"
-    return None if is_picture(begin) else f"is no picture that can be read ({', '.join(FORMATS)})"
+    return None if is_picture(begin) else f"is no picture in a supported format ({', '.join(FORMATS)})"
 
 
 def is_picture(begin: bytes) -> bool:
-    """Whether a file that begins so is a picture, or a broken one."""
+    """Whether a file with this beginning is in a supported format, intact or not."""
     return any(begin[at:].startswith(starts) for at, starts in BEGINNINGS)
 
 
@@ -97,23 +97,23 @@ STILL_BRANDS = (b"heic", b"heix", b"mif1", b"msf1")
 
 
 def is_still(data: bytes) -> bool:
-    """Whether a file is a picture, by its beginning; a GIF is a video as well."""
+    """Whether a file with this beginning is a still picture; a GIF counts as a video."""
     return not data.startswith(b"GIF8") and (is_picture(data) or (data[4:8] == b"ftyp" and data[8:12] in STILL_BRANDS))
 
 
 def known_as(data: bytes) -> str | None:
-    """What a file that is no picture for us is, with its article, where it is easily told."""
+    """The name of an unsupported format, with its article; None where it is unknown."""
     tables = (*OTHER_PICTURES, *OTHER_FILES)
     if found := next((name for at, starts, name in tables if data.startswith(starts, at)), None):
         return found
     begin = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if begin[:1] == b"<":
         return next((name for word, name in WORDS.items() if word in begin), None)
-    return None if data[:4096].strip(b"\0") else "nothing but zeros: it was not saved to its end"
+    return None if data[:4096].strip(b"\0") else "nothing but zeros: it was not saved completely"
 
 
 def check_pictures(*paths: Path) -> None:
-    """Raise BadImage for what is no file, or easily told to be no picture: at once, before torch is loaded."""
+    """Raise BadImage for a missing file, or one whose beginning is not a picture's: at once, before torch is loaded."""
     for path in paths:
         try:
             with open_file(path) as file:
@@ -125,21 +125,20 @@ def check_pictures(*paths: Path) -> None:
 
 
 def check_ending(path: Path) -> None:
-    """Raise CannotWrite for a name whose format is not written."""
+    """Raise CannotWrite for an ending whose format cannot be written."""
     if path.suffix.lower() not in (*WRITERS, DEEP_ZOOM):
         raise CannotWrite(f"cannot write {path}: the name must end in one of {', '.join((*WRITERS, DEEP_ZOOM))}")
 
 
 def advice(known: str) -> str:
-    """What to do with a file known as that, where it is a picture for other programs."""
+    """What to do with a file of an unsupported picture format; empty for other files."""
     return f": {ADVICE}" if known in {WORDS[b"<svg"], *(name for *_, name in OTHER_PICTURES)} else ""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """`data` is the file without what its pixels do not need. Of a PNG `profile` is the ICC profile, or empty where it is too
-    large, `gamma` the exponent of its samples where neither profile nor sRGB says more, `frames` how many it has, `is_cut`
-    whether its end is missing."""
+    """`data` is the file without needless metadata. For a PNG also the ICC `profile` (empty if it is too large), the `gamma` of its
+    samples unless a profile or sRGB chunk replaces it, the number of `frames`, and whether it is truncated (`is_cut`)."""
 
     data: bytes
     profile: bytes | None = None
@@ -149,7 +148,7 @@ class Parts:
 
 
 def parts(data: bytes) -> Parts:
-    """Of a picture file of any format; what is damaged is left as it is, for the decoder to say."""
+    """The parts of a picture file; a damaged file stays as it is, for the decoder to report."""
     return next((read(data) for starts, read in READERS if data.startswith(starts)), Parts(data))
 
 
@@ -157,7 +156,7 @@ def parts(data: bytes) -> Parts:
 
 
 class Chunk(NamedTuple):
-    """Its data is [first:last] of the file; it is cut off where the file ends before it."""
+    """A PNG chunk: its data is [first:last] of the file; `is_cut` if the file ends before."""
 
     kind: bytes
     first: int
@@ -166,7 +165,7 @@ class Chunk(NamedTuple):
 
 
 def chunks(data: bytes) -> Iterator[Chunk]:
-    """Of a PNG, to its IEND."""
+    """The chunks of a PNG up to IEND."""
     at, kind = len(PNG), b""
     while at + 8 <= len(data) and kind != b"IEND":
         length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
@@ -175,24 +174,24 @@ def chunks(data: bytes) -> Iterator[Chunk]:
         at = last + 4
 
 
-def made_chunk(kind: bytes, data: bytes | memoryview) -> bytes:
-    """As it is in a file."""
+def png_chunk(kind: bytes, data: bytes | memoryview) -> bytes:
+    """The bytes of a PNG chunk: length, kind, data, checksum."""
     return b"".join((struct.pack(">I", len(data)), kind, data, struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))))
 
 
 def _png(data: bytes) -> Parts:
     whole, made, found, kind = memoryview(data), [PNG], dict[bytes, bytes](), b""
     for kind, first, last, is_cut in chunks(data):
-        if kind == b"IDAT" or (kind in ASIDE and not is_cut and last - first <= MAX_ASIDE):  # zlib has a checksum of its own
-            made.append(made_chunk(kind, whole[first:last]))
+        if kind == b"IDAT" or (kind in ASIDE and not is_cut and last - first <= MAX_ASIDE):  # with a new checksum
+            made.append(png_chunk(kind, whole[first:last]))
         elif kind[:1].isupper() and kind != b"IEND":
             made.append(bytes(whole[first - 8 : last + 4]))
         elif kind in (b"iCCP", b"gAMA", b"sRGB", b"acTL"):
             found[kind] = data[first:last]
     turning = {key: text for key in TURNING if (text := png_text(data, key, MAX_ASIDE))}
-    made[2:2] = [made_chunk(b"iTXt", f"{key}\0\0\0\0\0{text}".encode()) for key, text in turning.items()]
+    made[2:2] = [png_chunk(b"iTXt", f"{key}\0\0\0\0\0{text}".encode()) for key, text in turning.items()]
     frames = int.from_bytes(found.get(b"acTL", b"")[:4], "big") or 1
-    data = b"".join((*made, made_chunk(b"IEND", b"")))
+    data = b"".join((*made, png_chunk(b"IEND", b"")))
     return Parts(data, _profile(found.get(b"iCCP")), _gamma(found), frames, kind != b"IEND")
 
 
@@ -204,11 +203,11 @@ def _gamma(found: dict[bytes, bytes]) -> float | None:
     if b"sRGB" in found or b"iCCP" in found or len(found.get(b"gAMA", b"")) != 4:
         return None
     gamma = int.from_bytes(found[b"gAMA"], "big") / 100_000
-    return gamma if 0.1 <= gamma <= 10 else None  # beyond, all would be black or white
+    return gamma if 0.1 <= gamma <= 10 else None  # otherwise nearly all would be black or white
 
 
 def inflated(data: bytes, most: int) -> bytes:
-    """Of zlib; empty where it is damaged or more than `most` bytes, of which no more are made."""
+    """Decompressed by zlib; empty if damaged or larger than `most` bytes, after which decompression stops."""
     stream = zlib.decompressobj()
     try:
         found = stream.decompress(data, most)
@@ -218,7 +217,7 @@ def inflated(data: bytes, most: int) -> bytes:
 
 
 def png_text(data: bytes, keyword: str, most: int) -> str | None:
-    """The text of at most `most` bytes that a PNG carries under this keyword (tEXt, zTXt, iTXt)."""
+    """The text under this keyword in a PNG (tEXt, zTXt, iTXt), at most `most` bytes; None if there is none."""
     key = keyword.encode() + b"\0"
     for kind, first, last, _ in chunks(data):
         if kind in TEXTS and data.startswith(key, first, last):
@@ -249,10 +248,10 @@ ONCE = KEPT_SEGMENTS[:3]
 
 
 def _jpeg(data: bytes) -> Parts:
-    """Of its application segments and comments only those that say how to see the pixels, up to the scan."""
+    """Of the application segments and comments before the scan, only those that affect how pixels are shown."""
     made, at, once = [data[:2]], 2, set[bytes]()
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
-        if data[at + 1] == 0xFF:  # filling
+        if data[at + 1] == 0xFF:  # a fill byte
             at += 1
             continue
         last = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
@@ -268,7 +267,7 @@ def _jpeg(data: bytes) -> Parts:
 
 
 class Directory(NamedTuple):
-    """Of a TIFF, the first: the order of its bytes, the form of an entry, how many there are, and where they begin."""
+    """A TIFF's first directory: byte order, struct format of an entry, number of entries, offset of the first."""
 
     order: str
     entry: str
@@ -277,7 +276,7 @@ class Directory(NamedTuple):
 
 
 def tiff_tags(data: bytes) -> dict[int, bytes]:
-    """The entries of a TIFF's first directory, by their tag; none of what is damaged."""
+    """The entries of a TIFF's first directory by tag; empty if it is damaged."""
     try:
         order, entry, count, first = _directory(data)
         size = struct.calcsize(order + entry)
@@ -288,13 +287,13 @@ def tiff_tags(data: bytes) -> dict[int, bytes]:
 
 
 def tiff_shorts(data: bytes, tag: int) -> tuple[int, ...]:
-    """The 16-bit numbers of an entry of a TIFF; none of what is damaged, or of another file."""
+    """The 16-bit numbers of a TIFF's entry; empty if it is damaged or of another format."""
     entry = tiff_tags(data).get(tag) if data.startswith(TIFF) else None
     if entry is None:
         return ()
     order, form, _, _ = _directory(data)
     _, _, count, place = struct.unpack(order + form, entry)
-    room = (len(entry) - 4) // 2  # of an entry: what is longer lies elsewhere
+    room = (len(entry) - 4) // 2  # in the entry itself: longer values are stored elsewhere
     values = entry[-room:] if 2 * count <= room else data[place : place + 2 * count]
     return struct.unpack(f"{order}{len(values) // 2}H", values[: len(values) // 2 * 2])[:count]
 
@@ -307,7 +306,7 @@ def _directory(data: bytes) -> Directory:
 
 
 def _tiff(data: bytes) -> Parts:
-    """Its first directory without the entries that are not of pixels; everything else stays in its place."""
+    """The first directory without the entries in NOT_PIXELS; all other bytes stay at their offsets."""
     tags = tiff_tags(data)
     kept = [entry for tag, entry in tags.items() if tag not in NOT_PIXELS]
     if not kept or len(kept) == len(tags):
@@ -323,7 +322,7 @@ def _tiff(data: bytes) -> Parts:
 
 
 def is_raw(data: bytes) -> bool:
-    """Whether a TIFF is a camera's raw file: a DNG, or one whose first picture is a small one of those within."""
+    """Whether a TIFF is a camera's raw file: a DNG, or one whose first picture is a thumbnail of another in it."""
     tags = tiff_tags(data) if data.startswith(TIFF) else {}
     kind = tags.get(SUBFILE, b"")
     is_small = kind[8 if len(kind) == 12 else 12 :].strip(b"\0") == b"\1"

@@ -1,6 +1,6 @@
-"""What Pillow cannot do, by libvips (extra `hires`): 16 bits a channel in and out, pictures larger than memory out, deep zoom.
+"""libvips (extra `hires`) for what Pillow cannot do: 16 bits a channel, writing pictures larger than memory, deep zoom.
 
-Pixels are arrays (H, W, 3 or 4), uint16. Profiles are converted by LittleCMS, whose connection space here is 16-bit Lab.
+Pixels are arrays (H, W, 3 or 4), uint16. LittleCMS converts profiles, through 16-bit Lab.
 """
 
 import os
@@ -14,29 +14,29 @@ from impasto.files import FULL
 from impasto.images.formats import NO_WHITE
 
 INSTALL = "pip install '.[hires]' in Impasto's folder"
-WHITES = {"uchar": 255, "ushort": 65535}  # of what is read
-LOADERS = {"PNG": "pngload_buffer", "TIFF": "tiffload_buffer"}  # nothing else of what libvips decodes
+WHITES = {"uchar": 255, "ushort": 65535}  # by libvips' band format
+LOADERS = {"PNG": "pngload_buffer", "TIFF": "tiffload_buffer"}  # no other format that libvips decodes
 WRITERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("pngsave_buffer", {"bitdepth": 16, "keep": "icc"}),
     ".tif": ("tiffsave_buffer", {"compression": "deflate", "predictor": "horizontal"}),
     ".tiff": ("tiffsave_buffer", {"compression": "deflate", "predictor": "horizontal"}),
 }
-# Of pixels that lie in a file: a strip at a time. TIFF in tiles, so that a viewer need not read all of it either.
+# For pixels on disk: written strip by strip. TIFF in tiles, so that a viewer need not read all of it.
 STREAMERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("pngsave_target", {}),
     ".tif": ("tiffsave_target", {**WRITERS[".tif"][1], "tile": True, "tile_width": 256, "tile_height": 256}),
     ".tiff": ("tiffsave_target", {**WRITERS[".tif"][1], "tile": True, "tile_width": 256, "tile_height": 256}),
 }
-CLASSIC_TIFF = 2**31  # bytes of pixels: beyond it is a BigTIFF
-TILE = 256  # pixels a side of deep zoom's tiles
+CLASSIC_TIFF = 2**31  # bytes of pixels; larger files are BigTIFF
+TILE = 256  # pixels a side of a deep zoom tile
 
 
 def vips() -> Any:
     """The module pyvips. Raises MissingExtra."""
     try:
         import pyvips
-    except (ImportError, OSError) as error:  # OSError: pyvips without its library
-        raise MissingExtra(f"16 bits a channel and deep zoom need a library that is not here: {INSTALL}") from error
+    except (ImportError, OSError) as error:  # OSError: pyvips without libvips
+        raise MissingExtra(f"16 bits a channel and deep zoom need libvips: {INSTALL}") from error
     pyvips.cache_set_max(0)  # pictures are read once
     return pyvips
 
@@ -58,10 +58,10 @@ def read(
     orientation: int | None = None,
     most_pixels: int | None = None,
 ) -> Any:
-    """An image of libvips of a PNG or TIFF file, 16 bits, for `rows`: upright and in sRGB, alpha last where there is one.
+    """A PNG or TIFF file as a 16-bit libvips image, for `rows`: upright, in sRGB, alpha last if there is one.
 
-    `profile` and `orientation` are the file's own unless given; an empty profile is none, and one that is broken is taken for sRGB.
-    A large picture is decoded into a file of the system's temporary folder. Raises BadImage, NoRoom, MissingExtra.
+    `profile` and `orientation` replace the file's own; an empty profile means none, a broken one is treated as sRGB. A large
+    picture is decoded into a temporary file. Raises BadImage, NoRoom, MissingExtra.
     """
     library = vips()
     try:
@@ -81,7 +81,7 @@ def read(
 
 
 def _check(image: Any, most_pixels: int | None) -> None:
-    """Raise BadImage for what is not to be read, before it is."""
+    """Raise BadImage, before decoding, for float or signed pixels, or too many."""
     if image.format not in WHITES:
         raise BadImage(NO_WHITE)
     if most_pixels and image.width * image.height > most_pixels:
@@ -89,17 +89,17 @@ def _check(image: Any, most_pixels: int | None) -> None:
 
 
 def _explained(error: Exception) -> ImpastoError:
-    """Full disk, full memory or a damaged file, by what libvips says."""
-    said = " ".join(str(error).split())
-    if any(os.strerror(number) in said for number in FULL):
-        return NoRoom(f"no room on the disk for libvips' temporary files, which TMPDIR names the place of ({said})")
-    if "out of memory" in said:
-        return NoRoom(f"out of memory in libvips ({said})")
-    return BadImage(f"is damaged: {said}")
+    """NoRoom for a full disk or memory, BadImage for a damaged file, by libvips' message."""
+    message = " ".join(str(error).split())
+    if any(os.strerror(number) in message for number in FULL):
+        return NoRoom(f"no room on the disk for libvips' temporary files, whose folder TMPDIR sets ({message})")
+    if "out of memory" in message:
+        return NoRoom(f"out of memory in libvips ({message})")
+    return BadImage(f"is damaged: {message}")
 
 
 def rows(image: Any, first: int, last: int) -> np.ndarray:
-    """Some rows of an image of libvips, as they are decoded. Raises BadImage, NoRoom."""
+    """Rows first to last - 1 of a libvips image, decoded when needed. Raises BadImage, NoRoom."""
     library = vips()
     try:
         pixels: np.ndarray = image.crop(0, first, image.width, last - first).numpy()
@@ -109,7 +109,7 @@ def rows(image: Any, first: int, last: int) -> np.ndarray:
 
 
 def encode(pixels: np.ndarray, suffix: str, record: str | None, profile: bytes | None, srgb: bytes) -> bytes:
-    """A .png or .tif file of sRGB pixels, converted to `profile` and carrying it; `record` becomes a TIFF's description."""
+    """The bytes of a .png or .tif of sRGB pixels, converted to `profile`, which is embedded; `record` is a TIFF's description."""
     library = vips()
     image = library.Image.new_from_array(pixels).copy(interpretation="rgb16")
     if profile:
@@ -124,19 +124,19 @@ def encode(pixels: np.ndarray, suffix: str, record: str | None, profile: bytes |
 
 
 def in_file(file: Path, size: tuple[int, int], bands: int, bits: int) -> Any:
-    """An image of libvips whose pixels (H, W, bands) lie bare in a file, 8 or 16 bits, sRGB."""
+    """A libvips image of raw sRGB pixels (H, W, bands) in a file, 8 or 16 bits."""
     form, space = {8: ("uchar", "srgb"), 16: ("ushort", "rgb16")}[bits]
     return vips().Image.rawload(str(file), size[1], size[0], bands, format=form, interpretation=space)
 
 
 def in_array(pixels: np.ndarray) -> Any:
-    """The same of pixels in memory."""
+    """A libvips image of sRGB pixels in memory."""
     return vips().Image.new_from_array(pixels).copy(interpretation="srgb" if pixels.dtype == np.uint8 else "rgb16")
 
 
 def write_streaming(image: Any, descriptor: int, suffix: str, keyword: str, record: str | None) -> None:
-    """Write a .png or .tif into an open file, holding a strip of it; `record` goes into the text chunk `keyword`, or, whole, into
-    the TIFF's description. Raises OSError."""
+    """Write a .png or .tif into an open file, strip by strip; `record` goes into the PNG text chunk `keyword` or, after this word,
+    into the TIFF's description. Raises OSError."""
     library, (writer, options) = vips(), STREAMERS[suffix]
     image = image.copy()
     if record is not None:
@@ -151,7 +151,7 @@ def write_streaming(image: Any, descriptor: int, suffix: str, keyword: str, reco
 
 
 def write_tiles(image: Any, name: Path) -> None:
-    """Write name.dzi and, in the folder name_files, the picture and its halves, quarters ... in PNG tiles. Raises OSError."""
+    """Write name.dzi and the folder name_files with PNG tiles of the picture at full size, half, quarter ... Raises OSError."""
     library = vips()
     try:
         image.dzsave(str(name), suffix=".png", tile_size=TILE, overlap=0)
@@ -160,7 +160,7 @@ def write_tiles(image: Any, name: Path) -> None:
 
 
 def converted(image: Any, profile: bytes, to: bytes) -> Any:
-    """An image of libvips from one profile's colours to another's, 16 bits, carrying the other."""
+    """A libvips image converted from one profile to another, which is embedded; 16 bits."""
     library = vips()
     image = image.copy()
     image.set_type(library.GValue.blob_type, "icc-profile-data", profile)

@@ -1,7 +1,7 @@
 """A set of pictures: folders, lists, tar shards or single files, in the order of their names, one at a time.
 
-A picture is known by its name (its path in the folder, in the shard, or as listed) and the SHA-256 of its bytes. A tar is a folder:
-`shard.tar/cat.jpg`. Nothing is unpacked; members that are not pictures are passed over.
+A picture's identity is its name (the path in the folder or shard, or as listed) and the SHA-256 of its bytes. A tar counts as a
+folder: `shard.tar/cat.jpg`. Nothing is unpacked; other members are skipped.
 """
 
 import hashlib
@@ -21,13 +21,13 @@ from impasto.errors import BadImage, BadInput
 from impasto.files import PICTURE_SUFFIXES, entries, open_file, path_in, read_list, reason
 from impasto.images.images import MAX_BYTES, Picture, decode, read_bytes
 
-UNKNOWN = -1  # the length of a member whose bytes cannot be told
+UNKNOWN = -1  # the length of a member that cannot be read
 DAMAGED = tarfile.TarInfo()
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a picture's bytes are: all of a file, or in a tar `length` bytes from `offset` on."""
+    """The bytes of a picture: a whole file, or `length` bytes of a tar from `offset` on."""
 
     name: str
     path: str
@@ -36,13 +36,13 @@ class Source:
 
     @property
     def parts(self) -> list[str]:
-        """By which pictures are ordered: folder by folder, then name."""
+        """The sort key: folder by folder, then by name."""
         return self.name.split("/")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A picture that was looked at, as the manifest has it: upright `height` and `width`, or why it was `skipped`."""
+    """A picture in the manifest: its upright `height` and `width`, or why it was `skipped`."""
 
     source: Source
     sha256: str
@@ -52,14 +52,14 @@ class Row:
 
     @property
     def key(self) -> tuple[list[str], str]:
-        """By which pictures are ordered: name, then bytes."""
+        """The sort key: name, then hash."""
         return self.source.parts, self.sha256
 
 
 def find_pictures(places: Sequence[Path]) -> Iterator[Source]:
-    """Every picture in these folders, tar shards, lists (a path a line) and files, in the order of their names.
+    """All pictures in these folders, tar shards, lists (one path a line) and files, in the order of their names.
 
-    No more is held in memory than the names in one folder, shard or list. Raises BadInput for a place that is none of these.
+    Memory holds only the names of one folder, shard or list at a time. Raises BadInput for anything else.
     """
     return heapq.merge(*map(_pictures_in, places), key=lambda source: source.parts)
 
@@ -77,7 +77,7 @@ def _pictures_in(place: Path) -> Iterator[Source]:
 
 def _in_folder(folder: Path, prefix: str, above: tuple[str, ...]) -> Iterator[Source]:
     real = os.path.realpath(folder)
-    if real in above:  # a link to a folder that it lies in
+    if real in above:  # a link to a folder above
         return
     try:
         names = entries(folder)
@@ -102,7 +102,7 @@ def _in_tar(path: Path, prefix: str) -> Iterator[Source]:
 
 
 def _members(path: Path) -> Iterator[tuple[str, int, int]]:
-    """The pictures in a tar: name, where the bytes are, how many; where it is damaged, what follows as one that cannot be read."""
+    """The pictures in a tar: name, offset, length. After damage, the rest is one entry that cannot be read."""
     with open_file(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
         member = tar.next()
         while member is not None:
@@ -117,11 +117,11 @@ def _members(path: Path) -> Iterator[tuple[str, int, int]]:
 
 
 def _after(tar: tarfile.TarFile, member: tarfile.TarInfo, file: IO[bytes]) -> tarfile.TarInfo | None:
-    """The next member; None behind the last, DAMAGED where there is neither."""
-    if member.size < 0:  # it would lead back, for ever
+    """The next member; None after the last; DAMAGED where the tar is damaged."""
+    if member.size < 0:  # it would lead backwards: an endless loop
         return DAMAGED
     try:
-        if (following := tar.next()) is None:  # at zeros, at the end, or at what is no header
+        if (following := tar.next()) is None:  # at zeros, at the end, or at an invalid header
             file.seek(tar.offset)
         return following if following or not any(file.read(tarfile.BLOCKSIZE)) else DAMAGED
     except Exception:  # it can fail in any way
@@ -151,17 +151,17 @@ def read(source: Source) -> bytes:
     except (OSError, OverflowError) as error:
         raise BadImage(f"cannot read {source.path}: {reason(error)}") from error
     if len(data) < source.length:
-        raise BadImage(f"{source.name} is cut off: {source.path} ends before it does")
+        raise BadImage(f"{source.name} is truncated: {source.path} ends too early")
     return data
 
 
-def same_name(sources: Iterator[Source]) -> Iterator[list[Source]]:
-    """The pictures that share a name, together: nearly always one."""
+def grouped_by_name(sources: Iterator[Source]) -> Iterator[list[Source]]:
+    """Groups of pictures that share a name; nearly all have one member."""
     return (list(group) for _, group in groupby(sources, key=lambda source: source.parts))
 
 
-def look_at(sources: Sequence[Source]) -> Iterator[tuple[Row, Picture | None]]:
-    """Read and decode pictures that share a name, in the order of their SHA-256; the same bytes once. Bad ones are rows too."""
+def read_pictures(sources: Sequence[Source]) -> Iterator[tuple[Row, Picture | None]]:
+    """Read and decode pictures that share a name, in the order of their SHA-256, equal bytes once. Bad ones become rows, too."""
     found: dict[str, tuple[Source, bytes | BadImage]] = {}
     for source in sorted(sources, key=lambda source: (source.path, source.offset or 0)):
         data = _bytes_or_error(source)
@@ -188,7 +188,7 @@ def _row(source: Source, sha256: str, data: bytes | BadImage) -> tuple[Row, Pict
 
 
 def read_again(row: Row) -> Picture:
-    """The picture of a row, as it was. Raises BadImage when it is gone or has other bytes now."""
+    """The picture of a row. Raises BadImage when it is missing or has changed."""
     data = read(row.source)
     if hashlib.sha256(data).hexdigest() != row.sha256:
         raise BadImage(f"{row.source.name} ({row.source.path}) has changed since it was scanned")
@@ -196,13 +196,13 @@ def read_again(row: Row) -> Picture:
 
 
 def row_to_json(row: Row) -> dict[str, Any]:
-    """The row as one object of the manifest, without what does not apply."""
+    """The row as a JSON object of the manifest, without None."""
     flat = asdict(row.source) | {name: value for name, value in asdict(row).items() if name != "source"}
     return {name: value for name, value in flat.items() if value is not None}
 
 
 def row_from_json(flat: Any) -> Row:
-    """The other way round. Raises ValueError for what is no row."""
+    """The inverse of row_to_json. Raises ValueError for an invalid row."""
     read = _RowJson.model_validate(flat)
     return Row(Source(read.name, read.path, read.offset, read.length), read.sha256, read.height, read.width, read.skipped)
 

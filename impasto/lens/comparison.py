@@ -1,9 +1,9 @@
-"""Scans side by side: the same units over the checkpoints of a training (Zeiler & Fergus 2013, figure 4), or in two nets.
+"""Scans compared: the same units over the checkpoints of a training (Zeiler & Fergus 2013, figure 4), or in two nets.
 
-A row a scan, a column a unit, and of each row what it has in common with the row above: how many of the pictures in which the unit
-is strongest, how many of the places, and how alike the pictures are ordered. That is Kendall's rank correlation
-of two top-k lists (Fagin, Kumar & Sivakumar 2003, doi:10.1137/S0895480102412856, with p = 1/2): a picture that a list has comes
-before one that it has not, and of two that it has not it says nothing.
+The figure has a row for each scan and a column for each unit. Each row is compared with the row above: how many of the strongest
+patches are of the same pictures, how many at the same positions, and the rank correlation of the pictures. That is Kendall's tau of
+two top-k lists (Fagin, Kumar & Sivakumar 2003, doi:10.1137/S0895480102412856, with p = 1/2): a picture in a list ranks before all
+that are not in it; two that are not in it are not ordered.
 """
 
 from collections.abc import Sequence
@@ -20,15 +20,15 @@ from impasto.lens.index import MANIFEST, Index, choose_units, find_layer, read_i
 from impasto.lens.patches import Patch, patches_of
 from impasto.lens.sheet import BLOCK, SIDE, activity, block, crops_of, net_title
 
-LABEL, HEAD, CAPTION = 190, 34, 48  # pixels: the column of names, the row of units, what stands above a block
+LABEL, HEAD, CAPTION = 190, 34, 48  # pixels: width of the column of names, height of the row of units, height of the captions
 
 
 @dataclass(frozen=True)
-class Common:
-    """What two lists of patches have in common: so many pictures of those in the longer list, so many places of its patches.
+class Overlap:
+    """The overlap of two lists of patches: common `pictures` and `places` (positions in them), of the numbers in the longer list.
 
-    `order` is their rank correlation: 1 for one list twice, about -1/2 for lists with nothing in common, -1 for one turned round.
-    None where it cannot be told: places of layers with other fields or views, the order of scans of other pictures.
+    `order` is the rank correlation: 1 for equal lists, about -1/2 for disjoint ones, -1 for a reversed one. `places` is None for
+    layers with different fields or views, `order` for scans of different pictures.
     """
 
     pictures: int
@@ -40,7 +40,7 @@ class Common:
 
 @dataclass(frozen=True)
 class Scan:
-    """One row: an atlas, its index, the layer looked at, and of every unit the patches in which it fires."""
+    """A row of the figure: an atlas, its index, the layer, and the patches in which each unit fires."""
 
     folder: Path
     index: Index
@@ -49,20 +49,20 @@ class Scan:
 
     @property
     def name(self) -> str:
-        """As it is labelled."""
+        """The label of the row."""
         return self.folder.resolve().name
 
 
 def compare(
     folders: Sequence[Path], layers: Sequence[str], units: str = "4", seed: int = 0, interior: bool = False
 ) -> tuple[Image.Image, list[dict[str, Any]]]:
-    """The same units of several atlases, one below the other; and what there is to say of each, for JSON.
+    """The figure of the same units in several atlases, and the numbers for JSON.
 
-    `layers` is one layer for all of them, or one each. `units` as for a sheet, of those that all have. Raises BadRecipe for what
-    does not fit together.
+    `layers` is one layer for all, or one for each atlas. `units` as for a sheet, among those that all have. Raises BadRecipe for
+    fewer than two atlases or another number of layers.
     """
     scans = read_scans(folders, layers, units, seed, interior)
-    common = [{unit: in_common(one, other, unit) for unit in one.patches} for one, other in pairwise(scans)]
+    common = [{unit: overlap(one, other, unit) for unit in one.patches} for one, other in pairwise(scans)]
     about = [
         {"atlas": str(scan.folder), "net": scan.index.setup.net, "layer": scan.layer, "unit": unit, "patches": len(patches)}
         | {"in_common": asdict(above[unit]) if above else None}
@@ -73,10 +73,10 @@ def compare(
 
 
 def read_scans(folders: Sequence[Path], layers: Sequence[str], units: str, seed: int, interior: bool) -> list[Scan]:
-    """The rows, with the units that were chosen. Only patches in which a unit fires count: the others are of whatever picture."""
+    """The rows with the chosen units. Patches with value 0 do not count: their pictures are arbitrary."""
     if len(folders) < 2 or len(layers) not in (1, len(folders)):
         raise BadRecipe(
-            f"there are {len(folders)} scans and {len(layers)} layers: give two scans or more, and one layer or one each"
+            f"there are {len(folders)} scans and {len(layers)} layers: give at least two scans, and one layer or one for each"
         )
     indices = [read_index(folder) for folder in folders]
     named = [
@@ -92,22 +92,22 @@ def read_scans(folders: Sequence[Path], layers: Sequence[str], units: str, seed:
     return scans
 
 
-# What they have in common
+# Overlap
 
 
-def in_common(one: Scan, other: Scan, unit: int) -> Common:
-    """Of a unit's patches in two scans."""
+def overlap(one: Scan, other: Scan, unit: int) -> Overlap:
+    """The overlap of a unit's patches in two scans."""
     ours, theirs = one.patches[unit], other.patches[unit]
     keys = [list(dict.fromkeys(patch.row.sha256 for patch in patches)) for patches in (ours, theirs)]
     places: int | None = None
-    if _see_alike(one, other):
+    if _same_places(one, other):
         places = len({(p.row.sha256, p.y, p.x) for p in ours} & {(p.row.sha256, p.y, p.x) for p in theirs})
     order = rank_correlation(*keys) if _same_pictures(one.folder, other.folder) else None
-    return Common(len({*keys[0]} & {*keys[1]}), max(map(len, keys)), places, max(len(ours), len(theirs)), order)
+    return Overlap(len({*keys[0]} & {*keys[1]}), max(map(len, keys)), places, max(len(ours), len(theirs)), order)
 
 
-def _see_alike(one: Scan, other: Scan) -> bool:
-    """Whether a place of the one's layer is a place of the other's."""
+def _same_places(one: Scan, other: Scan) -> bool:
+    """Whether positions of the two layers are the same: equal fields and views."""
     fields = [scan.index.setup.layers[scan.layer].field for scan in (one, other)]
     views = {(scan.index.setup.size, scan.index.setup.fit) for scan in (one, other)}
     return fields[0] == fields[1] is not None and len(views) == 1
@@ -119,7 +119,7 @@ def _same_pictures(one: Path, other: Path) -> bool:
 
 
 def rank_correlation(one: Sequence[str], other: Sequence[str]) -> float | None:
-    """Kendall's of the first few of two orders of the same things, each the strongest first; None with fewer than two things."""
+    """Kendall's tau of two top-k lists, each the strongest first; None with fewer than two items."""
     ranks = [{key: n for n, key in enumerate(keys)} for keys in (one, other)]
     pairs = list(combinations(dict.fromkeys([*one, *other]), 2))
     agreed = [_sign(ranks[0], *pair) * _sign(ranks[1], *pair) for pair in pairs]
@@ -127,7 +127,7 @@ def rank_correlation(one: Sequence[str], other: Sequence[str]) -> float | None:
 
 
 def _sign(rank: dict[str, int], one: str, other: str) -> int:
-    """1 where `one` comes first, -1 where `other` does, 0 where the list has neither."""
+    """1 where `one` ranks first, -1 where `other` does, 0 where the list has neither."""
     a, b = rank.get(one, len(rank)), rank.get(other, len(rank))
     return (a < b) - (a > b)
 
@@ -135,7 +135,7 @@ def _sign(rank: dict[str, int], one: str, other: str) -> int:
 # Drawing
 
 
-def _page(scans: Sequence[Scan], common: Sequence[dict[int, Common]]) -> Image.Image:
+def _page(scans: Sequence[Scan], common: Sequence[dict[int, Overlap]]) -> Image.Image:
     rows = in_grid([_row(scan, above) for scan, above in zip(scans, [{}, *common], strict=True)], 1, GAP)
     body = Image.new("RGB", (rows.width, HEAD + rows.height), PAPER)
     for n, unit in enumerate(scans[0].patches):
@@ -145,8 +145,8 @@ def _page(scans: Sequence[Scan], common: Sequence[dict[int, Common]]) -> Image.I
     return page_of(body, " and ".join(titles), legend=_legend(scans))
 
 
-def _row(scan: Scan, common: dict[int, Common]) -> Image.Image:
-    """One scan: its name, and of each unit the captions and the block of patches."""
+def _row(scan: Scan, common: dict[int, Overlap]) -> Image.Image:
+    """One scan: its name, and for each unit the captions and the block of patches."""
     cells = crops_of({unit: patches[: SIDE * SIDE] for unit, patches in scan.patches.items()})
     page = Image.new("RGB", (LABEL + len(cells) * (BLOCK + GAP) - GAP, CAPTION + BLOCK), PAPER)
     draw = ImageDraw.Draw(page)
@@ -155,14 +155,14 @@ def _row(scan: Scan, common: dict[int, Common]) -> Image.Image:
     write_lines(draw, 0, CAPTION + BLOCK - len(net) * (SMALL + LEADING), net, SMALL)
     for n, (unit, found) in enumerate(cells.items()):
         left = LABEL + n * (BLOCK + GAP)
-        lines = [activity(scan.index, scan.layer, unit)] + ([told(common[unit])] if common else [])
+        lines = [activity(scan.index, scan.layer, unit)] + ([overlap_text(common[unit])] if common else [])
         write_lines(draw, left, 2 + (2 - len(lines)) * (SMALL + LEADING), lines, SMALL)
         page.paste(block(found), (left, CAPTION))
     return page
 
 
-def told(common: Common) -> str:
-    """As it is written above a block."""
+def overlap_text(common: Overlap) -> str:
+    """The caption above a block."""
     places = "" if common.places is None else f", {common.places} of {common.of_patches} places"
     order = "" if common.order is None else f", order {common.order:.2f}"
     return f"{common.pictures} of {common.of_pictures} pictures{places}{order}"

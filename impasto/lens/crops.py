@@ -1,10 +1,10 @@
-"""A patch cut out and put through the net again: the receipt that its box is right.
+"""A patch is cropped and run through the net again, which proves that its receptive field is right.
 
-Two ways are exact for a place that sees no padding. The field alone, through the net without its padding, gives a map of one place.
-A crop that begins where the whole picture's windows begin (`Field.left` pixels earlier) gives the value at its own place in the net
-as it is; the field alone does not, since its windows would be out of step. A place that sees padding has no crop: zeros are put
-into maps, not into pixels, so the whole picture is run. So it is where the field is unknown. A module of branches has only the
-second way, since without padding its branches would not meet.
+Where the field contains no padding, two ways are exact. `exact`: the field alone, through the net without padding, gives a map of
+1 x 1. `aligned`: a crop whose windows align with those of the whole picture (it begins `Field.left` pixels before the field) gives
+the value in the net as it is; the field alone would be out of step. Where the field contains padding, or is unknown, the whole
+picture is run (`whole`), since padding is added to maps, not to pixels. Modules with branches have no `exact`: without padding the
+branches would differ in size.
 """
 
 from collections.abc import Iterator
@@ -19,14 +19,14 @@ from impasto.lens.collection import read_again
 from impasto.lens.index import Index, check_net, choose_units
 from impasto.lens.module import AnyNet, field_in, visit
 from impasto.lens.patches import Patch, by_picture, patches_of
-from impasto.lens.view import bring
+from impasto.lens.view import apply_view
 from impasto.nets.geometry import Field, field_of
-from impasto.nets.nets import Conv, Net
+from impasto.nets.nets import Net, map_convs
 
 
 @dataclass(frozen=True)
-class Receipt:
-    """A patch's value again: `way` is whole, aligned or exact, `error` how far `value` is from the patch's."""
+class Recomputed:
+    """A patch's value computed again: `way` is whole, aligned or exact, `error` the distance to the patch's value."""
 
     way: str
     value: float
@@ -34,24 +34,24 @@ class Receipt:
 
 
 def without_padding(net: Net) -> Net:
-    """The net whose every map is as much smaller as its convolutions are wide: what its places see lies in the picture."""
-    return replace(net, layers=tuple(replace(x, padding=0) if isinstance(x, Conv) else x for x in net.layers))
+    """The net without padding: all receptive fields lie in the picture."""
+    return map_convs(net, lambda x: replace(x, padding=0))
 
 
 def values_at(net: AnyNet, image: Tensor, layer: str, y: int, x: int) -> Tensor:
-    """(C,): what the units of a layer are at place (y, x) of their maps of a picture (1, 3, H, W)."""
+    """(C,): the activations of a layer at position (y, x), for a picture (1, 3, H, W)."""
     found: list[Tensor] = []
     visit(net, image, {layer}, lambda _, a: found.append(a[0, :, y, x].clone()))
     return found[0]
 
 
 def whole(net: AnyNet, image: Tensor, layer: str, unit: int, y: int, x: int) -> float:
-    """The unit's value at place (y, x) of its map of a picture (1, 3, H, W)."""
+    """The unit's activation at position (y, x), for a picture (1, 3, H, W)."""
     return float(values_at(net, image, layer, y, x)[unit])
 
 
 def aligned(net: AnyNet, image: Tensor, layer: str, unit: int, y: int, x: int) -> float:
-    """The same from a crop in step with the picture's windows at both ends, for a place that sees no padding."""
+    """The same from a crop whose windows align with the picture's, for a field without padding."""
     field, (height, width) = _known(net, layer), image.shape[-2:]
     x0, y0, x1, y1 = field.box(y, x)
     left, top = x0 - field.left, y0 - field.left
@@ -60,14 +60,14 @@ def aligned(net: AnyNet, image: Tensor, layer: str, unit: int, y: int, x: int) -
 
 
 def exact(net: Net, image: Tensor, layer: str, unit: int, y: int, x: int) -> float:
-    """The same from the field alone, for a place that sees no padding."""
+    """The same from the field alone through the net without padding, for a field without padding."""
     x0, y0, x1, y1 = field_of(net.layers, layer).box(y, x)
     return whole(without_padding(net), image[..., y0:y1, x0:x1], layer, unit, 0, 0)
 
 
 @torch.no_grad()
-def check(net: AnyNet, image: Tensor, layer: str, unit: int, patch: Patch) -> list[Receipt]:
-    """Run a patch again in every way there is for it; `image` (1, 3, H, W) is what the net saw of the picture."""
+def check(net: AnyNet, image: Tensor, layer: str, unit: int, patch: Patch) -> list[Recomputed]:
+    """Compute a patch's value again in every way that applies; `image` (1, 3, H, W) is the net's input."""
     place = layer, unit, patch.y, patch.x
     if patch.touches_padding is not False:
         values = {"whole": whole(net, image, *place)}
@@ -75,30 +75,30 @@ def check(net: AnyNet, image: Tensor, layer: str, unit: int, patch: Patch) -> li
         values = {"aligned": aligned(net, image, *place)}
         if isinstance(net, Net):
             values["exact"] = exact(net, image, *place)
-    return [Receipt(way, value, abs(value - patch.value)) for way, value in values.items()]
+    return [Recomputed(way, value, abs(value - patch.value)) for way, value in values.items()]
 
 
 def check_layer(
     folder: Path, index: Index, net: AnyNet, layer: str, units: str = "9", seed: int = 0, interior: bool = False
-) -> Iterator[tuple[int, Patch, list[Receipt]]]:
-    """(unit, patch, its receipts) of some units' patches in the atlas `folder`, picture by picture, from the pictures themselves.
+) -> Iterator[tuple[int, Patch, list[Recomputed]]]:
+    """(unit, patch, its recomputed values) for patches in the atlas `folder`, picture by picture, from the original pictures.
 
-    `units` as choose_units has it. Raises BadRecipe for another net, BadImage for a picture that is gone or has changed.
+    `units` as in choose_units. Raises BadRecipe for another net, BadImage for a picture that is gone or has changed.
     """
     check_net(index.setup, net)
     chosen = choose_units(units, index.setup.layers[layer].units, f"{layer} {seed}")
     for row, places in by_picture(patches_of(folder, index, layer, chosen, interior)).items():
-        image = bring(read_again(row).image, places[0][2].view)
+        image = apply_view(read_again(row).image, places[0][2].view)
         for unit, _, patch in places:
             yield unit, patch, check(net, image, layer, unit, patch)
 
 
-# Is the field right?
+# The receptive field, measured
 
 
 @dataclass(frozen=True)
-class Moved:
-    """By how much a layer's units change at a place when noise replaces all pixels `outside` its field, or one edge of it."""
+class FieldEffect:
+    """The largest change of a layer's activations at one position after noise replaced pixels `outside` its field or at an edge."""
 
     outside: float
     left: float
@@ -108,11 +108,11 @@ class Moved:
 
 
 @torch.no_grad()
-def check_field(net: AnyNet, image: Tensor, layer: str, y: int, x: int, seed: int = 0) -> Moved:
-    """Hold a layer's field to the net itself, at one place in one picture (1, 3, H, W), by noise drawn by `seed`.
+def check_field(net: AnyNet, image: Tensor, layer: str, y: int, x: int, seed: int = 0) -> FieldEffect:
+    """Measure the receptive field of position (y, x) in a picture (1, 3, H, W), with noise drawn by `seed`.
 
-    Outside it must be 0, bit for bit. At an edge 0 means only that these units, here, do not mind these pixels. An edge that lies
-    beyond the picture is 0. Raises BadRecipe where the field is unknown.
+    `outside` must be exactly 0. At an edge, 0 means only that these units do not depend on these pixels here. An edge beyond the
+    picture is 0. Raises BadRecipe where the field is unknown.
     """
     x0, y0, x1, y1 = _known(net, layer).box(y, x)
     at_y, at_x = torch.arange(image.shape[-2])[:, None], torch.arange(image.shape[-1])
@@ -122,11 +122,11 @@ def check_field(net: AnyNet, image: Tensor, layer: str, y: int, x: int, seed: in
     before = values_at(net, image, layer, y, x)
     masks = [~inside, *(inside & edge for edge in edges)]
     moved = [values_at(net, torch.where(mask, noise, image), layer, y, x) - before for mask in masks]
-    return Moved(*(float(it.abs().max()) for it in moved))
+    return FieldEffect(*(float(it.abs().max()) for it in moved))
 
 
 def _known(net: AnyNet, layer: str) -> Field:
     field = field_in(net, layer)
     if field is None:
-        raise BadRecipe(f"what a place of {layer} sees is unknown")
+        raise BadRecipe(f"the receptive field of {layer} is unknown")
     return field

@@ -1,12 +1,12 @@
-"""What in a picture a unit answered to, drawn back onto its pixels, by named rules.
+"""Projections: the part of a picture that activated a unit, by a backward pass to the pixels.
 
-deconv    Zeiler & Fergus 2013 (arXiv:1311.2901, section 2.1): unpool to the switches, rectify what comes back, filter transposed.
-guided    Springenberg et al. 2014 (arXiv:1412.6806): the same, and closed where the ReLU was closed.
+deconv    Zeiler & Fergus 2013 (arXiv:1311.2901, section 2.1): unpool to the switches, ReLU of the signal, transposed filters.
+guided    Springenberg et al. 2014 (arXiv:1412.6806): the same, and 0 where the forward ReLU was closed.
 gradient  Simonyan et al. 2013 (arXiv:1312.6034): the derivative of the unit by the pixels.
 
-The three differ in what they do at a ReLU and in nothing else. The last step is that of the preprocessing, so a projection is in
-the picture's channels, signed, and 0 is nothing. A straight net is walked back here; through a module of branches autograd finds
-the way, with the rules put in the place of every ReLU and max pool.
+They differ only at ReLUs. The last step is the adjoint of the preprocessing, so a projection has the picture's channels and is
+signed. A Net is traversed backward here; for a module with branches autograd does it, with the rules as backward functions of all
+ReLUs and max pools.
 """
 
 import random
@@ -20,14 +20,14 @@ from torch.nn.grad import conv2d_input
 
 from impasto.errors import BadRecipe
 from impasto.lens.module import AnyNet, ModuleNet, as_map, name_of, pixels_of, shuffled_module, watched
-from impasto.lens.rules import RULES, Chosen, Missed, Ruled, check_rules, unpool
+from impasto.lens.rules import RULES, ChosenRules, RuledBackward, UnruledOps, check_rules, unpool
 from impasto.nets.kernels import is_winograd, same_convolution
-from impasto.nets.nets import Conv, Input, Net, Pool, convolve, layer_name, preprocess, rectified, window
+from impasto.nets.nets import Conv, Input, Net, Pool, convolve, layer_name, map_convs, preprocess, rectified, window
 
 
 @dataclass(frozen=True)
 class Passed:
-    """A layer that a picture went through: the shape of what went in; where the ReLU was open, or the switches of the pool."""
+    """A layer of the forward pass: the shape of its input, and where the ReLU was open or the switches of the pool (`kept`)."""
 
     layer: Conv | Pool
     shape: torch.Size
@@ -36,7 +36,7 @@ class Passed:
 
 @dataclass(frozen=True)
 class Record:
-    """A picture's way up to a layer, all that a projection needs to go back; `a` (C, h, w) is the map there."""
+    """The forward pass of a picture up to a layer, with all that a projection needs; `a` (C, h, w) is the layer's map."""
 
     net: Net
     layer: str
@@ -46,11 +46,11 @@ class Record:
 
 @dataclass(frozen=True)
 class ModuleRecord:
-    """The same of a module: autograd's graph from the `pixels` to `start` (1, C, h, w), which is `a` or what its own ReLU took."""
+    """The same for a module: autograd's graph from `pixels` to `start` (1, C, h, w), which is `a` or the input of its ReLU."""
 
     net: ModuleNet
     layer: str
-    chosen: Chosen
+    chosen: ChosenRules
     pixels: Tensor
     start: Tensor
     a: Tensor
@@ -60,20 +60,20 @@ AnyRecord = Record | ModuleRecord
 
 
 def record(net: AnyNet, image: Tensor, layer: str) -> AnyRecord:
-    """Put a picture (1, 3, H, W) through the net up to a layer.
+    """Run a picture (1, 3, H, W) through the net up to a layer, for projections.
 
-    Raises BadRecipe for a layer that the net has not; for a straight net that pools by means or pads with anything but zeros; and
-    for a module with ReLUs or max pools that cannot be reached (scripted code), or whose layer has no way back.
+    Raises BadRecipe for an unknown layer; for a Net with average pooling or other than zero padding; for a module with ReLUs or max
+    pools in scripted code, where the rules do not apply, or whose layer has no gradient.
     """
     return _record_module(net, image, layer) if isinstance(net, ModuleNet) else next(records(net, image, [layer]))
 
 
 @torch.no_grad()
 def records(net: Net, image: Tensor, layers: Iterable[str]) -> Iterator[Record]:
-    """The picture's way up to each of these layers of a straight net, in the net's order, in one pass; see record."""
+    """The records of several layers of a Net, in the net's order, in one pass; see record."""
     left = {layer_name(net, layer) for layer in layers}
     if net.padding != "zeros" or any(isinstance(x, Pool) and x.kind != "max" for x in net.layers):
-        raise BadRecipe("projections are defined for nets with max pooling and zeros beyond the edge")
+        raise BadRecipe("projections need a net with max pooling and zero padding")
     a = preprocess(image, net.input)
     passed: list[Passed] = []
     for x in net.layers:
@@ -81,7 +81,7 @@ def records(net: Net, image: Tensor, layers: Iterable[str]) -> Iterator[Record]:
             return
         shape = a.shape
         if isinstance(x, Pool):
-            a, kept = F.max_pool2d(a, x.size, x.stride, return_indices=True)  # of equal places the first
+            a, kept = F.max_pool2d(a, x.size, x.stride, return_indices=True)  # ties go to the first
         else:
             if f"{x.name}:pre" in left:
                 left.remove(f"{x.name}:pre")
@@ -97,36 +97,36 @@ def records(net: Net, image: Tensor, layers: Iterable[str]) -> Iterator[Record]:
 
 @torch.enable_grad()
 def _record_module(net: ModuleNet, image: Tensor, layer: str) -> ModuleRecord:
-    chosen, pixels = Chosen(), image.detach().clone().requires_grad_()
+    chosen, pixels = ChosenRules(), image.detach().clone().requires_grad_()
     found: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def see(name: str, _: object, a: Tensor) -> None:
+    def receive(name: str, _: object, a: Tensor) -> None:
         if name == layer:
             found[name] = as_map(a).detach().clone(), as_map(ruled.before(a))
 
     name_of(net, layer)
-    with watched(net.module, see), Missed() as missed, Ruled(chosen) as ruled:
+    with watched(net.module, receive), UnruledOps() as unruled, RuledBackward(chosen) as ruled:
         net.module(pixels_of(net, pixels))
-    if missed.relus or missed.pools != ruled.pools:
-        raise BadRecipe(f"{net.name} has ReLUs or max pools in scripted code, where no rule reaches them")
+    if unruled.relus or unruled.pools != ruled.pools:
+        raise BadRecipe(f"{net.name} has ReLUs or max pools in scripted code, where projection rules do not apply")
     a, start = found[layer]
     if not start.requires_grad:
-        raise BadRecipe(f"there is no way back from {layer} of {net.name}: it runs without gradients")
+        raise BadRecipe(f"{layer} of {net.name} has no gradient, so it cannot be projected")
     return ModuleRecord(net, layer, chosen, pixels, start, a[0])
 
 
 def project(
     way: AnyRecord, unit: int, y: int, x: int, rule: str = "deconv", pooling: str = "sum", start: float | None = None
 ) -> Tensor:
-    """(1, 3, H, W): what the unit at place (y, x) draws onto the pixels, all other activations of the layer set to zero.
+    """(1, 3, H, W): the projection of the unit at position (y, x) onto the pixels; all other activations of its layer are 0.
 
-    It starts at the unit's own value unless `start` is given. Rule gradient with start 1 is the derivative by the pixels.
-    Raises BadRecipe for an unknown rule or pooling, and for a unit without a value above 0 to start at.
+    The backward pass starts with `start`, by default the unit's activation. Rule gradient with start 1 is the derivative by the
+    pixels. Raises BadRecipe for an unknown rule or pooling, and without `start` for a unit that is not above 0.
     """
     check_rules(rule, pooling)
     value = float(way.a[unit, y, x])
     if start is None and value <= 0:
-        raise BadRecipe(f"unit {unit} of {way.layer} is {value:g} at y {y}, x {x}: a silent unit draws nothing")
+        raise BadRecipe(f"unit {unit} of {way.layer} is {value:g} at y {y}, x {x}: an inactive unit has no projection")
     start = value if start is None else start
     if isinstance(way, ModuleRecord):
         return _back_through(way, unit, y, x, start, rule, pooling)
@@ -135,11 +135,11 @@ def project(
 
 @torch.no_grad()
 def _back(way: Record, unit: int, y: int, x: int, start: float, rule: str, pooling: str) -> Tensor:
-    """A layer at a time: what is not zero of a map, a window of it that begins at (y, x)."""
+    """Layer by layer; the signal is a window of the map, which begins at (y, x) and contains all that is not 0."""
     signal = way.a.new_zeros(1, len(way.a), 1, 1)
     signal[0, unit] = start
     for n, passed in enumerate(reversed(way.passed)):
-        if n and isinstance(passed.layer, Conv):  # the first is the unit's own ReLU, which lets pass what it let pass before
+        if n and isinstance(passed.layer, Conv):  # not at the unit's own ReLU, which was open
             signal = RULES[rule](signal, passed.kept[..., y : y + signal.shape[2], x : x + signal.shape[3]])
         signal, y, x = back(signal, y, x, passed, pooling)
     pixels = signal.new_zeros(1, 3, *way.passed[0].shape[-2:])
@@ -148,35 +148,35 @@ def _back(way: Record, unit: int, y: int, x: int, start: float, rule: str, pooli
 
 
 def back(signal: Tensor, y: int, x: int, passed: Passed, pooling: str) -> tuple[Tensor, int, int]:
-    """A window of a layer's map, at (y, x), to what it reaches of the map that went in: again a window and where it begins.
+    """A window of a layer's output, at (y, x) -> the window of its input that depends on it, and where that begins.
 
-    A unit reaches no more than its field, and outside the window all is zero.
+    Outside the windows the signal is 0.
     """
     layer, (height, width) = passed.layer, passed.shape[-2:]
-    if isinstance(layer, Pool):  # as wide as other windows go that may have the same switch
+    if isinstance(layer, Pool):  # wider by the windows that may have the same switch
         lap, (rows, columns) = (layer.size - 1) // layer.stride, passed.kept.shape[-2:]
         top, bottom = max(0, y - lap), min(rows, y + signal.shape[2] + lap)
         left, right = max(0, x - lap), min(columns, x + signal.shape[3] + lap)
         signal = F.pad(signal, (x - left, right - x - signal.shape[3], y - top, bottom - y - signal.shape[2]))
         y, x = top * layer.stride, left * layer.stride
-        size = (min(height - y, reached(bottom - top, layer)), min(width - x, reached(right - left, layer)))
+        size = (min(height - y, input_length(bottom - top, layer)), min(width - x, input_length(right - left, layer)))
         places = passed.kept[..., top:bottom, left:right]
         places = (places // width - y) * size[1] + places % width - x
         return unpool(signal, places, torch.Size((*passed.shape[:2], *size)), pooling), y, x
-    size = reached(signal.shape[2], layer), reached(signal.shape[3], layer)
+    size = input_length(signal.shape[2], layer), input_length(signal.shape[3], layer)
     signal = filtered(signal, layer, torch.Size((*passed.shape[:2], *size)), padding=0)
     y, x = y * layer.stride - layer.padding, x * layer.stride - layer.padding
     return signal[..., max(0, -y) : height - y, max(0, -x) : width - x], max(0, y), max(0, x)
 
 
-def reached(places: int, layer: Conv | Pool) -> int:
-    """How long a stretch of what went in so many places in a row see."""
+def input_length(places: int, layer: Conv | Pool) -> int:
+    """The length of input that `places` adjacent output positions read."""
     size, stride, _ = window(layer)
     return (places - 1) * stride + size
 
 
 def _back_through(way: ModuleRecord, unit: int, y: int, x: int, start: float, rule: str, pooling: str) -> Tensor:
-    """By autograd, whose steps at ReLUs and pools follow the rules."""
+    """By autograd, which follows the rules at ReLUs and pools."""
     signal = torch.zeros_like(way.a)[None]
     signal[0, unit, y, x] = start
     way.chosen.rule, way.chosen.pooling = rule, pooling
@@ -184,11 +184,11 @@ def _back_through(way: ModuleRecord, unit: int, y: int, x: int, start: float, ru
 
 
 def filtered(signal: Tensor, layer: Conv, shape: torch.Size, padding: int) -> Tensor:
-    """(B, out, h, w) -> `shape` (B, in, H, W): through the filters the other way, without bias: the adjoint of the convolution.
+    """(B, out, h, w) -> `shape` (B, in, H, W): the transposed convolution, without bias.
 
-    `padding` is 0 for a window of a map: what it brings back beyond the map is cut off later.
+    `padding` is 0 for a window of a map, whose result is cropped to the map afterwards.
     """
-    if layer.stride > 1:  # torch has no fast kernel for it: AlexNet's first layer takes 36 ms there, 1 ms as a product
+    if layer.stride > 1:  # torch's own takes 36 ms for AlexNet's first layer, a matrix product 1 ms
         columns = layer.weight.flatten(1).T @ signal.flatten(2)
         return F.fold(columns, tuple(shape[-2:]), layer.weight.shape[-1], padding=padding, stride=layer.stride)
     around = F.pad(signal, (layer.weight.shape[-1] // 2,) * 4)
@@ -199,14 +199,14 @@ def filtered(signal: Tensor, layer: Conv, shape: torch.Size, padding: int) -> Te
 
 
 def to_pixels(signal: Tensor, input: Input) -> Tensor:
-    """(B, 3, H, W) at the first convolution -> the same in the picture's channels and range: the adjoint of preprocess."""
+    """(B, 3, H, W) at the first convolution -> in the picture's channels and range: the adjoint of preprocess."""
     pixels = torch.empty_like(signal)
     pixels[:, list(input.channels)] = signal * input.scale / signal.new_tensor(input.std).view(1, 3, 1, 1)
     return pixels
 
 
 def filters_of(net: AnyNet, layer: str) -> Tensor | None:
-    """(C, 3, k, k): the filters of a layer that reads the pixels, as they look for the picture's own colours; None of another."""
+    """(C, 3, k, k): the filters of a layer that reads the pixels, in the picture's channels; None for other layers."""
     if isinstance(net, ModuleNet):
         filters = net.known[layer].filters
     else:
@@ -214,12 +214,12 @@ def filters_of(net: AnyNet, layer: str) -> Tensor | None:
     return None if filters is None else to_pixels(filters, net.input)
 
 
-# How much of it is the unit's?
+# Controls: does a projection depend on the unit?
 
 
 @dataclass(frozen=True)
 class Control:
-    """A projection (1, 3, H, W) that does not know the unit, and its cosine to the unit's own: near 1 neither knows it."""
+    """A projection (1, 3, H, W) that does not depend on the unit, and its cosine to the unit's; near 1 neither depends on it."""
 
     name: str
     projection: Tensor
@@ -229,9 +229,9 @@ class Control:
 def controls(
     way: AnyRecord, image: Tensor, unit: int, y: int, x: int, seed: int, rule: str = "deconv", pooling: str = "sum"
 ) -> list[Control]:
-    """The same switches with another unit, drawn by `seed`; and the same unit of a net with shuffled weights (Adebayo et al. 2018).
+    """Another unit, drawn by `seed`, with the same switches; and the same unit with shuffled weights (Adebayo et al. 2018).
 
-    Both start at 1, since the other unit may be silent there; a projection's shape does not depend on the start.
+    Both start at 1, since the other unit may be inactive there; the cosine does not depend on the start.
     """
     own = project(way, unit, y, x, rule, pooling)
     other = random.Random(seed).choice([n for n in range(len(way.a)) if n != unit])
@@ -241,7 +241,7 @@ def controls(
 
 
 def shuffled(net: AnyNet, seed: int) -> AnyNet:
-    """The net with the weights of each layer in another order: as large, and meaning nothing."""
+    """The net with the weights of each layer shuffled: random filters with the same values."""
     generator = torch.Generator().manual_seed(seed)
 
     def shuffle(x: Tensor) -> Tensor:
@@ -249,10 +249,9 @@ def shuffled(net: AnyNet, seed: int) -> AnyNet:
 
     if isinstance(net, ModuleNet):
         return shuffled_module(net, shuffle)
-    layers = (replace(x, weight=shuffle(x.weight), bias=shuffle(x.bias)) if isinstance(x, Conv) else x for x in net.layers)
-    return replace(net, layers=tuple(layers))
+    return map_convs(net, lambda x: replace(x, weight=shuffle(x.weight), bias=shuffle(x.bias)))
 
 
 def cosine(one: Tensor, other: Tensor) -> float:
-    """Between two projections; 0 where one of them is nothing."""
+    """The cosine similarity of two projections; 0 where one of them is 0."""
     return float(F.cosine_similarity(one.flatten(), other.flatten(), dim=0))

@@ -1,8 +1,8 @@
-"""Activation maximisation: a picture painted for one unit, channel or pair of channels, by descend() on a sum of waves.
+"""Activation maximisation: a picture optimised for a unit, a channel or a pair of channels, in Fourier space, by descend().
 
 Erhan, Bengio, Courville & Vincent 2009, "Visualizing Higher-Layer Features of a Deep Network"; Simonyan, Vedaldi & Zisserman 2013
-(arXiv:1312.6034). The waves, the changing view, the start and the diversity are those of Olah, Mordvintsev & Schubert 2017,
-"Feature Visualization" (Distill, doi:10.23915/distill.00007), here "the article".
+(arXiv:1312.6034). Fourier parameters, random transformations, the start and the diversity term follow Olah, Mordvintsev & Schubert
+2017, "Feature Visualization" (Distill, doi:10.23915/distill.00007), here "the article".
 """
 
 import math
@@ -32,21 +32,21 @@ from impasto.transfer.canvas import ripples, waves
 from impasto.transfer.descent import Optimizer, State, Step, begin, descend
 from impasto.weights import digest
 
-CONTRAST, LIMIT = 0.1, 0.6  # of the noise that a dream starts as, and the most that it may reach; see canvas.waves
+CONTRAST, LIMIT = 0.1, 0.6  # of the initial noise, and the upper limit; see canvas.waves
 LR = 0.05  # the article's
-RAISED = 16  # steps on the map before the ReLU, which has a gradient where the unit is silent; as many as in the article's code
-ANGLE, ZOOM, SHIFT = 10.0, 1.1, 1 / 16  # the most that the net's view is turned (degrees), scaled, and moved (of the side)
-DIVERSITY = 0.5  # what a likeness of 1 costs, as a share of the activation: likeness falls to a quarter, activations by a tenth
-SIDE = 224  # of a picture for a channel, unless said, and the shorter one of the pictures that a dream is compared with
-GAP = 8  # white pixels between pictures that hang side by side
+RAISED = 16  # steps on the map before the ReLU, which has a gradient where the unit is inactive; the number in the article's code
+ANGLE, ZOOM, SHIFT = 10.0, 1.1, 1 / 16  # limits of the random rotation (degrees), scale and shift (share of the side)
+DIVERSITY = 0.5  # the cost of a likeness of 1, as a share of the activation: likeness falls to a quarter, activations by a tenth
+SIDE = 224  # pixels: default for a channel, and the shorter side of the pictures that a dream is compared with
+GAP = 8  # white pixels between joined pictures
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What is maximised: the least of a layer's `channels` less those `against` it, at the centre of the map or on average over it.
+    """Maximises the minimum of a layer's `channels` minus the sum of those `against`, at the centre or (`everywhere`) on average.
 
-    One channel at the centre is a unit; (17, 23) a pair, of which the sum would let the louder one win; (17,) against (23,) the one
-    without the other.
+    (17,) at the centre is a unit; (17, 23) a pair: with a sum instead of the minimum the stronger one would win; (17,)
+    against (23,) is one without the other.
     """
 
     layer: str
@@ -65,11 +65,11 @@ def dream(
     seed: int = 0,
     resume: State | None = None,
 ) -> Iterator[Step]:
-    """Steps from noise to what excites the objective most: `pictures` of them, (B, 3, size, size), that differ from one another.
+    """Steps from noise to `pictures` pictures (B, 3, size, size) that maximise the objective and differ from one another.
 
-    Without a size as natural_size says. At every step the net sees the pictures turned, scaled and moved anew; the costs of a Step
-    are those of what it saw: "activation", the mean over the pictures, and their "likeness". The state of any Step, given back,
-    continues to the same bytes. Raises BadRecipe for a layer, channel or size that the net does not have.
+    The default size is natural_size. Each step transforms the pictures randomly; its costs are of the transformed pictures:
+    "activation", their mean, and "likeness", their mean similarity. With `resume`, the state of a Step, it continues to the same
+    bytes. Raises BadRecipe for a layer, channel or size that the net does not have.
     """
     size = natural_size(net, objective) if size is None else size
     check(net, objective, size)
@@ -82,9 +82,9 @@ def dream(
 
 
 def check(net: Net, objective: Objective, size: int) -> None:
-    """Raise BadRecipe for what the net does not have, or does not see at this size."""
+    """Raise BadRecipe for a layer or channel that the net does not have, or too small a size."""
     if not objective.channels:
-        raise BadRecipe("there is no channel to excite")
+        raise BadRecipe("name at least one channel")
     last = channels(net, objective.layer) - 1
     for k in (*objective.channels, *objective.against):
         if not 0 <= k <= last:
@@ -94,57 +94,57 @@ def check(net: Net, objective: Objective, size: int) -> None:
 
 
 def natural_size(net: Net, objective: Objective) -> int:
-    """The side of a square picture that shows the objective: for the unit at the centre what it sees, its receptive field."""
+    """The default side of the picture: the receptive field of a unit; SIDE for a channel."""
     if objective.everywhere:
         return SIDE
     return max(field_of(net.layers, layer_name(net, objective.layer)).size, least_size(net, objective.layer))
 
 
 def least_size(net: Net, layer: str) -> int:
-    """The least side of a square picture of which something is left at the layer."""
+    """The smallest side of a square picture for which the layer's map is not empty."""
     return next(n for n in count(MIN_SIDE) if min(map_size(net, layer, (n, n))) >= 1)
 
 
 def make_cost(net: Net, objective: Objective, seed: int, i: int) -> Cost:
-    """The cost of pictures at step i: minus their activations, plus what they have in common.
+    """The cost of pictures at step i: minus the sum of their activations, plus a diversity term.
 
-    A unit that is silent has no gradient through its ReLU. For the first steps, and whenever it is silent later, the map before the
-    ReLU takes its place. Differs from the article's code, which for the first steps lets gradients pass all ReLUs.
+    An inactive unit has no gradient through its ReLU. In the first steps, and whenever it is inactive later, the map before the
+    ReLU is maximised. This differs from the article's code, whose first steps let gradients pass all ReLUs.
     """
     raised = before(net, objective.layer)
 
     def cost(image: Tensor) -> dict[str, Tensor]:
-        seen = warp(image, *draw(len(image), objective.everywhere, seed, i))
-        a = features(net, seen, [objective.layer, raised])
-        fired, below = excitement(a[objective.layer], objective), excitement(a[raised], objective)
+        warped = warp(image, *draw(len(image), objective.everywhere, seed, i))
+        a = features(net, warped, [objective.layer, raised])
+        fired, below = objective_value(a[objective.layer], objective), objective_value(a[raised], objective)
         activation = fired.mean()
         alike = likeness(a[objective.layer]) if len(image) > 1 else torch.zeros_like(activation)
-        price = DIVERSITY * activation.detach().clamp(min=0)  # in activations, so that it means the same in every layer
+        price = DIVERSITY * activation.detach().clamp(min=0)  # relative to the activation: equally strong in every layer
         total = len(image) * price * alike - torch.where((fired > 0) & (i >= RAISED), fired, below).sum()
         return {"total": total, "activation": activation, "likeness": alike}
 
     return cost
 
 
-def excitement(a: Tensor, objective: Objective) -> Tensor:
-    """(B, C, h, w) of the objective's layer -> (B,): its value at the centre, or of the channels' means."""
+def objective_value(a: Tensor, objective: Objective) -> Tensor:
+    """(B, C, h, w), the objective's layer -> (B,): the objective at the centre, or of the channels' means."""
     return value(a.mean((2, 3)) if objective.everywhere else a[..., a.shape[2] // 2, a.shape[3] // 2], objective)
 
 
 def value(a: Tensor, objective: Objective) -> Tensor:
-    """(B, C, ...) -> (B, ...): the least of the channels less the sum of those against."""
+    """(B, C, ...) -> (B, ...): the minimum of the channels minus the sum of those against."""
     return a[:, list(objective.channels)].amin(1) - a[:, list(objective.against)].sum(1)
 
 
 def likeness(a: Tensor) -> Tensor:
-    """(B, C, h, w) -> scalar: the mean cosine between the Gram matrices of two different pictures (the article)."""
+    """(B, C, h, w) -> scalar: the mean cosine between the Gram matrices of every two pictures (the article)."""
     grams = F.normalize(gram_matrix(a).flatten(1), dim=1)
     cosines = grams @ grams.mT
     return (cosines.sum() - cosines.trace()) / (len(a) * (len(a) - 1))
 
 
 def before(net: Net, layer: str) -> str:
-    """The map before the last ReLU on the way to the layer: `conv5` -> `conv5:pre`, `pool5` -> `conv5:pre`."""
+    """The map before the last ReLU up to the layer: `conv5` -> `conv5:pre`, `pool5` -> `conv5:pre`."""
     name = layer_name(net, layer)
     last = ""
     for x in net.layers:
@@ -155,9 +155,9 @@ def before(net: Net, layer: str) -> str:
 
 
 def draw(pictures: int, everywhere: bool, seed: int, i: int) -> tuple[Tensor, Tensor, Tensor]:
-    """How the net sees each picture at step i: angles (B,) in radians, zooms (B,), shifts (B, 2) down and right, of the side.
+    """The random transformation of each picture at step i: angles (B,) in radians, zooms (B,), shifts (B, 2) as shares of the side.
 
-    Where all places count alike the shift is any at all, so that the net's own border falls everywhere.
+    For `everywhere` shifts are uniform over the whole picture, so that the net's padding affects all parts of it alike.
     """
     generator = torch.Generator().manual_seed((seed * 1_000_003 + i) % 2**63)
     angle, zoom, down, right = 2 * torch.rand(4, pictures, generator=generator) - 1
@@ -166,9 +166,9 @@ def draw(pictures: int, everywhere: bool, seed: int, i: int) -> tuple[Tensor, Te
 
 
 def warp(image: Tensor, angle: Tensor, zoom: Tensor, shift: Tensor) -> Tensor:
-    """(B, 3, H, W) turned by `angle` (B,), larger by `zoom` (B,), moved by `shift` (B, 2) of its sides; bilinear, without an edge.
+    """(B, 3, H, W) rotated by `angle` (B,), scaled by `zoom` (B,), shifted by `shift` (B, 2) of its sides; bilinear, same shape.
 
-    The picture is taken to go on beyond each side where it begins on the other, as one made of waves does.
+    Sampling wraps around, since a picture made of waves is periodic.
     """
     height, width = image.shape[-2:]
     down = torch.arange(height).to(image).view(1, -1, 1) - (height - 1) / 2
@@ -181,7 +181,7 @@ def warp(image: Tensor, angle: Tensor, zoom: Tensor, shift: Tensor) -> Tensor:
 
 
 class Dream:
-    """A dream on disk, from a net to the file `output`. Everything that can be wrong is raised here, before the work."""
+    """A dream that is written to the file `output`. The constructor raises all errors of its arguments, before the work."""
 
     def __init__(
         self, net: Net, objective: Objective, output: Path, *, size: int | None = None, steps: int, pictures: int = 1, seed: int = 0
@@ -198,7 +198,7 @@ class Dream:
         self.seconds = 0.0
 
     def steps(self) -> Iterator[Step]:
-        """Dream, and write the pictures, side by side where there are several, when it ends."""
+        """Run the optimisation; at the end write the pictures, joined where there are several."""
         begun = time.monotonic()
         for step in dream(self.net, self.objective, **self.options):
             self.state = step.state
@@ -207,7 +207,7 @@ class Dream:
         self._write(self.output, "finished")
 
     def set_aside(self) -> Path | None:
-        """Save what has been dreamt so far, beside the output where another picture is there. None before the first step."""
+        """Save the unfinished pictures, under another name if `output` exists. None before the first step."""
         if self.state is None:
             return None
         path = self.output.with_stem(f"{self.output.stem}-so-far") if self.output.exists() else self.output
@@ -215,10 +215,10 @@ class Dream:
         return path
 
     def report(self) -> dict[str, Any]:
-        """What was dreamt, and the activations: of the pictures in the file, of noise, and of the best bundled picture."""
+        """The settings and the activations: of the pictures in the file, of noise, and of the best bundled picture."""
         assert self.state is not None  # there is at least one step
         sheet = read_picture(self.output).image
-        dreamt = excitement(self._map(taken(sheet, self.options["pictures"], self.size)), self.objective)
+        dreamt = objective_value(self._map(split_pictures(sheet, self.options["pictures"], self.size)), self.objective)
         noise = self.state.canvas.image(ripples((1, 3, self.size, self.size), CONTRAST, self.options["seed"]))
         best, picture = max((self._strongest(picture_image(name)), name) for name in CALIBRATION)
         return {
@@ -238,9 +238,9 @@ class Dream:
             return features(self.net, image, [self.objective.layer])[self.objective.layer]
 
     def _strongest(self, image: Tensor) -> float:
-        """The objective in this picture, for a unit at the best of all places."""
+        """The objective in this picture; for a unit at its strongest position."""
         a = self._map(image)
-        return float(excitement(a, self.objective) if self.objective.everywhere else value(a, self.objective).amax())
+        return float(objective_value(a, self.objective) if self.objective.everywhere else value(a, self.objective).amax())
 
     def _record(self, ended: str) -> dict[str, Any]:
         assert self.state is not None
@@ -251,11 +251,11 @@ class Dream:
 
     def _write(self, path: Path, ended: str) -> None:
         assert self.state is not None
-        write_picture(path, hung(quantize(self.state.canvas.image(self.state.x))), record=self._record(ended))
+        write_picture(path, join_pictures(quantize(self.state.canvas.image(self.state.x))), record=self._record(ended))
 
 
-def told(report: dict[str, Any]) -> str:
-    """The activations of a report in one line; what could not be excited is said."""
+def summary(report: dict[str, Any]) -> str:
+    """The activations of a report in one line; it says so where the objective stayed inactive."""
     dreamt, best, noise = (report["activation"][name] for name in ("dream", "picture", "noise"))
     reached = ", ".join(f"{a:.4g}" for a in dreamt)
     line = f"activation {reached}; best bundled picture ({report['picture']}) {best:.4g}; noise {noise:.4g}"
@@ -269,8 +269,8 @@ def picture_image(name: str) -> Tensor:
     return resize(image, (round(image.shape[-2] * scale), round(image.shape[-1] * scale)))
 
 
-def hung(images: Tensor) -> Tensor:
-    """(B, 3, n, n) -> (1, 3, H, W): in rows, as near to a square as can be, on white."""
+def join_pictures(images: Tensor) -> Tensor:
+    """(B, 3, n, n) -> (1, 3, H, W): all pictures in a nearly square grid, on white."""
     n = images.shape[-1]
     places = _places(len(images), n)
     sheet = images.new_ones(1, 3, places[-1][0] + n, max(x for _, x in places) + n)
@@ -279,8 +279,8 @@ def hung(images: Tensor) -> Tensor:
     return sheet
 
 
-def taken(sheet: Tensor, pictures: int, n: int) -> Tensor:
-    """The pictures that were hung: (1, 3, H, W) -> (pictures, 3, n, n)."""
+def split_pictures(sheet: Tensor, pictures: int, n: int) -> Tensor:
+    """The inverse of join_pictures: (1, 3, H, W) -> (pictures, 3, n, n)."""
     return torch.cat([sheet[..., y : y + n, x : x + n] for y, x in _places(pictures, n)])
 
 

@@ -1,7 +1,7 @@
 """The index of a scan: per unit its strongest patches and its statistics, with no pixels in it; docs/lens.md has the format.
 
-Patches are in a total order: value falling, then picture, y, x rising. Counts are integers. So an index does not depend on how
-the pictures were parted, and indices of parts merge to the very bytes of one scan of all.
+Patches are in a total order: by falling value, then by picture, y, x. Counts are integers. So the indices of parts merge to the
+bytes of one scan of all pictures, however they were divided.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Layer:
-    """What the index must know of a layer: how many units, and what a place of it sees, None if that is unknown."""
+    """A scanned layer: its number of units and its receptive field (None if unknown)."""
 
     units: int
     field: Field | None
@@ -49,7 +49,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Setup:
-    """All that an index depends on, apart from the pictures: two indices of one setup can be merged."""
+    """All that an index depends on except the pictures. Indices with equal setups can be merged."""
 
     net: str
     weights: str
@@ -63,7 +63,7 @@ class Setup:
 
 @dataclass
 class Ranking:
-    """The k strongest patches of C units: `value` (C, k), falling; `where` (C, k, 3) is picture, y, x. Not filled: -inf and -1."""
+    """The k strongest patches of C units: `value` (C, k), falling; `where` (C, k, 3) is picture, y, x. Empty entries: -inf, -1."""
 
     value: Array
     where: Array
@@ -71,11 +71,11 @@ class Ranking:
 
 @dataclass
 class Units:
-    """What is known of the units of a layer, or of all.
+    """Rankings and counts of the C units of a layer, or of all layers.
 
-    `everywhere` ranks all places, `interior` those that see no padding. Of C units: in how many pictures each `fired` (its maximum
-    is above 0), in how many of these it was strongest where it sees padding (`padded`), and how often its maximum in a picture
-    fell into each bin of EDGES, `bins` (C, len(EDGES) + 1). `first` is the row of unit 0 among all units.
+    `everywhere` ranks all positions, `interior` those whose fields contain no padding. Counts (C,): `fired`, pictures in which the
+    maximum is above 0; `padded`, those of them whose maximum has padding in its field. `bins` (C, len(EDGES) + 1) is the histogram
+    of the maximum in a picture. `first` is the row of unit 0 among the units of all layers.
     """
 
     first: int
@@ -88,20 +88,20 @@ class Units:
 
 @dataclass
 class Index:
-    """What a scan found in so many `pictures`. Its manifest has so many `rows`: those of skipped pictures count too."""
+    """The result of a scan of `pictures` pictures. Its manifest has `rows` rows, which include skipped pictures."""
 
     setup: Setup
     rows: int
     pictures: int
-    units: Units  # of all layers, one below the other
+    units: Units  # of all layers
     layers: dict[str, Units]  # views of them
-    rankings: Ranking  # of `units`, interior below everywhere, which are views: a picture enters both in one sort
+    rankings: Ranking  # everywhere, then interior of `units`, which are views of it: one sort adds a picture to both
 
 
 def make_setup(
     net: AnyNet, layers: Sequence[str] = (), k: int = 9, per_image: int = 1, size: int = 224, fit: str = "center"
 ) -> Setup:
-    """A scan of these layers, all convolutions unless named. Raises BadRecipe for a layer that the net has not."""
+    """The setup of a scan of these layers, by default of all convolutions. Raises BadRecipe for an unknown layer or fit."""
     if fit not in FITS:
         raise BadRecipe(f"fit is {fit!r}, must be one of {', '.join(FITS)}")
     found = {name: Layer(*it) for name, it in layers_of(net, layers).items()}
@@ -109,14 +109,14 @@ def make_setup(
 
 
 def check_net(setup: Setup, net: AnyNet) -> None:
-    """Raise BadRecipe unless it was this net, with these weights, that scanned."""
+    """Raise BadRecipe for a net or weights other than those of the scan."""
     own = make_setup(net, [next(iter(setup.layers))])
     if changed := [name for name in ("net", "weights", "input") if getattr(own, name) != getattr(setup, name)]:
         raise BadRecipe(f"the scan was made with another {' and '.join(changed)}: give the same weights")
 
 
 def empty_index(setup: Setup) -> Index:
-    """Before the first picture."""
+    """An index without pictures."""
     count = sum(layer.units for layer in setup.layers.values())
     rankings = Ranking(np.full((2 * count, setup.k), -np.inf, np.float32), np.full((2 * count, setup.k, 3), -1, np.int32))
     counts = (np.zeros((count, *shape), np.int32) for shape in ((), (), (len(EDGES) + 1,)))
@@ -133,19 +133,19 @@ def _part(ranking: Ranking, first: int, count: int) -> Ranking:
 
 
 def _units_at(units: Units, first: int, count: int) -> Units:
-    """A view of some of them."""
+    """A view of some units."""
     counts = (array[first : first + count] for array in (units.fired, units.padded, units.bins))
     return Units(first, _part(units.everywhere, first, count), _part(units.interior, first, count), *counts)
 
 
 def ranked(value: Array, where: Array, k: int) -> tuple[Array, Array]:
-    """The first k of (C, n) values and (C, n, 3) places under the total order (-value, picture, y, x)."""
+    """The first k of (C, n) values and (C, n, 3) positions in the total order (-value, picture, y, x)."""
     order = np.lexsort((where[..., 2], where[..., 1], where[..., 0], -value))[:, :k]
     return np.take_along_axis(value, order, 1), np.take_along_axis(where, order[..., None], 1)
 
 
 def find_layer(index: Index, layer: str) -> str:
-    """The layer's one name in the index. Raises BadRecipe, naming those that were scanned."""
+    """The layer's name in the index. Raises BadRecipe, which lists the scanned layers."""
     name = layer if layer in index.layers else canonical(layer)
     if name not in index.layers:
         raise BadRecipe(f"layer {layer!r} was not scanned, these were: {', '.join(index.layers)}")
@@ -153,14 +153,14 @@ def find_layer(index: Index, layer: str) -> str:
 
 
 def check_unit(index: Index, layer: str, unit: int) -> None:
-    """Raise BadRecipe for a unit that the layer has not."""
+    """Raise BadRecipe for a unit that the layer does not have."""
     units = index.setup.layers[layer].units
     if not 0 <= unit < units:
         raise BadRecipe(f"unit is {unit}, {layer} has the units 0 to {units - 1}")
 
 
 def quantile(index: Index, layer: str, share: float) -> Array:
-    """(C,): what each unit's maximum in a picture does not exceed in this share of the pictures; at most 9 % too high."""
+    """(C,): the quantile of each unit's maximum in a picture; at most 9 % too high."""
     units = index.layers[layer]
     reached = units.bins.cumsum(1) >= share * index.pictures
     upper: Array = np.append(EDGES, np.inf)[reached.argmax(1)]
@@ -168,7 +168,7 @@ def quantile(index: Index, layer: str, share: float) -> Array:
 
 
 def choose_units(text: str, count: int, seed: str) -> list[int]:
-    """A number of units of `count`, drawn by `seed`; "all"; or a list as "3,17" ("17," for one). Raises BadRecipe."""
+    """Units of `count`: a number of them, drawn by `seed`; "all"; or a list like "3,17" ("17," for one). Raises BadRecipe."""
     text = text.replace(" ", "")
     if text == "all":
         return list(range(count))
@@ -181,23 +181,21 @@ def choose_units(text: str, count: int, seed: str) -> list[int]:
 
 
 def layer_statistics(index: Index) -> list[dict[str, Any]]:
-    """Of each layer: its units, those that never fire, how often the others do, and how often their maximum sees padding.
-
-    None where that is unknown.
+    """For each layer: the number of units, of `dead` ones that never fire; `fires`, the share of units and pictures with a value
+    above 0; `sees_padding`, the share of these whose maximum has padding in its field, None if unknown.
     """
     rows = []
     for name, layer in index.layers.items():
-        fired, looks = int(layer.fired.sum()), layer.fired.size * index.pictures
+        fired, maxima = int(layer.fired.sum()), layer.fired.size * index.pictures
         counts = {"layer": name, "units": len(layer.fired), "dead": int((layer.fired == 0).sum())}
         padded = int(layer.padded.sum()) / max(1, fired) if index.setup.layers[name].field else None
-        rows.append(counts | {"fires": fired / max(1, looks), "sees_padding": padded})
+        rows.append(counts | {"fires": fired / max(1, maxima), "sees_padding": padded})
     return rows
 
 
 def unit_statistics(index: Index, name: str) -> list[dict[str, Any]]:
-    """Of each unit of a layer: the share of pictures in which it fires, of these that where its maximum sees padding; quantiles.
-
-    Where the layer's field is unknown, so is what sees padding, and there is no such share.
+    """For each unit of a layer: the share of pictures in which it `fires`; the share of these whose maximum has padding in its
+    field (`sees_padding`, if the field is known); quantiles of the maximum in a picture, and the `largest`.
     """
     layer = index.layers[name]
     columns = {"fires": layer.fired / max(1, index.pictures)}
@@ -222,7 +220,7 @@ def write_index(path: Path, index: Index, manifest: str, length: int) -> None:
 
 
 def _checksum(about: dict[str, Any], tensors: dict[str, Array]) -> str:
-    """The SHA-256 of all that an index holds."""
+    """The SHA-256 of an index's metadata and tensors."""
     found = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name in sorted(tensors):
         found.update(name.encode() + np.ascontiguousarray(tensors[name]).tobytes())
@@ -236,7 +234,7 @@ def _tensors(units: Units) -> dict[str, Array]:
 
 
 def _fill(units: Units, tensors: dict[str, Array], layer: str) -> None:
-    """Put in what a file holds of a layer, each tensor held to the shape and type it must have."""
+    """Copy a layer's tensors from a file. Raises ValueError for a wrong shape or type."""
     for name, array in _tensors(units).items():
         tensor = tensors[f"{layer}/{name}"]
         if tensor.shape != array.shape or tensor.dtype != array.dtype:
@@ -284,7 +282,7 @@ class _SetupJson(_Json):
 
 
 class _IndexJson(_Json):
-    """What an index says about itself, in JSON."""
+    """The metadata of an index."""
 
     format: Literal[2]
     setup: _SetupJson
@@ -303,10 +301,10 @@ def _setup_of(read: _SetupJson) -> Setup:
 
 
 def _filled(read: _IndexJson, tensors: dict[str, Array]) -> Index:
-    """Raises ValueError, KeyError where the tensors are not those of which it tells."""
+    """The index of metadata and tensors. Raises ValueError, KeyError where they do not match."""
     setup = _setup_of(read.setup)
     if sum(layer.units for layer in setup.layers.values()) * setup.k > sum(map(np.size, tensors.values())):
-        raise ValueError("it tells of more units than it has")  # for which there might be no memory
+        raise ValueError("it declares more units than it has")  # before memory for them is allocated
     index = empty_index(setup)
     index.rows, index.pictures = read.rows, read.pictures
     for name, units in index.layers.items():
@@ -314,7 +312,7 @@ def _filled(read: _IndexJson, tensors: dict[str, Array]) -> Index:
     found, counts = index.rankings, (index.units.fired, index.units.padded, index.units.bins)
     is_within = found.where.min() >= -1 and found.where[..., 0].max() < index.rows and index.pictures <= index.rows
     if np.isnan(found.value).any() or not is_within or any(it.min() < 0 or it.max() > index.pictures for it in counts):
-        raise ValueError("it tells of pictures that it has not seen")
+        raise ValueError("it has values or pictures out of range")
     return index
 
 
@@ -330,7 +328,7 @@ def read_index(folder: Path) -> Index:
 
 
 def read_index_file(path: Path) -> tuple[Index, dict[str, Any]]:
-    """An index, finished or on its way, and what it says about itself. Raises BadInput."""
+    """An index, finished or a checkpoint, and its metadata. Raises BadInput."""
     try:
         with safetensors.safe_open(path, "np") as opened:
             about = json.loads((opened.metadata() or {})["impasto"])
@@ -353,7 +351,7 @@ def _first(error: ValidationError) -> str:
 
 
 def read_rows(manifest: Path) -> Iterator[Row]:
-    """The manifest's rows, which follow its head, one at a time. Raises BadInput."""
+    """The manifest's rows, one at a time, without its header. Raises BadInput."""
     try:
         with open_file(manifest) as file:
             for line in islice(file, 1, None):
@@ -369,7 +367,7 @@ def rows_at(folder: Path, numbers: Sequence[int]) -> dict[int, Row]:
     rows = islice(read_rows(folder / MANIFEST), max(wanted, default=-1) + 1)
     found = {number: row for number, row in enumerate(rows) if number in wanted}
     if len(found) < len(wanted):
-        raise BadInput(f"{folder / MANIFEST} has fewer rows than its index tells of: scan again")
+        raise BadInput(f"{folder / MANIFEST} has fewer rows than its index: scan again")
     return found
 
 
@@ -386,20 +384,19 @@ def _head(setup: Setup) -> bytes:
 def check_same(setup: Setup, other: Setup, path: Path) -> None:
     """Raise BadRecipe, naming what differs, unless the scan in `path` has this setup."""
     if changed := [f.name for f in fields(Setup) if getattr(setup, f.name) != getattr(other, f.name)]:
-        raise BadRecipe(f"{path} is a scan with other {', '.join(changed)}: give the same again, or another folder with -o")
+        raise BadRecipe(f"{path} is a scan with other {', '.join(changed)}: repeat the options, or choose another folder with -o")
 
 
 # Merging
 
 
 def merge(folders: Sequence[Path], output: Path) -> Index:
-    """Write into `output` the index that one scan of the pictures of all these scans would have written, byte for byte.
+    """Merge scans into `output`, byte for byte the index of one scan of all their pictures.
 
-    Raises BadRecipe for scans of different setups and for an output that is one of them, BadInput for a picture that is in two of
-    them: it would be counted twice.
+    Raises BadRecipe for scans of different setups and for an output that is one of them, BadInput for a picture in two of them.
     """
     if output.resolve() in {folder.resolve() for folder in folders}:
-        raise BadRecipe(f"{output} is one of the scans that are merged: name another folder with -o")
+        raise BadRecipe(f"{output} is one of the scans that are merged: choose another folder with -o")
     indices = [read_index(folder) for folder in folders]
     for folder, index in zip(folders[1:], indices[1:], strict=True):
         check_same(indices[0].setup, index.setup, folder)
@@ -415,7 +412,7 @@ def merge(folders: Sequence[Path], output: Path) -> Index:
 
 
 def _merge_manifests(setup: Setup, folders: Sequence[Path], output: Path) -> list[Array]:
-    """Write the rows of all in their order; of each manifest the new number of its every row, and -1 for row -1."""
+    """Write the rows of all manifests in order; returns for each manifest the new number of every row, and -1 for row -1."""
     numbers: list[list[int]] = [[] for _ in folders]
 
     def write(file: IO[bytes]) -> None:
@@ -424,7 +421,7 @@ def _merge_manifests(setup: Setup, folders: Sequence[Path], output: Path) -> lis
         streams = [zip(read_rows(folder / MANIFEST), repeat(n)) for n, folder in enumerate(folders)]
         for row, n in heapq.merge(*streams, key=lambda it: it[0].key):
             if row.key == last:
-                raise BadInput(f"{row.source.name} is in two of the scans, and a picture counts once: scan it in one of them")
+                raise BadInput(f"{row.source.name} is in two of the scans: a picture may be in one only")
             last = row.key
             numbers[n].append(next(number))
             file.write(_line(row_to_json(row)))
@@ -440,10 +437,10 @@ def _merge_rankings(merged: Ranking, parts: Sequence[Ranking], numbers: Sequence
 
 
 class Manifest:
-    """The manifest of a scan on its way, a row at a time, with the SHA-256 and the length of its bytes so far."""
+    """The manifest of an unfinished scan, with the SHA-256 and the length of its bytes so far."""
 
     def __init__(self, path: Path, setup: Setup, length: int = 0) -> None:
-        """Begin, or go on behind the first `length` bytes; what comes behind them is cut off."""
+        """Begin, or continue after the first `length` bytes; the rest is truncated."""
         self.file = open(path, "r+b" if length else "w+b")  # noqa: SIM115 - closed with the scan
         self.sha256 = hashlib.sha256(self.file.read(length))
         self.file.truncate()
@@ -456,7 +453,7 @@ class Manifest:
         self._write(_line(row_to_json(row)))
 
     def sync(self) -> None:
-        """Have what was written on the disk."""
+        """Flush all rows to the disk."""
         self.file.flush()
         os.fsync(self.file.fileno())
 
@@ -466,12 +463,12 @@ class Manifest:
         self.length += len(line)
 
     def close(self) -> None:
-        """No more rows."""
+        """Close the file."""
         self.file.close()
 
 
 def prefix_sha256(path: Path, length: int) -> str:
-    """The SHA-256 of the first bytes of a file, in hex; of what there is, where it is shorter or missing."""
+    """The SHA-256 of the first `length` bytes of a file, in hex; of fewer where it is shorter or missing."""
     found = hashlib.sha256()
     if path.is_file():
         with open(path, "rb") as file:

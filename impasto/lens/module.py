@@ -1,8 +1,8 @@
-"""A net of your own: any module, with the names of its parts, looked at by hooks that live no longer than one pass.
+"""Any torch module as a net for the lens, read by forward hooks that exist for one pass only.
 
-The module is in eval mode for that pass and afterwards again what it was. A layer is what a part gives: of `conv1` the map before
-its ReLU, if that is a part of its own or a function; of `layer1.0` what the block gives. A part that is called more than once has
-a name a call: `relu`, `relu@2`, `relu@3`.
+The module is in eval mode during that pass; its modes are restored afterwards. A layer is a submodule's output: of `conv1` the map
+before the ReLU, if the ReLU is a submodule or function of its own; of `layer1.0` the output of the block. A submodule that is
+called several times has a name for each call: `relu`, `relu@2`, `relu@3`.
 """
 
 import copy
@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from impasto.errors import BadRecipe
-from impasto.lens.trace import NOTHING, Sight
+from impasto.lens.trace import NOTHING, FieldTracer
 from impasto.nets.geometry import Field, field_of
 from impasto.nets.nets import INPUTS, Input, Net, channels, layer_name, map_size, preprocess, walk
 
 
 @dataclass(frozen=True)
-class Known:
-    """What one pass told of a layer: its units; what a place of it sees, None if unknown; its filters, if it reads the pixels."""
+class LayerInfo:
+    """A layer: its units, its receptive field (None if unknown), its filters if it reads the pixels."""
 
     units: int
     field: Field | None
@@ -32,12 +32,12 @@ class Known:
 
 @dataclass(frozen=True)
 class ModuleNet:
-    """A module as the lens looks at it: what it `known`s of the layers is in the order in which the module computes them."""
+    """A module for the lens. `known` has its layers in the order in which the module computes them."""
 
     name: str
     module: nn.Module
     input: Input
-    known: Mapping[str, Known]
+    known: Mapping[str, LayerInfo]
 
     @property
     def convs(self) -> tuple[str, ...]:
@@ -49,54 +49,54 @@ AnyNet = Net | ModuleNet
 
 
 def module_net(module: nn.Module, input: Input = INPUTS["torchvision"], size: int = 224, name: str | None = None) -> ModuleNet:
-    """The module for the lens, after one pass over a picture of `size` x `size` that follows what each layer sees.
+    """The module as a net for the lens, after one pass over a picture of `size` x `size` that traces the receptive fields.
 
-    Layers are the outputs of named parts: maps (1, C, h, w), or vectors (1, C), which are maps of one place. `input` says how
-    the module wants its pixels, `name` what to call it, its class unless given.
+    Layers are the outputs of named submodules: maps (1, C, h, w), or vectors (1, C), which count as maps of 1 x 1. `input` is the
+    module's input normalisation, `name` its name (by default its class).
     """
     net = ModuleNet(name or type(module).__name__, module, input, {})
-    known: dict[str, Known] = {}
+    known: dict[str, LayerInfo] = {}
 
-    def see(layer: str, taken: Any, a: Tensor) -> None:
-        field = sight.of(a)
+    def receive(layer: str, taken: Any, a: Tensor) -> None:
+        field = tracer.of(a)
         if a.dim() in (2, 4) and field != NOTHING:
-            known[layer] = Known(a.shape[1], field, _filters(part_of(module, layer), taken, pixels))
+            known[layer] = LayerInfo(a.shape[1], field, _filters(part_of(module, layer), taken, pixels))
 
     pixels = pixels_of(net, torch.zeros(1, 3, size, size))
-    with torch.no_grad(), watched(module, see), Sight(pixels) as sight:
+    with torch.no_grad(), watched(module, receive), FieldTracer(pixels) as tracer:
         module(pixels)
     return replace(net, known=known)
 
 
 def part_of(module: nn.Module, layer: str) -> nn.Module:
-    """The part of a module whose output the layer is."""
+    """The submodule whose output the layer is."""
     return module.get_submodule(layer.partition("@")[0])
 
 
 def _filters(part: nn.Module, taken: Any, pixels: Tensor) -> Tensor | None:
-    """Those of a convolution of the pixels themselves, (C, 3, k, k); None for any other part."""
+    """The filters (C, 3, k, k) of a convolution that reads the pixels; None for any other submodule."""
     return part.weight.detach() if isinstance(part, nn.Conv2d) and taken and taken[0] is pixels and part.groups == 1 else None
 
 
 def pixels_of(net: ModuleNet, image: Tensor) -> Tensor:
-    """(1, 3, H, W) in [0, 1] -> what the module takes, in the precision of its weights."""
+    """(1, 3, H, W) in [0, 1] -> the module's normalised input, in the precision of its weights."""
     x = preprocess(image, net.input)
     return x.to(next(net.module.parameters(), x).dtype)
 
 
 @contextmanager
-def watched(module: nn.Module, see: Callable[[str, Any, Tensor], None]) -> Iterator[None]:
-    """Call `see` with name, what was taken and what was given, of every named part that gives a tensor; the module in eval mode."""
+def watched(module: nn.Module, receive: Callable[[str, Any, Tensor], None]) -> Iterator[None]:
+    """Call `receive(layer, inputs, output)` for every named submodule whose output is a tensor; the module is in eval mode."""
     calls: Counter[str] = Counter()
     modes = {part: part.training for part in module.modules()}
 
     def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def look(_: nn.Module, taken: Any, given: Any) -> None:
+        def on_output(_: nn.Module, taken: Any, given: Any) -> None:
             calls[name] += 1
             if isinstance(given, Tensor):
-                see(name if calls[name] == 1 else f"{name}@{calls[name]}", taken, given)
+                receive(name if calls[name] == 1 else f"{name}@{calls[name]}", taken, given)
 
-        return look
+        return on_output
 
     hooks = [part.register_forward_hook(hook(name)) for name, part in module.named_modules() if name]
     try:
@@ -110,12 +110,12 @@ def watched(module: nn.Module, see: Callable[[str, Any, Tensor], None]) -> Itera
 
 
 def as_map(a: Tensor) -> Tensor:
-    """(1, C, h, w), or (1, C) as a map of one place."""
+    """(1, C, h, w) as it is, (1, C) as a map of 1 x 1."""
     return a if a.dim() == 4 else a[..., None, None]
 
 
 def shuffled_module(net: ModuleNet, shuffle: Callable[[Tensor], Tensor]) -> ModuleNet:
-    """A copy with every parameter in another order."""
+    """A copy with every parameter's values shuffled."""
     module = copy.deepcopy(net.module)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -123,41 +123,41 @@ def shuffled_module(net: ModuleNet, shuffle: Callable[[Tensor], Tensor]) -> Modu
     return replace(net, module=module)
 
 
-# Of either kind of net
+# For both kinds of net
 
 
-def visit(net: AnyNet, image: Tensor, wanted: Collection[str], see: Callable[[str, Tensor], None]) -> None:
-    """Put a picture (1, 3, H, W) in [0, 1] through the net and call `see` with each wanted layer's name and map (1, C, h, w).
+def visit(net: AnyNet, image: Tensor, wanted: Collection[str], receive: Callable[[str, Tensor], None]) -> None:
+    """Run a picture (1, 3, H, W) in [0, 1] through the net; call `receive(layer, map (1, C, h, w))` for each wanted layer.
 
-    One pass, that of a straight net no further than it must go. A map is shown when it is made and not kept: what comes next may
-    write into it. Raises BadRecipe for layers of a module that it did not come by.
+    One pass, which ends at the last wanted layer of a Net. A map is valid during the call only: later layers may write into it.
+    Raises BadRecipe for layers that a module did not compute.
     """
     left = set(wanted)
     if isinstance(net, ModuleNet):
-        _visit_module(net, image, left, see)
+        _visit_module(net, image, left, receive)
         return
     for name, a in walk(net, image, wanted):
         if name in left:
             left.remove(name)
-            see(name, a)
+            receive(name, a)
         if not left:
             return
 
 
-def _visit_module(net: ModuleNet, image: Tensor, left: set[str], see: Callable[[str, Tensor], None]) -> None:
-    def look(layer: str, _: Any, a: Tensor) -> None:
+def _visit_module(net: ModuleNet, image: Tensor, left: set[str], receive: Callable[[str, Tensor], None]) -> None:
+    def on_output(layer: str, _: Any, a: Tensor) -> None:
         if layer in left:
             left.remove(layer)
-            see(layer, as_map(a))
+            receive(layer, as_map(a))
 
-    with watched(net.module, look):
+    with watched(net.module, on_output):
         net.module(pixels_of(net, image))
     if left:
-        raise BadRecipe(f"{net.name} did not come by {', '.join(sorted(left))} with this picture")
+        raise BadRecipe(f"{net.name} did not compute {', '.join(sorted(left))} for this picture")
 
 
 def name_of(net: AnyNet, layer: str) -> str:
-    """The one name of a layer. Raises BadRecipe, naming the net's layers."""
+    """The canonical name of a layer. Raises BadRecipe, which lists the net's layers."""
     if isinstance(net, Net):
         return layer_name(net, layer)
     if layer not in net.known:
@@ -166,7 +166,7 @@ def name_of(net: AnyNet, layer: str) -> str:
 
 
 def layers_of(net: AnyNet, layers: Sequence[str]) -> dict[str, tuple[int, Field | None]]:
-    """{layer: its units and what a place of it sees}, in the net's order; of its convolutions where none are named."""
+    """{layer: its units and receptive field}, in the net's order; by default of all convolutions."""
     if isinstance(net, ModuleNet):
         names = {name_of(net, layer) for layer in layers or net.convs}
         return {name: (known.units, known.field) for name, known in net.known.items() if name in names}
@@ -176,12 +176,12 @@ def layers_of(net: AnyNet, layers: Sequence[str]) -> dict[str, tuple[int, Field 
 
 
 def field_in(net: AnyNet, layer: str) -> Field | None:
-    """What a place of a layer sees; None if that is unknown."""
+    """The receptive field of a layer; None if it is unknown."""
     return net.known[layer].field if isinstance(net, ModuleNet) else field_of(net.layers, layer)
 
 
 def weights_of(net: AnyNet) -> dict[str, Tensor]:
-    """All that was learned, by name."""
+    """{name: tensor} of all weights."""
     if isinstance(net, ModuleNet):
         return {name: tensor.detach() for name, tensor in net.module.state_dict().items()}
     return {f"{conv.name}.{kind}": getattr(conv, kind) for conv in net.convs for kind in ("weight", "bias")}
@@ -189,7 +189,7 @@ def weights_of(net: AnyNet) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def check_size(net: AnyNet, layers: Collection[str], size: int) -> None:
-    """Raise BadRecipe for a size at which a layer has no places."""
+    """Raise BadRecipe for a size at which a layer's map is empty."""
     if isinstance(net, ModuleNet):
         try:
             visit(net, torch.zeros(1, 3, size, size), layers, lambda *_: None)
@@ -198,4 +198,4 @@ def check_size(net: AnyNet, layers: Collection[str], size: int) -> None:
         return
     for layer in layers:
         if min(map_size(net, layer, (size, size))) < 1:
-            raise BadRecipe(f"size is {size}: too small, nothing is left of a picture at {layer}")
+            raise BadRecipe(f"size is {size}: too small, the map of {layer} would be empty")

@@ -1,7 +1,7 @@
 """The patches that excite each unit most, over a set of pictures (Zeiler & Fergus 2013, arXiv:1311.2901, section 4.1).
 
-One forward pass a picture, all layers in it; nothing of a picture is kept but what enters a ranking. One patch a picture by
-default, as everyone draws the figure (the paper does not say); `per_image` allows more that lie apart.
+One forward pass a picture computes all layers; only what enters a ranking is kept. By default a picture has one patch, as in most
+versions of the figure (the paper does not say); `per_image` allows several that lie apart.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,16 +21,15 @@ from impasto.lens.module import AnyNet, visit
 from impasto.lens.view import View, view_of
 from impasto.nets.geometry import Box, Field
 
-Entries = tuple[Array, Array, Array]  # rows of the rankings (n,), with values (n, per_image) and places (n, per_image, 2)
+Entries = tuple[Array, Array, Array]  # rows of the rankings (n,), values (n, per_image), positions (n, per_image, 2)
 
 
 @dataclass(frozen=True)
 class Patch:
-    """Place (y, x) of a unit's map of a picture, with the unit's value there.
+    """Position (y, x) of a unit's map of a picture, and the unit's activation `value` there.
 
-    `field` is what the place sees in pixels of the net's input, `box` the same in pixels of the original picture; (x0, y0, x1, y1),
-    not clipped, so that both can reach beyond what the net saw: then it `touches_padding`. All three are None where what the place
-    sees is unknown.
+    `field` is its receptive field in the net's input, `box` the same in pixels of the original picture; both (x0, y0, x1, y1), not
+    clipped. `touches_padding` says whether the field contains padding. All three are None where the field is unknown.
     """
 
     value: float
@@ -44,36 +43,36 @@ class Patch:
 
     @property
     def frame(self) -> Box:
-        """The square that shows it, in pixels of the net's input: its field; a square around all that the net saw, if unknown."""
-        height, width = self.view.seen
+        """The square in the net's input that is drawn: the field or, where that is unknown, a square around the whole input."""
+        height, width = self.view.size
         side = max(height, width)
         x0, y0 = (width - side) // 2, (height - side) // 2
         return self.field or (x0, y0, x0 + side, y0 + side)
 
     def to_json(self) -> dict[str, Any]:
-        """As the command line prints it."""
+        """The JSON that the command line prints."""
         place = {"value": self.value, "picture": self.row.source.name, "y": self.y, "x": self.x}
         return place | {"box": self.box and list(self.box), "touches_padding": self.touches_padding}
 
 
-# Looking at a picture
+# Ranking a picture
 
 
 @torch.no_grad()
-def look(index: Index, net: AnyNet, image: Tensor, number: int) -> None:
-    """Enter into the index what the picture (1, 3, H, W) excites; `number` is its row, larger than any before.
+def rank_picture(index: Index, net: AnyNet, image: Tensor, number: int) -> None:
+    """Add a picture (1, 3, H, W) to the rankings and counts; `number` is its row, larger than all before.
 
-    Raises BadInput for activations that are not finite: the weights are not what they should be.
+    Raises BadInput for activations that are not finite: then the weights are damaged.
     """
     peaks: dict[str, tuple[Array, ...]] = {}
     entries: list[Entries] = []
     size = image.shape[-2], image.shape[-1]
 
-    def see(name: str, a: Tensor) -> None:
-        peaks[name], found = _see(index, name, a[0].float().numpy(), size)
+    def receive(name: str, a: Tensor) -> None:
+        peaks[name], found = _rank_layer(index, name, a[0].float().numpy(), size)
         entries.extend(found)
 
-    visit(net, image, index.layers, see)
+    visit(net, image, index.layers, receive)
     value, y, x, inside = (np.concatenate(column) for column in zip(*(peaks[name] for name in index.layers), strict=True))
     if not np.isfinite(value).all():
         name = next(name for name in index.layers if not np.isfinite(peaks[name][0]).all())
@@ -86,14 +85,14 @@ def look(index: Index, net: AnyNet, image: Tensor, number: int) -> None:
     index.pictures += 1
 
 
-def _see(index: Index, name: str, a: Array, size: tuple[int, int]) -> tuple[tuple[Array, ...], list[Entries]]:
-    """Of a layer (C, h, w): of each unit the strongest value, its y, x and whether it saw no padding there; what the map must tell.
+def _rank_layer(index: Index, name: str, a: Array, size: tuple[int, int]) -> tuple[tuple[Array, ...], list[Entries]]:
+    """From a layer's map (C, h, w): the maximum of each unit, its y, x, whether its field has no padding; and ranking entries.
 
-    That is what may enter the rankings, but for the strongest place of all.
+    The entries are all that may enter the rankings, except the maxima when a picture has one patch.
     """
     units, field, count = index.layers[name], index.setup.layers[name].field, index.setup.per_image
     rows, columns = _interior(field, size)
-    # Where a field is unknown one patch a picture is all that one can tell apart.
+    # Where the field is unknown two patches of a picture cannot be told apart.
     reach = (field.size - 1) // (2 * field.stride) if field else max(a.shape[1:])
     value, y, x = strongest(a)
     inside = (rows.start <= y) & (y < rows.stop) & (columns.start <= x) & (x < columns.stop) if field else np.ones(len(a), bool)
@@ -116,7 +115,7 @@ def _interior(field: Field | None, size: tuple[int, int]) -> tuple[slice, slice]
 
 
 def _may_enter(ranking: Ranking, value: Array) -> Array:
-    """The units whose maximum can still enter; one that equals the last of the ranking comes after it."""
+    """The units whose maximum can still enter; a tie with the last of the ranking comes after it."""
     return np.flatnonzero(value > ranking.value[:, -1])
 
 
@@ -127,25 +126,25 @@ def _enter(rankings: Ranking, entries: Sequence[Entries], number: int) -> None:
     where = np.concatenate([np.full((*value.shape, 1), number, np.int32), places], 2, dtype=np.int32)
     where[value == -np.inf] = -1
     value, where = (np.concatenate(both, 1) for both in ((rankings.value[units], value), (rankings.where[units], where)))
-    # By value alone, as equals keep their places: it is the total order, since a picture comes after all before it.
+    # A stable sort by value gives the total order, since the picture comes after all before it.
     order = np.argsort(-value, 1, kind="stable")[:, : rankings.value.shape[1]]
     rows = np.arange(len(units))[:, None]
     rankings.value[units], rankings.where[units] = value[rows, order], where[rows, order]
 
 
 def strongest(a: Array) -> tuple[Array, Array, Array]:
-    """(C, h, w) -> value, y, x (C,): the strongest place of each map, of equal ones the first."""
+    """(C, h, w) -> value, y, x (C,): the maximum of each map; ties go to the first position."""
     flat = a.reshape(len(a), a.shape[1] * a.shape[2])
     place = flat.argmax(1)
-    value: Array = flat[np.arange(len(a)), place] + 0.0  # -0 becomes 0, which it equals, so that bytes repeat
+    value: Array = flat[np.arange(len(a)), place] + 0.0  # -0 becomes 0, so that equal results have equal bytes
     return value, place // a.shape[2], place % a.shape[2]
 
 
 def strongest_apart(a: Array, count: int, reach: int) -> tuple[Array, Array]:
-    """(C, h, w) -> values (C, count), places (C, count, 2): the strongest, then the strongest not near one before, and so on.
+    """(C, h, w) -> values (C, count), positions (C, count, 2): non-maximum suppression, the strongest first.
 
-    Near is what lies within `reach` places on both axes. A scan's `reach` is half a field, so that two patches of a picture have at
-    most half of their area in common. Where no place is left the value is -inf.
+    Positions within `reach` of a chosen one on both axes are suppressed. A scan's `reach` is half a field, so two patches of a
+    picture share at most half of their area. Where no position is left the value is -inf.
     """
     values, places = np.empty((len(a), count), np.float32), np.empty((len(a), count, 2), np.int32)
     for n in range(count):
@@ -168,11 +167,11 @@ def _count(units: Units, value: Array, inside: Array) -> None:
     units.bins[np.arange(len(value)), np.searchsorted(EDGES, value)] += 1
 
 
-# What was found
+# Reading the rankings
 
 
 def patches_of(folder: Path, index: Index, layer: str, units: Iterable[int], interior: bool = False) -> dict[int, list[Patch]]:
-    """{unit: its patches, the strongest first}; of the index in `folder`, a layer named as in it. Fewer pictures give fewer."""
+    """{unit: its patches, the strongest first} of the index in `folder`; at most k, fewer if there were fewer pictures."""
     ranking = index.layers[layer].interior if interior else index.layers[layer].everywhere
     found = {unit: _entries(ranking, unit) for unit in units}
     rows = rows_at(folder, [number for entries in found.values() for _, (number, _, _) in entries])
@@ -192,12 +191,12 @@ def _patch(setup: Setup, field: Field | None, value: float, row: Row, y: int, x:
     view = view_of((row.height, row.width), setup.size, setup.fit)
     if field is None:
         return Patch(value, row, y, x, None, None, None, view)
-    seen = field.box(y, x)
-    return Patch(value, row, y, x, seen, view.in_picture(seen), field.touches_padding(y, x, view.seen), view)
+    box = field.box(y, x)
+    return Patch(value, row, y, x, box, view.in_picture(box), field.touches_padding(y, x, view.size), view)
 
 
 def by_picture(patches: Mapping[int, Sequence[Patch]]) -> dict[Row, list[tuple[int, int, Patch]]]:
-    """{picture: (unit, rank, patch) of all its patches}: so that each picture is read and run once."""
+    """{picture: (unit, rank, patch) of all its patches}, so that each picture is read and run once."""
     found: dict[Row, list[tuple[int, int, Patch]]] = {}
     for unit, patches_of_unit in patches.items():
         for n, patch in enumerate(patches_of_unit):
@@ -206,7 +205,7 @@ def by_picture(patches: Mapping[int, Sequence[Patch]]) -> dict[Row, list[tuple[i
 
 
 def top(folder: Path, layer: str, unit: int, interior: bool = False) -> list[Patch]:
-    """The patches of one unit in the atlas `folder`, the strongest first; `interior` for those that touch no padding.
+    """The patches of one unit in the atlas `folder`, the strongest first; with `interior` only those without padding.
 
     Raises BadInput for a folder without an index, BadRecipe for a layer or unit that is not in it.
     """

@@ -1,7 +1,7 @@
-"""What is done at a ReLU and at a max pool on the way back to the pixels, by name; docs/lens.md has their sources.
+"""Backward rules at ReLUs and max pools for projections onto the pixels; docs/lens.md has their sources.
 
-Where pools overlap, one switch can be that of several windows. The paper does not say what then: `sum` is the derivative's way and
-ours, `overwrite` lets the last window win (as max-unpooling layers do), `max` the strongest. Nothing is divided out.
+Where pooling windows overlap, several can have the same switch. The paper does not say what to do then: `sum` adds them, as the
+derivative does (our default); `overwrite` takes the last window (as max-unpooling layers do); `max` the largest value.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from impasto.errors import BadRecipe
 
-# At a ReLU: what comes back, and where the ReLU was open.
+# At a ReLU: from the signal on its way back and whether the ReLU was open.
 RULES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "deconv": lambda signal, is_open: F.relu(signal),
     "guided": lambda signal, is_open: F.relu(signal) * is_open,
@@ -33,10 +33,10 @@ def check_rules(rule: str, pooling: str) -> None:
 
 
 def unpool(signal: Tensor, switches: Tensor, shape: torch.Size, pooling: str = "sum") -> Tensor:
-    """(B, C, h, w) -> `shape` (B, C, H, W): each value to the place of its window's maximum, zero elsewhere; see POOLINGS."""
+    """(B, C, h, w) -> `shape` (B, C, H, W): each value at the position of its window's maximum, zero elsewhere; see POOLINGS."""
     values, places = signal.flatten(2), switches.flatten(2)
     ground = signal.new_zeros(*shape[:2], shape[2] * shape[3])
-    if pooling == "overwrite":  # scattering with equal places has no order of its own: first find each place's last window
+    if pooling == "overwrite":  # scatter with equal positions has no defined order: first find the last window of each
         window = torch.arange(places.shape[2]).expand_as(places)
         last = torch.full_like(ground, -1, dtype=torch.long).scatter_reduce_(2, places, window, "amax")
         ground = torch.where(last >= 0, values.gather(2, last.clamp(min=0)), ground)
@@ -47,12 +47,12 @@ def unpool(signal: Tensor, switches: Tensor, shape: torch.Size, pooling: str = "
     return ground.view(shape)
 
 
-# The same through autograd, for nets that are no straight line
+# The same through autograd, for nets with branches
 
 
 @dataclass
-class Chosen:
-    """The rules that hold on the way back. They are asked for there, so that one pass forward serves them all."""
+class ChosenRules:
+    """The rules of the backward pass. They are read there, so that one forward pass serves all rules."""
 
     rule: str = "gradient"
     pooling: str = "sum"
@@ -60,10 +60,10 @@ class Chosen:
 
 class _Rectified(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, chosen: Chosen) -> Tensor:
+    def forward(ctx: Any, x: Tensor, chosen: ChosenRules) -> Tensor:
         ctx.chosen = chosen
         ctx.save_for_backward(x > 0)
-        return x.clamp(min=0)  # not relu, by which _Missed knows what passed us by
+        return x.clamp(min=0)  # not relu, which UnruledOps counts
 
     @staticmethod
     def backward(ctx: Any, *signals: Tensor) -> Any:
@@ -72,7 +72,7 @@ class _Rectified(Function):
 
 class _Pooled(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, chosen: Chosen, window: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, chosen: ChosenRules, window: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
         pooled, switches = F.max_pool2d(x, *window, return_indices=True)
         ctx.chosen, ctx.shape = chosen, x.shape
         ctx.save_for_backward(switches)
@@ -91,16 +91,16 @@ POOLS = (F.max_pool2d, torch.max_pool2d)
 POOLS_WITH_INDICES = (F.max_pool2d_with_indices,)
 
 
-class Ruled(TorchFunctionMode):
-    """While it lasts, every ReLU and max pool goes back by the rules, be it a module, a function or a method, in place or not."""
+class RuledBackward(TorchFunctionMode):
+    """While active, every ReLU and max pool (module, function or method, in place or not) has the rules as its backward."""
 
-    def __init__(self, chosen: Chosen) -> None:
+    def __init__(self, chosen: ChosenRules) -> None:
         super().__init__()
         self.chosen, self.pools = chosen, 0
-        self.rectified: dict[int, tuple[Tensor, int, Tensor]] = {}  # what a ReLU gave, its version, and what it took
+        self.rectified: dict[int, tuple[Tensor, int, Tensor]] = {}  # of each ReLU: its output, the output's version, its input
 
     def before(self, a: Tensor) -> Tensor:
-        """What the ReLU took that gave the map `a`; `a` itself, if none did or it was written into since."""
+        """The input of the ReLU whose output is `a`; `a` itself if there is none or it was written to since."""
         given, version, taken = self.rectified.get(id(a), (a, -1, a))
         return taken if version == given._version else a.clone()
 
@@ -135,8 +135,8 @@ class Ruled(TorchFunctionMode):
         return both if return_indices else both[0]
 
 
-class Missed(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts, below autograd, the ReLUs that no rule will reach (in scripted code, say) and all max pools."""
+class UnruledOps(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts, below autograd, the ReLUs that no rule reaches (in scripted code, for example) and all max pools."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -1,6 +1,6 @@
-"""A set of pictures through the net into an index on disk: a picture at a time, with checkpoints, resumed to the same bytes.
+"""A scan: a set of pictures is run through the net into an index on disk, with checkpoints, resumed to the same bytes.
 
-A batch is one picture: on a CPU a larger one is no faster, and what a picture gives cannot depend on its neighbours.
+The batch size is 1: on a CPU larger ones are no faster, and a picture's activations must not depend on its neighbours.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoWarning, SomeFailed
 from impasto.files import cannot_write, make_folder, write_whole
 from impasto.images.images import Picture
-from impasto.lens.collection import Row, Source, find_pictures, look_at, row_from_json, same_name
+from impasto.lens.collection import Row, Source, find_pictures, grouped_by_name, read_pictures, row_from_json
 from impasto.lens.index import (
     INDEX,
     MANIFEST,
@@ -35,20 +35,20 @@ from impasto.lens.index import (
     write_index,
 )
 from impasto.lens.module import AnyNet, check_size
-from impasto.lens.patches import look
-from impasto.lens.view import bring, view_of
+from impasto.lens.patches import rank_picture
+from impasto.lens.view import apply_view, view_of
 from impasto.workers import Hand, Work, shared_out, tried
 
 PARTIAL_INDEX, PREVIOUS_INDEX, PARTIAL_MANIFEST = PARTIAL = "partial.safetensors", "partial.safetensors.old", "partial.jsonl"
-SHARDS = "shards"  # the folder of parts that are scanned by themselves, until they are merged
+SHARDS = "shards"  # the folder of parts that are scanned separately, until they are merged
 CHECKPOINT_SECONDS = 30.0
-Part = tuple[int, int]  # which, from 0, of how many
+Part = tuple[int, int]  # (n, count): part n, from 0, of count
 WHOLE: Part = (0, 1)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """After a picture: its row, and how many are `done` `of` how many."""
+    """After a picture: its row; `done` pictures `of` all."""
 
     row: Row
     done: int
@@ -58,12 +58,12 @@ class Progress:
 def scan(
     places: Sequence[Path], net: AnyNet, setup: Setup, folder: Path, resume: bool = False, part: Part = WHOLE
 ) -> Iterator[Progress]:
-    """Look at every picture in `places` (see find_pictures) and write the index into `folder`; yields after each picture.
+    """Scan every picture in `places` (see find_pictures) and write the index into `folder`; yields after each picture.
 
-    Of a `part` of the set, every so-manieth name, the index may have no pictures.
-    A picture that cannot be used becomes a row that says why. With `resume` an interrupted scan goes on from its last checkpoint
-    and ends with the same bytes. Raises BadInput where there are no pictures or none can be used, BadRecipe when `folder` holds
-    another scan to resume.
+    A picture that cannot be used becomes a row that says why. With `resume` an interrupted scan continues from its last checkpoint
+    and ends with the same bytes. `part` (n, count) scans every count-th name only; the index of a part may be empty.
+    Raises BadInput where there are no pictures or none can be used, BadRecipe where the scan in `folder` is of other settings or
+    pictures.
     """
     check_size(net, setup.layers, setup.size)
     of = count_pictures(places, part)
@@ -78,7 +78,7 @@ def scan(
 
 
 def count_pictures(places: Sequence[Path], part: Part = WHOLE) -> int:
-    """How many there are. Raises BadInput where there are none in all parts."""
+    """The number of pictures in a part. Raises BadInput where the whole set is empty."""
     count = sum(map(len, _groups(places, part)))
     if not count and part == WHOLE:
         raise BadInput(f"there are no pictures in {', '.join(map(str, places))}")
@@ -86,7 +86,7 @@ def count_pictures(places: Sequence[Path], part: Part = WHOLE) -> int:
 
 
 def _groups(places: Sequence[Path], part: Part) -> Iterator[list[Source]]:
-    return islice(same_name(find_pictures(places)), part[0], None, part[1])
+    return islice(grouped_by_name(find_pictures(places)), part[0], None, part[1])
 
 
 def _scan(
@@ -97,7 +97,7 @@ def _scan(
         _save(folder, index, manifest)
         saved = time.monotonic()
         for sources in groups:
-            for row in _looked(index, net, sources):
+            for row in _scan_group(index, net, sources):
                 manifest.add(row)
                 yield Progress(row, index.rows, of)
             if time.monotonic() - saved >= CHECKPOINT_SECONDS:
@@ -113,19 +113,19 @@ def _check_some(pictures: int, rows: int) -> None:
         raise BadInput(f"none of the {rows} pictures can be used: there is nothing to rank")
 
 
-def _looked(index: Index, net: AnyNet, sources: Sequence[Source]) -> Iterator[Row]:
-    """The rows of pictures that share a name, each after the net has seen it."""
-    for row, picture in look_at(sources):
+def _scan_group(index: Index, net: AnyNet, sources: Sequence[Source]) -> Iterator[Row]:
+    """The rows of pictures that share a name, each after it was ranked."""
+    for row, picture in read_pictures(sources):
         if picture is not None:
-            row = _look(index, net, row, picture)  # noqa: PLW2901
+            row = _scan_picture(index, net, row, picture)  # noqa: PLW2901
         index.rows += 1
         yield row
 
 
-def _look(index: Index, net: AnyNet, row: Row, picture: Picture) -> Row:
+def _scan_picture(index: Index, net: AnyNet, row: Row, picture: Picture) -> Row:
     try:
         view = view_of((row.height, row.width), index.setup.size, index.setup.fit)
-        look(index, net, bring(picture.image, view), index.rows)
+        rank_picture(index, net, apply_view(picture.image, view), index.rows)
     except BadImage as error:
         return replace(row, skipped=f"{row.source.name} {error}")
     except BadInput as error:
@@ -134,7 +134,7 @@ def _look(index: Index, net: AnyNet, row: Row, picture: Picture) -> Row:
 
 
 def _save(folder: Path, index: Index, manifest: Manifest) -> None:
-    """A checkpoint: first the rows, then the index that says how many of them are its. The last one becomes the previous one."""
+    """Save a checkpoint: first the rows, then the index with their number. The last checkpoint becomes the previous one."""
     manifest.sync()
     with contextlib.suppress(FileNotFoundError):
         (folder / PARTIAL_INDEX).replace(folder / PREVIOUS_INDEX)
@@ -142,7 +142,7 @@ def _save(folder: Path, index: Index, manifest: Manifest) -> None:
 
 
 def _finish(folder: Path, index: Index, manifest: Manifest) -> None:
-    """The checkpoint stays until both files are in place."""
+    """Write the finished files; the checkpoint stays until both are in place."""
     _save(folder, index, manifest)
     with open(folder / PARTIAL_MANIFEST, "rb") as rows:
         write_whole(folder / MANIFEST, lambda file: shutil.copyfileobj(rows, file))
@@ -152,9 +152,9 @@ def _finish(folder: Path, index: Index, manifest: Manifest) -> None:
 
 
 def _resumed(groups: Iterator[list[Source]], setup: Setup, folder: Path) -> tuple[Index, int] | None:
-    """The index at the last checkpoint that is whole and the length of its manifest, with the pictures done taken off `groups`.
+    """The index of the last intact checkpoint and the length of its manifest; its pictures are removed from `groups`.
 
-    A finished scan is one whose pictures are all done. None where there is nothing to go on with.
+    A finished scan is a checkpoint with all pictures. None where there is nothing to resume.
     """
     begun = [name for name in (PARTIAL_INDEX, PREVIOUS_INDEX) if (folder / name).exists()]
     for name in begun or [INDEX]:
@@ -170,9 +170,9 @@ def _resumed(groups: Iterator[list[Source]], setup: Setup, folder: Path) -> tupl
 
 
 def _read_checkpoint(folder: Path, name: str, rows: str) -> tuple[Index, int] | None:
-    """An index and the length of its manifest; None of one that is not there, or damaged, which is said in a warning.
+    """An index and the length of its manifest; None where it is missing or, with a warning, damaged.
 
-    A damaged checkpoint goes, lest it take the previous one's place.
+    A damaged checkpoint is deleted, so that it cannot replace the previous one.
     """
     try:
         index, about = read_index_file(folder / name)
@@ -181,7 +181,7 @@ def _read_checkpoint(folder: Path, name: str, rows: str) -> tuple[Index, int] | 
     except BadInput as error:
         if not (folder / name).exists():
             return None
-        warnings.warn(f"a damaged checkpoint of the scan is not used ({error})", ImpastoWarning, stacklevel=2)
+        warnings.warn(f"ignoring a damaged checkpoint of the scan ({error})", ImpastoWarning, stacklevel=2)
         if name != INDEX:
             (folder / name).unlink()
         return None
@@ -193,28 +193,28 @@ def _take_off(groups: Iterator[list[Source]], rows: Iterable[Row], folder: Path)
         sources = next(groups, None)
         if sources is None or sources[0].parts != parts:
             found, name = "nothing" if sources is None else sources[0].name, "/".join(parts)
-            raise BadRecipe(f"the pictures are not those that the scan in {folder} began with: {found} in place of {name}")
+            raise BadRecipe(f"these are not the pictures of the scan in {folder}: {found} instead of {name}")
 
 
-# In parts, which hands scan by themselves: each has an index of its own, until they are merged to that of all
+# In parts, which workers scan separately: each has its own index until all are merged
 
 
 def shard_folder(folder: Path, part: Part) -> Path:
-    """Where the index of a part is until all are merged; of a whole, where it stays."""
+    """The folder of a part's index; for the whole set the folder itself."""
     return folder if part == WHOLE else folder / SHARDS / f"{part[0] + 1:05}-of-{part[1]:05}"
 
 
 def shards_begun(folder: Path) -> int | None:
-    """In how many parts the scan in `folder` was begun; None where none was. Raises BadRecipe for parts of two scans."""
+    """The number of parts of the scan in `folder`; None where there is no scan. Raises BadRecipe for parts of two scans."""
     counts = {path.name.partition("-of-")[2] for path in (folder / SHARDS).glob("*-of-*")}
     if len(counts) > 1:
-        raise BadRecipe(f"{folder / SHARDS} has parts of scans in {' and in '.join(sorted(counts))} parts: remove those of one")
+        raise BadRecipe(f"{folder / SHARDS} has parts of two scans, of {' and of '.join(sorted(counts))}: remove one")
     begun = any((folder / name).exists() for name in (PARTIAL_INDEX, PREVIOUS_INDEX, INDEX))
     return int(counts.pop()) if counts else 1 if begun else None
 
 
 def begin_shards(folder: Path, of: int, resume: bool) -> None:
-    """The folders of all parts; without `resume` what was begun before is given up."""
+    """Make the folders of all parts; without `resume` an unfinished scan is discarded."""
     if not resume:
         shutil.rmtree(folder / SHARDS, ignore_errors=True)
         for name in PARTIAL:
@@ -224,7 +224,7 @@ def begin_shards(folder: Path, of: int, resume: bool) -> None:
 
 
 def scan_shards(asked: Work, folder: Path, parts: Sequence[Part], hands: Sequence[Hand]) -> Generator[Progress, None, None]:
-    """The scan that was `asked` for, of these parts, each by a hand into an index of its own. Raises SomeFailed."""
+    """Scan these parts as `asked`, each by one worker into its own index. Raises SomeFailed."""
     of = sum(count_pictures([Path(place) for place in asked["places"]], part) for part in parts)
     works = [{**asked, "part": part, "output": str(shard_folder(folder, part))} for part in parts]
     done, failed = dict[Part, int](), dict[Part, str]()
@@ -240,7 +240,7 @@ def scan_shards(asked: Work, folder: Path, parts: Sequence[Part], hands: Sequenc
 
 
 def merge_shards(folder: Path, of: int) -> bool:
-    """Write the index of all into `folder` and remove the parts; False, and nothing is done, unless each part has its index."""
+    """Merge the parts into `folder` and remove them; False, and nothing is done, unless every part is finished."""
     parts = [shard_folder(folder, (n, of)) for n in range(of)]
     with FileLock(folder / ".lock"):
         if not all((part / INDEX).exists() for part in parts):

@@ -1,8 +1,8 @@
-"""The papers' figure (Zeiler & Fergus 2013, figure 2): of each unit its nine patches beside their nine projections, in one order.
+"""The figure of Zeiler & Fergus 2013 (figure 2): each unit's nine strongest patches beside their nine projections.
 
-A patch is cut from the original picture at the box of the unit's receptive field; what lies beyond what the net saw is hatched.
-A projection is drawn on mid grey, which is 0, and scaled, itself alone or all nine of a unit alike, so that one value in a hundred
-is cut off: a few pixels are much stronger than all others, and scaled by the largest the rest would be grey.
+A patch is cropped from the original picture at the unit's receptive field; parts outside the net's input are hatched. A projection
+is drawn around mid grey, which is 0, and scaled by its 99th percentile, either each by its own or all nine of a unit by the same:
+scaled by the maximum nearly all of it would be grey.
 """
 
 import math
@@ -25,10 +25,10 @@ from impasto.lens.deconv import AnyRecord, controls, filters_of, project, record
 from impasto.lens.index import Array, Index, check_net, choose_units, find_layer, read_index
 from impasto.lens.module import AnyNet, field_in
 from impasto.lens.patches import Patch, by_picture, patches_of
-from impasto.lens.view import bring, view_of
+from impasto.lens.view import apply_view, view_of
 from impasto.nets.geometry import Box
 
-SIDE, CELL, THIN, BETWEEN = 3, 88, 2, 40  # a block's side in cells; the rest in pixels
+SIDE, CELL, THIN, BETWEEN = 3, 88, 2, 40  # a block is SIDE x SIDE cells; CELL, THIN, BETWEEN in pixels
 BLOCK = SIDE * CELL + (SIDE - 1) * THIN
 HATCH = (205, 200, 190)
 NAMES = {"alexnet": "AlexNet", "vgg16": "VGG-16", "vgg19": "VGG-19"}
@@ -37,7 +37,7 @@ SCALES = ("patch", "block")
 
 @dataclass(frozen=True)
 class Cell:
-    """A patch as it is drawn, and its projection, signed (h, w, 3): both of the part of the field that the net saw."""
+    """A patch's pixels and its signed projection (h, w, 3), both of the part of the field that lies in the net's input."""
 
     patch: Patch
     pixels: Image.Image
@@ -56,10 +56,10 @@ def sheet(
     pooling: str = "sum",
     scale: str = "patch",
 ) -> Image.Image:
-    """The figure of a layer in the atlas `folder`, whose pictures are read again from where they were.
+    """The figure of a layer in the atlas `folder`; its pictures are read again.
 
-    `units` is a number (so many, drawn by `seed`), "all", or a list as "3,17". Pictures that are gone or have changed leave their
-    places empty and are named in a warning. Raises BadInput when none is left, BadRecipe for what there is not.
+    `units` is a number of units, drawn by `seed`, "all", or a list like "3,17". Pictures that are missing or have changed leave
+    empty cells and a warning. Raises BadInput when none is left, BadRecipe for an unknown layer, unit or option.
     """
     index = read_index(folder)
     layer = find_layer(index, layer)
@@ -68,7 +68,7 @@ def sheet(
         raise BadRecipe(f"scale is {scale!r}, must be one of {', '.join(SCALES)}")
     chosen = choose_units(units, index.setup.layers[layer].units, f"{layer} {seed}")
     patches = patches_of(folder, index, layer, chosen, interior)
-    cells = cut_out(net, layer, {unit: found[: SIDE * SIDE] for unit, found in patches.items()}, rule, pooling)
+    cells = cells_of(net, layer, {unit: found[: SIDE * SIDE] for unit, found in patches.items()}, rule, pooling)
     filters = filters_of(net, layer)
     drawn = None if filters is None else filters.permute(0, 2, 3, 1).float().numpy()
     blocks = {unit: _blocks(cells[unit], scale, None if drawn is None else drawn[unit]) for unit in chosen}
@@ -79,13 +79,13 @@ def sheet(
 # From the index to pixels
 
 
-def cut_out(
+def cells_of(
     net: AnyNet, layer: str, patches: Mapping[int, Sequence[Patch]], rule: str, pooling: str
 ) -> dict[int, list[Cell | None]]:
-    """The cells of each unit, picture by picture: each is read and run once. None where the picture is gone or the unit silent."""
+    """The cells of each unit; each picture is read and run once. None where the picture is missing or the unit inactive."""
     cells: dict[int, list[Cell | None]] = {unit: [None] * len(found) for unit, found in patches.items()}
     for picture, places in read_each(patches):
-        way, shown = record(net, bring(picture, places[0][2].view), layer), to_pillow(picture)
+        way, shown = record(net, apply_view(picture, places[0][2].view), layer), to_pillow(picture)
         for unit, n, patch in places:
             if patch.value > 0:
                 cells[unit][n] = cell_of(patch, shown, project(way, unit, patch.y, patch.x, rule, pooling)[0])
@@ -93,17 +93,17 @@ def cut_out(
 
 
 def crops_of(patches: Mapping[int, Sequence[Patch]]) -> dict[int, list[tuple[Patch, Image.Image] | None]]:
-    """Each unit's patches with their pixels, for block. None where the picture is gone."""
+    """Each unit's patches with their pixels, for block. None where the picture is missing."""
     cells: dict[int, list[tuple[Patch, Image.Image] | None]] = {unit: [None] * len(found) for unit, found in patches.items()}
     for picture, places in read_each(patches):
         pixels = to_pillow(picture)
         for unit, n, patch in places:
-            cells[unit][n] = patch, cut(patch, pixels)
+            cells[unit][n] = patch, crop(patch, pixels)
     return cells
 
 
 def read_each(patches: Mapping[int, Sequence[Patch]]) -> Iterator[tuple[Tensor, list[tuple[int, int, Patch]]]]:
-    """(the picture (1, 3, H, W), its patches with unit and rank): each picture once. Those that are gone are named in a warning."""
+    """(picture (1, 3, H, W), its patches with unit and rank), each picture once; a warning for every missing one."""
     missing, pictures = [], by_picture(patches)
     for row, places in pictures.items():
         try:
@@ -112,38 +112,38 @@ def read_each(patches: Mapping[int, Sequence[Patch]]) -> Iterator[tuple[Tensor, 
             missing.append(str(error))
             continue
         yield picture, places
-    _say_missing(missing, len(pictures))
+    _warn_missing(missing, len(pictures))
 
 
-def _say_missing(missing: Sequence[str], of: int) -> None:
+def _warn_missing(missing: Sequence[str], of: int) -> None:
     if missing and len(missing) == of:
-        raise BadInput(f"none of the {of} pictures is where it was scanned: {missing[0]}")
+        raise BadInput(f"none of the {of} scanned pictures can be read: {missing[0]}")
     for reason in missing:
-        warnings.warn(f"a place stays empty: {reason}", ImpastoWarning, stacklevel=3)
+        warnings.warn(f"a cell stays empty: {reason}", ImpastoWarning, stacklevel=3)
 
 
 def cell_of(patch: Patch, picture: Image.Image, projection: Tensor) -> Cell:
-    """A patch out of its picture, and out of the projection (3, h, w) of its unit there, as large as they are drawn."""
+    """The crops of a patch from its picture and from its unit's projection (3, h, w), in the size in which they are drawn."""
     x0, y0, x1, y1 = patch.view.clip(patch.frame)
-    return Cell(patch, cut(patch, picture), _resized(projection[:, y0:y1, x0:x1], _size_in_cell(patch)))
+    return Cell(patch, crop(patch, picture), _resized(projection[:, y0:y1, x0:x1], _size_in_cell(patch)))
 
 
-def cut(patch: Patch, picture: Image.Image) -> Image.Image:
-    """The patch out of its picture, in the size in which it is drawn: what the net saw of it."""
+def crop(patch: Patch, picture: Image.Image) -> Image.Image:
+    """The patch cropped from its picture and resized to be drawn; only what lies in the net's input."""
     box = patch.view.in_picture(patch.view.clip(patch.frame))
     return picture.resize(_size_in_cell(patch), Image.Resampling.LANCZOS, box)
 
 
 def _resized(projection: Tensor, size: tuple[int, int]) -> Array:
-    """(3, h, w), signed -> (height, width, 3), signed too: it is scaled afterwards, as it will be seen."""
+    """(3, h, w), signed -> (height, width, 3), signed."""
     channels = (Image.fromarray(channel.float().numpy()).resize(size, Image.Resampling.BICUBIC) for channel in projection)
     return np.stack([np.asarray(channel) for channel in channels], 2)
 
 
 def place_in_cell(patch: Patch) -> tuple[int, int, int, int]:
-    """Where in a cell what the net saw of the field goes."""
-    (x0, y0, x1, _), seen = patch.frame, patch.view.clip(patch.frame)
-    left, top, right, bottom = (round(CELL * (at - start) / (x1 - x0)) for at, start in zip(seen, (x0, y0, x0, y0), strict=True))
+    """(left, top, right, bottom) in a cell of the part of the field that lies in the net's input."""
+    (x0, y0, x1, _), clipped = patch.frame, patch.view.clip(patch.frame)
+    left, top, right, bottom = (round(CELL * (at - start) / (x1 - x0)) for at, start in zip(clipped, (x0, y0, x0, y0), strict=True))
     return left, top, max(right, left + 1), max(bottom, top + 1)
 
 
@@ -152,8 +152,8 @@ def _size_in_cell(patch: Patch) -> tuple[int, int]:
     return right - left, bottom - top
 
 
-def on_grey(signed: Array, largest: float) -> Image.Image:
-    """(h, w, 3) -> a picture in which 0 is mid grey, and plus and minus `largest` are the ends, and what is beyond is cut off."""
+def around_grey(signed: Array, largest: float) -> Image.Image:
+    """(h, w, 3), signed -> a picture with 0 at mid grey and -largest to largest over the whole range, clipped."""
     return Image.fromarray(np.rint(127.5 + 127.5 * signed / (largest or 1.0)).clip(0, 255).astype(np.uint8))
 
 
@@ -161,30 +161,30 @@ def on_grey(signed: Array, largest: float) -> Image.Image:
 
 
 def _blocks(cells: Sequence[Cell | None], scale: str, own_filter: Array | None) -> list[Image.Image]:
-    """Of one unit: its filter in the first layer, its patches, its projections."""
+    """The blocks of a unit: its filter if it is in the first layer, its patches, its projections."""
     signed = [cell.projection for cell in cells if cell]
-    together = reach(*signed) if signed else 0.0
+    together = scale_limit(*signed) if signed else 0.0
 
     def projected(cell: Cell) -> Image.Image:
-        return on_grey(cell.projection, together if scale == "block" else reach(cell.projection))
+        return around_grey(cell.projection, together if scale == "block" else scale_limit(cell.projection))
 
     blocks = [
         block([(cell.patch, cell.pixels) if cell else None for cell in cells]),
         block([(cell.patch, projected(cell)) if cell else None for cell in cells]),
     ]
     if own_filter is not None:
-        looks_for = on_grey(own_filter, np.abs(own_filter).max())
-        blocks.insert(0, looks_for.resize((BLOCK, BLOCK), Image.Resampling.NEAREST))
+        weights = around_grey(own_filter, np.abs(own_filter).max())
+        blocks.insert(0, weights.resize((BLOCK, BLOCK), Image.Resampling.NEAREST))
     return blocks
 
 
-def reach(*signed: Array) -> float:
-    """What a hundredth of the values exceeds."""
+def scale_limit(*signed: Array) -> float:
+    """The 99th percentile of the absolute values."""
     return float(np.quantile(np.abs(np.concatenate([values.ravel() for values in signed])), 0.99))
 
 
 def block(cells: Sequence[tuple[Patch, Image.Image] | None]) -> Image.Image:
-    """Patches, each with what is drawn of it, three in a row."""
+    """A patch's cell for each (patch, picture to draw), three in a row."""
     drawn = [_cell(*cell) if cell else _empty() for cell in cells]
     return in_grid([*drawn, *[_empty()] * (SIDE * SIDE - len(cells))], SIDE, THIN)
 
@@ -201,7 +201,7 @@ def _cell(patch: Patch, drawn: Image.Image) -> Image.Image:
 
 @cache
 def _hatched() -> Image.Image:
-    """What is drawn where the net saw nothing: diagonal lines."""
+    """A cell of diagonal lines, for what lies outside the net's input."""
     y, x = np.indices((CELL, CELL))
     return Image.fromarray(np.where((x + y)[..., None] % 8 < 1, HATCH, OUTSIDE).astype(np.uint8))
 
@@ -236,7 +236,7 @@ def _unit(parts: Sequence[Image.Image], unit: int, index: Index, layer: str) -> 
 
 
 def activity(index: Index, layer: str, unit: int) -> str:
-    """A unit's largest value, and in how many of the pictures it fires."""
+    """A unit's largest value and the share of pictures in which it fires."""
     units = index.layers[layer]
     share = int(units.fired[unit]) / max(1, index.pictures)
     largest = float(units.everywhere.value[unit, 0])
@@ -245,7 +245,7 @@ def activity(index: Index, layer: str, unit: int) -> str:
 
 
 def _legend(index: Index, interior: bool, rule: str, pooling: str, scale: str) -> str:
-    """How to read the page, and by which rules it was made."""
+    """How to read the page, and by which rules it was drawn."""
     ranked = "at places that see no padding" if interior else "at all places"
     most = "one a picture" if index.setup.per_image == 1 else f"at most {index.setup.per_image} a picture"
     by = "each by itself" if scale == "patch" else "the nine of a unit alike"
@@ -272,15 +272,15 @@ def project_picture(
     size: int = 224,
     fit: str = "center",
 ) -> tuple[Image.Image, dict[str, Any]]:
-    """A picture, a unit's projection in it and two controls, side by side; and what there is to say of it, for JSON.
+    """A picture, a unit's projection and two controls side by side; and the numbers, for JSON.
 
-    The unit is taken where it is strongest unless `place` (y, x) is given. Raises BadRecipe for a layer, unit or place that there
-    is not, or where the unit is silent.
+    `place` is the position (y, x) in the layer's map, by default that of the unit's maximum. Raises BadRecipe for an unknown layer
+    or unit, a position outside the map, or one where the unit is inactive.
     """
     picture = read_picture(path)
     height, width = picture.image.shape[-2:]
     view = view_of((height, width), size, fit)
-    image = bring(picture.image, view)
+    image = apply_view(picture.image, view)
     way = record(net, image, layer)
     y, x = _found(way, unit, place)
     field = field_in(net, way.layer)
@@ -288,27 +288,27 @@ def project_picture(
     against = controls(way, image, unit, y, x, seed, rule, pooling)
     about = {"net": net.name, "layer": way.layer, "unit": unit, "value": float(way.a[unit, y, x]), "y": y, "x": x}
     about |= {"box": list(view.in_picture(field.box(y, x))) if field else None}
-    about |= {"touches_padding": field.touches_padding(y, x, view.seen) if field else None}
+    about |= {"touches_padding": field.touches_padding(y, x, view.size) if field else None}
     about |= {"rule": rule, "pooling": pooling, "controls": [{"name": it.name, "cosine": it.cosine} for it in against]}
-    seen = _framed(to_pillow(image), view.clip(field.box(y, x)) if field else None)
-    panels = {"in the frame: what it sees" if field else "what the net saw": seen, f"unit {unit}": _drawn(own)}
-    panels |= {f"{it.name}, cosine {it.cosine:.2f}": _drawn(it.projection) for it in against}
+    framed = _with_frame(to_pillow(image), view.clip(field.box(y, x)) if field else None)
+    panels = {"in the frame: what it sees" if field else "what the net saw": framed, f"unit {unit}": _projection_picture(own)}
+    panels |= {f"{it.name}, cosine {it.cosine:.2f}": _projection_picture(it.projection) for it in against}
     return _side_by_side(panels, f"{net_title(net.name, way.layer)}, unit {unit}, {rule}"), about
 
 
 def _found(way: AnyRecord, unit: int, place: tuple[int, int] | None) -> tuple[int, int]:
-    """The place asked for, or the unit's strongest; BadRecipe for what lies outside the map."""
+    """The given position, or that of the unit's maximum. Raises BadRecipe outside the map."""
     count, height, width = way.a.shape
     if not 0 <= unit < count:
         raise BadRecipe(f"unit is {unit}, {way.layer} has the units 0 to {count - 1}")
     y, x = divmod(int(way.a[unit].argmax()), width) if place is None else place
     if not (0 <= y < height and 0 <= x < width):
-        raise BadRecipe(f"place is {y},{x}, the map of {way.layer} has {height} x {width} places from 0,0 on")
+        raise BadRecipe(f"place is {y},{x}, the map of {way.layer} is {height} x {width}, from 0,0 on")
     return y, x
 
 
-def _framed(picture: Image.Image, box: Box | None) -> Image.Image:
-    """A frame around what a unit sees of the picture, dark and light, so that it shows on any."""
+def _with_frame(picture: Image.Image, box: Box | None) -> Image.Image:
+    """A frame around the receptive field, dark and light, so that it is visible on any picture."""
     if box:
         x0, y0, x1, y1 = box
         draw = ImageDraw.Draw(picture)
@@ -318,10 +318,10 @@ def _framed(picture: Image.Image, box: Box | None) -> Image.Image:
     return picture
 
 
-def _drawn(projection: Tensor) -> Image.Image:
-    """A projection (1, 3, H, W) as a picture of its size."""
+def _projection_picture(projection: Tensor) -> Image.Image:
+    """A projection (1, 3, H, W) as a picture."""
     signed = projection[0].permute(1, 2, 0).float().numpy()
-    return on_grey(signed, reach(signed[np.abs(signed).max(2) > 0]))
+    return around_grey(signed, scale_limit(signed[np.abs(signed).max(2) > 0]))
 
 
 def _side_by_side(panels: Mapping[str, Image.Image], title: str) -> Image.Image:

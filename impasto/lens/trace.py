@@ -1,8 +1,8 @@
-"""What the layers of any module see: receptive fields followed through one pass, operation by operation.
+"""The receptive fields of any module's layers, traced through one forward pass, operation by operation.
 
-The pass is seen below autograd, where a net is the same few operations however its code is written. Branches that meet are of one
-field when their strides are equal: the smallest that holds both. Where what a place sees is no box of its own (strides that differ,
-means over the whole map, layers that are flattened, whatever operation is not known here) the field is unknown, and says so.
+The trace is taken below autograd, where every net consists of the same few operations. Where branches of equal stride join, the
+field is the smallest that contains theirs. Where positions have no box of their own (branches of different strides, means over the
+whole map, flattened maps, operations that are not listed here), the field is unknown: None.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,23 +16,23 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from impasto.nets.geometry import Field, step
 
-NOTHING = Field(0, 0, 0)  # of weights and other constants: they see no pixel
-Seen = tuple[Tensor, Field | None]  # a tensor that an operation takes, with its field; None is unknown
-Rule = Callable[[list[Seen], Sequence[Any], Tensor], Field | None]
+NOTHING = Field(0, 0, 0)  # the field of weights and constants: they do not depend on the pixels
+Traced = tuple[Tensor, Field | None]  # an operation's input and its field; None is unknown
+Rule = Callable[[list[Traced], Sequence[Any], Tensor], Field | None]
 aten = torch.ops.aten
 
 
-class Sight(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While it lasts it follows, for every tensor that is made, what a place of it sees of the `pixels` (B, C, H, W)."""
+class FieldTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While active, it records the receptive field in `pixels` (B, C, H, W) of every tensor that is computed."""
 
     def __init__(self, pixels: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.fields = WeakTensorKeyDictionary()
         self.fields[pixels] = Field(1, 1, 0)
-        self.written: list[Tensor] = []  # kept, so that no other tensor gets their memory
+        self.written: list[Tensor] = []  # kept alive, so that no other tensor reuses their memory
 
     def of(self, tensor: Tensor) -> Field | None:
-        """What a place of it sees; NOTHING where it does not depend on the pixels, None where that is unknown."""
+        """The field of a tensor: NOTHING where it does not depend on the pixels, None where it is unknown."""
         if tensor in self.fields:
             field: Field | None = self.fields[tensor]
             return field
@@ -48,7 +48,7 @@ class Sight(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def _enter(self, made: Tensor, field: Field | None, written: bool) -> None:
-        """What is written into changes all that shares its memory: unless that sees the same, it is unknown from now on."""
+        """A write changes all tensors that share the memory: the field of those with another field becomes unknown."""
         if written:
             self.written.append(made)
             for other in list(self.fields):
@@ -68,12 +68,12 @@ def _share_memory(one: Tensor, other: Tensor) -> bool:
 # Operation by operation
 
 
-def _unknown(seen: list[Seen], args: Sequence[Any], made: Tensor) -> Field | None:
+def _unknown(seen: list[Traced], args: Sequence[Any], made: Tensor) -> Field | None:
     return None
 
 
-def _meet(seen: list[Seen], args: Sequence[Any], made: Tensor) -> Field | None:
-    """Maps of one size, place by place: the smallest field that holds theirs."""
+def _meet(seen: list[Traced], args: Sequence[Any], made: Tensor) -> Field | None:
+    """Elementwise on maps of one size: the smallest field that contains theirs."""
     fields = [field for _, field in seen if field is not None]
     sizes = {tensor.shape[-2:] for tensor, _ in seen} | {made.shape[-2:]}
     if len(fields) < len(seen) or len(sizes) > 1 or len({field.stride for field in fields}) > 1:
@@ -82,61 +82,61 @@ def _meet(seen: list[Seen], args: Sequence[Any], made: Tensor) -> Field | None:
     return Field(before + behind, fields[0].stride, before)
 
 
-def _joined(seen: list[Seen], args: Sequence[Any], made: Tensor) -> Field | None:
+def _joined(seen: list[Traced], args: Sequence[Any], made: Tensor) -> Field | None:
     return _meet(seen, args, made) if _get(args, 1, 0) in (1, 1 - made.dim()) else None
 
 
-def _convolved(seen: list[Seen], args: Sequence[Any], made: Tensor) -> Field | None:
+def _convolved(seen: list[Traced], args: Sequence[Any], made: Tensor) -> Field | None:
     (_, weight, _, stride, padding, dilation, transposed) = args[:7]
     if transposed or len(seen) > 1 or seen[0][0] is not args[0]:
         return None
     return _windows(seen[0], weight.shape[2:], stride, padding, dilation)
 
 
-def _pooled(seen: list[Seen], args: Sequence[Any], made: Tensor) -> Field | None:
+def _pooled(seen: list[Traced], args: Sequence[Any], made: Tensor) -> Field | None:
     size = args[1]
     return _windows(seen[0], size, _get(args, 2, []) or size, _get(args, 3, 0), _get(args, 4, 1))
 
 
-def _averaged(seen: list[Seen], args: Sequence[Any], made: Tensor) -> Field | None:
+def _averaged(seen: list[Traced], args: Sequence[Any], made: Tensor) -> Field | None:
     size = args[1]
     return _windows(seen[0], size, _get(args, 2, []) or size, _get(args, 3, 0), 1)
 
 
-def _normalised(seen: list[Seen], args: Sequence[Any], made: Tensor) -> Field | None:
-    """With stored statistics; with the map's own every place sees all others."""
+def _normalised(seen: list[Traced], args: Sequence[Any], made: Tensor) -> Field | None:
+    """Batch norm with stored statistics. With those of the batch every position depends on the whole map."""
     return None if args[5] else _meet(seen, args, made)
 
 
-def _padded(seen: list[Seen], args: Sequence[Any], made: Tensor) -> Field | None:
+def _padded(seen: list[Traced], args: Sequence[Any], made: Tensor) -> Field | None:
     (tensor, field), pad = seen[0], args[1]
     if field is None or tensor.dim() != 4 or len(pad) != 4 or pad[0] != pad[2] or min(pad) < 0:
         return None
     return Field(field.size, field.stride, field.padding + pad[0] * field.stride)
 
 
-def _viewed(seen: list[Seen], args: Sequence[Any], made: Tensor) -> Field | None:
-    """Channels taken apart or put in another order; places stay where they are."""
+def _viewed(seen: list[Traced], args: Sequence[Any], made: Tensor) -> Field | None:
+    """Channels are split or reordered; positions stay."""
     (tensor, field), spatial = seen[0], made.shape[-2:]
     return field if made.dim() > 2 and tensor.shape[-2:] == spatial else None
 
 
-def _swapped(seen: list[Seen], args: Sequence[Any], made: Tensor) -> Field | None:
+def _swapped(seen: list[Traced], args: Sequence[Any], made: Tensor) -> Field | None:
     (tensor, field), axes = seen[0], {axis % made.dim() for axis in args[1:3]}
     return field if tensor.dim() > 2 and max(axes) < tensor.dim() - 2 else None
 
 
-def _parted(seen: list[Seen], args: Sequence[Any], made: Tensor) -> Field | None:
-    """Of a split: some channels of all places."""
+def _parted(seen: list[Traced], args: Sequence[Any], made: Tensor) -> Field | None:
+    """A split along the channels."""
     return _viewed(seen, args, made) if _get(args, 2, 0) % made.dim() == 1 else None
 
 
-def _sliced(seen: list[Seen], args: Sequence[Any], made: Tensor) -> Field | None:
+def _sliced(seen: list[Traced], args: Sequence[Any], made: Tensor) -> Field | None:
     return _viewed(seen, args, made) if _get(args, 1, 0) % made.dim() < 2 else None
 
 
-def _windows(seen: Seen, *window: Any) -> Field | None:
-    """Windows of one size, stride, padding and dilation on both axes of a map."""
+def _windows(seen: Traced, *window: Any) -> Field | None:
+    """Windows with the same size, stride, padding and dilation on both axes."""
     tensor, field = seen
     numbers = [set(it) if isinstance(it, list | tuple | torch.Size) else {it} for it in window]
     if field is None or tensor.dim() != 4 or any(len(it) > 1 for it in numbers):
@@ -149,13 +149,13 @@ def _get(args: Sequence[Any], n: int, default: Any) -> Any:
     return args[n] if len(args) > n else default
 
 
-PLACE_BY_PLACE = (
+ELEMENTWISE = (
     *("relu", "leaky_relu", "elu", "gelu", "silu", "mish", "hardtanh", "hardswish", "hardsigmoid", "sigmoid", "tanh", "softplus"),
     *("clamp", "clamp_min", "threshold", "abs", "exp", "sqrt", "pow", "neg", "add", "sub", "mul", "div", "maximum", "minimum"),
     *("clone", "detach", "alias", "copy", "_to_copy"),
 )
 RULES: dict[Any, Rule] = {
-    **{getattr(aten, it): _meet for name in PLACE_BY_PLACE for it in (name, f"{name}_") if hasattr(aten, it)},
+    **{getattr(aten, it): _meet for name in ELEMENTWISE for it in (name, f"{name}_") if hasattr(aten, it)},
     aten.cat: _joined,
     aten.convolution: _convolved,
     aten.max_pool2d_with_indices: _pooled,

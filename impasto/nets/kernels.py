@@ -1,7 +1,7 @@
-"""The convolution with its ReLU, the 2x2 pooling and the Gram matrix, by the fastest kernel for the layer, the size and the device.
+"""Convolution with ReLU, 2x2 pooling and Gram matrix, each by the fastest kernel for the layer, the size and the device.
 
-What they compute is what torch computes, to the rounding of float32; bench/LOG.md has the measurements behind the rules. Weights
-have no gradient here: only the picture moves. Winograd's convolution: Lavin & Gray 2016 (arXiv:1509.09308), as NNPACK has it.
+The results are torch's, up to float32 rounding; bench/LOG.md has the measurements behind the rules. Weights get no gradient:
+only the picture is optimised. Winograd's convolution: Lavin & Gray 2016 (arXiv:1509.09308), as NNPACK has it.
 """
 
 from functools import cache
@@ -11,31 +11,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-WINOGRAD_CHANNELS, WINOGRAD_PLACES = 32, 768  # below, transforming the weights at every call costs more than it spares
+WINOGRAD_CHANNELS, WINOGRAD_PLACES = 32, 768  # below these, transforming the weights costs more time than it saves
 
 
 @cache
 def has_winograd() -> bool:
-    """Whether this torch and this processor have NNPACK. Asking also initialises it."""
+    """Whether this torch and this processor have NNPACK. The call also initialises it."""
     return bool(torch._nnpack_available())
 
 
 def is_winograd(x: Tensor, weight: Tensor) -> bool:
-    """Whether a 3x3 convolution of stride 1 and padding 1 is faster by Winograd: a fixed rule, so that bytes repeat."""
+    """Whether a 3x3 convolution of stride 1 and padding 1 is faster by Winograd: a fixed rule, so that results are reproducible."""
     fits = x.device.type == "cpu" and x.dtype == torch.float32 and weight.shape[2:] == (3, 3)
     worth = min(weight.shape[:2]) >= WINOGRAD_CHANNELS and x.shape[-2] * x.shape[-1] >= WINOGRAD_PLACES
     return fits and worth and has_winograd()
 
 
 def same_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """(B, C, H, W) with (out, C, k, k) -> (B, out, H, W): stride 1, zeros beyond the edge, k odd."""
+    """(B, C, H, W) and (out, C, k, k) -> (B, out, H, W): stride 1, zero padding, k odd."""
     if is_winograd(x, weight):
         return torch._nnpack_spatial_convolution(x, weight, bias, 1)
     return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
 
 
 def flip(weight: Tensor) -> Tensor:
-    """(out, C, k, k) -> (C, out, k, k): the weight with which a convolution of stride 1 gives the gradient to its input."""
+    """(out, C, k, k) -> (C, out, k, k): the weight of the convolution that gives the gradient to the input, for stride 1."""
     return weight.transpose(0, 1).flip(2, 3).contiguous()
 
 
@@ -51,13 +51,13 @@ class Rectified(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """To x alone."""
+        """The gradient to x; weights get none."""
         y, flipped = ctx.saved_tensors
         return same_convolution(torch.ops.aten.threshold_backward(grad, y, 0), flipped, None), None, None, None
 
 
 class Wrapped(torch.autograd.Function):
-    """A map within a frame of its opposite sides, so many places wide: (left, right, above, below)."""
+    """Circular padding by `frame` positions: (left, right, above, below)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, frame: tuple[int, int, int, int]) -> Tensor:
@@ -67,7 +67,7 @@ class Wrapped(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        """What is owed to a copy is owed to the place that it is a copy of."""
+        """The gradient of each padded position is added to the position that it copies."""
         (left, right, above, below), (height, width) = ctx.frame, ctx.size
         columns = grad[..., left : left + width].clone()
         columns[..., width - left :] += grad[..., :left]
@@ -79,14 +79,14 @@ class Wrapped(torch.autograd.Function):
 
 
 def wrapped(x: Tensor, wraps: tuple[bool, bool], before: int, behind: int) -> Tensor:
-    """(B, C, H, W) with so many places of the opposite side before and behind each axis that wraps: rows, columns."""
+    """(B, C, H, W) with circular padding, `before` and `behind` each axis that wraps: (rows, columns)."""
     rows, columns = wraps
     frame = (before * columns, behind * columns, before * rows, behind * rows)
     return Wrapped.apply(x, frame) if any(frame) else x  # type: ignore[no-untyped-call]
 
 
 class Pooled(torch.autograd.Function):
-    """The maximum of each 2x2 places, of equal ones the first; a last odd row or column is left out."""
+    """2x2 max pooling; ties go to the first. A last odd row or column is dropped."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ class Pooled(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        """To the place of each maximum."""
+        """The gradient goes to the position of each maximum."""
         is_right, is_lower = ctx.saved_tensors
         rows, x = grad.new_empty(is_right.shape), grad.new_zeros(ctx.shape) if ctx.odd else grad.new_empty(ctx.shape)
         torch.mul(grad, is_lower, out=rows[..., 1::2, :])
@@ -113,7 +113,7 @@ class Pooled(torch.autograd.Function):
 
 
 class Averaged(torch.autograd.Function):
-    """The mean of each 2x2 places times a gain; a last odd row or column is left out."""
+    """2x2 average pooling times a gain. A last odd row or column is dropped."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, gain: float) -> Tensor:
@@ -125,7 +125,7 @@ class Averaged(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        """The same to each of the four."""
+        """Each of the four positions gets the same share."""
         height, width = grad.shape[-2:]
         grad = grad * ctx.share
         rows, x = grad.new_empty(*grad.shape[:-1], 2 * width), grad.new_zeros(ctx.shape) if ctx.odd else grad.new_empty(ctx.shape)
@@ -135,7 +135,7 @@ class Averaged(torch.autograd.Function):
 
 
 class Gram(torch.autograd.Function):
-    """x x^T of each picture; its gradient in one product, where autograd would take two and a transposition."""
+    """x x^T of each picture. Its gradient takes one product; autograd would take two and a transposition."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

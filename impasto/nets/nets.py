@@ -1,10 +1,10 @@
-"""VGG-19, VGG-16 and AlexNet with the papers' layer names: a straight line of named layers, and a walk along it.
+"""VGG-19, VGG-16 and AlexNet as sequences of layers named as in the papers, and the forward pass through them.
 
-`conv4_2` is the rectified map, as in the papers (`relu4_2` is accepted as its name); the map before the ReLU is `conv4_2:pre`.
+`conv4_2` is the activation after the ReLU, as in the papers (`relu4_2` is another name for it); `conv4_2:pre` is the one before.
 VGG: Simonyan & Zisserman 2014 (arXiv:1409.1556). AlexNet: Krizhevsky 2014, the one-tower variant (arXiv:1404.5997).
 """
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -19,7 +19,7 @@ from impasto.nets.kernels import Averaged, Pooled, Rectified, flip, wrapped
 
 @dataclass(frozen=True)
 class ConvShape:
-    """A convolution without its weights: the drawing of the net."""
+    """A convolution without weights: part of a net's architecture."""
 
     name: str
     channels_in: int
@@ -41,18 +41,18 @@ class Conv:
 
     @property
     def keeps_size(self) -> bool:
-        """Whether the map that comes out is as high and wide as the one that goes in."""
+        """Whether output and input have the same height and width."""
         return self.stride == 1 and 2 * self.padding + 1 == self.weight.shape[-1]
 
     @cached_property
     def flipped(self) -> Tensor:
-        """(in, out, k, k): what the gradient to the input is convolved with."""
+        """(in, out, k, k): the weight that the gradient is convolved with on its way to the input."""
         return flip(self.weight)
 
 
 @dataclass(frozen=True)
 class Pool:
-    """A pooling. `gain` multiplies what comes out."""
+    """A pooling layer. Its output is multiplied by `gain`."""
 
     name: str
     size: int = 2
@@ -63,7 +63,7 @@ class Pool:
 
 @dataclass(frozen=True)
 class Input:
-    """How weights want their pixels. It belongs to the weights, not to the net: x = (scale * image[channels] - mean) / std."""
+    """The input normalisation that the weights were trained with: x = (scale * image[channels] - mean) / std."""
 
     channels: tuple[int, int, int]
     scale: float
@@ -76,8 +76,8 @@ INPUTS = {
     "torchvision": Input((0, 1, 2), 1.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
 
-# What average pooling is multiplied by, pool by pool, so that its mean stays that of max pooling. Measured on the bundled pictures
-# at 384 px; the mean of four rectified values is about half their maximum, less far apart where maps are smooth.
+# The gain of each average pool that keeps the mean of max pooling. Measured on the bundled pictures at 384 px. The mean of four
+# activations is about half their maximum; the two are closer where maps are smooth.
 AVERAGE_GAINS = {
     "vgg19": (1.37, 1.67, 1.29, 2.02, 1.82),
     "vgg16": (1.75, 1.68, 1.87, 1.83, 1.85),
@@ -88,10 +88,10 @@ PADDINGS = {"zeros": "constant", "replicate": "replicate", "reflect": "reflect"}
 
 @dataclass(frozen=True)
 class Net:
-    """Named layers in order. `padding` says what lies beyond the picture's edge: `zeros` (the papers'), `replicate`, `reflect`.
+    """Named layers in order. `padding` is the padding mode: `zeros` (as in the papers), `replicate`, `reflect`.
 
-    An axis that `wraps` has no edge: the picture goes on at its other side. There a layer leaves one place of as many as its
-    stride, so that a picture whose side is a multiple of the deepest layer's stride is a torus in every layer.
+    On an axis that `wraps`, padding is circular and a layer of stride s makes H / s positions of H. So a picture whose side is a
+    multiple of the deepest layer's stride is a torus in every layer.
     """
 
     name: str
@@ -107,7 +107,7 @@ class Net:
 
 
 def vgg(convs_per_block: tuple[int, ...]) -> tuple[ConvShape | Pool, ...]:
-    """Blocks of 3x3 convolutions, each block closed by a 2x2 pool."""
+    """Blocks of 3x3 convolutions, each followed by a 2x2 pool."""
     line: list[ConvShape | Pool] = []
     channels_in = 3
     for block, (convs, channels) in enumerate(zip(convs_per_block, (64, 128, 256, 512, 512), strict=True), 1):
@@ -135,7 +135,7 @@ NETS: dict[str, tuple[ConvShape | Pool, ...]] = {
 
 
 def weight_shapes(name: str) -> dict[str, tuple[int, ...]]:
-    """{"conv1_1.weight": (64, 3, 3, 3), "conv1_1.bias": (64,), ...}: what the weights of a net are, in order."""
+    """{"conv1_1.weight": (64, 3, 3, 3), "conv1_1.bias": (64,), ...}: the weights of a net, in order."""
     shapes: dict[str, tuple[int, ...]] = {}
     for x in NETS[name]:
         if isinstance(x, ConvShape):
@@ -147,7 +147,7 @@ def weight_shapes(name: str) -> dict[str, tuple[int, ...]]:
 def build_net(name: str, weights: Mapping[str, Tensor], input: Input, pooling: str = "max", padding: str = "zeros") -> Net:
     """The net `name` with these weights: {"conv1_1.weight": (out, in, k, k), "conv1_1.bias": (out,), ...}.
 
-    Average pooling is rescaled by AVERAGE_GAINS, so that activations, and with them the meaning of all weights, keep their scale.
+    Average pooling is scaled by AVERAGE_GAINS, so that activations and costs keep the scale that they have with max pooling.
     """
     net = assemble(name, NETS[name], weights, input, padding)
     return average_pooled(net, AVERAGE_GAINS[name]) if pooling == "avg" else net
@@ -156,18 +156,21 @@ def build_net(name: str, weights: Mapping[str, Tensor], input: Input, pooling: s
 def assemble(
     name: str, shape: Sequence[ConvShape | Pool], weights: Mapping[str, Tensor], input: Input, padding: str = "zeros"
 ) -> Net:
-    """A net of any straight shape, its weights hung into the drawing."""
+    """A net of any sequential architecture, with its weights."""
+    layers = (
+        x if isinstance(x, Pool) else Conv(x.name, weights[f"{x.name}.weight"], weights[f"{x.name}.bias"], x.stride, x.padding)
+        for x in shape
+    )
+    return Net(name, tuple(layers), input, padding)
 
-    def hang(x: ConvShape | Pool) -> Conv | Pool:
-        if isinstance(x, Pool):
-            return x
-        return Conv(x.name, weights[f"{x.name}.weight"], weights[f"{x.name}.bias"], x.stride, x.padding)
 
-    return Net(name, tuple(hang(x) for x in shape), input, padding)
+def map_convs(net: Net, change: Callable[[Conv], Conv]) -> Net:
+    """The net with every convolution replaced by change(convolution)."""
+    return replace(net, layers=tuple(change(x) if isinstance(x, Conv) else x for x in net.layers))
 
 
 def average_pooled(net: Net, gains: Iterable[float]) -> Net:
-    """The same net with average pooling, the paper's choice ("slightly more appealing results"), each pool with its gain."""
+    """The net with average pooling, one gain a pool (Gatys et al. 2015: "slightly more appealing results")."""
     gain = iter(gains)
     return replace(net, layers=tuple(replace(x, kind="avg", gain=next(gain)) if isinstance(x, Pool) else x for x in net.layers))
 
@@ -204,52 +207,51 @@ def net_to(net: Net, compute: Compute) -> Net:
     torch.backends.cudnn.allow_tf32 = compute.precision == "tf32"
     dtype = torch.bfloat16 if compute.precision == "bf16" else torch.float32
     layout = torch.channels_last if compute.device == "cuda" else torch.contiguous_format
-
-    def hang(x: Conv | Pool) -> Conv | Pool:
-        if isinstance(x, Pool):
-            return x
-        return replace(x, weight=x.weight.to(compute.device, dtype, memory_format=layout), bias=x.bias.to(compute.device, dtype))
-
-    return replace(net, layers=tuple(hang(x) for x in net.layers))
+    return map_convs(
+        net,
+        lambda x: replace(
+            x, weight=x.weight.to(compute.device, dtype, memory_format=layout), bias=x.bias.to(compute.device, dtype)
+        ),
+    )
 
 
 def preprocess(image: Tensor, input: Input) -> Tensor:
-    """(B, 3, H, W) in [0, 1] sRGB -> what the first convolution wants."""
+    """(B, 3, H, W), sRGB in [0, 1] -> the normalised input of the first convolution, same shape."""
     mean, std = (image.new_tensor(values).view(1, 3, 1, 1) for values in (input.mean, input.std))
     return (image[:, input.channels] * input.scale - mean) / std
 
 
 def walk(net: Net, image: Tensor, pre: Container[str] = ()) -> Iterator[tuple[str, Tensor]]:
-    """(B, 3, H, W) in [0, 1] -> (layer name, activations) along the net; maps before the ReLU only for the names in `pre`."""
+    """(B, 3, H, W) in [0, 1] -> (layer, activations) of every layer in order; of maps before the ReLU only those named in `pre`."""
     yield from walk_layers(net.layers, preprocess(image, net.input), net.padding, pre, net.wraps)
 
 
 def walk_layers(
     layers: Iterable[Conv | Pool], x: Tensor, padding: str, pre: Container[str] = (), wraps: Wraps = EDGES
 ) -> Iterator[tuple[str, Tensor]]:
-    """(B, C, H, W), what the first of these layers takes -> (layer name, activations) along them; see walk."""
+    """(B, C, H, W), the input of the first of these layers -> (layer name, activations) of each; see walk."""
     for layer in layers:
         if isinstance(layer, Pool):
             x = pool(x, layer, wraps)
         elif f"{layer.name}:pre" in pre:
             x = convolve(x, layer, padding, wraps)
             yield f"{layer.name}:pre", x
-            x = F.relu(x)  # not in place: the map just handed out would change
+            x = F.relu(x)  # not in place: it would change the map just yielded
         else:
             x = rectified(x, layer, padding, wraps)
         yield layer.name, x
 
 
 def window(layer: Conv | ConvShape | Pool) -> tuple[int, int, int]:
-    """(size, stride, padding): place o behind the layer sees `size` places before it, from o stride - padding on."""
+    """(size, stride, padding): output position o reads `size` input positions from o * stride - padding on."""
     size = layer.weight.shape[-1] if isinstance(layer, Conv) else layer.size
     return size, layer.stride, 0 if isinstance(layer, Pool) else layer.padding
 
 
 def features(net: Net, image: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
-    """(B, 3, H, W) in [0, 1] -> {name as asked: (B, C, h, w)}. Walks no further than the deepest layer asked for.
+    """(B, 3, H, W) in [0, 1] -> {layer: its activations (B, C, h, w)}, computed up to the deepest of these layers.
 
-    Raises BadRecipe for a layer that the net does not have, BadImage for what is no picture, or one too small to reach it.
+    Raises BadRecipe for a layer that the net does not have, BadImage for a wrong tensor or one too small for the layer.
     """
     check_image(image)
     if isinstance(layers, str):
@@ -265,7 +267,7 @@ def features(net: Net, image: Tensor, layers: Iterable[str]) -> dict[str, Tensor
 
 
 def lengths(layers: Iterable[Conv | ConvShape | Pool], length: int, wraps: bool = False) -> list[int]:
-    """How long one axis is before the first of the layers and behind each."""
+    """The length of one axis before the first layer and after each."""
     found = [length]
     for layer in layers:
         size, stride, padding = window(layer)
@@ -274,7 +276,7 @@ def lengths(layers: Iterable[Conv | ConvShape | Pool], length: int, wraps: bool 
 
 
 def map_size(net: Net, layer: str, size: Sequence[int]) -> tuple[int, int]:
-    """(h, w) of the layer's map of a picture of this size (H, W)."""
+    """(h, w) of the layer's map for a picture of this size (H, W)."""
     names = [x.name for x in net.layers]
     down_to = net.layers[: names.index(layer_name(net, layer).removesuffix(":pre")) + 1]
     rows, columns = (lengths(down_to, side, wraps)[-1] for side, wraps in zip(size, net.wraps, strict=True))
@@ -282,7 +284,7 @@ def map_size(net: Net, layer: str, size: Sequence[int]) -> tuple[int, int]:
 
 
 def channels(net: Net, layer: str) -> int:
-    """How many channels the layer's map has: a pooling those of the convolution before it."""
+    """The number of channels of the layer's map; for a pool those of the convolution before it."""
     found, name = 3, layer_name(net, layer).removesuffix(":pre")
     for x in net.layers:
         found = x.weight.shape[0] if isinstance(x, Conv) else found
@@ -292,12 +294,12 @@ def channels(net: Net, layer: str) -> int:
 
 
 def layer_name(net: Net, layer: str) -> str:
-    """The one name of a layer: `relu4_2` -> `conv4_2`. Raises BadRecipe, naming the net's layers."""
+    """The canonical name of a layer: `relu4_2` -> `conv4_2`. Raises BadRecipe, which lists the net's layers."""
     return name_among(net.layers, layer, net.name)
 
 
 def name_among(layers: Iterable[Conv | ConvShape | Pool], layer: str, net: str) -> str:
-    """layer_name in the drawing of a net, which has no weights yet."""
+    """layer_name for an architecture without weights."""
     name, known = canonical(layer), [x.name for x in layers]
     if name.removesuffix(":pre") not in known or (name.endswith(":pre") and name.startswith("pool")):
         raise BadRecipe(f"{net} has no layer {layer!r}, its layers are {', '.join(known)}")
@@ -305,12 +307,12 @@ def name_among(layers: Iterable[Conv | ConvShape | Pool], layer: str, net: str) 
 
 
 def canonical(layer: str) -> str:
-    """`relu4_2` -> `conv4_2`, which is the rectified map; every other name is as it should be."""
+    """`relu4_2` -> `conv4_2`, the map after the ReLU; other names stay."""
     return layer.replace("relu", "conv", 1) if layer.startswith("relu") else layer
 
 
 def rectified(x: Tensor, layer: Conv, padding: str, wraps: Wraps = EDGES) -> Tensor:
-    """One convolution and its ReLU, in the precision of the weights."""
+    """A convolution and its ReLU, in the precision of the weights."""
     x = x.to(layer.weight.dtype)
     if padding != "zeros" or not layer.keeps_size:
         return F.relu_(convolve(x, layer, padding, wraps))
@@ -319,11 +321,11 @@ def rectified(x: Tensor, layer: Conv, padding: str, wraps: Wraps = EDGES) -> Ten
     if not any(wraps):
         return y
     rows, columns = (slice(layer.padding, -layer.padding or None) if wrap else slice(None) for wrap in wraps)
-    return y[..., rows, columns]  # without the frame, which saw zeros
+    return y[..., rows, columns]  # without the border, which read the zero padding
 
 
 def convolve(x: Tensor, layer: Conv, padding: str, wraps: Wraps = EDGES) -> Tensor:
-    """One convolution, before its ReLU."""
+    """A convolution, before its ReLU."""
     size, stride, before = window(layer)
     x = wrapped(x.to(layer.weight.dtype), wraps, before, size - stride - before)
     rows, columns = (0 if wrap else before for wrap in wraps)
@@ -335,10 +337,10 @@ def convolve(x: Tensor, layer: Conv, padding: str, wraps: Wraps = EDGES) -> Tens
 
 
 def pool(x: Tensor, layer: Pool, wraps: Wraps = EDGES) -> Tensor:
-    """One pooling. Raises BadImage when the map is smaller than the pool."""
+    """A pooling. Raises BadImage for a map smaller than the window."""
     x = wrapped(x, wraps, 0, layer.size - layer.stride)
     if min(x.shape[-2:]) < layer.size:
-        raise BadImage(f"the picture is too small: at {layer.name} {x.shape[-1]} x {x.shape[-2]} places are left of it")
+        raise BadImage(f"the picture is too small: {layer.name} gets a map of {x.shape[-1]} x {x.shape[-2]}, less than its window")
     if layer.size == layer.stride == 2 and x.device.type == "cpu":
         return Pooled.apply(x) if layer.kind == "max" else Averaged.apply(x, layer.gain)  # type: ignore[no-untyped-call, no-any-return]
     if layer.kind == "avg":
@@ -348,10 +350,10 @@ def pool(x: Tensor, layer: Pool, wraps: Wraps = EDGES) -> Tensor:
 
 @torch.no_grad()
 def normalized(net: Net, images: Sequence[Tensor]) -> Net:
-    """The net rescaled so that every channel's mean activation over these pictures and all places is 1 (the paper, "Methods").
+    """The net rescaled so that every channel's mean activation over pictures and positions is 1 (Gatys et al. 2015, "Methods").
 
-    Each filter is divided by its channel's mean and the next layer multiplied by it: behind each ReLU nothing else changes.
-    A channel that stays silent on all pictures keeps its scale.
+    Each filter is divided by its channel's mean and the next layer's weights are multiplied by it, so that the net computes the
+    same up to these scales. A channel that is 0 on all pictures keeps its scale.
     """
     maps = [preprocess(image, net.input) for image in images]
     before = torch.ones(3, device=maps[0].device)
@@ -367,7 +369,7 @@ def normalized(net: Net, images: Sequence[Tensor]) -> Net:
 
 
 def _normalized_conv(layer: Conv, maps: list[Tensor], before: Tensor, padding: str) -> tuple[Conv, list[Tensor], Tensor]:
-    """The layer, its maps and its channels' means: (out,). The maps that go in and out are those of the rescaled net."""
+    """The rescaled layer, its maps and its channels' means (out,)."""
     layer = replace(layer, weight=layer.weight * before.view(1, -1, 1, 1))
     maps = [F.relu_(convolve(x, layer, padding)) for x in maps]
     mean = torch.cat([x.flatten(2) for x in maps], 2).mean((0, 2))

@@ -1,4 +1,4 @@
-"""A style read: the Gram matrix taken apart into units, pairs, directions and places; two styles compared."""
+"""Styles analysed: the Gram matrix decomposed into units, pairs, directions and positions; two styles compared."""
 
 from impasto.lazy import lazy_names
 

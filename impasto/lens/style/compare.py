@@ -1,4 +1,4 @@
-"""Two styles compared: where a picture differs from a painting, by layer, unit, pair and place, in numbers, words, a figure."""
+"""Two styles compared: where a picture differs from a style picture, by layer, unit, pair and position; numbers, text, figure."""
 
 import math
 import warnings
@@ -13,9 +13,9 @@ from torch import Tensor
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
 from impasto.images.drawing import INK, PAPER, SMALL, font
 from impasto.images.images import Picture, read_picture, read_record, resize, size_of, to_pillow
-from impasto.lens.style.difference import Difference, differences, style_of, targets_of
-from impasto.lens.style.page import Original
-from impasto.lens.style.reading import bring_to
+from impasto.lens.style.difference import Difference, differences, style_cost_of, targets_of
+from impasto.lens.style.page import StylePicture
+from impasto.lens.style.reading import resize_to
 from impasto.nets.geometry import field_of
 from impasto.nets.nets import Net, features
 from impasto.objective.framing import style_at, torus_size, wrapping
@@ -23,56 +23,55 @@ from impasto.recipe.recipe import Recipe, make_recipe
 from impasto.transfer.painting import recipe_of
 
 LISTED = 8  # units and pairs of a layer
-TILE, GAP, LINE, HEAD = 300, 12, 22, 17  # of the figure, in pixels; the last its title's letters
+TILE, GAP, LINE, HEAD = 300, 12, 22, 17  # of the figure, in pixels; HEAD is the font size of its title
 AWAY, TOWARDS = (176, 70, 18), (24, 90, 150)
 
 
 def recipe_for(generated: Path | None, net: str, size: int) -> Recipe:
-    """The recipe that a picture was painted by; the default one of this net and size where it carries none."""
+    """The recipe in a generated picture; the default recipe with this net and size where there is none."""
     try:
         recipe = None if generated is None else recipe_of(generated)
     except BadImage:
         recipe = None
-    return make_recipe(net=net, size=size) if recipe is None else _taken_apart(recipe.at_last(), generated)
+    return make_recipe(net=net, size=size) if recipe is None else _decomposable(recipe.at_last(), generated)
 
 
-def _taken_apart(recipe: Recipe, generated: Path | None) -> Recipe:
-    """The recipe, if its style cost is the one that can be taken apart: between Gram matrices, of the whole picture."""
+def _decomposable(recipe: Recipe, generated: Path | None) -> Recipe:
+    """The recipe, if its style cost can be decomposed: between Gram matrices of the whole picture. Raises BadRecipe."""
     other = [cost for cost, weight in recipe.style_costs.items() if weight and cost != "gram"]
     if other or recipe.all_regions():
         what = f"the style cost {', '.join(other)}" if other else "regions"
-        raise BadRecipe(f"{generated} was painted with {what}: only a Gram cost of the whole picture can be taken apart")
+        raise BadRecipe(f"{generated} was painted with {what}: only a Gram cost of the whole picture can be decomposed")
     if recipe.color != "style" and generated is not None:
-        said = f"{generated.name} was painted in the photograph's colours: that these are others is counted as a difference"
-        warnings.warn(said, ImpastoWarning, stacklevel=3)
+        why = f"{generated.name} was painted in the photograph's colours, which count as a difference in style"
+        warnings.warn(why, ImpastoWarning, stacklevel=3)
     return recipe
 
 
-def check_painted_from(generated: Path, painting: Picture) -> None:
-    """Warn where a picture by Impasto was painted from another painting, or from more than this one."""
+def check_painted_from(generated: Path, painting: Picture, painting_name: str) -> None:
+    """Warn if a generated picture was made from another style picture, or from several."""
     try:
         inputs = read_record(generated).get("inputs")
     except BadImage:
         return
     styles = inputs.get("styles") if isinstance(inputs, dict) else None
     if isinstance(styles, list) and styles != [painting.sha256]:
-        said = "was painted from other paintings than this one" if painting.sha256 not in styles else "was painted from others too"
-        warnings.warn(
-            f"{generated.name} {said}: what is compared is its style and that of this one alone", ImpastoWarning, stacklevel=2
-        )
+        others = "from others too" if painting.sha256 in styles else "from other paintings"
+        why = f"{generated.name} was painted {others}: it is compared with {painting_name} alone"
+        warnings.warn(why, ImpastoWarning, stacklevel=2)
 
 
 def compare(painting: Path, other: Path, generated: Path | None, recipe: Recipe, net: Net) -> tuple[dict[str, Any], Image.Image]:
-    """What is to be told of how `other`, and `generated` where there is one, differ from a painting; and the figure.
+    """How `other`, and `generated` if there is one, differ from a style picture: the numbers for JSON, and the figure.
 
-    The painting is as large as the recipe makes it, and framed so, `other` has the recipe's size, `generated` its own, or the
-    nearest at which its sides can meet: its J_style is what transfer reports of it.
+    The style picture is scaled and framed as the recipe says. `other` has the recipe's size. `generated` keeps its size (a seamless
+    one the nearest possible), so its J_style is the one that transfer reports.
     """
     read = read_picture(painting)
-    pictures = {"other": bring_to(read_picture(other).image, recipe.size, net, recipe.style_layers)}
+    pictures = {"other": resize_to(read_picture(other).image, recipe.size, net, recipe.style_layers)}
     side = recipe.size
     if generated is not None:
-        check_painted_from(generated, read)
+        check_painted_from(generated, read, painting.name)
         picture = read_picture(generated, keep_hidden=True).image
         pictures["generated"] = resize(picture, torus_size(size_of(picture), recipe), recipe.wraps)
         side = max(pictures["generated"].shape[-2:])
@@ -80,11 +79,11 @@ def compare(painting: Path, other: Path, generated: Path | None, recipe: Recipe,
     nets = {"other": net, "generated": wrapping(net, recipe)}
     targets = targets_of(image, recipe, nets["generated"])
     found = {name: differences(targets, picture, recipe, nets[name]) for name, picture in pictures.items()}
-    named = _Names(Original(image, painting.name, read.sha256, net, recipe.pooling))
+    named = _Names(StylePicture(image, painting.name, read.sha256, net, recipe.pooling))
     about: dict[str, Any] = {"net": net.name, "pooling": recipe.pooling, "size": side, "painting": painting.name}
     for name, path in (("other", other), ("generated", generated)):
         if path is not None:
-            about[name] = {"picture": path.name, "style": style_of(found[name]), "layers": _layers(found[name], named)}
+            about[name] = {"picture": path.name, "style": style_cost_of(found[name]), "layers": _layers(found[name], named)}
     if generated is not None:
         for layer, ours, theirs in zip(about["generated"]["layers"], found["generated"], found["other"], strict=True):
             layer["remains"] = ours.cost / theirs.cost if theirs.cost else None
@@ -93,9 +92,9 @@ def compare(painting: Path, other: Path, generated: Path | None, recipe: Recipe,
 
 
 class _Names:
-    """What units look like in the painting, layer by layer: its maps are kept, a unit is looked at when it is named."""
+    """Descriptions of units by their patches in the style picture, computed when first needed; its maps are cached by layer."""
 
-    def __init__(self, painting: Original) -> None:
+    def __init__(self, painting: StylePicture) -> None:
         self.painting, self.maps, self.names = painting, dict[str, Tensor](), dict[tuple[str, int], str]()
 
     @torch.no_grad()
@@ -110,12 +109,12 @@ class _Names:
 
 
 def _layers(found: Sequence[Difference], names: _Names) -> list[dict[str, Any]]:
-    total = style_of(found)
+    total = style_cost_of(found)
     return [_layer(it, it.weight * it.cost / total if total else 0.0, names) for it in found]
 
 
 def _layer(it: Difference, share: float, names: _Names) -> dict[str, Any]:
-    """A layer's cost and weight, the share of J_style that they make, and the budget: what is listed and the rest sum to it."""
+    """A layer's cost, weight and share of J_style, and its decomposition: the listed parts and the rest sum to the cost."""
     largest = it.units.argsort(descending=True)[:LISTED].tolist()
     units = [_part(it, {"unit": n, "name": names.of(it.layer, n)}, float(it.units[n]), n, n) for n in largest]
     upper = torch.triu(2 * it.pairs, 1) + it.pairs.diagonal().diag()
@@ -132,19 +131,19 @@ def _part(it: Difference, about: dict[str, Any], cost: float, i: int, j: int) ->
     return about | {"cost": cost, "share": cost / it.cost if it.cost else 0.0, "excess": float(it.excess[i, j])}
 
 
-def in_words(about: Mapping[str, Any]) -> list[str]:
+def summary_lines(about: Mapping[str, Any]) -> list[str]:
     """The lines that the command prints."""
     lines = []
     for name in ("other", "generated"):
         if name in about:
-            told = about[name]
-            differ = "" if told["style"] else ": in style they do not differ"
-            lines += [f"{told['picture']} against {about['painting']}: style cost {told['style']:.4g}{differ}"]
-            lines += [line for layer in told["layers"] if layer["cost"] for line in _layer_in_words(layer)]
+            found = about[name]
+            equal = "" if found["style"] else ": in style they do not differ"
+            lines += [f"{found['picture']} against {about['painting']}: style cost {found['style']:.4g}{equal}"]
+            lines += [line for layer in found["layers"] if layer["cost"] for line in _layer_lines(layer)]
     return lines
 
 
-def _layer_in_words(layer: Mapping[str, Any]) -> list[str]:
+def _layer_lines(layer: Mapping[str, Any]) -> list[str]:
     remains = layer.get("remains")
     left = "" if remains is None else f"; of the difference that was, {_percent(remains)} remains"
     lines = [f"  {layer['layer']}: {_percent(layer['share'])} of the style cost{left}"]
@@ -159,7 +158,7 @@ def _layer_in_words(layer: Mapping[str, Any]) -> list[str]:
 
 
 def _percent(share: float) -> str:
-    """Whole per cent; below ten of them two digits."""
+    """Whole per cent; below 10 % two digits."""
     return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
 
 
@@ -167,8 +166,8 @@ def _percent(share: float) -> str:
 
 
 def figure(found: Sequence[Difference], image: Tensor, name: str, painting: str) -> Image.Image:
-    """The signed map of each layer over the picture: orange where a place leads away from the painting, blue where towards it."""
-    total = style_of(found)
+    """The signed map of each layer over the picture: orange where it increases the style cost, blue where it reduces it."""
+    total = style_cost_of(found)
     tiles = [_tile(it, image) for it in found]
     across = min(3, len(tiles))
     down = math.ceil(len(tiles) / across)
@@ -185,7 +184,7 @@ def figure(found: Sequence[Difference], image: Tensor, name: str, painting: str)
 
 
 def _tile(it: Difference, image: Tensor) -> Image.Image:
-    """Grey, tinted by the map at the layer's own resolution; a hundredth of the places is beyond the ends of the scale."""
+    """The picture in grey, tinted by the map at the layer's resolution; the scale ends at the 99th percentile."""
     height = max(1, round(TILE * image.shape[-2] / image.shape[-1]))
     top = float(it.places.abs().flatten().sort().values[int(0.99 * (it.places.numel() - 1))]) or 1.0
     signed = torch.nn.functional.interpolate((it.places / top).clamp(-1, 1)[None, None].float(), (height, TILE), mode="nearest")

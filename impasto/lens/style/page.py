@@ -1,7 +1,7 @@
-"""A style shown: as a page that opens from disk, as one JSON object, and as a file of edits to start from.
+"""A style report: an HTML page that opens from disk, a JSON object, and a style edit to start from.
 
-The page has the maps of all units that it lists, as float32: at every place it shows the two activations and their product, and
-adds the products up to G_ij.
+The page contains the float32 maps of all units that it lists. At every position it shows the two activations and their product,
+and sums the products to G_ij.
 """
 
 import base64
@@ -25,11 +25,10 @@ from impasto.lens.collection import Row, Source
 from impasto.lens.index import Index, check_net, read_index
 from impasto.lens.pages import PARTS, begin, check_free, finish, short, write_script
 from impasto.lens.patches import Patch, patches_of, strongest_apart
-from impasto.lens.sheet import NAMES, SIDE, block, crops_of, cut
+from impasto.lens.sheet import NAMES, SIDE, block, crop, crops_of
 from impasto.lens.style.reading import (
     LayerStyle,
     Pair,
-    bring_to,
     by_lift,
     by_value,
     clustered,
@@ -41,6 +40,7 @@ from impasto.lens.style.reading import (
     place_map,
     read_style,
     reference_values,
+    resize_to,
     style_layers,
 )
 from impasto.lens.style.words import described, whereabouts
@@ -48,13 +48,13 @@ from impasto.lens.view import View
 from impasto.nets.geometry import Field, field_of
 from impasto.nets.nets import Net
 
-UNITS, PAIRS, LISTED = 8, 8, 50  # shown on the page of either list; listed in JSON
+UNITS, PAIRS, LISTED = 8, 8, 50  # on the page, of each ranking; in JSON
 SHOWN = SIDE * SIDE
-WIDE = 300  # pixels across of a picture of where something lives
-VEIL = 0.92  # of what is not there, how much of the painting is covered, by
-PALE = 0.93
+WIDE = 300  # pixels: width of the pictures of where something is active
+VEIL = 0.92  # opacity of the cover over inactive parts of the picture
+PALE = 0.93  # its grey level
 MADE_BY, EDIT = "style read", "style-edit.toml"
-COMPONENTS = 16  # of a direction that are written down
+COMPONENTS = 16  # units of a direction that are listed
 FIXED = {"page.css": f"{PARTS}/page.css", "style.css": f"{PARTS}/style.css", "style.js": f"{PARTS}/style.js"}
 FIXED |= {"style.html": "index.html"}
 RANKINGS: dict[str, Callable[[LayerStyle, int], list[Pair]]] = {
@@ -65,8 +65,8 @@ RANKINGS: dict[str, Callable[[LayerStyle, int], list[Pair]]] = {
 
 
 @dataclass(frozen=True)
-class Original:
-    """The painting that was read: `image` (1, 3, H, W), what it is called, by which net, and how that pools."""
+class StylePicture:
+    """The style picture: `image` (1, 3, H, W), its file name and hash, the net that reads it, and the net's pooling."""
 
     image: Tensor
     name: str
@@ -80,7 +80,7 @@ class Original:
         return self.image.shape[-2], self.image.shape[-1]
 
     def patches(self, maps: Tensor, field: Field) -> list[list[Patch]]:
-        """Of maps (N, h, w), of units or others, the painting's own patches: the strongest, apart by half a field, at most nine."""
+        """The style picture's strongest patches for each map (N, h, w): at most nine, at least half a field apart."""
         values, places = strongest_apart(maps.float().numpy(), SHOWN, (field.size - 1) // (2 * field.stride))
         row, view = Row(Source(self.name, self.name), self.sha256, *self.size), View(self.size, self.size, (0, 0), self.size)
 
@@ -94,16 +94,16 @@ class Original:
         ]
 
     def described(self, patches: Iterable[Patch], where: Tensor) -> str:
-        """What patches of the painting look like, in words, and where most of a map (h, w) is."""
+        """A description of patches, and where most of a map (h, w) is."""
         boxes = [patch.view.clip(patch.frame) for patch in patches]
         return f"{described([self.image[0, :, y0:y1, x0:x1] for x0, y0, x1, y1 in boxes])}, {whereabouts(where)}"
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A painting, read at a longer side of `size`: its layers, what is `left` of each (division), what lifts are over."""
+    """A style picture read with a longer side of `size`: its layers, their division (`left`), the source of the lifts."""
 
-    painting: Original
+    painting: StylePicture
     styles: list[LayerStyle]
     left: dict[str, dict[str, float]]
     photographs: str
@@ -111,19 +111,22 @@ class Reading:
 
 
 def read_painting(path: Path, net: Net, layers: Sequence[str], size: int, pooling: str, against: Path | None = None) -> Reading:
-    """Read the style of a picture file. Raises BadImage, BadInput where there are no photographs, BadRecipe for unknown layers."""
+    """Read the style of a picture file; lifts are relative to the pictures in `against` or the bundled photographs.
+
+    Raises BadImage, BadInput where `against` has no picture, BadRecipe for unknown layers.
+    """
     names, picture = style_layers(net, layers), read_picture(path)
-    image = bring_to(picture.image, size, net, names)
+    image = resize_to(picture.image, size, net, names)
     styles = list(read_style(image, net, names, reference_values(against, net, names, size)))
     photographs = "the bundled photographs" if against is None else f"the pictures in {against.name}"
-    painting = Original(image, path.name, picture.sha256, net, pooling)
+    painting = StylePicture(image, path.name, picture.sha256, net, pooling)
     return Reading(painting, styles, division(image, styles, net), photographs, size)
 
 
 class Shown:
-    """What is shown of a layer: the units and pairs that are listed, with names and patches."""
+    """A layer on the page: the listed units and pairs, with descriptions and patches."""
 
-    def __init__(self, style: LayerStyle, painting: Original) -> None:
+    def __init__(self, style: LayerStyle, painting: StylePicture) -> None:
         self.style, self.painting = style, painting
         self.field = field_of(painting.net.layers, style.layer)
         self.by_value, self.by_lift = by_value(style, UNITS), by_lift(style, UNITS)
@@ -133,31 +136,31 @@ class Shown:
 
     @cached_property
     def own(self) -> dict[int, list[Patch]]:
-        """The painting's own patches of each unit."""
+        """The style picture's patches of each unit."""
         return dict(zip(self.units, self.painting.patches(self.style.maps[self.units], self.field), strict=True))
 
     @cached_property
     def names(self) -> dict[int, str]:
-        """What each unit's patches look like."""
+        """A description of each unit's patches."""
         return {
             unit: self.painting.described(patches, place_map(self.style.maps, unit, unit)) for unit, patches in self.own.items()
         }
 
     def share(self, unit: int) -> float:
-        """Of the diagonal's sum."""
+        """The unit's share of the sum of the diagonal."""
         return float(self.style.values[unit]) / self.style.total
 
     def lift(self, unit: int) -> float | None:
-        """How many times as large as in photographs; None where it is silent there."""
+        """The unit's value over that in photographs; None where that is 0."""
         lift = float(self.style.lift[unit])
         return short(lift) if np.isfinite(lift) else None
 
 
-# As one object
+# As JSON
 
 
 def to_json(reading: Reading) -> dict[str, Any]:
-    """All units of each layer and the first of each ranking of pairs; values are G_ij / (n_H n_W), the largest first."""
+    """All units of each layer and the first pairs of each ranking; values are G_ij / (n_H n_W), the largest first."""
     painting = reading.painting
     about = {"painting": painting.name, "net": painting.net.name, "pooling": painting.pooling, "size": reading.size}
     return about | {"layers": [_layer_to_json(style, reading.left[style.layer]) for style in reading.styles]}
@@ -180,7 +183,7 @@ def _pair_to_json(style: LayerStyle, i: int, j: int) -> dict[str, Any]:
 
 
 def _components(style: LayerStyle, n: int, count: int = COMPONENTS) -> list[dict[str, Any]]:
-    """The largest of a direction."""
+    """The largest components of direction n."""
     direction = style.directions[:, n]
     largest = direction.abs().argsort(descending=True)[:count].tolist()
     return [{"unit": unit, "component": float(direction[unit])} for unit in largest]
@@ -190,10 +193,10 @@ def _components(style: LayerStyle, n: int, count: int = COMPONENTS) -> list[dict
 
 
 def write_page(output: Path, reading: Reading, atlas: Path | None = None) -> bool:
-    """Write `output`/index.html and what it needs, and an edit to start from, unless there is one: whether it was written.
+    """Write the page, `output`/index.html with its parts, and a style edit unless there is one; whether the edit was written.
 
-    `atlas` is a scan whose patches show what units look for. Raises BadRecipe for one by another net, CannotWrite where the folder
-    holds anything else.
+    `atlas` is a scan whose patches show what the units respond to. Raises BadRecipe for a scan of another net, CannotWrite where
+    the folder holds anything else.
     """
     painting = reading.painting
     index = check_page(output, painting.net, atlas)
@@ -208,7 +211,7 @@ def write_page(output: Path, reading: Reading, atlas: Path | None = None) -> boo
 
 
 def _about(reading: Reading, shown: Sequence[Shown]) -> dict[str, Any]:
-    """What the page says of the painting as a whole."""
+    """The page's data about the whole style picture."""
     painting = reading.painting
     about = {"painting": painting.name, "height": painting.size[0], "width": painting.size[1], "photographs": reading.photographs}
     about |= {"net": NAMES.get(painting.net.name, painting.net.name), "pooling": painting.pooling, "version": version("impasto")}
@@ -217,19 +220,19 @@ def _about(reading: Reading, shown: Sequence[Shown]) -> dict[str, Any]:
 
 
 def check_page(output: Path, net: Net, atlas: Path | None) -> Index | None:
-    """Raise now what write_page would raise after minutes of reading; the atlas's index."""
+    """Raise at once what write_page would raise after minutes of reading; returns the atlas's index."""
     check_free(output, MADE_BY)
     if atlas is None:
         return None
     index = read_index(atlas)
     if index.setup.net != net.name:
-        raise BadRecipe(f"{atlas} is a scan by {index.setup.net}, the style is read by {net.name}: give --net {index.setup.net}")
+        raise BadRecipe(f"{atlas} is a scan of {index.setup.net}, but the style is read by {net.name}: add --net {index.setup.net}")
     check_net(index.setup, net)
     return index
 
 
 def _write_nines(parts: Path, n: int, shown: Shown, folder: Path, index: Index) -> dict[int, str]:
-    """The patches of the scan that excite each unit most: {unit: its file}; none where the layer was not scanned."""
+    """Write the scan's strongest patches of each unit; returns {unit: file}, empty where the layer was not scanned."""
     layer = shown.style.layer
     if layer not in index.layers:
         return {}
@@ -260,7 +263,7 @@ def _write_layer(parts: Path, n: int, shown: Shown, nines: Mapping[int, str]) ->
 
 
 def _block(patches: Sequence[Patch], pixels: Image.Image) -> Image.Image:
-    return block([(patch, cut(patch, pixels)) for patch in patches])
+    return block([(patch, crop(patch, pixels)) for patch in patches])
 
 
 def _numbers(shown: Shown) -> dict[str, Any]:
@@ -276,7 +279,7 @@ def _unit(shown: Shown, unit: int, nines: Mapping[int, str]) -> dict[str, Any]:
 
 
 def _directions(parts: Path, n: int, shown: Shown) -> list[dict[str, Any]]:
-    """Each leading direction with where it lives, and what the painting looks like there."""
+    """Each leading direction, where it is active, and a description of the style picture there."""
     style, painting, found = shown.style, shown.painting, []
     maps = torch.stack([direction_map(style.maps, direction) for direction in style.directions.mT])
     for k, patches in enumerate(painting.patches(maps, shown.field)):
@@ -288,7 +291,7 @@ def _directions(parts: Path, n: int, shown: Shown) -> list[dict[str, Any]]:
 
 
 def _matrices(style: LayerStyle) -> dict[str, Any]:
-    """Both matrices in the order of the clustering, a byte an entry: G / M by its logarithm, correlations from -1 to 1."""
+    """Both matrices in clustered order, a byte an entry: the logarithm of G / M, correlations from -1 to 1."""
     order = clustered(style.correlation)
     gram, correlated = style.gram[order][:, order], style.correlation[order][:, order]
     largest = float(gram.max()) or 1.0
@@ -300,12 +303,12 @@ def _matrices(style: LayerStyle) -> dict[str, Any]:
 
 
 def packed(values: np.ndarray[Any, Any]) -> str:
-    """The bytes of an array, deflated, in base64."""
+    """The bytes of an array, compressed by zlib, in base64."""
     return base64.b64encode(zlib.compress(values.tobytes(), 9)).decode("ascii")
 
 
 def spotlight(image: Tensor, map: Tensor) -> Image.Image:
-    """(1, 3, H, W) and (h, w), nothing below 0 -> the painting where the map is, pale where it is not, WIDE pixels across."""
+    """(1, 3, H, W) and (h, w), not negative -> the picture, WIDE pixels wide, pale where the map is small."""
     height = max(1, round(WIDE * image.shape[-2] / image.shape[-1]))
     top = float(torch.quantile(map.double().flatten()[:: max(1, map.numel() // 10**6)], 0.99)) or float(map.max()) or 1.0
     lit = resize((map[None, None] / top).clamp(0, 1).float(), (height, WIDE)).sqrt()
@@ -314,11 +317,11 @@ def spotlight(image: Tensor, map: Tensor) -> Image.Image:
     return to_pillow(lit * small + (1 - lit) * grey)
 
 
-# As a file of edits
+# As a style edit
 
 
-def edit_text(shown: Sequence[Shown], painting: Original) -> str:
-    """A style edit that changes nothing: the units, pairs and directions a person may want to change, named, each with gain 1."""
+def edit_text(shown: Sequence[Shown], painting: StylePicture) -> str:
+    """A style edit that changes nothing: the most relevant units, pairs and directions, described, each with gain 1."""
     return "\n".join([EDIT_HEAD.format(name=painting.name.encode("ascii", "replace").decode()), *map(_layer_edit, shown)])
 
 
@@ -358,7 +361,7 @@ def _layer_edit(shown: Shown) -> str:
 
 
 def write_edit(path: Path, text: str) -> bool:
-    """Write the file, unless there is one: it may have been changed by hand. Whether it was written."""
+    """Write the file, unless there is one, which may be edited by hand; whether it was written."""
     if path.exists():
         return False
     write_whole(path, lambda file: file.write(text.encode("ascii")))

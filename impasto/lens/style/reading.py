@@ -1,7 +1,7 @@
-"""Reading a style: the Gram matrix of a layer taken apart into units, pairs, directions and places.
+"""Reading a style: the Gram matrix of a layer decomposed into units, pairs, directions and positions.
 
-G_ij = sum_p a_ip a_jp over the places p of a layer's map (Gatys, Ecker & Bethge 2015, arXiv:1508.06576, eq. 3), so what a place
-adds to an entry is a product of two activations. Values are G_ij / M with M = n_H n_W places, after the ReLU, added up in float64.
+G_ij = sum_p a_ip a_jp over the positions p of a layer's map (Gatys, Ecker & Bethge 2015, arXiv:1508.06576, eq. 3), so a position
+adds the product of two activations. Values are G_ij / M with M = n_H n_W positions, after the ReLU, summed in float64.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from torch import Tensor
 from impasto.errors import BadImage, BadInput, BadRecipe, ImpastoError
 from impasto.files import make_folder, sha256, write_whole
 from impasto.images.images import MIN_SIDE, read_picture, resize, scaled_size
-from impasto.lens.collection import find_pictures, look_at, same_name
+from impasto.lens.collection import find_pictures, grouped_by_name, read_pictures
 from impasto.lens.module import weights_of
 from impasto.nets.nets import Net, Pool, features, layer_name, map_size
 from impasto.objective.losses import gram_cost
@@ -27,20 +27,20 @@ from impasto.pictures import PHOTOGRAPHS, picture_path
 from impasto.recipe.recipe import STYLE_LAYERS
 from impasto.weights import cache_path, digest
 
-BLOCK = 2**16  # places whose activations are in float64 at a time
-SHIFTS = 19  # a correlation beyond that of all of them is chance in one case of twenty at most
+BLOCK = 2**16  # positions that are converted to float64 at a time
+SHIFTS = 19  # a correlation beyond that of all of them has p <= 0.05
 DIRECTIONS = 4
-NOTICED = 0.1  # of the layer's mean value: weaker units are left out where rankings are by ratios
-SOFT = 16  # of the longer side: how coarse soft colours are
+NOTICED = 0.1  # share of the layer's mean value: weaker units are left out of rankings by ratios
+SOFT = 16  # pixels of the longer side of the blurred version
 Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class LayerStyle:
-    """The style of a layer of C units over (h, w) places.
+    """The style of a layer with C units and (h, w) positions.
 
-    `maps` (C, h, w); `gram` (C, C) is G / M; `correlation` (C, C) that of the centred activations, 0 for a unit that is the same
-    everywhere; `chance` (C, C) the largest |correlation| of the two maps shifted against each other; `reference` (C,) the mean
+    `maps` (C, h, w); `gram` (C, C) is G / M; `correlation` (C, C) Pearson's, 0 for a constant unit;
+    `chance` (C, C) the largest |correlation| of the two maps shifted against each other; `reference` (C,) the mean
     G_ii / M of photographs; `strengths` (K,) and `directions` (C, K) are the leading eigenvalues and eigenvectors of `gram`.
     """
 
@@ -60,12 +60,12 @@ class LayerStyle:
 
     @property
     def total(self) -> float:
-        """The sum of the diagonal; 1 for a layer that is silent, so that shares of it are 0."""
+        """The sum of the diagonal; 1 if it is 0, so that shares of it are 0."""
         return float(self.values.sum()) or 1.0
 
     @property
     def lift(self) -> Tensor:
-        """(C,): how many times as large a unit's value is as in photographs; inf or nan where it is 0 there."""
+        """(C,): a unit's value over that in photographs; inf or nan where that is 0."""
         return self.values / self.reference
 
 
@@ -73,29 +73,29 @@ class LayerStyle:
 
 
 def cross(a: Tensor, b: Tensor) -> Tensor:
-    """(C, h, w) twice -> (C, C), float64: sum over places of a_p b_p^T. cross(a, a) is the Gram matrix."""
+    """(C, h, w) twice -> (C, C), float64: the sum over positions of a_p b_p^T. cross(a, a) is the Gram matrix."""
     pairs = zip(torch.split(a.flatten(1), BLOCK, 1), torch.split(b.flatten(1), BLOCK, 1), strict=True)
     return torch.stack([x.double() @ y.double().mT for x, y in pairs]).sum(0)
 
 
 def place_map(a: Tensor, i: int, j: int) -> Tensor:
-    """(C, h, w) -> (h, w), float64: what each place adds to G_ij. Its sum is G_ij."""
+    """(C, h, w) -> (h, w), float64: what each position adds to G_ij; sums to G_ij."""
     return a[i].double() * a[j].double()
 
 
 def direction_map(a: Tensor, direction: Tensor) -> Tensor:
-    """(C, h, w) and (C,) -> (h, w), float64: (v^T a_p)^2. Its sum is v^T G v, for an eigenvector its eigenvalue."""
+    """(C, h, w) and (C,) -> (h, w), float64: (v^T a_p)^2; sums to v^T G v, for an eigenvector its eigenvalue."""
     return torch.einsum("c,chw->hw", direction.double(), a.double()).square()
 
 
 def correlation(a: Tensor) -> Tensor:
-    """(C, h, w) -> (C, C), float64: Pearson's, over places. 0 where a unit is the same everywhere."""
+    """(C, h, w) -> (C, C), float64: Pearson's correlation over positions; 0 for constant units."""
     x = standardized(a.double())
     return cross(x, x).clamp(-1, 1)
 
 
 def standardized(a: Tensor) -> Tensor:
-    """(C, h, w) -> the same with mean 0 and a sum of squares of 1 over places; all 0 for a unit that is the same everywhere."""
+    """(C, h, w) -> the same with mean 0 and sum of squares 1 over positions; all 0 for constant units."""
     centred = a - a.mean((1, 2), keepdim=True)
     length = centred.square().sum((1, 2), keepdim=True).sqrt()
     flat = length <= 1e-6 * a.square().sum((1, 2), keepdim=True).sqrt()
@@ -103,15 +103,15 @@ def standardized(a: Tensor) -> Tensor:
 
 
 def cross_diagonal(a: Tensor) -> Tensor:
-    """(C, h, w) -> (C,), float64: sum over places of the squares, the diagonal of the Gram matrix."""
+    """(C, h, w) -> (C,), float64: the sums of squares over positions, the diagonal of the Gram matrix."""
     return torch.stack([x.double().square().sum(1) for x in torch.split(a.flatten(1), BLOCK, 1)]).sum(0)
 
 
 def chance(a: Tensor, shifts: int = SHIFTS) -> Tensor:
-    """(C, h, w) -> (C, C): the largest |correlation| of each unit with each other one moved, over so many shifts of the picture.
+    """(C, h, w) -> (C, C): the largest |correlation| of each unit with each other one shifted, over `shifts` circular shifts.
 
-    A moved map has the same values and the same texture, but nothing to do with what the other sees: what correlation is left is
-    chance. The picture is a torus; shifts are a low-discrepancy sequence (Roberts 2018) that stays a fifth of the height away.
+    A shifted map keeps its values and texture but is unrelated to the other, so its correlation is chance. The shifts are a
+    low-discrepancy sequence (Roberts 2018), at least a fifth of the height.
     """
     x = standardized(a)
     largest = x.new_zeros(len(x), len(x))
@@ -121,7 +121,7 @@ def chance(a: Tensor, shifts: int = SHIFTS) -> Tensor:
 
 
 def moves(height: int, width: int, count: int) -> list[tuple[int, int]]:
-    """(dy, dx) of each shift."""
+    """(dy, dx) of each shift, in positions."""
     shares = [((0.5 + 0.7548776662 * n) % 1, (0.5 + 0.5698402910 * n) % 1) for n in range(1, count + 1)]
     return [(max(1, round(height * (0.2 + 0.6 * y))), round(width * x)) for y, x in shares]
 
@@ -135,7 +135,7 @@ def leading_directions(gram: Tensor, count: int = DIRECTIONS) -> tuple[Tensor, T
 
 
 def clustered(correlated: Tensor) -> list[int]:
-    """(C, C) correlations -> the units in an order in which those that occur together are neighbours (average linkage)."""
+    """(C, C) correlations -> the units in an order in which correlated ones are neighbours (average linkage)."""
     if len(correlated) < 3:
         return list(range(len(correlated)))
     distance = 1 - (correlated + correlated.mT) / 2
@@ -144,27 +144,27 @@ def clustered(correlated: Tensor) -> list[int]:
     return order
 
 
-# A painting
+# A style picture
 
 
 def style_layers(net: Net, asked: Sequence[str] = ()) -> list[str]:
-    """The layers asked for under their one name, or the net's five. Raises BadRecipe for one that is not there or not rectified."""
+    """The canonical names of the requested layers, by default the net's five. Raises BadRecipe for unknown or `:pre` layers."""
     if unrectified := [layer for layer in asked if layer.endswith(":pre")]:
-        raise BadRecipe(f"a style is read behind the ReLU: ask for {unrectified[0].removesuffix(':pre')}")
+        raise BadRecipe(f"a style is read after the ReLU: use {unrectified[0].removesuffix(':pre')}")
     return list(dict.fromkeys(layer_name(net, layer) for layer in asked or STYLE_LAYERS[net.name]))
 
 
-def bring_to(image: Tensor, size: int, net: Net, layers: Iterable[str]) -> Tensor:
-    """The picture with a longer side of `size`. Raises BadImage where too little of it is left at a layer."""
+def resize_to(image: Tensor, size: int, net: Net, layers: Iterable[str]) -> Tensor:
+    """The picture resized to a longer side of `size` pixels. Raises BadImage if it is too small for a layer."""
     height, width = scaled_size(image, size)
     if min(height, width) < MIN_SIDE or any(min(map_size(net, layer, (height, width))) < 1 for layer in layers):
-        raise BadImage(f"the picture would be {width} x {height} when read, which is too small for these layers")
+        raise BadImage(f"the picture is read at {width} x {height}, which is too small for these layers")
     return resize(image, (height, width))
 
 
 @torch.no_grad()
 def read_style(image: Tensor, net: Net, layers: Sequence[str], reference: dict[str, Tensor]) -> Iterator[LayerStyle]:
-    """(1, 3, H, W), as large as it is to be read -> the style of each layer; `reference` as photograph_values gives it."""
+    """A picture (1, 3, H, W) -> the style of each layer; `reference` is {layer: (C,)}, see photograph_values."""
     for layer, a in features(net, image, layers).items():
         maps = a[0]
         gram = cross(maps, maps) / maps[0].numel()
@@ -172,10 +172,10 @@ def read_style(image: Tensor, net: Net, layers: Sequence[str], reference: dict[s
 
 
 def reference_values(against: Path | None, net: Net, layers: Sequence[str], size: int) -> dict[str, Tensor]:
-    """photograph_values of the pictures in a folder, or of the bundled photographs, which are looked at once and kept."""
+    """photograph_values of the pictures in a folder, or of the bundled photographs, whose values are cached."""
     if against is not None:
         return photograph_values(photographs(against), net, layers, size)
-    looked = [str(sha256(picture_path(name))) for name in PHOTOGRAPHS]
+    hashes = [str(sha256(picture_path(name))) for name in PHOTOGRAPHS]
     about = [
         net.name,
         digest(weights_of(net)),
@@ -184,20 +184,20 @@ def reference_values(against: Path | None, net: Net, layers: Sequence[str], size
         repr(_pools(net)),
         repr(list(layers)),
         str(size),
-        *looked,
+        *hashes,
     ]
-    kept = cache_path(net.name).with_name(f"photographs-{hashlib.sha256(' '.join(about).encode()).hexdigest()[:16]}.safetensors")
-    if values := _read_cached(kept):
+    cached = cache_path(net.name).with_name(f"photographs-{hashlib.sha256(' '.join(about).encode()).hexdigest()[:16]}.safetensors")
+    if values := _read_cached(cached):
         return values
     values = photograph_values(photographs(None), net, layers, size)
-    with contextlib.suppress(ImpastoError):  # where nothing can be kept it is looked at anew each time
-        make_folder(kept.parent)
-        write_whole(kept, lambda file: file.write(safetensors.torch.save(values, {"sha256": digest(values)})))
+    with contextlib.suppress(ImpastoError):  # without a writable cache they are computed every time
+        make_folder(cached.parent)
+        write_whole(cached, lambda file: file.write(safetensors.torch.save(values, {"sha256": digest(values)})))
     return values
 
 
 def _read_cached(path: Path) -> dict[str, Tensor] | None:
-    """What was written there, None where there is none or it has changed since."""
+    """The cached values; None where they are missing or damaged."""
     try:
         with safetensors.safe_open(path, "pt") as opened:
             values = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
@@ -211,29 +211,29 @@ def _pools(net: Net) -> list[tuple[str, float]]:
 
 
 def photographs(against: Path | None) -> Iterator[Tensor]:
-    """The pictures, (1, 3, H, W), that a style is held against: those in a folder, or the bundled photographs.
+    """The pictures (1, 3, H, W) that a style is compared with: those in a folder, or the bundled photographs.
 
-    Raises BadInput where there is none that can be read.
+    Raises BadInput where none can be read.
     """
     if against is None:
         yield from (read_picture(picture_path(name)).image for name in PHOTOGRAPHS)
         return
     found = False
-    for sources in same_name(find_pictures([against])):
-        for _, picture in look_at(sources):
+    for sources in grouped_by_name(find_pictures([against])):
+        for _, picture in read_pictures(sources):
             if picture is not None:
                 found = True
                 yield picture.image
     if not found:
-        raise BadInput(f"there is no picture that can be read in {against}")
+        raise BadInput(f"no picture in {against} can be read")
 
 
 @torch.no_grad()
 def photograph_values(pictures: Iterable[Tensor], net: Net, layers: Sequence[str], size: int) -> dict[str, Tensor]:
-    """{layer: (C,)}: the mean of G_ii / M over pictures with a longer side of `size`, each picture counting the same."""
+    """{layer: (C,)}: the mean of G_ii / M over pictures, each with a longer side of `size`."""
     found: dict[str, list[Tensor]] = {layer: [] for layer in layers}
     for picture in pictures:
-        for layer, a in features(net, bring_to(picture, size, net, layers), layers).items():
+        for layer, a in features(net, resize_to(picture, size, net, layers), layers).items():
             found[layer].append(cross_diagonal(a[0]) / a[0, 0].numel())
     return {layer: torch.stack(values).mean(0) for layer, values in found.items()}
 
@@ -247,7 +247,7 @@ def by_value(style: LayerStyle, count: int) -> list[int]:
 
 
 def by_lift(style: LayerStyle, count: int) -> list[int]:
-    """The units that are more prevalent here than in photographs, those first that are so most; of those that are noticed."""
+    """The units with the largest lift above 1, among those that are noticed."""
     lift = style.lift.masked_fill(~noticed(style), 0.0).nan_to_num(0.0)
     return [n for n in lift.argsort(descending=True, stable=True)[:count].tolist() if lift[n] > 1]
 
@@ -263,12 +263,12 @@ def pairs_by_value(style: LayerStyle, count: int) -> list[Pair]:
 
 
 def pairs_together(style: LayerStyle, count: int) -> list[Pair]:
-    """The pairs of noticed units that correlate most, beyond chance."""
+    """The pairs of noticed units with the largest correlation, beyond chance."""
     return _first(style.correlation, (style.correlation > style.chance) & _both_noticed(style), count)
 
 
 def pairs_apart(style: LayerStyle, count: int) -> list[Pair]:
-    """The pairs of noticed units that avoid each other most, beyond chance."""
+    """The pairs of noticed units with the most negative correlation, beyond chance."""
     return _first(-style.correlation, (-style.correlation > style.chance) & _both_noticed(style), count)
 
 
@@ -277,7 +277,7 @@ def _both_noticed(style: LayerStyle) -> Tensor:
 
 
 def _first(score: Tensor, allowed: Tensor, count: int) -> list[Pair]:
-    """The pairs i < j that are allowed, with the highest scores first."""
+    """The allowed pairs i < j, the highest scores first."""
     rows, columns = torch.triu_indices(len(score), len(score), 1)
     kept = allowed[rows, columns].nonzero()[:, 0]
     best = kept[score[rows, columns][kept].argsort(descending=True, stable=True)[:count]]
@@ -289,10 +289,10 @@ def _first(score: Tensor, allowed: Tensor, count: int) -> list[Pair]:
 
 @torch.no_grad()
 def division(image: Tensor, styles: Sequence[LayerStyle], net: Net) -> dict[str, dict[str, float]]:
-    """{layer: {"tones": ..., "colors": ...}}: what of the style is left of the picture in grey tones, and in soft colours alone.
+    """{layer: {"tones": ..., "colors": ...}}: the share of the style that remains in grey tones, and in blurred colours.
 
-    1 less the style cost between the picture and that version of it, over the style cost between it and an even wash of its mean
-    colour, of which nothing is left. Below 0 the version is less like the picture than the wash is.
+    1 - (style cost between the picture and that version) / (style cost between the picture and its mean colour). Below 0 it is
+    less like the picture than its mean colour is.
     """
     versions = {"wash": image.mean((2, 3), keepdim=True).expand_as(image), "tones": _tones(image), "colors": _soft(image)}
     layers = [style.layer for style in styles]
@@ -306,17 +306,17 @@ def division(image: Tensor, styles: Sequence[LayerStyle], net: Net) -> dict[str,
 
 
 def _left(cost: float, wash: float) -> float:
-    """Of a picture that is an even wash itself all is left."""
+    """1 for a picture of one colour."""
     return 1 - cost / wash if wash > 0 else 1.0
 
 
 def _tones(image: Tensor) -> Tensor:
-    """In grey, as light as before (the weights of Rec. 709, on sRGB's own values)."""
+    """In grey, with the same luma (weights of Rec. 709, on sRGB values)."""
     weights = image.new_tensor([0.2126, 0.7152, 0.0722]).view(1, 3, 1, 1)
     return (weights * image).sum(1, keepdim=True).expand_as(image)
 
 
 def _soft(image: Tensor) -> Tensor:
-    """Colours without any texture finer than a sixteenth of the longer side."""
+    """Blurred: no texture finer than a sixteenth of the longer side."""
     small = torch.nn.functional.interpolate(image, scaled_size(image, SOFT), mode="area")
     return torch.nn.functional.interpolate(small, image.shape[-2:], mode="bicubic", align_corners=False).clamp(0, 1)

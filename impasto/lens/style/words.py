@@ -1,4 +1,4 @@
-"""What excites a unit, in a person's words: colours, which way lines go, how broad, where. To tell units apart, no more."""
+"""Short descriptions of what activates a unit: colours, direction and width of lines, where. They only help to tell units apart."""
 
 import math
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# sRGB of the colours that have a name of their own here.
+# The named colours, in sRGB.
 COLORS = {
     "black": (20, 20, 22),
     "dark grey": (70, 70, 72),
@@ -33,21 +33,21 @@ COLORS = {
     "purple": (110, 70, 130),
     "pink": (225, 160, 165),
 }
-FLAT = 0.04  # contrast, the deviation of lightness over patches, below which they are called smooth
-LINED = 0.25  # coherence of the structure tensor from which lines have a direction
-FINE, BROAD = 0.5, 0.9  # of the wavelength of a patch with one edge through its middle: below and above are told
-EVEN = 0.24  # deviation of the places, as a share of the side, from which something is all over; 0.29 is evenly spread
+FLAT = 0.04  # standard deviation of lightness below which patches are "smooth"
+LINED = 0.25  # coherence of the structure tensor above which lines have a direction
+FINE, BROAD = 0.5, 0.9  # limits of "fine" and "broad", in wavelengths of a patch with one edge in its middle
+EVEN = 0.24  # standard deviation of the positions, as a share of the side, above which it is "all over"; 0.29 is uniform
 
 
 def described(patches: Sequence[Tensor]) -> str:
-    """Patches (3, h, w) in [0, 1] -> "dark blue on cream, broad rising lines"; "no patch" where there is none."""
+    """Patches (3, h, w) in [0, 1] -> "dark blue on cream, broad rising lines"; "no patch" if there is none."""
     if not patches:
         return "no patch"
     return f"{_colors(patches)}, {_texture(patches)}"
 
 
 def whereabouts(map: Tensor) -> str:
-    """(h, w), nothing below 0 -> "lower left", "middle", "all over": where most of it is."""
+    """(h, w), not negative -> "lower left", "middle", "all over" ...: where most of the map is."""
     weights = map.double() / map.double().sum().clamp(min=1e-30)
     (down, y), (across, x) = (_spread(weights.sum(axis)) for axis in (1, 0))
     if down > EVEN and across > EVEN:
@@ -57,7 +57,7 @@ def whereabouts(map: Tensor) -> str:
 
 
 def _spread(weights: Tensor) -> tuple[float, float]:
-    """(n,) that sum to 1 -> deviation and mean of where they are, from 0 to 1."""
+    """(n,) that sum to 1 -> standard deviation and mean of the positions, from 0 to 1."""
     at = (torch.arange(len(weights)).to(weights) + 0.5) / len(weights)
     mean = float((weights * at).sum())
     return float((weights * (at - mean).square()).sum()) ** 0.5, mean
@@ -68,7 +68,7 @@ def _third(at: float, first: str, last: str) -> str:
 
 
 def _colors(patches: Sequence[Tensor]) -> str:
-    """The mean colours of the darker and the lighter half of each patch's middle, over all patches."""
+    """The mean colours of the darker and the lighter half of the patches' middles."""
     halves: list[list[Tensor]] = [[], []]
     for patch in patches:
         pixels = _middle(patch).flatten(1)
@@ -81,13 +81,13 @@ def _colors(patches: Sequence[Tensor]) -> str:
 
 
 def _middle(patch: Tensor) -> Tensor:
-    """Without a fifth at each edge, which counts little to the unit."""
+    """Without a fifth at each edge, which has little influence on the unit."""
     top, left = patch.shape[1] // 5, patch.shape[2] // 5
     return patch[:, top : patch.shape[1] - top, left : patch.shape[2] - left]
 
 
 def color_name(color: Tensor) -> str:
-    """(3,) sRGB in [0, 1] -> the named colour nearest to it in Oklab (Ottosson 2020)."""
+    """(3,) sRGB in [0, 1] -> the nearest named colour in Oklab (Ottosson 2020)."""
     return min(COLORS, key=lambda name: float(torch.dist(_oklab(color), _oklab(torch.tensor(COLORS[name]) / 255))))
 
 
@@ -103,7 +103,7 @@ def _oklab(color: Tensor) -> Tensor:
 
 
 def _texture(patches: Sequence[Tensor]) -> str:
-    """By the structure tensor over all patches: which way lines go, or that they go no one way; by its trace, how broad."""
+    """From the structure tensor over all patches: the direction of lines, if they have one; from its trace their width."""
     variance = sum(float(patch.mean(0).var(correction=0)) for patch in patches) / len(patches)
     if variance < FLAT**2:
         return "smooth"
@@ -116,7 +116,7 @@ def _texture(patches: Sequence[Tensor]) -> str:
 
 
 def _structure(patch: Tensor) -> tuple[float, float, float]:
-    """Mean products of the slopes between every four pixels; slopes of two pixels each would share one, and noise would lean."""
+    """Mean products of the gradient, between every four pixels: with differences of two pixels noise would get a direction."""
     upper, lower = patch.mean(0)[:-1], patch.mean(0)[1:]
     across = ((upper + lower)[:, 1:] - (upper + lower)[:, :-1]) / 2
     down = ((lower - upper)[:, 1:] + (lower - upper)[:, :-1]) / 2
@@ -126,6 +126,6 @@ def _structure(patch: Tensor) -> tuple[float, float, float]:
 
 
 def _direction(gradient: float) -> str:
-    """Of lines at right angles to a gradient, whose angle is counted clockwise from the right, as y goes down."""
-    degrees = (90 - math.degrees(gradient)) % 180  # of the lines, counterclockwise, as one sees them
+    """The direction of lines perpendicular to a gradient with this angle (clockwise from the right, since y points down)."""
+    degrees = (90 - math.degrees(gradient)) % 180  # of the lines, counterclockwise
     return ("level", "rising", "upright", "falling")[round(degrees / 45) % 4]

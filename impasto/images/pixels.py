@@ -1,0 +1,166 @@
+"""Pictures as tensors (1, C, H, W) in [0, 1]: checks, sizes, resizing, quantisation, and as 8-bit Pillow images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, pi, sin
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from impasto.disk import BAND, empty, file_of, new_empty, over, put, release
+from impasto.errors import BadImage
+
+MIN_SIDE = 16
+LOBES = 3  # support of LANCZOS, in pixels of the smaller picture
+Wraps = tuple[bool, bool]  # (rows, columns): whether the picture is periodic along that axis
+EDGES: Wraps = (False, False)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """`image` (1, 3, H, W), sRGB in [0, 1]; `alpha` (1, 1, H, W) or None; the SHA-256 of the file (without one, of the pixels).
+
+    `profile` is the file's ICC profile; `image` is already converted from it to sRGB.
+    """
+
+    image: Tensor
+    alpha: Tensor | None
+    sha256: str
+    profile: bytes | None = None
+
+
+def check_image(image: Any) -> None:
+    """Raise BadImage for anything but a float tensor (B, 3, H, W)."""
+    if not isinstance(image, Tensor):
+        raise BadImage(f"a picture is a tensor (B, 3, H, W) in [0, 1], got {type(image).__name__}: read_picture(...).image is one")
+    if image.dim() != 4 or image.shape[1] != 3 or not image.is_floating_point():
+        advice = ": image[None] adds the batch" if image.dim() == 3 and image.shape[0] == 3 else ""
+        raise BadImage(f"a picture is a tensor (B, 3, H, W) in [0, 1], got {tuple(image.shape)} of {image.dtype}{advice}")
+
+
+def size_of(image: Tensor) -> tuple[int, int]:
+    """(H, W)."""
+    return image.shape[-2], image.shape[-1]
+
+
+def are_alike(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two sizes (H, W) have the same aspect ratio, up to rounding to whole pixels."""
+    return abs(size[0] * other[1] - size[1] * other[0]) <= 1.5 * max(*size, *other)
+
+
+def scaled_size(image: Tensor, longer: int) -> tuple[int, int]:
+    """(H, W) for a longer side of `longer` pixels, with the same aspect ratio."""
+    height, width = image.shape[-2:]
+    scale = longer / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def resize(
+    image: Tensor, size: tuple[int, int], wraps: Wraps = EDGES, folder: Path | None = None, *, follow: bool = True
+) -> Tensor:
+    """(1, C, H, W) in [0, 1] -> (1, C, *size) by Pillow's LANCZOS on floats, clamped to [0, 1].
+
+    On an axis that wraps, the filter continues at the opposite side. The result is on disk where a `folder` is given. Without one
+    it is where the picture is, or in memory with follow=False. The values are the same.
+    """
+    if size_of(image) == size:
+        if folder is not None:
+            return put(image, folder)
+        return image if follow or not file_of(image) else image.clone()
+    if (folder or file_of(image)) and not any(wraps):
+        shape = 1, image.shape[1], *size
+        found = empty(shape, folder) if folder else new_empty(image, shape) if follow else torch.empty(shape)
+        return _resized_in_bands(image, found)
+    height, width = image.shape[-2:]
+    y, x = (ceil(LOBES * max(1, n / m)) if wrap else 0 for n, m, wrap in zip((height, width), size, wraps, strict=True))
+    padded = (np.pad(channel, ((y, y), (x, x)), "wrap") if y or x else channel for channel in image[0].cpu().numpy())
+    across = (_resampled(channel, size[1], len(channel), (x, 0, x + width, len(channel))) for channel in padded)
+    channels = [_resampled(channel, size[1], size[0], (0, y, size[1], y + height)) for channel in across]
+    return torch.from_numpy(np.stack(channels)).unsqueeze(0).clamp_(0, 1).to(image)
+
+
+def _resampled(channel: np.ndarray, width: int, height: int, box: tuple[int, int, int, int]) -> np.ndarray:
+    """Along one axis at a time: with both, Pillow's order of the two depends on its version and on the sizes."""
+    return np.asarray(Image.fromarray(channel).resize((width, height), Image.Resampling.LANCZOS, box))
+
+
+def _resized_in_bands(image: Tensor, found: Tensor) -> Tensor:
+    """resize into `found`, a band of rows at a time, to the same bytes: across by Pillow, then down by its arithmetic.
+
+    Pillow itself cannot do the second step: it rounds the box of a band to float32, which changes the weights.
+    """
+    height, width = size_of(found)
+    taps = _taps(image.shape[-2], height)
+    count = max(1, BAND // max(width, image.shape[-1]))
+    for begin in range(0, height, count):
+        here = taps[begin : begin + count]
+        first, last = here[0][0], here[-1][0] + len(here[-1][1])
+        for channel, mine in zip(image[0], found[0], strict=True):
+            rows = np.ascontiguousarray(channel[first:last].numpy())
+            across = _resampled(rows, width, len(rows), (0, 0, rows.shape[1], len(rows))).astype(np.float64)
+            down = np.stack([_mixed(across[at - first :], weights) for at, weights in here])
+            mine[begin : begin + count] = torch.from_numpy(down.astype(np.float32)).clamp_(0, 1)
+        release(image, found)
+    return found
+
+
+def _mixed(rows: np.ndarray, weights: Sequence[float]) -> np.ndarray:
+    """The weighted sum of the first rows, in Pillow's order of additions."""
+    found = np.zeros(rows.shape[1])
+    for row, weight in zip(rows, weights, strict=False):
+        found += row * weight
+    return found
+
+
+def _taps(length: int, to: int) -> list[tuple[int, list[float]]]:
+    """The filter taps of each output position of an axis resized to `to`: the first input position and the weights from there."""
+    if length == to:
+        return [(at, [1.0]) for at in range(length)]
+    scale = length / to
+    wide = max(1.0, scale)
+    found = []
+    for at in range(to):
+        middle = (at + 0.5) * scale
+        first, last = max(0, int(middle - LOBES * wide + 0.5)), min(length, int(middle + LOBES * wide + 0.5))
+        weights = [_lanczos((n - middle + 0.5) * (1 / wide)) for n in range(first, last)]
+        total = sum(weights)
+        found.append((first, [weight / total for weight in weights]))
+    return found
+
+
+def _lanczos(t: float) -> float:
+    return _sinc(t) * _sinc(t / LOBES) if -LOBES <= t < LOBES else 0.0
+
+
+def _sinc(t: float) -> float:
+    return sin(pi * t) / (pi * t) if t else 1.0
+
+
+def quantize(image: Tensor, bits: int = 8) -> Tensor:
+    """Rounded to the levels of a file with so many bits a channel."""
+    levels = float(2**bits - 1)
+    return over(lambda image: (image * levels).round() / levels, image)
+
+
+def to_pillow(image: Tensor, alpha: Tensor | None = None) -> Image.Image:
+    """(1, 3, H, W), and alpha (1, 1, H, W) if there is one -> an 8-bit RGB or RGBA picture."""
+    if file_of(image):
+        return _to_pillow_from_disk(image, alpha)
+    layers = image if alpha is None else torch.cat([image, alpha], 1)
+    pixels = (layers[0].detach() * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().contiguous().numpy()
+    return Image.fromarray(pixels)
+
+
+def _to_pillow_from_disk(image: Tensor, alpha: Tensor | None) -> Image.Image:
+    """to_pillow, a band of rows at a time."""
+    found = Image.new("RGB" if alpha is None else "RGBA", (image.shape[-1], image.shape[-2]))
+    count = max(1, BAND // image.shape[-1])
+    for at in range(0, image.shape[-2], count):
+        rows = slice(at, at + count)
+        found.paste(to_pillow(image[..., rows, :].clone(), None if alpha is None else alpha[..., rows, :].clone()), (0, at))
+        release(image)
+    return found
