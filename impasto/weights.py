@@ -84,7 +84,7 @@ def read_flax(data: bytes, net: str) -> dict[str, Tensor]:
     return tensors
 
 
-ARRAYS = {"ndarray": np.ndarray, "dtype": np.dtype, "_reconstruct": np._core.multiarray._reconstruct}  # type: ignore[attr-defined]
+ARRAYS = {"ndarray": np.ndarray, "dtype": np.dtype, "_reconstruct": np.empty(0).__reduce__()[0]}
 
 
 def read_lpips(data: bytes, _: str) -> dict[str, Tensor]:

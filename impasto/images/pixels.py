@@ -141,7 +141,7 @@ def _sinc(t: float) -> float:
 
 
 def quantize(image: Tensor, bits: int = 8) -> Tensor:
-    """Rounded to the levels of a file with so many bits a channel."""
+    """Rounded to the levels of a file with 8 or 16 bits a channel."""
     levels = float(2**bits - 1)
     return over(lambda image: (image * levels).round() / levels, image)
 

@@ -175,7 +175,7 @@ def _orientation(image: Image.Image) -> int:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
         number = int(value[0] if isinstance(value, bytes | tuple) else value)
         return number if number in TURNS else 1
-    except Exception:  # whatever is wrong with it, the pixels are not
+    except Exception:  # broken EXIF must not prevent reading the pixels
         return 1
 
 

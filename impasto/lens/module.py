@@ -57,10 +57,10 @@ def module_net(module: nn.Module, input: Input = INPUTS["torchvision"], size: in
     net = ModuleNet(name or type(module).__name__, module, input, {})
     known: dict[str, LayerInfo] = {}
 
-    def receive(layer: str, taken: Any, a: Tensor) -> None:
+    def receive(layer: str, inputs: Any, a: Tensor) -> None:
         field = tracer.of(a)
         if a.dim() in (2, 4) and field != NOTHING:
-            known[layer] = LayerInfo(a.shape[1], field, _filters(part_of(module, layer), taken, pixels))
+            known[layer] = LayerInfo(a.shape[1], field, _filters(part_of(module, layer), inputs, pixels))
 
     pixels = pixels_of(net, torch.zeros(1, 3, size, size))
     with torch.no_grad(), watched(module, receive), FieldTracer(pixels) as tracer:
@@ -73,9 +73,9 @@ def part_of(module: nn.Module, layer: str) -> nn.Module:
     return module.get_submodule(layer.partition("@")[0])
 
 
-def _filters(part: nn.Module, taken: Any, pixels: Tensor) -> Tensor | None:
+def _filters(part: nn.Module, inputs: Any, pixels: Tensor) -> Tensor | None:
     """The filters (C, 3, k, k) of a convolution that reads the pixels; None for any other submodule."""
-    return part.weight.detach() if isinstance(part, nn.Conv2d) and taken and taken[0] is pixels and part.groups == 1 else None
+    return part.weight.detach() if isinstance(part, nn.Conv2d) and inputs and inputs[0] is pixels and part.groups == 1 else None
 
 
 def pixels_of(net: ModuleNet, image: Tensor) -> Tensor:
@@ -91,10 +91,10 @@ def watched(module: nn.Module, receive: Callable[[str, Any, Tensor], None]) -> I
     modes = {part: part.training for part in module.modules()}
 
     def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def on_output(_: nn.Module, taken: Any, given: Any) -> None:
+        def on_output(_: nn.Module, inputs: Any, output: Any) -> None:
             calls[name] += 1
-            if isinstance(given, Tensor):
-                receive(name if calls[name] == 1 else f"{name}@{calls[name]}", taken, given)
+            if isinstance(output, Tensor):
+                receive(name if calls[name] == 1 else f"{name}@{calls[name]}", inputs, output)
 
         return on_output
 

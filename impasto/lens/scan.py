@@ -228,12 +228,12 @@ def scan_shards(asked: Work, folder: Path, parts: Sequence[Part], hands: Sequenc
     of = sum(count_pictures([Path(place) for place in asked["places"]], part) for part in parts)
     works = [{**asked, "part": part, "output": str(shard_folder(folder, part))} for part in parts]
     done, failed = dict[Part, int](), dict[Part, str]()
-    for work, said in shared_out(works, hands, tried):
-        if "step" in said:
-            done[work["part"]] = said["step"]["done"]
-            yield Progress(row_from_json(said["step"]["row"]), sum(done.values()), of)
-        elif "error" in said:
-            failed[work["part"]] = said["error"]
+    for work, event in shared_out(works, hands, tried):
+        if "step" in event:
+            done[work["part"]] = event["step"]["done"]
+            yield Progress(row_from_json(event["step"]["row"]), sum(done.values()), of)
+        elif "error" in event:
+            failed[work["part"]] = event["error"]
     if failed:
         (n, count), error = next(iter(failed.items()))
         raise SomeFailed(f"{len(failed)} of {len(parts)} parts could not be scanned, {n + 1} of {count} first: {error}")

@@ -29,32 +29,32 @@ class FieldTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.fields = WeakTensorKeyDictionary()
         self.fields[pixels] = Field(1, 1, 0)
-        self.written: list[Tensor] = []  # kept alive, so that no other tensor reuses their memory
+        self.overwritten: list[Tensor] = []  # kept alive, so that no other tensor reuses their memory
 
     def of(self, tensor: Tensor) -> Field | None:
         """The field of a tensor: NOTHING where it does not depend on the pixels, None where it is unknown."""
         if tensor in self.fields:
             field: Field | None = self.fields[tensor]
             return field
-        return None if any(_share_memory(tensor, other) for other in self.written) else NOTHING
+        return None if any(_share_memory(tensor, other) for other in self.overwritten) else NOTHING
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         taken = [(it, self.of(it)) for it in tree_leaves((args, kwargs)) if isinstance(it, Tensor)]
         result = func(*args, **(kwargs or {}))
-        seen = [(it, field) for it, field in taken if field != NOTHING]
-        if seen:
-            for made in filter(_is_tensor, tree_leaves(result)):
-                self._enter(made, RULES.get(func.overloadpacket, _unknown)(seen, args, made), func._schema.is_mutable)
+        inputs = [(it, field) for it, field in taken if field != NOTHING]
+        if inputs:
+            for output in filter(_is_tensor, tree_leaves(result)):
+                self._set(output, RULES.get(func.overloadpacket, _unknown)(inputs, args, output), func._schema.is_mutable)
         return result
 
-    def _enter(self, made: Tensor, field: Field | None, written: bool) -> None:
+    def _set(self, output: Tensor, field: Field | None, is_mutable: bool) -> None:
         """A write changes all tensors that share the memory: the field of those with another field becomes unknown."""
-        if written:
-            self.written.append(made)
+        if is_mutable:
+            self.overwritten.append(output)
             for other in list(self.fields):
-                if other is not made and self.fields[other] != field and _share_memory(other, made):
+                if other is not output and self.fields[other] != field and _share_memory(other, output):
                     self.fields[other] = None
-        self.fields[made] = field
+        self.fields[output] = field
 
 
 def _is_tensor(it: object) -> bool:
@@ -68,76 +68,76 @@ def _share_memory(one: Tensor, other: Tensor) -> bool:
 # Operation by operation
 
 
-def _unknown(seen: list[Traced], args: Sequence[Any], made: Tensor) -> Field | None:
+def _unknown(inputs: list[Traced], args: Sequence[Any], output: Tensor) -> Field | None:
     return None
 
 
-def _meet(seen: list[Traced], args: Sequence[Any], made: Tensor) -> Field | None:
+def _elementwise(inputs: list[Traced], args: Sequence[Any], output: Tensor) -> Field | None:
     """Elementwise on maps of one size: the smallest field that contains theirs."""
-    fields = [field for _, field in seen if field is not None]
-    sizes = {tensor.shape[-2:] for tensor, _ in seen} | {made.shape[-2:]}
-    if len(fields) < len(seen) or len(sizes) > 1 or len({field.stride for field in fields}) > 1:
+    fields = [field for _, field in inputs if field is not None]
+    sizes = {tensor.shape[-2:] for tensor, _ in inputs} | {output.shape[-2:]}
+    if len(fields) < len(inputs) or len(sizes) > 1 or len({field.stride for field in fields}) > 1:
         return None
     before, behind = max(field.padding for field in fields), max(field.size - field.padding for field in fields)
     return Field(before + behind, fields[0].stride, before)
 
 
-def _joined(seen: list[Traced], args: Sequence[Any], made: Tensor) -> Field | None:
-    return _meet(seen, args, made) if _get(args, 1, 0) in (1, 1 - made.dim()) else None
+def _concatenated(inputs: list[Traced], args: Sequence[Any], output: Tensor) -> Field | None:
+    return _elementwise(inputs, args, output) if _argument(args, 1, 0) in (1, 1 - output.dim()) else None
 
 
-def _convolved(seen: list[Traced], args: Sequence[Any], made: Tensor) -> Field | None:
+def _convolved(inputs: list[Traced], args: Sequence[Any], output: Tensor) -> Field | None:
     (_, weight, _, stride, padding, dilation, transposed) = args[:7]
-    if transposed or len(seen) > 1 or seen[0][0] is not args[0]:
+    if transposed or len(inputs) > 1 or inputs[0][0] is not args[0]:
         return None
-    return _windows(seen[0], weight.shape[2:], stride, padding, dilation)
+    return _windows(inputs[0], weight.shape[2:], stride, padding, dilation)
 
 
-def _pooled(seen: list[Traced], args: Sequence[Any], made: Tensor) -> Field | None:
+def _pooled(inputs: list[Traced], args: Sequence[Any], output: Tensor) -> Field | None:
     size = args[1]
-    return _windows(seen[0], size, _get(args, 2, []) or size, _get(args, 3, 0), _get(args, 4, 1))
+    return _windows(inputs[0], size, _argument(args, 2, []) or size, _argument(args, 3, 0), _argument(args, 4, 1))
 
 
-def _averaged(seen: list[Traced], args: Sequence[Any], made: Tensor) -> Field | None:
+def _averaged(inputs: list[Traced], args: Sequence[Any], output: Tensor) -> Field | None:
     size = args[1]
-    return _windows(seen[0], size, _get(args, 2, []) or size, _get(args, 3, 0), 1)
+    return _windows(inputs[0], size, _argument(args, 2, []) or size, _argument(args, 3, 0), 1)
 
 
-def _normalised(seen: list[Traced], args: Sequence[Any], made: Tensor) -> Field | None:
+def _normalised(inputs: list[Traced], args: Sequence[Any], output: Tensor) -> Field | None:
     """Batch norm with stored statistics. With those of the batch every position depends on the whole map."""
-    return None if args[5] else _meet(seen, args, made)
+    return None if args[5] else _elementwise(inputs, args, output)
 
 
-def _padded(seen: list[Traced], args: Sequence[Any], made: Tensor) -> Field | None:
-    (tensor, field), pad = seen[0], args[1]
+def _padded(inputs: list[Traced], args: Sequence[Any], output: Tensor) -> Field | None:
+    (tensor, field), pad = inputs[0], args[1]
     if field is None or tensor.dim() != 4 or len(pad) != 4 or pad[0] != pad[2] or min(pad) < 0:
         return None
     return Field(field.size, field.stride, field.padding + pad[0] * field.stride)
 
 
-def _viewed(seen: list[Traced], args: Sequence[Any], made: Tensor) -> Field | None:
+def _viewed(inputs: list[Traced], args: Sequence[Any], output: Tensor) -> Field | None:
     """Channels are split or reordered; positions stay."""
-    (tensor, field), spatial = seen[0], made.shape[-2:]
-    return field if made.dim() > 2 and tensor.shape[-2:] == spatial else None
+    (tensor, field), spatial = inputs[0], output.shape[-2:]
+    return field if output.dim() > 2 and tensor.shape[-2:] == spatial else None
 
 
-def _swapped(seen: list[Traced], args: Sequence[Any], made: Tensor) -> Field | None:
-    (tensor, field), axes = seen[0], {axis % made.dim() for axis in args[1:3]}
+def _swapped(inputs: list[Traced], args: Sequence[Any], output: Tensor) -> Field | None:
+    (tensor, field), axes = inputs[0], {axis % output.dim() for axis in args[1:3]}
     return field if tensor.dim() > 2 and max(axes) < tensor.dim() - 2 else None
 
 
-def _parted(seen: list[Traced], args: Sequence[Any], made: Tensor) -> Field | None:
+def _split(inputs: list[Traced], args: Sequence[Any], output: Tensor) -> Field | None:
     """A split along the channels."""
-    return _viewed(seen, args, made) if _get(args, 2, 0) % made.dim() == 1 else None
+    return _viewed(inputs, args, output) if _argument(args, 2, 0) % output.dim() == 1 else None
 
 
-def _sliced(seen: list[Traced], args: Sequence[Any], made: Tensor) -> Field | None:
-    return _viewed(seen, args, made) if _get(args, 1, 0) % made.dim() < 2 else None
+def _sliced(inputs: list[Traced], args: Sequence[Any], output: Tensor) -> Field | None:
+    return _viewed(inputs, args, output) if _argument(args, 1, 0) % output.dim() < 2 else None
 
 
-def _windows(seen: Traced, *window: Any) -> Field | None:
+def _windows(inputs: Traced, *window: Any) -> Field | None:
     """Windows with the same size, stride, padding and dilation on both axes."""
-    tensor, field = seen
+    tensor, field = inputs
     numbers = [set(it) if isinstance(it, list | tuple | torch.Size) else {it} for it in window]
     if field is None or tensor.dim() != 4 or any(len(it) > 1 for it in numbers):
         return None
@@ -145,7 +145,7 @@ def _windows(seen: Traced, *window: Any) -> Field | None:
     return step(field, (size - 1) * dilation + 1, stride, padding)
 
 
-def _get(args: Sequence[Any], n: int, default: Any) -> Any:
+def _argument(args: Sequence[Any], n: int, default: Any) -> Any:
     return args[n] if len(args) > n else default
 
 
@@ -155,17 +155,17 @@ ELEMENTWISE = (
     *("clone", "detach", "alias", "copy", "_to_copy"),
 )
 RULES: dict[Any, Rule] = {
-    **{getattr(aten, it): _meet for name in ELEMENTWISE for it in (name, f"{name}_") if hasattr(aten, it)},
-    aten.cat: _joined,
+    **{getattr(aten, it): _elementwise for name in ELEMENTWISE for it in (name, f"{name}_") if hasattr(aten, it)},
+    aten.cat: _concatenated,
     aten.convolution: _convolved,
     aten.max_pool2d_with_indices: _pooled,
     aten.avg_pool2d: _averaged,
     aten.native_batch_norm: _normalised,
-    aten._native_batch_norm_legit_no_training: _meet,
+    aten._native_batch_norm_legit_no_training: _elementwise,
     aten.constant_pad_nd: _padded,
     aten.view: _viewed,
     aten._unsafe_view: _viewed,
     aten.transpose: _swapped,
-    aten.split: _parted,
+    aten.split: _split,
     aten.slice: _sliced,
 }

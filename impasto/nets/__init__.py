@@ -1,4 +1,4 @@
-"""The networks: VGG-19, VGG-16 and AlexNet, their kernels, and what a place of a layer sees."""
+"""The networks: VGG-19, VGG-16 and AlexNet, their kernels, and receptive fields."""
 
 from impasto.lazy import lazy_names
 

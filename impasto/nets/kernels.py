@@ -17,7 +17,7 @@ WINOGRAD_CHANNELS, WINOGRAD_PLACES = 32, 768  # below these, transforming the we
 @cache
 def has_winograd() -> bool:
     """Whether this torch and this processor have NNPACK. The call also initialises it."""
-    return bool(torch._nnpack_available())
+    return hasattr(torch, "_nnpack_spatial_convolution") and bool(getattr(torch, "_nnpack_available", lambda: False)())
 
 
 def is_winograd(x: Tensor, weight: Tensor) -> bool:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from impasto.objective.color import oklab
+
 # The named colours, in sRGB.
 COLORS = {
     "black": (20, 20, 22),
@@ -88,18 +90,9 @@ def _middle(patch: Tensor) -> Tensor:
 
 def color_name(color: Tensor) -> str:
     """(3,) sRGB in [0, 1] -> the nearest named colour in Oklab (Ottosson 2020)."""
-    return min(COLORS, key=lambda name: float(torch.dist(_oklab(color), _oklab(torch.tensor(COLORS[name]) / 255))))
-
-
-def _oklab(color: Tensor) -> Tensor:
-    linear = torch.where(color <= 0.04045, color / 12.92, ((color + 0.055) / 1.055) ** 2.4).double()
-    to_cones = [[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566]]
-    to_cones.append([0.0883024619, 0.2817188376, 0.6299787005])
-    to_lab = [[0.2104542553, 0.7936177850, -0.0040720468], [1.9779984951, -2.4285922050, 0.4505937099]]
-    to_lab.append([0.0259040371, 0.7827717662, -0.8086757660])
-    cones = torch.tensor(to_cones).double() @ linear
-    lab: Tensor = torch.tensor(to_lab).double() @ (cones.sign() * cones.abs() ** (1 / 3))
-    return lab
+    named = oklab(torch.tensor([*COLORS.values()]).double().T.reshape(1, 3, -1, 1) / 255)
+    distances = (named - oklab(color.double().view(1, 3, 1, 1))).square().sum(1)
+    return [*COLORS][int(distances.argmin())]
 
 
 def _texture(patches: Sequence[Tensor]) -> str:
