@@ -166,7 +166,7 @@ def load_weights(net: str, file: Path | None = None, input: str | None = None) -
     if file is None:
         return _loaded(_read_cached(net) or fetch(net), SOURCES[net].input)
     tensors, note = _read_file(file)
-    tensors = check_tensors(_canonical(tensors, net, file), net, file)
+    tensors = check_tensors(_named(tensors, net, file), net, file)
     return _loaded(tensors, input or note or _guess_input(tensors, net, file))
 
 
@@ -292,13 +292,13 @@ def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], str | None]:
         raise BadWeights(f"{file} cannot be read as safetensors: {_first_line(error)}") from error
 
 
-NAMED = re.compile(r"((?:.*\.)?)(conv\d(?:_\d)?|\d{1,4})\.(weight|bias)")
+WEIGHT_NAME = re.compile(r"((?:.*\.)?)(conv\d(?:_\d)?|\d{1,4})\.(weight|bias)")
 
 
-def _canonical(tensors: Mapping[str, Tensor], net: str, file: Path) -> dict[str, Tensor]:
+def _named(tensors: Mapping[str, Tensor], net: str, file: Path) -> dict[str, Tensor]:
     """The tensors by our names, with any prefix: conv1_1.weight, or torchvision's features.N.weight in order."""
     groups: dict[str, dict[tuple[str, str], Tensor]] = {}
-    for match in filter(None, map(NAMED.fullmatch, tensors)):
+    for match in filter(None, map(WEIGHT_NAME.fullmatch, tensors)):
         groups.setdefault(match[1], {})[match[2], match[3]] = tensors[match[0]]
     found = {before: _by_layer(group, net) for before, group in groups.items()}
     whole = [before for before, named in found.items() if named.keys() >= weight_shapes(net).keys()]

@@ -81,9 +81,9 @@ FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")  # by Pil
 BEGINNINGS = ((0, (PNG, JPEG, *TIFF, b"BM", b"GIF8", *(b"P%d" % n for n in range(1, 8)))), (8, (b"WEBP",)), (4, (b"ftypavi",)))
 
 
-def unread(begin: bytes) -> str | None:
+def why_unread(begin: bytes) -> str | None:
     """Why a file with this beginning is not read, to follow its name; None if it is in a supported format."""
-    if known := known_as(begin):
+    if known := other_format(begin):
         return f"is {known}{advice(known)}"
     return None if is_picture(begin) else f"is no picture in a supported format ({', '.join(FORMATS)})"
 
@@ -101,7 +101,7 @@ def is_still(data: bytes) -> bool:
     return not data.startswith(b"GIF8") and (is_picture(data) or (data[4:8] == b"ftyp" and data[8:12] in STILL_BRANDS))
 
 
-def known_as(data: bytes) -> str | None:
+def other_format(data: bytes) -> str | None:
     """The name of an unsupported format, with its article; None where it is unknown."""
     tables = (*OTHER_PICTURES, *OTHER_FILES)
     if found := next((name for at, starts, name in tables if data.startswith(starts, at)), None):
@@ -121,7 +121,7 @@ def check_pictures(*paths: Path) -> None:
         except OSError as error:
             raise BadImage(f"cannot read {path}: {reason(error)}") from error
         if begin and not is_picture(begin):
-            raise BadImage(f"{path} {unread(begin)}")
+            raise BadImage(f"{path} {why_unread(begin)}")
 
 
 def check_ending(path: Path) -> None:
@@ -136,32 +136,32 @@ def advice(known: str) -> str:
 
 
 @dataclass(frozen=True)
-class Parts:
+class Stripped:
     """`data` is the file without needless metadata. For a PNG also the ICC `profile` (empty if it is too large), the `gamma` of its
-    samples unless a profile or sRGB chunk replaces it, the number of `frames`, and whether it is truncated (`is_cut`)."""
+    samples unless a profile or sRGB chunk replaces it, the number of `frames`, and whether it is truncated (`is_truncated`)."""
 
     data: bytes
     profile: bytes | None = None
     gamma: float | None = None
     frames: int = 1
-    is_cut: bool = False
+    is_truncated: bool = False
 
 
-def parts(data: bytes) -> Parts:
+def strip_metadata(data: bytes) -> Stripped:
     """The parts of a picture file; a damaged file stays as it is, for the decoder to report."""
-    return next((read(data) for starts, read in READERS if data.startswith(starts)), Parts(data))
+    return next((read(data) for starts, read in READERS if data.startswith(starts)), Stripped(data))
 
 
 # PNG
 
 
 class Chunk(NamedTuple):
-    """A PNG chunk: its data is [first:last] of the file; `is_cut` if the file ends before."""
+    """A PNG chunk: its data is [first:last] of the file; `is_truncated` if the file ends before."""
 
     kind: bytes
     first: int
     last: int
-    is_cut: bool
+    is_truncated: bool
 
 
 def chunks(data: bytes) -> Iterator[Chunk]:
@@ -179,10 +179,10 @@ def png_chunk(kind: bytes, data: bytes | memoryview) -> bytes:
     return b"".join((struct.pack(">I", len(data)), kind, data, struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))))
 
 
-def _png(data: bytes) -> Parts:
+def _png(data: bytes) -> Stripped:
     whole, made, found, kind = memoryview(data), [PNG], dict[bytes, bytes](), b""
-    for kind, first, last, is_cut in chunks(data):
-        if kind == b"IDAT" or (kind in ASIDE and not is_cut and last - first <= MAX_ASIDE):  # with a new checksum
+    for kind, first, last, is_truncated in chunks(data):
+        if kind == b"IDAT" or (kind in ASIDE and not is_truncated and last - first <= MAX_ASIDE):  # with a new checksum
             made.append(png_chunk(kind, whole[first:last]))
         elif kind[:1].isupper() and kind != b"IEND":
             made.append(bytes(whole[first - 8 : last + 4]))
@@ -192,7 +192,7 @@ def _png(data: bytes) -> Parts:
     made[2:2] = [png_chunk(b"iTXt", f"{key}\0\0\0\0\0{text}".encode()) for key, text in turning.items()]
     frames = int.from_bytes(found.get(b"acTL", b"")[:4], "big") or 1
     data = b"".join((*made, png_chunk(b"IEND", b"")))
-    return Parts(data, _profile(found.get(b"iCCP")), _gamma(found), frames, kind != b"IEND")
+    return Stripped(data, _profile(found.get(b"iCCP")), _gamma(found), frames, kind != b"IEND")
 
 
 def _profile(chunk: bytes | None) -> bytes | None:
@@ -225,11 +225,11 @@ def png_text(data: bytes, keyword: str, most: int) -> str | None:
     return None
 
 
-def _plain(text: bytes, most: int) -> str:
+def _latin(text: bytes, most: int) -> str:
     return text[: most + 1].decode("latin-1")
 
 
-def _deflated(text: bytes, most: int) -> str:
+def _compressed(text: bytes, most: int) -> str:
     return inflated(text[1:], most).decode("latin-1")
 
 
@@ -238,7 +238,7 @@ def _international(text: bytes, most: int) -> str:
     return (inflated(words, most) if text[:1] == b"\1" else words[: most + 1]).decode("utf-8", "replace")
 
 
-TEXTS: dict[bytes, Callable[[bytes, int], str]] = {b"tEXt": _plain, b"zTXt": _deflated, b"iTXt": _international}
+TEXTS: dict[bytes, Callable[[bytes, int], str]] = {b"tEXt": _latin, b"zTXt": _compressed, b"iTXt": _international}
 
 
 # JPEG
@@ -247,7 +247,7 @@ KEPT_SEGMENTS = (b"JFIF\0", b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"IC
 ONCE = KEPT_SEGMENTS[:3]
 
 
-def _jpeg(data: bytes) -> Parts:
+def _jpeg(data: bytes) -> Stripped:
     """Of the application segments and comments before the scan, only those that affect how pixels are shown."""
     made, at, once = [data[:2]], 2, set[bytes]()
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
@@ -260,7 +260,7 @@ def _jpeg(data: bytes) -> Parts:
             made.append(data[at:last])
             once.update(it for it in ONCE if it == begins)
         at = last
-    return Parts(b"".join((*made, data[at:])))
+    return Stripped(b"".join((*made, data[at:])))
 
 
 # TIFF
@@ -305,12 +305,12 @@ def _directory(data: bytes) -> Directory:
     return Directory(order, "HHQQ" if is_big else "HHII", struct.unpack_from(counted, data, at)[0], at + struct.calcsize(counted))
 
 
-def _tiff(data: bytes) -> Parts:
+def _tiff(data: bytes) -> Stripped:
     """The first directory without the entries in NOT_PIXELS; all other bytes stay at their offsets."""
     tags = tiff_tags(data)
     kept = [entry for tag, entry in tags.items() if tag not in NOT_PIXELS]
     if not kept or len(kept) == len(tags):
-        return Parts(data)
+        return Stripped(data)
     order, entry, count, first = _directory(data)
     is_big, size = entry == "HHQQ", struct.calcsize(order + entry)
     word = 8 if is_big else 4
@@ -318,7 +318,7 @@ def _tiff(data: bytes) -> Parts:
     counted = struct.pack(order + ("Q" if is_big else "H"), len(kept))
     made = b"".join((counted, *kept, after))
     begin = first - len(counted)
-    return Parts(b"".join((data[:begin], made, data[begin + len(made) :])))
+    return Stripped(b"".join((data[:begin], made, data[begin + len(made) :])))
 
 
 def is_raw(data: bytes) -> bool:
@@ -329,4 +329,4 @@ def is_raw(data: bytes) -> bool:
     return DNG in tags or (SUB_IFDS in tags and is_small)
 
 
-READERS: tuple[tuple[bytes | tuple[bytes, ...], Callable[[bytes], Parts]], ...] = ((PNG, _png), (JPEG, _jpeg), (TIFF, _tiff))
+READERS: tuple[tuple[bytes | tuple[bytes, ...], Callable[[bytes], Stripped]], ...] = ((PNG, _png), (JPEG, _jpeg), (TIFF, _tiff))

@@ -52,7 +52,7 @@ def read_picture(source: str | Path | Image.Image, keep_hidden: bool = False, fo
 def declared_size(path: Path) -> tuple[int, int]:
     """(H, W) in a picture file's header, before EXIF rotation; (0, 0) if it cannot be read."""
     try:
-        with open_image(formats.parts(read_bytes(path)).data) as opened:
+        with open_image(formats.strip_metadata(read_bytes(path)).data) as opened:
             return opened.height, opened.width
     except Exception:  # a decoder can fail in any way on a damaged file
         return 0, 0
@@ -88,14 +88,14 @@ def decode(
 
 
 def _why_unreadable(data: bytes) -> str:
-    if why := formats.unread(data):
+    if why := formats.why_unread(data):
         return why
     more = "" if hires.is_here() or not data.startswith(formats.TIFF) else f"; {hires.INSTALL} reads more TIFFs"
     return f"is damaged at its beginning, or of an unsupported kind{more}"
 
 
 def _decoded(data: bytes, name: str | Path, keep_hidden: bool, folder: Path | None, most_pixels: int) -> Picture:
-    found, digest = formats.parts(data), hashlib.sha256(data).hexdigest()
+    found, digest = formats.strip_metadata(data), hashlib.sha256(data).hexdigest()
     if formats.is_raw(data):
         raise BadImage(f"is a camera's raw file: develop it, and {formats.ADVICE}")
     try:
@@ -141,17 +141,17 @@ def _has_more(data: bytes, most_pixels: int) -> bool:
     return not getattr(opened, "tag_v2", {}).get(formats.SUBFILE, 0) & 1
 
 
-def _loaded(opened: Image.Image, found: formats.Parts, name: str | Path) -> Image.Image:
+def _loaded(opened: Image.Image, found: formats.Stripped, name: str | Path) -> Image.Image:
     """Decode the pixels. Warns where only the end of the file is missing; raises OSError where pixels are."""
-    is_cut = found.is_cut
+    is_truncated = found.is_truncated
     try:
         opened.load()
     except OSError:
         whole = _with_end_marker(found.data) if opened.format == "JPEG" else None
         if whole is None:
             raise
-        opened, is_cut = whole, True
-    if is_cut:
+        opened, is_truncated = whole, True
+    if is_truncated:
         warnings.warn(f"{name} is truncated, but all its pixels are there", ImpastoWarning, stacklevel=2)
     return opened
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from impasto.errors import BadInput, CannotWrite, ImpastoWarning, MissingExtra
 from impasto.files import FULL, PICTURE_SUFFIXES, cannot_write, open_file, pictures_of, reason, sha256, write_whole
-from impasto.images.formats import is_still, known_as
+from impasto.images.formats import is_still, other_format
 from impasto.images.images import MAX_PIXELS, RECORD, are_alike, read_beside, read_picture, resize, size_of, write_beside
 
 try:
@@ -299,7 +299,7 @@ def _opened(path: Path) -> Iterator[Any]:
     except (av.FFmpegError, OSError, UnicodeDecodeError) as error:
         if getattr(error, "errno", None) in FULL:  # of what is written meanwhile
             raise
-        known = known_as(begin) if begin else None
+        known = other_format(begin) if begin else None
         raise BadInput(f"cannot read {path}: {f'it is {known}' if known not in (None, 'a video') else reason(error)}") from error
 
 
