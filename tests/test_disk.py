@@ -605,7 +605,7 @@ def test_deep_zoom_has_the_picture_in_tiles_and_the_record(tmp_path, where):
 
 def test_deep_zoom_spares_a_folder_of_something_else(tmp_path):
     (tmp_path / "out_files").mkdir()
-    with pytest.raises(CannotWrite, match="is there already"):
+    with pytest.raises(CannotWrite, match="belongs to something else"):
         write_picture(tmp_path / "out.dzi", picture(20, 20))
 
 
