@@ -64,11 +64,11 @@ def cards(page) -> list[str]:
 
 def test_it_opens_from_disk_with_the_first_layer_and_leads_to_the_others(page, made):
     page.goto(address(made))
-    see(page.get_by_role("heading", level=1), "What the units of tiny look for")
+    see(page.get_by_role("heading", level=1), "Units of tiny")
     playwright.expect(page.locator("#list li")).to_have_count(4)
     page.get_by_role("link", name="conv2_1", exact=True).click()
     playwright.expect(page.locator("#list li")).to_have_count(6)
-    assert page.url.endswith("#conv2_1") and "never fires" in page.locator("#list li").nth(4).inner_text()
+    assert page.url.endswith("#conv2_1") and "never active" in page.locator("#list li").nth(4).inner_text()
     page.get_by_role("link", name="all layers").click()
     playwright.expect(page.locator("#list li")).to_have_count(17)
 
@@ -158,15 +158,15 @@ def test_the_keys_go_from_unit_to_unit_and_back(page, made):
 
 def test_the_interior_ranking_is_one_click_away(page, made):
     page.goto(address(made, "#conv2_1/2"))
-    page.get_by_label("only places that see no padding").check()
+    page.get_by_label("only positions without padding").check()
     wanted = [patch.row.source.name for patch in top(made[0], "conv2_1", 2, interior=True)]
     see(page.locator("tbody bdi"), wanted)
-    playwright.expect(page.get_by_text("sees padding", exact=True)).to_have_count(0)
+    playwright.expect(page.get_by_text("with padding", exact=True)).to_have_count(0)
 
 
 def test_dead_units_and_addresses_that_do_not_exist_are_told(page, made):
     page.goto(address(made, "#conv2_1/4"))
-    playwright.expect(page.get_by_text("Dead: in none of the 11 pictures")).to_be_visible()
+    playwright.expect(page.get_by_text("Dead: in none of the 11 pictures is it active")).to_be_visible()
     for wrong in ("#conv2_1/6", "#conv9/0", "#%E0%A4%A", "#conv2_1/1e1"):
         page.goto(address(made, wrong))
         playwright.expect(page.get_by_text("There is no unit")).to_be_visible()

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from impasto.errors import BadInput, BadRecipe, ImpastoWarning, NoRoom
-from impasto.images.drawing import GAP, INK, MARGIN, OUTSIDE, TITLE, write_figure
+from impasto.images.drawing import GAP, INK, MARGIN, OUTSIDE, write_figure
 from impasto.images.images import read_record
 from impasto.lens import sheet as sheets
 from impasto.lens.deconv import filters_of
@@ -173,7 +173,7 @@ def test_one_unit_in_one_picture_at_its_strongest_or_a_given_place(tmp_path):
     assert [sorted(control) for control in about["controls"]] == [["cosine", "name"]] * 2
     y, x = about["y"], about["x"]
     x0, y0, x1, y1 = view_of((40, 48), 32, "center").clip(field_of(NET.layers, "conv2_1").box(y, x))
-    left, upper = MARGIN, MARGIN + TITLE + 40  # of what the net saw, on the figure
+    left, upper = MARGIN, figure.height - MARGIN - 32  # of the net's input on the figure
     assert {figure.getpixel(at) for at in ((left + x0, upper + y0), (left + x1 - 1, upper + y1 - 1))} == {INK}
     assert project_picture(path, NET, "conv2_1", 1, (y, x), size=32)[1] == about
     with pytest.raises(BadRecipe, match="place is 16,0, the map of conv2_1 is 16 x 16"):

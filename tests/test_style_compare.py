@@ -52,7 +52,7 @@ def test_a_painting_does_not_differ_from_itself(pictures):
     recipe = make_recipe(**{**KNOBS, "style_scale": 1.0})
     about, figure = compare(pictures[0], pictures[0], None, recipe, tiny_net())
     assert about["other"]["style"] == 0 and figure.width > 300 and "generated" not in about
-    assert summary_lines(about) == ["painting.png against painting.png: style cost 0: in style they do not differ"]
+    assert summary_lines(about) == ["painting.png against painting.png: style cost 0: the styles are equal"]
 
 
 def test_what_is_too_little_and_too_much_is_said(pictures, tmp_path):

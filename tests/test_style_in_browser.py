@@ -34,7 +34,7 @@ def number(text: str) -> float:
 
 def test_it_opens_from_disk_with_all_its_parts(page, made):
     page.goto(address(made))
-    see(page.get_by_role("heading", level=1), "What </script><b>0</b>.png is made of, to tiny")
+    see(page.get_by_role("heading", level=1), "The style of </script><b>0</b>.png in tiny")
     assert page.locator("b").count() == 0 and page.locator("#division tbody tr").count() == 2
     see(page.get_by_role("heading", level=2), "conv1_1")
     titles = ["Most prevalent units", "More than in photographs", "Pairs with the largest entries", "Pairs that occur together"]
@@ -121,4 +121,4 @@ def test_a_phone_shows_all_of_it_without_scrolling_sideways(page, made):
 def test_addresses_that_do_not_exist_are_told(page, made):
     for wrong in ("#conv9", "#conv2_1/999", "#conv2_1/1&", "#%E0%A4%A"):
         page.goto(address(made, wrong))
-        playwright.expect(page.get_by_text("There is nothing to show of")).to_be_visible()
+        playwright.expect(page.get_by_text("The page does not have")).to_be_visible()

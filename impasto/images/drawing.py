@@ -52,6 +52,17 @@ def in_grid(cells: Sequence[Image.Image], columns: int, gap: int, row_gap: int |
     return found
 
 
+def captioned(pictures: Mapping[str, Image.Image]) -> list[Image.Image]:
+    """{caption: picture}, all of one size -> each picture under its caption, all of one size, too."""
+    lines = [wrapped(caption, SMALL, picture.width) for caption, picture in pictures.items()]
+    top, found = max(map(len, lines)) * (SMALL + LEADING), []
+    for caption, picture in zip(lines, pictures.values(), strict=True):
+        found.append(Image.new("RGB", (picture.width, top + picture.height), PAPER))
+        write_lines(ImageDraw.Draw(found[-1]), 0, 0, caption, SMALL)
+        found[-1].paste(picture, (0, top))
+    return found
+
+
 def page_of(body: Image.Image, title: str, subtitle: str = "", legend: str = "") -> Image.Image:
     """A page: the title, the subtitle, the body, the legend."""
     head, foot = (wrapped(text, size, body.width) if text else [] for text, size in ((subtitle, TEXT), (legend, SMALL)))

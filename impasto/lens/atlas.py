@@ -28,11 +28,11 @@ from impasto.lens.pages import PARTS, begin, finish, short, write_script
 from impasto.lens.patches import Patch, patches_of
 from impasto.lens.rules import check_rules
 from impasto.lens.scan import Progress
-from impasto.lens.sheet import CELL, NAMES, SIDE, Cell, around_grey, cell_of, place_in_cell, scale_limit
+from impasto.lens.sheet import CELL, NAMES, SHOWN, SIDE, Cell, around_grey, cell_of, place_in_cell, scale_limit
 from impasto.lens.view import apply_view
 from impasto.nets.nets import Net, canonical, features
 
-SHOWN, ROWS = SIDE * SIDE, 16  # patches of a unit in a ranking; units in a sprite
+ROWS = 16  # units in a sprite
 KINDS = ("patches", "projections", "interior-patches", "interior-projections")
 FIXED = {"page.css": f"{PARTS}/page.css", "page.js": f"{PARTS}/page.js", "index.html": "index.html"}
 MADE_BY = "lens atlas"

@@ -18,7 +18,7 @@ from impasto.errors import BadRecipe
 from impasto.images.drawing import GAP, INK, LEADING, PAPER, SMALL, TEXT, font, in_grid, page_of, wrapped, write_lines
 from impasto.lens.index import MANIFEST, Index, choose_units, find_layer, read_index, read_rows
 from impasto.lens.patches import Patch, patches_of
-from impasto.lens.sheet import BLOCK, SIDE, activity, block, crops_of, net_title
+from impasto.lens.sheet import BLOCK, SHOWN, activity, block, crops_of, net_title
 
 LABEL, HEAD, CAPTION = 190, 34, 48  # pixels: width of the column of names, height of the row of units, height of the captions
 
@@ -147,7 +147,7 @@ def _page(scans: Sequence[Scan], common: Sequence[dict[int, Overlap]]) -> Image.
 
 def _row(scan: Scan, common: dict[int, Overlap]) -> Image.Image:
     """One scan: its name, and for each unit the captions and the block of patches."""
-    cells = crops_of({unit: patches[: SIDE * SIDE] for unit, patches in scan.patches.items()})
+    cells = crops_of({unit: patches[:SHOWN] for unit, patches in scan.patches.items()})
     page = Image.new("RGB", (LABEL + len(cells) * (BLOCK + GAP) - GAP, CAPTION + BLOCK), PAPER)
     draw = ImageDraw.Draw(page)
     write_lines(draw, 0, CAPTION, wrapped(scan.name, TEXT, LABEL - GAP), TEXT)
@@ -163,15 +163,15 @@ def _row(scan: Scan, common: dict[int, Overlap]) -> Image.Image:
 
 def overlap_text(common: Overlap) -> str:
     """The caption above a block."""
-    places = "" if common.places is None else f", {common.places} of {common.of_patches} places"
-    order = "" if common.order is None else f", order {common.order:.2f}"
+    places = "" if common.places is None else f", {common.places} of {common.of_patches} positions"
+    order = "" if common.order is None else f", rank correlation {common.order:.2f}"
     return f"{common.pictures} of {common.of_pictures} pictures{places}{order}"
 
 
 def _legend(scans: Sequence[Scan]) -> str:
     counts = " and ".join(str(count) for count in dict.fromkeys(scan.index.pictures for scan in scans))
     return (
-        f"The nine strongest patches of {counts} pictures, in reading order. Hatched: beyond what the net saw; empty: the unit is "
-        "silent. Second line: what the patches have in common with those of the row above: pictures, places in them, and the rank "
-        "correlation of the pictures (1 the same order, about -0.5 nothing in common)."
+        f"The nine strongest patches of {counts} pictures, in reading order. Hatched: outside the net's input. Empty: the unit is "
+        "not active. Second line: the overlap with the row above: common pictures, common positions, and the rank "
+        "correlation of the pictures (1: the same order; about -0.5: no common pictures)."
     )

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from impasto.errors import BadImage, BadInput, BadRecipe, ImpastoWarning
-from impasto.images.drawing import FAINT, GAP, INK, MARGIN, OUTSIDE, PAPER, SMALL, TEXT, TITLE, font, in_grid, page_of
+from impasto.images.drawing import FAINT, GAP, INK, OUTSIDE, PAPER, SMALL, TEXT, captioned, font, in_grid, page_of
 from impasto.images.images import read_picture, to_pillow
 from impasto.lens.collection import read_again
 from impasto.lens.deconv import AnyRecord, controls, filters_of, project, record
@@ -29,6 +29,7 @@ from impasto.lens.view import apply_view, view_of
 from impasto.nets.geometry import Box
 
 SIDE, CELL, THIN, BETWEEN = 3, 88, 2, 40  # a block is SIDE x SIDE cells; CELL, THIN, BETWEEN in pixels
+SHOWN = SIDE * SIDE  # patches in a block
 BLOCK = SIDE * CELL + (SIDE - 1) * THIN
 HATCH = (205, 200, 190)
 NAMES = {"alexnet": "AlexNet", "vgg16": "VGG-16", "vgg19": "VGG-19"}
@@ -68,11 +69,11 @@ def sheet(
         raise BadRecipe(f"scale is {scale!r}, must be one of {', '.join(SCALES)}")
     chosen = choose_units(units, index.setup.layers[layer].units, f"{layer} {seed}")
     patches = patches_of(folder, index, layer, chosen, interior)
-    cells = cells_of(net, layer, {unit: found[: SIDE * SIDE] for unit, found in patches.items()}, rule, pooling)
+    cells = cells_of(net, layer, {unit: found[:SHOWN] for unit, found in patches.items()}, rule, pooling)
     filters = filters_of(net, layer)
     drawn = None if filters is None else filters.permute(0, 2, 3, 1).float().numpy()
     blocks = {unit: _blocks(cells[unit], scale, None if drawn is None else drawn[unit]) for unit in chosen}
-    drawn_by = f", drawn with seed {seed}" if units.strip().isdecimal() else ""
+    drawn_by = f", chosen with seed {seed}" if units.strip().isdecimal() else ""
     return _page(blocks, index, layer, drawn_by, _legend(index, interior, rule, pooling, scale))
 
 
@@ -186,7 +187,7 @@ def scale_limit(*signed: Array) -> float:
 def block(cells: Sequence[tuple[Patch, Image.Image] | None]) -> Image.Image:
     """A patch's cell for each (patch, picture to draw), three in a row."""
     drawn = [_cell(*cell) if cell else _empty() for cell in cells]
-    return in_grid([*drawn, *[_empty()] * (SIDE * SIDE - len(cells))], SIDE, THIN)
+    return in_grid([*drawn, *[_empty()] * (SHOWN - len(cells))], SIDE, THIN)
 
 
 def _empty() -> Image.Image:
@@ -211,7 +212,7 @@ def _page(blocks: Mapping[int, Sequence[Image.Image]], index: Index, layer: str,
     units = [_unit(parts, unit, index, layer) for unit, parts in blocks.items()]
     body = in_grid(units, math.ceil(math.sqrt(len(units))), BETWEEN, BETWEEN - 12)
     sides = _sides(len(next(iter(blocks.values()))))
-    subtitle = f"{len(blocks)} of {index.setup.layers[layer].units} units{drawn_by}; {sides}"
+    subtitle = f"{len(blocks)} of {index.setup.layers[layer].units} units{drawn_by}: {sides}"
     return page_of(body, net_title(index.setup.net, layer), subtitle, legend)
 
 
@@ -221,7 +222,7 @@ def net_title(net: str, layer: str) -> str:
 
 
 def _sides(wide: int) -> str:
-    return "left its patches, right their projections" if wide == 2 else "left the filter, then its patches, then their projections"
+    return "patches left, projections right" if wide == 2 else "filter, patches, projections"
 
 
 def _unit(parts: Sequence[Image.Image], unit: int, index: Index, layer: str) -> Image.Image:
@@ -241,19 +242,19 @@ def activity(index: Index, layer: str, unit: int) -> str:
     share = int(units.fired[unit]) / max(1, index.pictures)
     largest = float(units.everywhere.value[unit, 0])
     shown = f"{largest:.0f}" if largest >= 100 else f"{largest:.3g}"
-    return f"largest {shown}, fires in {share:.0%}" if share else "never fires"
+    return f"maximum {shown}, active in {share:.0%}" if share else "never active"
 
 
 def _legend(index: Index, interior: bool, rule: str, pooling: str, scale: str) -> str:
     """How to read the page, and by which rules it was drawn."""
-    ranked = "at places that see no padding" if interior else "at all places"
-    most = "one a picture" if index.setup.per_image == 1 else f"at most {index.setup.per_image} a picture"
-    by = "each by itself" if scale == "patch" else "the nine of a unit alike"
+    ranked = "without padding" if interior else "at all positions"
+    most = "one from each picture" if index.setup.per_image == 1 else f"at most {index.setup.per_image} from each picture"
+    by = "each" if scale == "patch" else "all nine of a unit together"
     return (
-        f"The nine strongest patches of {index.pictures} pictures, {most}, {ranked}, in reading order. "
-        f"Hatched: beyond what the net saw; empty: the unit is silent. "
-        f"Projections by rule {rule} (where pools share a switch: {pooling}); "
-        f"zero is grey, scaled {by} so that a hundredth is cut off."
+        f"The nine strongest patches {ranked} of {index.pictures} pictures, {most}, in reading order. "
+        f"Hatched: outside the net's input. Empty: the unit is not active. "
+        f"Projections by rule {rule}; where pooling windows share a switch: {pooling}. "
+        f"Grey is 0; {by} scaled by the 99th percentile."
     )
 
 
@@ -291,7 +292,7 @@ def project_picture(
     about |= {"touches_padding": field.touches_padding(y, x, view.size) if field else None}
     about |= {"rule": rule, "pooling": pooling, "controls": [{"name": it.name, "cosine": it.cosine} for it in against]}
     framed = _with_frame(to_pillow(image), view.clip(field.box(y, x)) if field else None)
-    panels = {"in the frame: what it sees" if field else "what the net saw": framed, f"unit {unit}": _projection_picture(own)}
+    panels = {"frame: receptive field" if field else "the net's input": framed, f"unit {unit}": _projection_picture(own)}
     panels |= {f"{it.name}, cosine {it.cosine:.2f}": _projection_picture(it.projection) for it in against}
     return _side_by_side(panels, f"{net_title(net.name, way.layer)}, unit {unit}, {rule}"), about
 
@@ -326,13 +327,4 @@ def _projection_picture(projection: Tensor) -> Image.Image:
 
 def _side_by_side(panels: Mapping[str, Image.Image], title: str) -> Image.Image:
     """Pictures of one size in a row, each under its name."""
-    width, height = next(iter(panels.values())).size
-    inner = len(panels) * width + (len(panels) - 1) * GAP
-    page = Image.new("RGB", (inner + 2 * MARGIN, height + 2 * MARGIN + TITLE + 48), PAPER)
-    draw = ImageDraw.Draw(page)
-    draw.text((MARGIN - 2, MARGIN - 6), title, INK, font(TITLE))
-    for n, (name, panel) in enumerate(panels.items()):
-        left = MARGIN + n * (width + GAP)
-        draw.text((left, MARGIN + TITLE + 16), name, FAINT, font(SMALL))
-        page.paste(panel, (left, MARGIN + TITLE + 40))
-    return page
+    return page_of(in_grid(captioned(panels), len(panels), GAP), title)

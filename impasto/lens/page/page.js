@@ -19,7 +19,7 @@ const padded = (n, digits) => String(n).padStart(digits, "0");
 const address = (unit) => `#${encodeURIComponent(ATLAS.layers[unit.layer].name)}/${unit.n}`;
 const called = (unit) => `${ATLAS.layers[unit.layer].name}/${unit.n}`;
 
-// What is told of the units. A page from disk may not fetch it, but may load scripts.
+// The units' data. A page from disk may not fetch them, but may load scripts.
 
 const loaded = new Map(); // layer -> promise of its units
 const waiting = new Map();
@@ -63,7 +63,7 @@ function image(name) {
   return sprites.get(name);
 }
 
-// A unit's patches in the ranking that is asked for, the strongest first.
+// A unit's patches in the chosen ranking, the strongest first.
 function ranking(unit, interior) {
   if (!interior) return unit.patches.filter((it) => it.column < SHOWN);
   return unit.interior.map((column) => unit.patches.find((it) => it.column === column));
@@ -96,7 +96,7 @@ const ORDERS = {
   typical: (a, b) => b.q50 - a.q50,
   inside: (a, b) => share(a) - share(b),
 };
-const share = (unit) => (unit.fired ? unit.padded / unit.fired : 2); // those that never fire come last
+const share = (unit) => (unit.fired ? unit.padded / unit.fired : 2); // units that are never active come last
 
 function matches(unit, query) {
   if (!query) return true;
@@ -119,22 +119,22 @@ async function chosen() {
 const seen = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {
     if (isIntersecting) draw(target, target.unit, $("kind").value, ranking(target.unit, interior()), ATLAS.side).catch(problem);
-    else target.width = target.height = 0; // thousands of drawn units would fill the memory
+    else target.width = target.height = 0; // to save memory with thousands of units
   }
 }, { rootMargin: "300px" });
 
 function card(unit) {
   const canvas = make("canvas", { "aria-hidden": "true", width: 0, height: 0 });
   canvas.unit = unit;
-  const said = unit.fired ? `${number(unit.largest)}, in ${percent(unit.fired, ATLAS.pictures)}` : "never fires";
-  const link = make("a", { href: address(unit), title: unit.fired ? "its largest value, and in how many pictures it fires" : "" });
+  const said = unit.fired ? `${number(unit.largest)}, in ${percent(unit.fired, ATLAS.pictures)}` : "never active";
+  const link = make("a", { href: address(unit), title: unit.fired ? "its maximum, and the share of pictures in which it is active" : "" });
   link.append(canvas, make("strong", {}, state.all ? called(unit) : `${unit.n}`), make("span", { class: "said" }, said));
   return make("li", {}, link);
 }
 
 async function showList() {
   const turn = ++state.turn, shown = await chosen();
-  if (turn !== state.turn) return; // another list or unit was asked for meanwhile
+  if (turn !== state.turn) return; // another list or unit was requested meanwhile
   state.shown = shown;
   seen.disconnect();
   const list = make("ul", { class: "units" }, ...state.shown.map(card));
@@ -151,9 +151,9 @@ async function showList() {
 
 function told(count) {
   const layer = ATLAS.layers[state.layer], of = state.all ? ATLAS.layers.reduce((sum, it) => sum + it.units, 0) : layer.units;
-  const where = state.all ? "of all layers" : `of ${layer.name}. Each sees ${layer.size} × ${layer.size} pixels of the net’s input`;
+  const where = state.all ? "of all layers" : `of ${layer.name}. Receptive field: ${layer.size} × ${layer.size} pixels of the net’s input`;
   const found = asked() ? `${count} of ${of} units ${where}` : `${of} units ${where}`;
-  return `${found}. Beside each: its largest value, and in how many pictures it fires.`;
+  return `${found}. Beside each: its maximum, and the share of pictures in which it is active.`;
 }
 
 // A unit
@@ -195,18 +195,18 @@ function steps(unit) {
 const listAddress = () => (state.all ? "#all" : `#${encodeURIComponent(ATLAS.layers[state.layer].name)}`);
 
 function inWords(unit) {
-  if (!unit.fired) return make("p", {}, `Dead: in none of the ${ATLAS.pictures} pictures it has a value above 0. There is nothing to draw.`);
-  return make("p", {}, `In ${unit.fired} of ${ATLAS.pictures} pictures there is a place where it fires.`);
+  if (!unit.fired) return make("p", {}, `Dead: in none of the ${ATLAS.pictures} pictures is it active. There is nothing to draw.`);
+  return make("p", {}, `Active in ${unit.fired} of ${ATLAS.pictures} pictures.`);
 }
 
 function blocks(unit, patches) {
-  const box = make("div", { class: "blocks" }), ranked = interior() ? "at places that see no padding" : "at all places";
+  const box = make("div", { class: "blocks" }), ranked = interior() ? "at positions without padding" : "at all positions";
   if (ATLAS.layers[unit.layer].name.replace(/:pre$/, "") === ATLAS.filters) box.append(filter(unit));
   if (patches.length) {
-    box.append(nine(unit, "patches", patches, `Its patches, the strongest first, ${ranked}. Hatched: beyond what the net saw.`));
-    box.append(nine(unit, "projections", patches, `What in them it answers to, drawn back onto the pixels (${ATLAS.rule}). Zero is grey; each is scaled by itself.`));
+    box.append(nine(unit, "patches", patches, `Its patches, the strongest first, ${ranked}. Hatched: outside the net’s input.`));
+    box.append(nine(unit, "projections", patches, `Their projections onto the pixels (${ATLAS.rule}). Grey is 0; each has its own scale.`));
   } else if (unit.fired) {
-    box.append(make("p", {}, interior() ? "No place of this layer that sees no padding excites it." : "It has no patch."));
+    box.append(make("p", {}, interior() ? "It is not active at positions without padding." : "It has no patch."));
   }
   box.append(...unit.dreams.map(dream));
   return box;
@@ -216,7 +216,7 @@ function nine(unit, kind, patches, caption) {
   const list = make("ol", { class: "nine" });
   patches.forEach((it, n) => {
     const what = kind === "patches" ? "patch" : "projection";
-    const said = `${what} ${n + 1}: value ${number(it.value)}, ${it.name}${it.padding ? ", sees padding" : ""}${it.drawn ? "" : ", the picture is gone"}`;
+    const said = `${what} ${n + 1}: value ${number(it.value)}, ${it.name}${it.padding ? ", with padding" : ""}${it.drawn ? "" : ", the picture is missing"}`;
     const canvas = make("canvas", { role: "img", "aria-label": said, title: said, class: it.drawn ? "" : "empty" });
     [canvas.kind, canvas.patch] = [kind, it];
     list.append(make("li", {}, canvas));
@@ -232,23 +232,23 @@ function filter(unit) {
     context.imageSmoothingEnabled = false;
     context.drawImage(all, 0, unit.n * all.width, all.width, all.width, 0, 0, canvas.width, canvas.width);
   }).catch(problem);
-  return make("figure", {}, canvas, make("figcaption", {}, "Its filter, as it looks for the picture’s own colours. Zero is grey."));
+  return make("figure", {}, canvas, make("figcaption", {}, "Its filter, in the picture’s colours. Grey is 0."));
 }
 
 function dream(it) {
-  const what = it.channel ? "A dream of its channel: excited at all places" : "A dream: painted from noise to excite it";
+  const what = it.channel ? "A dream of its channel: optimised to activate it everywhere" : "A dream: a picture optimised to activate it";
   const reached = it.reached.map(number).join(", ");
-  const said = it.reached.some((value) => value <= 0) ? "It is not excited: the picture shows nothing." : `It reaches ${reached}, after ${it.steps} steps.`;
+  const said = it.reached.some((value) => value <= 0) ? "It is not active: the picture shows nothing." : `It reaches ${reached}, after ${it.steps} steps.`;
   const drawn = make("img", { class: "picture", src: `parts/${it.file}`, width: it.width, height: it.height, loading: "lazy", alt: `dream: ${said}` });
   return make("figure", {}, drawn, make("figcaption", {}, `${what}. ${said}`));
 }
 
 function table(patches) {
   if (!patches.length) return "";
-  const head = ["", "value", "picture", "its box there, in pixels: x, y to x, y", "place in the map: y, x", "padding"];
+  const head = ["", "value", "picture", "box in pixels: x, y to x, y", "position in the map: y, x", "padding"];
   const rows = patches.map((it, n) => {
     const [x0, y0, x1, y1] = it.box.map((side) => side.toFixed(0));
-    const cells = [make("bdi", {}, it.name), `${x0}, ${y0} to ${x1}, ${y1}`, `${it.y}, ${it.x}`, it.padding ? "sees padding" : ""];
+    const cells = [make("bdi", {}, it.name), `${x0}, ${y0} to ${x1}, ${y1}`, `${it.y}, ${it.x}`, it.padding ? "with padding" : ""];
     const name = make("tr", {}, make("td", { class: "number" }, `${n + 1}`), make("td", { class: "number" }, number(it.value)));
     name.append(...cells.map((cell) => make("td", {}, cell)));
     return name;
@@ -260,16 +260,16 @@ function table(patches) {
 
 function numbers(unit) {
   const n = ATLAS.pictures, rows = [
-    ["largest value", number(unit.largest), `the strongest activation in ${n} pictures`],
-    ["fires in", percent(unit.fired, n), `${unit.fired} of ${n} pictures have a place where its value is above 0`],
-    ["sees padding in", percent(unit.padded, unit.fired), `in ${unit.padded} of these ${unit.fired} it is strongest where it looks beyond the picture’s edge`],
-    ["half up to", number(unit.q50), "in half of the pictures its largest value is at most this, to 9 %"],
-    ["nine of ten up to", number(unit.q90), "in nine of ten pictures at most this"],
-    ["99 of 100 up to", number(unit.q99), "in 99 of 100 pictures at most this"],
+    ["maximum", number(unit.largest), `the largest activation in ${n} pictures`],
+    ["active in", percent(unit.fired, n), `in ${unit.fired} of ${n} pictures its maximum is above 0`],
+    ["padding in", percent(unit.padded, unit.fired), `in ${unit.padded} of these ${unit.fired} the receptive field of its maximum has padding`],
+    ["median", number(unit.q50), "of its maximum in a picture, to 9 %"],
+    ["90th percentile", number(unit.q90), "of its maximum in a picture"],
+    ["99th percentile", number(unit.q99), "of its maximum in a picture"],
   ];
   if (unit.like) {
     const [other, cosine] = unit.like;
-    rows.push(["likeness", cosine.toFixed(2), `cosine between its first projection and that of unit ${other} at the same place; near 1, projections here say little about the unit`]);
+    rows.push(["likeness", cosine.toFixed(2), `cosine between its first projection and that of unit ${other} at the same position; near 1, projections say little about the unit`]);
   }
   const list = rows.map(([name, value, said]) => make("div", {}, make("dt", {}, name), make("dd", { class: "number" }, value), make("dd", { class: "said" }, said)));
   return make("section", {}, make("h3", {}, "In numbers"), make("dl", {}, ...list));
@@ -281,12 +281,12 @@ function spread(unit) {
   const bins = octaves.slice(first, last + 1), most = Math.max(silent, ...bins);
   const edge = (n) => number(2 ** (FIRST_OCTAVE + n / 2));
   const bars = bins.map((count, n) => bar(count, most, `between ${edge(first + n)} and ${edge(first + n + 1)} in ${count} pictures`));
-  if (silent) bars.unshift(bar(silent, most, `silent in ${silent} pictures`, "silent"));
-  const said = `silent in ${silent} of ${ATLAS.pictures} pictures, in the others between ${edge(first)} and ${edge(last + 1)}`;
-  const ends = make("div", { class: "ends" }, make("span", {}, silent ? `silent, then ${edge(first)}` : edge(first)), make("span", {}, edge(last + 1)));
+  if (silent) bars.unshift(bar(silent, most, `not active in ${silent} pictures`, "silent"));
+  const said = `not active in ${silent} of ${ATLAS.pictures} pictures, in the others between ${edge(first)} and ${edge(last + 1)}`;
+  const ends = make("div", { class: "ends" }, make("span", {}, silent ? `not active, then ${edge(first)}` : edge(first)), make("span", {}, edge(last + 1)));
   const chart = make("div", { class: "bars", role: "img", "aria-label": said }, ...bars);
-  return make("section", {}, make("h3", {}, "Its largest value in each picture"), chart, ends,
-    make("p", { class: "said" }, "Each bar: in how many pictures; two bars double the value. Left, if grey: pictures in which it is silent."));
+  return make("section", {}, make("h3", {}, "Its maximum in each picture"), chart, ends,
+    make("p", { class: "said" }, "Height: number of pictures. Two bars to the right, the value doubles. Grey, left: pictures in which it is not active."));
 }
 
 function bar(count, most, title, kind = "") {
@@ -295,7 +295,7 @@ function bar(count, most, title, kind = "") {
   return element;
 }
 
-// Where we are
+// The address
 
 function problem(error) {
   $("status").replaceChildren(make("span", { class: "problem" }, error.message));
@@ -303,7 +303,7 @@ function problem(error) {
 
 function parsed(hash) {
   let text = hash.slice(1);
-  try { text = decodeURIComponent(text); } catch { /* not an address of ours: it is looked for as it stands */ }
+  try { text = decodeURIComponent(text); } catch { /* not encoded by this page: use it as it is */ }
   const whole = ATLAS.layers.findIndex((it) => it.name === text);
   if (whole >= 0 || !text) return { layer: Math.max(0, whole), unit: null };
   if (text === "all") return { all: true, layer: 0, unit: null };
@@ -333,14 +333,14 @@ const refresh = () => (state.unit ? showUnit() : showList()).catch(problem);
 
 function setUp() {
   const skipped = ATLAS.skipped ? `, ${ATLAS.skipped} could not be used` : "";
-  $("net").textContent = `What the units of ${ATLAS.net} look for`;
-  $("about").textContent = `The patches of ${ATLAS.pictures} pictures that excite each unit most, at most ${ATLAS.perImage} of each picture${skipped}.`;
+  $("net").textContent = `Units of ${ATLAS.net}`;
+  $("about").textContent = `The strongest patches of each unit in ${ATLAS.pictures} pictures, at most ${ATLAS.perImage} from each picture${skipped}.`;
   const links = ATLAS.layers.map((it) => [it.name, `#${encodeURIComponent(it.name)}`]);
   if (links.length > 1) links.push(["all layers", "#all"]);
   $("layers").append(...links.map(([name, href]) => make("li", {}, make("a", { href }, name))));
   const seenOf = ATLAS.fit === "whole" ? "the whole picture" : "the square in its middle";
-  $("foot").textContent = `Impasto ${ATLAS.version}. The net saw pictures with a shorter side of ${ATLAS.size} pixels, ${seenOf}. `
-    + `Projections by rule ${ATLAS.rule}; where pools share a switch: ${ATLAS.pooling}. Nothing on this page comes from a network.`;
+  $("foot").textContent = `Impasto ${ATLAS.version}. Input of the net: pictures with a shorter side of ${ATLAS.size} pixels, ${seenOf}. `
+    + `Projections by rule ${ATLAS.rule}; where pooling windows share a switch: ${ATLAS.pooling}. This page loads nothing from a network.`;
 }
 
 function key(event) {
@@ -365,8 +365,8 @@ async function find(event) {
 setUp();
 $("controls").addEventListener("submit", find);
 $("controls").addEventListener("change", (event) => {
-  if (event.target === $("query")) return; // it was heard while typed; a list that changed as one clicks into it would lose the click
-  state.shown = []; // the neighbours of a unit are others now
+  if (event.target === $("query")) return; // handled while typing; a list that changes during a click would lose the click
+  state.shown = []; // the neighbours of a unit have changed
   refresh();
 });
 $("query").addEventListener("input", () => { if (!state.unit) refresh(); });

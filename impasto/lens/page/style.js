@@ -3,7 +3,7 @@
 // text, never as markup. Addresses: #conv3_1 is a layer, #conv3_1/17 a unit with itself, #conv3_1/17&203 a pair.
 
 const $ = (id) => document.getElementById(id);
-const SECONDS = 10; // that adding up all places takes when played
+const SECONDS = 10; // duration of the running sum when it is played
 
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -17,7 +17,7 @@ const percent = (share) => (Math.abs(share) < 0.1 ? `${Number((100 * share).toPr
 const padded = (n) => String(n).padStart(2, "0");
 const address = (n, i, j = i) => `#${encodeURIComponent(STYLE.layers[n].name)}/${i === j ? i : `${i}&${j}`}`;
 
-// What is told of the layers. A page from disk may not fetch it, but may load scripts.
+// The layers' data. A page from disk may not fetch them, but may load scripts.
 
 const loaded = new Map(); // file -> promise
 const waiting = new Map();
@@ -68,23 +68,23 @@ function painted(canvas, width, height, colorAt) {
 // The opening
 
 function setUp() {
-  $("title").textContent = `What ${STYLE.painting} is made of, to ${STYLE.net.replace("-", "\u2011")}`;
-  $("about").textContent = "To the program a style is a table for each of these layers: how active every unit is in the painting, and how "
-    + "often every two are active in the same place. Where they are makes no difference. Deeper layers see larger pieces of the painting.";
+  $("title").textContent = `The style of ${STYLE.painting} in ${STYLE.net.replace("-", "\u2011")}`;
+  $("about").textContent = "A style is a table (the Gram matrix) for each of these layers: how active each unit is in the painting, and how "
+    + "often each pair is active at the same position. The positions themselves do not count. Deeper layers have larger receptive fields.";
   Object.assign($("painting"), { src: "parts/painting.webp", alt: `the painting ${STYLE.painting}`, width: STYLE.width, height: STYLE.height });
   $("division").replaceChildren(divided());
   $("layers").append(...STYLE.layers.map((it) => make("li", {}, make("a", { href: `#${encodeURIComponent(it.name)}` }, it.name))));
-  $("foot").textContent = `Impasto ${STYLE.version}. Read at ${STYLE.width} × ${STYLE.height} pixels, ${STYLE.pooling} pooling. Lifts are over `
-    + `${STYLE.photographs}. Nothing on this page comes from a network.`;
+  $("foot").textContent = `Impasto ${STYLE.version}. Read at ${STYLE.width} × ${STYLE.height} pixels, ${STYLE.pooling} pooling. Lifts: relative to `
+    + `${STYLE.photographs}. This page loads nothing from a network.`;
 }
 
 function divided() {
   const rows = STYLE.layers.map((it) => make("tr", {}, make("th", { scope: "row" }, it.name), make("td", {}, `${it.size} px`), bar(it.tones), bar(it.colors)));
-  const head = ["layer", "a place sees", "left of the style in grey tones", "left when only soft colours are"].map((text) => make("th", { scope: "col" }, text));
-  const caption = make("caption", {}, "How texture and colour divide over the layers");
+  const head = ["layer", "field", "style left in grey tones", "style left in blurred colours"].map((text) => make("th", { scope: "col" }, text));
+  const caption = make("caption", {}, "Receptive field, texture and colour by layer");
   const table = make("table", {}, caption, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...rows));
-  const said = "Of the style cost between the painting and an even wash of its mean colour. What grey tones lose is colour, what soft colours "
-    + "lose is texture; below 0 they are less like the painting than the wash is.";
+  const said = "As a share of the style cost between the painting and its mean colour. What is lost in grey tones is colour, what is lost by "
+    + "blurring is texture. Below 0 the version is less like the painting than its mean colour is.";
   return make("div", { class: "wide" }, table, make("p", { class: "said" }, said));
 }
 
@@ -100,21 +100,21 @@ async function showLayer(n) {
   const turn = ++state.turn, layer = await loadLayer(n);
   if (turn !== state.turn) return;
   const { name } = STYLE.layers[n], heading = make("h2", { tabindex: "-1" }, name);
-  const lead = `${layer.channels} units, each at ${layer.height} × ${layer.width} places; a place sees ${layer.size} × ${layer.size} pixels of the painting.`;
+  const lead = `${layer.channels} units, each at ${layer.height} × ${layer.width} positions with receptive fields of ${layer.size} × ${layer.size} pixels.`;
   $("layer").replaceChildren(
     heading, make("p", { class: "lead" }, lead), matrix(n, layer),
-    units(n, layer, "Most prevalent units", "The units with most of the layer’s activity, G_ii. Some are loud in every picture: compare the lift.", layer.byValue),
-    units(n, layer, "More than in photographs", `Lift: how many times as much as in ${STYLE.photographs}. What is particular to this painting.`, layer.byLift),
-    pairs(n, layer, "Pairs with the largest entries", "Two units that are active in the same places, both strongly: the largest G_ij.", "value"),
-    pairs(n, layer, "Pairs that occur together", "Where the one is stronger than its mean, so is the other, beyond what chance gives.", "together"),
-    pairs(n, layer, "Pairs that avoid each other", "Where the one is stronger than its mean, the other is weaker, beyond what chance gives.", "apart"),
+    units(n, layer, "Most prevalent units", "The units with the largest G_ii. Some are strong in every picture: compare the lift.", layer.byValue),
+    units(n, layer, "More than in photographs", `The units with the largest lift: G_ii relative to ${STYLE.photographs}.`, layer.byLift),
+    pairs(n, layer, "Pairs with the largest entries", "Two units that are strongly active at the same positions: the largest G_ij.", "value"),
+    pairs(n, layer, "Pairs that occur together", "Where one is above its mean, so is the other, more than by chance.", "together"),
+    pairs(n, layer, "Pairs that avoid each other", "Where one is above its mean, the other is below, more than by chance.", "apart"),
     directions(n, layer),
   );
   present("layer", heading, `${name} – ${STYLE.painting}`);
 }
 
 function matrix(n, layer) {
-  const canvas = make("canvas", { role: "img", "aria-label": `the Gram matrix of ${STYLE.layers[n].name}, ${layer.channels} units by ${layer.channels}, in groups that occur together` });
+  const canvas = make("canvas", { role: "img", "aria-label": `the Gram matrix of ${STYLE.layers[n].name}, ${layer.channels} units by ${layer.channels}, in clustered order` });
   const readout = make("p", { class: "readout", "aria-live": "off" }), scale = make("div", { class: "scale" });
   const buttons = [["gram", "Gram matrix"], ["correlation", "Correlation"]].map(([kind, text]) => {
     const button = make("button", { type: "button" }, text);
@@ -128,19 +128,19 @@ function matrix(n, layer) {
     const colors = kind === "gram" ? (at) => tint(RAMP, bytes.gram[at] / 255) : (at) => tint(BOTH, 0.5 + bytes.correlation[at] / 254);
     painted(canvas, layer.channels, layer.channels, colors);
     scale.replaceChildren(...legend(kind, layer));
-    readout.textContent = "Point at an entry to read it; click to see where in the painting it comes from.";
+    readout.textContent = "Point at an entry to read it; click to see where it comes from in the painting.";
   }
   const at = (event) => place(event, canvas, layer.channels, layer.channels);
   canvas.onpointermove = (event) => { readout.textContent = entry(layer, bytes, ...at(event)); };
   canvas.onclick = (event) => {
     const [row, column] = at(event), [i, j] = [layer.order[row], layer.order[column]].sort((a, b) => a - b);
     if (layer.units[i] && layer.units[j]) location.hash = address(n, i, j);
-    else readout.textContent = `${entry(layer, bytes, row, column)} The page keeps the maps of the ${Object.keys(layer.units).length} units that it lists, and ${layer.units[i] ? j : i} is not one of them.`;
+    else readout.textContent = `${entry(layer, bytes, row, column)} The page has maps only of the ${Object.keys(layer.units).length} units that it lists, without ${layer.units[i] ? j : i}.`;
   };
   show("gram").catch(problem);
-  const said = "Rows and columns are units, in an order that puts those side by side that occur together: blocks are groups. "
-    + "The Gram matrix is drawn by its logarithm; correlation takes away how active each unit is, and leaves whether they come together.";
-  const choice = make("div", { class: "choice", role: "group", "aria-label": "What is drawn" }, ...buttons.map(([, button]) => button));
+  const said = "Rows and columns are units, ordered so that correlated ones are neighbours: blocks are groups. The Gram matrix is drawn "
+    + "on a logarithmic scale. The correlation does not depend on how active the units are, only on whether they are active together.";
+  const choice = make("div", { class: "choice", role: "group", "aria-label": "Matrix" }, ...buttons.map(([, button]) => button));
   return make("div", { class: "matrix" }, canvas, make("div", {}, choice, scale, make("p", { class: "said" }, said), readout));
 }
 
@@ -181,8 +181,8 @@ function where(file, alt) {
 }
 
 function nines(n, unit, layer) {
-  const files = [[`${padded(n)}-own-${unit}.webp`, `the painting’s own patches of unit ${unit}`]];
-  if (layer.units[unit].nine) files.push([layer.units[unit].nine, `the nine photographs’ patches that excite unit ${unit} most`]);
+  const files = [[`${padded(n)}-own-${unit}.webp`, `the painting’s patches of unit ${unit}`]];
+  if (layer.units[unit].nine) files.push([layer.units[unit].nine, `the strongest patches of unit ${unit} in photographs`]);
   return files.map(([file, alt]) => picture(file, alt));
 }
 
@@ -190,7 +190,7 @@ const ownOfBoth = (n, i, j) => picture(`${padded(n)}-own-${i}-${j}.webp`, `the p
 
 function units(n, layer, title, said, listed) {
   return section(title, said, listed.map((unit) => {
-    const it = layer.units[unit], lift = it.lift === null ? "silent in photographs" : `${number(it.lift)} times as much as in photographs`;
+    const it = layer.units[unit], lift = it.lift === null ? "not active in photographs" : `lift ${number(it.lift)}`;
     const link = make("a", { href: address(n, unit) }, where(`${padded(n)}-where-${unit}-${unit}.webp`, `where unit ${unit} is active`));
     link.append(make("div", { class: "nines" }, ...nines(n, unit, layer)), make("strong", {}, `${unit} ${it.name}`));
     link.append(make("span", { class: "said" }, `G/M ${number(it.value)}: ${percent(it.share)} of the layer, ${lift}`));
@@ -204,19 +204,19 @@ function pairs(n, layer, title, said, list) {
     const link = make("a", { href: address(n, i, j) }, where(`${padded(n)}-where-${i}-${j}.webp`, `where units ${i} and ${j} are active together`));
     link.append(make("div", { class: "nines" }, ownOfBoth(n, i, j), ...nines(n, i, layer).slice(0, 1), ...nines(n, j, layer).slice(0, 1)));
     link.append(make("strong", {}, `${i} ${layer.units[i].name}`), make("strong", {}, `${j} ${layer.units[j].name}`));
-    link.append(make("span", { class: "said" }, `correlation ${it.correlation.toFixed(2)}, by chance up to ±${it.chance.toFixed(2)}; G/M ${number(it.value)}`));
+    link.append(make("span", { class: "said" }, `correlation ${it.correlation.toFixed(2)}, by chance at most ±${it.chance.toFixed(2)}; G/M ${number(it.value)}`));
     return make("li", {}, link);
   }));
 }
 
 function directions(n, layer) {
-  const said = "Mixtures of units that vary together: the leading eigenvectors of the Gram matrix. The first is what all of the painting has in common.";
+  const said = "The leading eigenvectors of the Gram matrix: mixtures of units that vary together. The first is common to the whole painting.";
   return section("Style directions", said, layer.directions.map((it, k) => {
     const card = make("div", { class: "card" }, where(`${padded(n)}-direction-${k}.webp`, `where direction ${k + 1} is strong`));
-    card.append(make("div", { class: "nines" }, picture(`${padded(n)}-direction-${k}-own.webp`, `the painting’s own patches of direction ${k + 1}`)));
+    card.append(make("div", { class: "nines" }, picture(`${padded(n)}-direction-${k}-own.webp`, `the painting’s patches of direction ${k + 1}`)));
     const parts = it.units.map(([unit, component]) => `${component < 0 ? "−" : "+"}${unit}`).join(" ");
     card.append(make("strong", {}, `Direction ${k + 1}: ${it.name}`));
-    card.append(make("span", { class: "said" }, `${percent(it.share)} of the layer’s activity; most of all units ${parts}`));
+    card.append(make("span", { class: "said" }, `${percent(it.share)} of the layer; mainly units ${parts}`));
     return make("li", {}, card);
   }));
 }
@@ -231,21 +231,21 @@ async function showPair(n, i, j) {
   const heading = make("h2", { tabindex: "-1" }, `${name}: ${both}`);
   const lived = makeLived(layer, maps, i, j), up = make("a", { href: `#${encodeURIComponent(name)}` }, `↑ back to ${name}`);
   const blocks = [...new Set([i, j])].flatMap((unit) => figures(n, unit, layer));
-  if (layer.pairs[`${i}&${j}`]) blocks.unshift(make("figure", {}, ownOfBoth(n, i, j), make("figcaption", {}, "Both: the places of this painting where the product is largest.")));
+  if (layer.pairs[`${i}&${j}`]) blocks.unshift(make("figure", {}, ownOfBoth(n, i, j), make("figcaption", {}, "Both: where the product is largest in this painting.")));
   $("pair").replaceChildren(make("nav", { class: "steps", "aria-label": "Way back" }, up), heading, inWords(layer, i, j), lived, make("div", { class: "blocks" }, ...blocks));
   present("pair", heading, `${name}/${i === j ? i : `${i}&${j}`} – ${STYLE.painting}`);
 }
 
 function inWords(layer, i, j) {
   const names = [i, j].map((unit) => `${unit}, ${layer.units[unit].name}`);
-  if (i === j) return make("p", { class: "lead" }, `Unit ${names[0]}. Its entry of the Gram matrix adds up the square of its activation over all places: how much of its texture the painting has.`);
-  return make("p", { class: "lead" }, `Unit ${names[0]}; unit ${names[1]}. Their entry of the Gram matrix adds up, over all places, the product of their two activations: where one of them is silent nothing is added.`);
+  if (i === j) return make("p", { class: "lead" }, `Unit ${names[0]}. Its entry of the Gram matrix is the sum of its squared activation over all positions: how much of its texture the painting has.`);
+  return make("p", { class: "lead" }, `Unit ${names[0]}; unit ${names[1]}. Their entry of the Gram matrix is the sum over all positions of the product of their activations: where one of them is 0, nothing is added.`);
 }
 
 function figures(n, unit, layer) {
-  const it = layer.units[unit], own = picture(`${padded(n)}-own-${unit}.webp`, `the painting’s own patches of unit ${unit}`);
-  const found = [make("figure", {}, own, make("figcaption", {}, `Unit ${unit}: the places of this painting where it is strongest. Hatched: beyond the edge.`))];
-  if (it.nine) found.push(make("figure", {}, picture(it.nine, `the patches that excite unit ${unit} most`), make("figcaption", {}, `Unit ${unit}: what it looks for, the patches of the atlas’s pictures that excite it most.`)));
+  const it = layer.units[unit], own = picture(`${padded(n)}-own-${unit}.webp`, `the painting’s patches of unit ${unit}`);
+  const found = [make("figure", {}, own, make("figcaption", {}, `Unit ${unit}: where it is strongest in this painting. Hatched: outside the picture.`))];
+  if (it.nine) found.push(make("figure", {}, picture(it.nine, `the strongest patches of unit ${unit}`), make("figcaption", {}, `Unit ${unit}: its strongest patches in the atlas’s pictures.`)));
   return found;
 }
 
@@ -254,7 +254,7 @@ function makeLived(layer, [a, b], i, j) {
   let sum = 0, largest = 0;
   for (let k = 0; k < a.length; k++) { sum += a[k] * b[k]; sums[k] = sum; largest = Math.max(largest, a[k] * b[k]); }
   const it = { layer, a, b, i, j, sums, largest, k: strongest(a, b), smooth: false };
-  const canvas = make("canvas", { tabindex: "0", role: "img", "aria-label": "the painting where the two are active; arrow keys go from place to place" });
+  const canvas = make("canvas", { tabindex: "0", role: "img", "aria-label": "the painting where the two are active; arrow keys move the position" });
   const panel = makePanel(it, go), image = new Image();
   const veil = makeVeil(it), draw = () => drawStage(canvas, image, veil, it);
   function go(k) {
@@ -273,7 +273,7 @@ function makeLived(layer, [a, b], i, j) {
     if (by) { event.preventDefault(); panel.stop(); go(it.k + by); }
   };
   panel.smooth.onchange = () => { it.smooth = panel.smooth.checked; draw(); };
-  return make("div", { class: "lived" }, make("div", { class: "stage" }, canvas, make("p", { class: "said" }, "Point at a place. The square is the place, the frame what it sees. The painting shows where the product is large and is covered where it is small.")), panel.element);
+  return make("div", { class: "lived" }, make("div", { class: "stage" }, canvas, make("p", { class: "said" }, "Point at a position. The square is the position, the frame its receptive field. The painting is covered where the product is small.")), panel.element);
 }
 
 function strongest(a, b) {
@@ -313,15 +313,15 @@ function frame(context, x, y, width, height, line) {
 function makePanel(it, go) {
   const { layer, a, b, i, j, sums } = it, total = sums[sums.length - 1], n = a.length;
   const values = {}, list = make("dl", { class: "sum" });
-  const rows = [["k", "place k, row by row"], ["i", `unit ${i} there`, "a", `${i},k`], ["j", `unit ${j} there`, "a", `${j},k`], ["product", "their product"], ["sum", "running sum, up to here"], ["total", "the sum over all places", "G", `${i},${j}`], ["mean", `G/M, over the ${number(n)} places`]];
+  const rows = [["k", "position k, row by row"], ["i", `unit ${i} there`, "a", `${i},k`], ["j", `unit ${j} there`, "a", `${j},k`], ["product", "their product"], ["sum", "running sum up to k"], ["total", "the sum over all positions", "G", `${i},${j}`], ["mean", `G/M, over ${number(n)} positions`]];
   for (const [key, text, letter, index] of rows) {
     values[key] = make("dd", { id: `value-${key}` });
     const named = letter ? [letter, make("sub", {}, index), `, ${text}`] : [text];
     list.append(make("dt", { class: key === "total" ? "total" : "" }, ...named), values[key]);
     if (key === "total") values[key].className = "total";
   }
-  const equation = make("p", { class: "equation" }), curve = make("canvas", { role: "img", "aria-label": "the running sum over the places" });
-  const slider = make("input", { type: "range", min: "0", max: String(n - 1), "aria-label": "place k" });
+  const equation = make("p", { class: "equation" }), curve = make("canvas", { role: "img", "aria-label": "the running sum over the positions" });
+  const slider = make("input", { type: "range", min: "0", max: String(n - 1), "aria-label": "position k" });
   const button = make("button", { type: "button" }, "Add up"), smooth = make("input", { type: "checkbox" });
   let playing = null;
   const exact = (value) => (Math.abs(value) >= 100 ? value.toLocaleString("en", { maximumFractionDigits: Math.abs(value) >= 1e5 ? 0 : 1 }) : String(Number(value.toPrecision(5))));
@@ -354,8 +354,8 @@ function makePanel(it, go) {
   }
   button.onclick = play;
   slider.oninput = () => { stop(); go(Number(slider.value)); };
-  const tools = make("div", { class: "tools" }, button, make("label", {}, smooth, " smooth, for the eye"));
-  const said = make("p", { class: "said" }, "The running sum over the places, as one reads: steep where the painting is full of it, level where there is none.");
+  const tools = make("div", { class: "tools" }, button, make("label", {}, smooth, " smooth"));
+  const said = make("p", { class: "said" }, "The running sum over the positions, row by row: steep where the product is large, level where it is 0.");
   return { element: make("div", { class: "panel" }, equation, list, curve, slider, tools, said), update, stop, smooth };
 }
 
@@ -386,7 +386,7 @@ function drawCurve(canvas, sums, k) {
   context.fill();
 }
 
-// Where we are
+// The address
 
 const state = { turn: 0 };
 
@@ -406,7 +406,7 @@ function present(id, heading, title) {
 
 function parsed(hash) {
   let text = hash.slice(1);
-  try { text = decodeURIComponent(text); } catch { /* not an address of ours: it is looked for as it stands */ }
+  try { text = decodeURIComponent(text); } catch { /* not encoded by this page: use it as it is */ }
   const slash = text.lastIndexOf("/"), name = slash < 0 ? text : text.slice(0, slash), n = text ? STYLE.layers.findIndex((it) => it.name === name) : 0;
   if (n < 0) return null;
   if (slash < 0) return { n };
@@ -420,7 +420,7 @@ async function go() {
   if (!to || (to.i !== undefined && !(layer.units[to.i] && layer.units[to.j]))) {
     state.turn++;
     $("layer").hidden = $("pair").hidden = true;
-    throw new Error(`There is nothing to show of ${location.hash.slice(1)}. Addresses are like ${STYLE.layers[0].name}/17&203, of units that are listed.`);
+    throw new Error(`The page does not have ${location.hash.slice(1)}. Addresses are like ${STYLE.layers[0].name}/17&203, of listed units.`);
   }
   for (const link of $("layers").querySelectorAll("a")) {
     link.removeAttribute("aria-current");

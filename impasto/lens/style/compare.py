@@ -1,17 +1,16 @@
 """Two styles compared: where a picture differs from a style picture, by layer, unit, pair and position; numbers, text, figure."""
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
-from impasto.images.drawing import INK, PAPER, SMALL, font
+from impasto.images.drawing import GAP, captioned, in_grid, page_of
 from impasto.images.images import Picture, read_picture, read_record, resize, size_of, to_pillow
 from impasto.lens.style.difference import Difference, differences, style_cost_of, targets_of
 from impasto.lens.style.page import StylePicture
@@ -23,7 +22,7 @@ from impasto.recipe.recipe import Recipe, make_recipe
 from impasto.transfer.painting import recipe_of
 
 LISTED = 8  # units and pairs of a layer
-TILE, GAP, LINE, HEAD = 300, 12, 22, 17  # of the figure, in pixels; HEAD is the font size of its title
+TILE = 300  # pixels: width of a map in the figure
 AWAY, TOWARDS = (176, 70, 18), (24, 90, 150)
 
 
@@ -137,7 +136,7 @@ def summary_lines(about: Mapping[str, Any]) -> list[str]:
     for name in ("other", "generated"):
         if name in about:
             found = about[name]
-            equal = "" if found["style"] else ": in style they do not differ"
+            equal = "" if found["style"] else ": the styles are equal"
             lines += [f"{found['picture']} against {about['painting']}: style cost {found['style']:.4g}{equal}"]
             lines += [line for layer in found["layers"] if layer["cost"] for line in _layer_lines(layer)]
     return lines
@@ -145,14 +144,14 @@ def summary_lines(about: Mapping[str, Any]) -> list[str]:
 
 def _layer_lines(layer: Mapping[str, Any]) -> list[str]:
     remains = layer.get("remains")
-    left = "" if remains is None else f"; of the difference that was, {_percent(remains)} remains"
+    left = "" if remains is None else f"; {_percent(remains)} of the original difference remains"
     lines = [f"  {layer['layer']}: {_percent(layer['share'])} of the style cost{left}"]
     for unit in [it for it in layer["units"] if it["cost"]][:3]:
         much = "too much" if unit["excess"] > 0 else "too little"
         lines.append(f"    {much} of unit {unit['unit']}, {unit['name']}: {_percent(unit['share'])} of the layer's")
     pair = next((it for it in layer["pairs"] if it["i"] != it["j"] and it["cost"]), None)
     if pair:
-        often = "too often" if pair["excess"] > 0 else "too seldom"
+        often = "too often" if pair["excess"] > 0 else "too rarely"
         lines.append(f"    {often} units {pair['i']} and {pair['j']} together: {_percent(pair['share'])} of the layer's")
     return lines
 
@@ -167,20 +166,10 @@ def _percent(share: float) -> str:
 
 def figure(found: Sequence[Difference], image: Tensor, name: str, painting: str) -> Image.Image:
     """The signed map of each layer over the picture: orange where it increases the style cost, blue where it reduces it."""
-    total = style_cost_of(found)
-    tiles = [_tile(it, image) for it in found]
-    across = min(3, len(tiles))
-    down = math.ceil(len(tiles) / across)
-    width, height = tiles[0].width + GAP, tiles[0].height + LINE + GAP
-    page = Image.new("RGB", (across * width + GAP, down * height + 2 * LINE + GAP), PAPER)
-    draw = ImageDraw.Draw(page)
-    said = f"{name}: orange leads away from {painting}, blue towards it"
-    draw.text((GAP, GAP), said, INK, font(HEAD))
-    for n, (it, tile) in enumerate(zip(found, tiles, strict=True)):
-        x, y = GAP + n % across * width, 2 * LINE + n // across * height
-        draw.text((x, y), f"{it.layer}: {_percent(it.weight * it.cost / (total or 1))} of the style cost", INK, font(SMALL))
-        page.paste(tile, (x, y + LINE))
-    return page
+    total = style_cost_of(found) or 1.0
+    tiles = {f"{it.layer}: {_percent(it.weight * it.cost / total)} of the style cost": _tile(it, image) for it in found}
+    subtitle = f"{name} against {painting}: orange increases the style cost, blue reduces it"
+    return page_of(in_grid(captioned(tiles), min(3, len(tiles)), GAP), "Style difference", subtitle)
 
 
 def _tile(it: Difference, image: Tensor) -> Image.Image:

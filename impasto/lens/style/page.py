@@ -25,7 +25,7 @@ from impasto.lens.collection import Row, Source
 from impasto.lens.index import Index, check_net, read_index
 from impasto.lens.pages import PARTS, begin, check_free, finish, short, write_script
 from impasto.lens.patches import Patch, patches_of, strongest_apart
-from impasto.lens.sheet import NAMES, SIDE, block, crop, crops_of
+from impasto.lens.sheet import NAMES, SHOWN, block, crop, crops_of
 from impasto.lens.style.reading import (
     LayerStyle,
     Pair,
@@ -49,7 +49,6 @@ from impasto.nets.geometry import Field, field_of
 from impasto.nets.nets import Net
 
 UNITS, PAIRS, LISTED = 8, 8, 50  # on the page, of each ranking; in JSON
-SHOWN = SIDE * SIDE
 WIDE = 300  # pixels: width of the pictures of where something is active
 VEIL = 0.92  # opacity of the cover over inactive parts of the picture
 PALE = 0.93  # its grey level
@@ -325,21 +324,21 @@ def edit_text(shown: Sequence[Shown], painting: StylePicture) -> str:
     return "\n".join([EDIT_HEAD.format(name=painting.name.encode("ascii", "replace").decode()), *map(_layer_edit, shown)])
 
 
-EDIT_HEAD = """# Changes to the style of {name}. As it stands it changes nothing: put other numbers.
+EDIT_HEAD = """# A style edit for {name}. With these numbers it changes nothing.
 #
 #   impasto transfer PHOTOGRAPH PAINTING --style-edit THIS-FILE
 #
-# A gain says how many times as active something is to be in the picture: 2 more of it, 0.5 less, 0 none.
-# A weight says how much it matters that it comes out so: 0 do not care. As {{ gain = 2, weight = 0.5 }}.
-# A number alone is a gain. Of a name only the numbers of units count; the words are for you. Lines can go.
-# With two paintings, paintings = [1, 0] in a layer takes that layer from the first alone.
+# gain multiplies the activity in the result: 2 is more of it, 0.5 less, 0 none.
+# weight is its importance in the style cost: 0 means it does not matter. Both: {{ gain = 2, weight = 0.5 }}.
+# A single number is a gain. In names only the numbers of the units count. You can delete lines.
+# With two style pictures, paintings = [1, 0] in a layer uses only the first for that layer.
 """
 
 
 def _layer_edit(shown: Shown) -> str:
     name, style = shown.style.layer, shown.style
     lines = [
-        f"[{name}]  # sees {shown.field.size} x {shown.field.size} pixels",
+        f"[{name}]  # receptive field {shown.field.size} x {shown.field.size} pixels",
         "gain = 1.0",
         "weight = 1.0",
         "",
@@ -347,16 +346,16 @@ def _layer_edit(shown: Shown) -> str:
     ]
     for unit in dict.fromkeys([*shown.by_value[:6], *shown.by_lift[:6]]):
         lift = shown.lift(unit)
-        said = f"{100 * shown.share(unit):.1f} % of the layer" + ("" if lift is None else f", {lift:.2g} times as in photographs")
-        lines.append(f'"{unit} {shown.names[unit]}" = 1.0  # {said}')
+        note = f"{100 * shown.share(unit):.1f} % of the layer" + ("" if lift is None else f", lift {lift:.2g}")
+        lines.append(f'"{unit} {shown.names[unit]}" = 1.0  # {note}')
     lines += ["", f"[{name}.pairs]"]
     for i, j in dict.fromkeys([*shown.pairs["together"][:3], *shown.pairs["apart"][:3]]):
-        said = f"correlation {float(style.correlation[i, j]):.2f}, chance {float(style.chance[i, j]):.2f}"
-        lines.append(f'"{i} & {j} {shown.names[i]}; {shown.names[j]}" = 1.0  # {said}')
+        note = f"correlation {float(style.correlation[i, j]):.2f}, by chance {float(style.chance[i, j]):.2f}"
+        lines.append(f'"{i} & {j} {shown.names[i]}; {shown.names[j]}" = 1.0  # {note}')
     for n, strength in enumerate(style.strengths.tolist()):
-        said = f"style direction {n + 1}, {100 * strength / style.total:.0f} % of the layer"
+        note = f"style direction {n + 1}, {100 * strength / style.total:.0f} % of the layer"
         components = ", ".join(f"{it['unit']} = {it['component']:.4f}" for it in _components(style, n))
-        lines += ["", f"[[{name}.directions]]  # {said}", "gain = 1.0", f"units = {{ {components} }}"]
+        lines += ["", f"[[{name}.directions]]  # {note}", "gain = 1.0", f"units = {{ {components} }}"]
     return "\n".join([*lines, ""])
 
 
