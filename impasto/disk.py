@@ -1,9 +1,9 @@
 """Tensors in files: a picture, its gradient and what an optimiser remembers may be larger than memory (Linux).
 
-A tensor is on disk as another is on a GPU: it says so itself, and what is made from it lies where it lies. It is a file mapped into
-memory, worked upon a band at a time, and after each band its pages are let go: the process holds a band, the system as much of the
-file as it has room for. What is true of tensors in memory stays true: where nothing is on disk, these functions do nothing but
-call what they are given.
+A tensor on disk is a DiskTensor, as one on a GPU is a CUDA tensor: formulas need not know. It is a file mapped into memory. What
+works element by element, and sums, run over it a band at a time; after each band its pages are let go, so that the process holds a
+band, and the system as much of the file as it has room for. Results that are large lie beside it, small ones in memory. Whatever
+else torch can do runs in memory.
 """
 
 import contextlib
@@ -13,19 +13,230 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 
 from impasto.files import cannot_write
 from impasto.machine import libc
 
-BAND = 2**21  # elements at a time
+aten = torch.ops.aten
+
+BAND = 2**21  # elements at a time; what has no more is kept in memory
 SUFFIX = ".map"
 COLORS = 3
 MADV_RANDOM, MADV_DONTNEED = 1, 4
+
+
+class DiskTensor(Tensor):
+    """A tensor whose elements lie in a file."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    def numpy(self, **options: Any) -> Any:
+        """The elements as they lie in the file."""
+        return plain(self).numpy(**options)
+
+    def __repr__(self, **_options: Any) -> str:  # type: ignore[override]
+        return f"DiskTensor({tuple(self.shape)}, {self.dtype}, {file_of(self)})"
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
+        """One operation, on the tensors among its arguments."""
+        kwargs = kwargs or {}
+        try:
+            return _operation(func)(func, args, kwargs)
+        finally:
+            release(*_tensors(args, kwargs))
+
+
+def _operation(func: Any) -> Callable[[Any, Any, Any], Any]:
+    """How this operation is done on disk."""
+    if func in SPECIAL:
+        return SPECIAL[func]
+    if func.is_view:
+        return _view
+    if torch.Tag.pointwise in func.tags:
+        return _in_place if func._schema.is_mutable else _element_wise
+    return _in_memory
+
+
+def _tensors(args: Any, kwargs: Any) -> list[Tensor]:
+    return [it for it in tree_leaves((args, kwargs)) if isinstance(it, Tensor)]
+
+
+def plain(x: Tensor) -> Tensor:
+    """The same elements as an ordinary tensor, which torch works upon as on one in memory."""
+    if not isinstance(x, DiskTensor):
+        return x
+    return torch.empty(0, dtype=x.dtype).set_(x.untyped_storage(), x.storage_offset(), x.size(), x.stride())
+
+
+def loaded(x: Tensor) -> Tensor:
+    """A copy in memory of a tensor on disk; one in memory as it is."""
+    if not isinstance(x, DiskTensor):
+        return x
+    found = plain(x).clone()
+    release(x)
+    return found
+
+
+def _plain(it: Any) -> Any:
+    return plain(it) if isinstance(it, DiskTensor) else it
+
+
+def _view(func: Any, args: Any, kwargs: Any) -> Any:
+    found = func(*tree_map(_plain, args), **tree_map(_plain, kwargs))
+    return tree_map(lambda it: Tensor._make_subclass(DiskTensor, it) if isinstance(it, Tensor) else it, found)
+
+
+def _in_memory(func: Any, args: Any, kwargs: Any) -> Any:
+    """The operation on what lies in the files, all at once; what it changes is changed there."""
+    found = func(*tree_map(_plain, args), **tree_map(_plain, kwargs))
+    return args[0] if func._schema.is_mutable else found
+
+
+def _element_wise(func: Any, args: Any, kwargs: Any) -> Tensor:
+    """Into a new tensor: in memory where it is small, or computed with one in memory that is as large."""
+    tensors = _tensors(args, kwargs)
+    shape = torch.broadcast_shapes(*(it.shape for it in tensors))  # type: ignore[no-untyped-call]
+    lying = next(it for it in tensors if isinstance(it, DiskTensor))
+    if prod(shape) <= BAND or any(_is_held(it, prod(shape)) for it in tensors):
+        return _in_memory(func, args, kwargs)  # type: ignore[no-any-return]
+    found: Tensor | None = None
+    for part in _parts(shape, tensors):
+        band = func(*tree_map(part, args), **tree_map(part, kwargs))
+        found = _beside(lying, shape, band.dtype) if found is None else found
+        part(found).copy_(band)
+        release(*tensors, found)
+    assert found is not None  # it has elements
+    return found
+
+
+def _is_held(x: Tensor, count: int) -> bool:
+    """Whether it holds so many elements in memory."""
+    return not isinstance(x, DiskTensor) and x.untyped_storage().nbytes() >= count * x.itemsize
+
+
+def _in_place(func: Any, args: Any, kwargs: Any) -> Tensor:
+    changed: Tensor = args[0]
+    for part in _parts(changed.shape, _tensors(args, kwargs)):
+        func(*tree_map(part, args), **tree_map(part, kwargs))
+        release(*_tensors(args, kwargs))
+    return changed
+
+
+def _parts(shape: Sequence[int], tensors: Sequence[Tensor], in_rows: bool = False) -> Iterator[Callable[[Any], Any]]:
+    """For one band after the other: what takes its part, as an ordinary tensor, out of any tensor that is broadcast to `shape`.
+
+    Bands are flat pieces where all tensors lie in one order, else rows.
+    """
+    if not in_rows and all(it.shape == shape and it.is_contiguous() for it in tensors if it.dim()):
+        yield from (partial(_piece, at=at) for at in range(0, prod(shape), BAND))
+        return
+    axis = -2 if len(shape) > 1 else -1
+    count = max(1, BAND * shape[axis] // max(1, prod(shape)))
+    yield from (partial(_rows, axis=axis, at=at, count=min(count, shape[axis] - at)) for at in range(0, shape[axis], count))
+
+
+def _piece(it: Any, at: int) -> Any:
+    return plain(it).view(-1)[at : at + BAND] if isinstance(it, Tensor) and it.dim() else _plain(it)
+
+
+def _rows(it: Any, axis: int, at: int, count: int) -> Any:
+    is_long = isinstance(it, Tensor) and it.dim() >= -axis and it.shape[axis] > 1
+    return plain(it).narrow(axis, at, count) if is_long else _plain(it)
+
+
+def _total(func: Any, args: Any, kwargs: Any) -> Any:
+    """sum() and mean(), added up in float64."""
+    x: Tensor = args[0]
+    found = sum(part(x).sum(dtype=torch.float64) for part in _parts(x.shape, [x])) / (x.numel() if func is aten.mean.default else 1)
+    return torch.as_tensor(found, dtype=kwargs.get("dtype") or x.dtype)
+
+
+def _extreme(func: Any, args: Any, _kwargs: Any) -> Any:
+    """max(), min(), all() and any()."""
+    x: Tensor = args[0]
+    return func(torch.stack([func(part(x)) for part in _parts(x.shape, [x])]))
+
+
+def _over_axes(func: Any, args: Any, kwargs: Any) -> Tensor:
+    """sum and mean along axes of (B, C, H, W): of its rows added up in float64, of others the rows lie where the picture lies."""
+    x, axes, keeps = args[0], [it % args[0].dim() for it in args[1] or range(args[0].dim())], args[2:3] == (True,)
+    if x.numel() <= BAND or x.dim() != 4:
+        return _in_memory(func, args, kwargs)  # type: ignore[no-any-return]
+    if 2 in axes:
+        count = prod(x.shape[axis] for axis in axes) if func is aten.mean.dim else 1
+        total: Tensor = sum(part(x).double().sum(axes, keepdim=keeps) for part in _parts(x.shape, [x], in_rows=True))
+        return (total / count).to(kwargs.get("dtype") or x.dtype)
+    shape = [1 if axis in axes else length for axis, length in enumerate(x.shape)]
+    found = _made(aten.new_empty.default, (x, shape), kwargs)
+    for part in _parts(x.shape, [x], in_rows=True):
+        part(plain(found)).copy_(func(part(x), axes, True, **kwargs))
+        release(x, found)
+    return found if keeps else found.squeeze(axes)
+
+
+def _made(func: Any, args: Any, kwargs: Any) -> Tensor:
+    """A new tensor of a shape, or like another: zeros, ones, or anything."""
+    x, shape = args[0], args[1] if func in (aten.new_empty.default, aten.new_zeros.default) else args[0].shape
+    if prod(shape) <= BAND:
+        return _in_memory(func, args, kwargs)  # type: ignore[no-any-return]
+    found = _beside(x, shape, kwargs.get("dtype") or x.dtype)
+    return found.fill_(1) if func is aten.ones_like.default else found
+
+
+def _slice_backward(_func: Any, args: Any, _kwargs: Any) -> Tensor:
+    """The gradient at what a slice was taken from: zeros outside it."""
+    grad, shape, axis, start, end, step = args
+    found: Tensor = _made(aten.new_zeros.default, (grad, shape), {})
+    aten.slice.Tensor(found, axis, start, end, step).copy_(grad)
+    return found
+
+
+def _pooled(func: Any, args: Any, kwargs: Any) -> Tensor:
+    """adaptive_avg_pool2d, a row at a time."""
+    x, (rows, columns) = args
+    if x.numel() <= BAND:
+        return _in_memory(func, args, kwargs)  # type: ignore[no-any-return]
+    height, found = x.shape[-2], _made(aten.new_empty.default, (x, (*x.shape[:-2], rows, columns)), {})
+    for row in range(rows):
+        read = plain(x)[..., row * height // rows : -(-(row + 1) * height // rows), :]
+        plain(found)[..., row : row + 1, :] = func(read, (1, columns))
+        release(x, found)
+    return found
+
+
+SPECIAL: dict[Any, Callable[[Any, Any, Any], Any]] = {
+    aten.detach.default: _view,
+    aten._to_copy.default: _element_wise,
+    aten.rsub.Tensor: _element_wise,
+    aten.copy_.default: _in_place,
+    aten.fill_.Scalar: _in_place,
+    aten.fill_.Tensor: _in_place,
+    aten.zero_.default: _in_place,
+    aten.sum.default: _total,
+    aten.mean.default: _total,
+    aten.max.default: _extreme,
+    aten.min.default: _extreme,
+    aten.all.default: _extreme,
+    aten.any.default: _extreme,
+    aten.sum.dim_IntList: _over_axes,
+    aten.mean.dim: _over_axes,
+    aten.slice_backward.default: _slice_backward,
+    aten._adaptive_avg_pool2d.default: _pooled,
+    **dict.fromkeys((aten.new_empty.default, aten.new_zeros.default), _made),
+    **dict.fromkeys((aten.empty_like.default, aten.zeros_like.default, aten.ones_like.default), _made),
+}
+
+
+# Files
 
 
 def is_possible() -> bool:
@@ -77,106 +288,29 @@ def nameless(shape: Sequence[int], folder: Path, dtype: torch.dtype = torch.floa
 
 def mapped(file: Path, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
     """The tensor that lies in a file, which stays."""
-    return torch.from_file(str(file), shared=True, size=prod(shape), dtype=dtype).view(*shape)
+    elements = torch.from_file(str(file), shared=True, size=prod(shape), dtype=dtype)
+    return Tensor._make_subclass(DiskTensor, elements.view(*shape))
 
 
-def new_empty(x: Tensor, shape: Sequence[int]) -> Tensor:
-    """x.new_empty(shape), where x lies; on disk it is zeros, without a name if x has none."""
-    return _beside(x, shape) if file_of(x) else x.new_empty(*shape)
-
-
-def new_zeros(x: Tensor, shape: Sequence[int]) -> Tensor:
-    """x.new_zeros(shape), where x lies."""
-    return _beside(x, shape) if file_of(x) else x.new_zeros(*shape)
-
-
-def _beside(x: Tensor, shape: Sequence[int]) -> Tensor:
+def _beside(x: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Zeros in the folder that x lies in; without a name if x has none."""
     file = file_of(x)
     assert file is not None
-    return (empty if file.exists() else nameless)(shape, file.parent, x.dtype)
+    return (empty if file.exists() else nameless)(shape, file.parent, dtype)
 
 
-def put(x: Tensor, folder: Path) -> Tensor:
+def to_disk(x: Tensor, folder: Path) -> Tensor:
     """The tensor in a file of the folder, where it may be already."""
     if (file := file_of(x)) and file.parent == folder and file.exists():
         return x
-    found = empty(x.shape, folder, x.dtype)
-    for there, here in bands(found, x):
-        there.copy_(here)
-    return found
+    return empty(x.shape, folder, x.dtype).copy_(x)
 
 
 def release(*tensors: Tensor) -> None:
     """Let go of the pages of those on disk: what was written there stays, what is read comes back."""
     for x in tensors:
-        if file_of(x):
+        if isinstance(x, DiskTensor):
             _advise(x, MADV_DONTNEED)
-
-
-def bands(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The same part of each of the tensors, which have one shape, one part after the other: flat pieces where one is on disk."""
-    if not any(map(file_of, tensors)):
-        yield tensors
-        return
-    for parts in zip(*(torch.split(x.detach().reshape(-1), BAND) for x in tensors), strict=True):
-        yield parts
-        release(*tensors)
-
-
-def strips(*images: Tensor) -> Iterator[slice]:
-    """Which rows of pictures (B, C, H, W) of one size are worked upon at a time: all of them where none is on disk.
-
-    A quarter of BAND, since colours are computed in float64, with much beside them.
-    """
-    height, width = images[0].shape[-2:]
-    count = max(1, BAND // (4 * COLORS * width)) if any(map(file_of, images)) else height
-    for at in range(0, height, count):
-        yield slice(at, min(height, at + count))
-        release(*images)
-
-
-def over(change: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    """change(*tensors), which treats every element by itself, where the first of them that is on disk lies."""
-    lying = next(filter(file_of, tensors), None)
-    if lying is None:
-        return change(*tensors)
-    found = new_empty(lying, tensors[0].shape)
-    for *parts, mine in bands(*tensors, found):
-        mine.copy_(change(*parts))
-    return found
-
-
-def over_rows(change: Callable[..., Tensor], *images: Tensor) -> Tensor:
-    """change(*images), which treats every row by itself, where the first of them that is on disk lies.
-
-    Pictures (B, C, H, W) are of one size, and may differ in channels.
-    """
-    lying, found = next(filter(file_of, images), None), None
-    if lying is None:
-        return change(*images)
-    for rows in strips(*images):
-        band = change(*(image[..., rows, :] for image in images))
-        found = new_empty(lying, (*band.shape[:2], *lying.shape[-2:])) if found is None else found
-        found[..., rows, :] = band
-        release(found)
-    assert found is not None  # a picture has rows
-    return found
-
-
-def summed(change: Callable[..., Tensor], *tensors: Tensor) -> float:
-    """The sum over all elements of change(*tensors), which treats every element by itself; float64, on Apple's GPUs float32."""
-    wide = torch.float32 if tensors[0].device.type == "mps" else torch.float64
-    return sum(float(change(*parts).sum(dtype=wide)) for parts in bands(*tensors))
-
-
-def total(x: Tensor) -> Tensor:
-    """x.sum(); of one on disk in bands."""
-    return x.new_tensor(summed(lambda part: part, x)) if file_of(x) else x.sum()
-
-
-def mean(x: Tensor) -> Tensor:
-    """x.mean(); of one on disk in bands."""
-    return total(x) / x.numel() if file_of(x) else x.mean()
 
 
 def _advise(x: Tensor, advice: int) -> None:

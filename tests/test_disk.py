@@ -16,13 +16,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from impasto import disk
-from impasto.disk import bands, empty, file_of, mapped, new_zeros, over, put, release, summed
+from impasto.disk import DiskTensor, empty, file_of, loaded, mapped, release, to_disk
 from impasto.errors import CannotWrite, ImpastoWarning, NoRoom
 from impasto.images import pixels, reading, writing
 from impasto.images.images import read_picture, read_record, resize, tiles_of, write_picture
+from impasto.objective import color as color_module
 from impasto.objective.color import MAPS, moments
 from impasto.objective.color_transfer import recolored
-from impasto.objective.losses import Varied, total_variation
+from impasto.objective.losses import total_variation
 from impasto.objective.masks import Masks, place_weights
 from impasto.objective.objective import make_cost
 from impasto.objective.targets import Targets, make_targets, parts_of
@@ -51,36 +52,82 @@ def narrow(monkeypatch):
     """Bands so narrow that small pictures have many."""
     for it in (disk, pixels, reading, writing, canvas_module):
         monkeypatch.setattr(it, "BAND", 4000)
+    monkeypatch.setattr(color_module, "BAND", 400)
 
 
 # Tensors
 
 
 def test_a_tensor_says_where_it_lies_and_so_do_its_views(tmp_path):
-    x = put(picture(20, 30), tmp_path)
+    x = to_disk(picture(20, 30), tmp_path)
     assert file_of(x).parent == tmp_path == disk.folder_of(x[0, 1:, 3:7].detach())
     assert file_of(torch.zeros(3)) is None
     torch.testing.assert_close(x, picture(20, 30), rtol=0, atol=0)
 
 
-def test_what_is_made_from_it_lies_beside_it(tmp_path):
-    x = put(picture(20, 30), tmp_path)
-    for made in (over(torch.neg, x), over(torch.add, picture(20, 30), x), new_zeros(x, (2, 5)), resize(x, (7, 9))):
+def test_large_results_lie_beside_it_and_small_ones_in_memory(tmp_path):
+    x = to_disk(picture(60, 70), tmp_path)
+    for made in (-x, 0 + x, x.new_zeros(2, 5000), torch.zeros_like(x), x.mean(1, keepdim=True), resize(x, (50, 90))):
         assert file_of(made).parent == tmp_path
-    assert file_of(over(torch.neg, picture(4, 4))) is None
+    for made in (x.sum(), x[..., :9, :] + 1, x.new_zeros(2, 5), x + picture(60, 70, 1), resize(x, (7, 9))):
+        assert file_of(made) is None and not isinstance(made, DiskTensor)
 
 
 def test_what_is_made_from_a_file_without_a_name_has_none(tmp_path):
-    x = disk.nameless((1, 3, 20, 30), tmp_path)
-    x.copy_(picture(20, 30))
-    for made in (over(torch.neg, x), new_zeros(x, (2, 5)), resize(x, (7, 9)), disk.over_rows(torch.neg, x)):
+    x = disk.nameless((1, 3, 60, 70), tmp_path)
+    x.copy_(picture(60, 70))
+    for made in (-x, x.new_zeros(2, 5000), resize(x, (50, 90))):
         assert file_of(made).parent == tmp_path
-    assert not [*tmp_path.iterdir()] and torch.equal(put(x, tmp_path), picture(20, 30))
-    assert torch.equal(over(torch.neg, x), -picture(20, 30))
+    assert not [*tmp_path.iterdir()] and torch.equal(to_disk(x, tmp_path), picture(60, 70))
+    assert torch.equal(-x, -picture(60, 70))
+
+
+OPERATIONS = {
+    "one step": lambda x, y: (x - 0.3 * y).clamp(0, 1),
+    "lerp": lambda x, y: torch.lerp(x, y, 0.3),
+    "bools": lambda x, y: ~(((x <= 0.1) & (y > 0)) | (x > 0.9)),
+    "where": lambda x, y: torch.where(y > 0.5, x, x.mean((2, 3), keepdim=True)),
+    "float64": lambda x, y: (x.double() * y).pow(2),
+    "channels": lambda x, y: x.mean(1, keepdim=True).expand_as(x) * y + x.sum(1, keepdim=True),
+    "broadcast": lambda x, y: x * torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1, 1) + y[:, :1],
+    "neighbours": lambda x, y: x[..., 1:, :] - y[..., :-1, :],
+    "in place": lambda x, y: x.clone().mul_(2).addcmul_(x, y, value=-0.5).lerp_(y, 0.25),
+    "into a part": lambda x, y: x.clone().narrow(2, 3, 40).copy_(y[..., 5:45, :]),
+    "zeros and ones": lambda x, y: torch.zeros_like(x) + torch.ones_like(y),
+    "pooled": lambda x, y: torch.nn.functional.adaptive_avg_pool2d(x, (50, 77)),
+    "pooled small": lambda x, y: torch.nn.functional.adaptive_avg_pool2d(y, (5, 7)),
+    "sum": lambda x, y: (x * y).sum(),
+    "mean": lambda x, y: (x * y).mean(),
+    "means of channels": lambda x, y: (x - y).mean((2, 3)),
+    "largest": lambda x, y: (x - y).abs().max(),
+    "smallest": lambda x, y: (x - y).min(),
+    "all": lambda x, y: x.isfinite().all(),
+    "any": lambda x, y: (x > y + 0.99).any(),
+    "pieces": lambda x, y: torch.cat([a * b for a, b in zip(x.flatten().split(999), y.flatten().split(999), strict=True)]),
+    "picked": lambda x, y: x[0][:, torch.arange(9), torch.arange(9)] + y[0, :, 3, :9],
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_operation_on_disk_is_the_one_in_memory(tmp_path, name):
+    x, y = picture(61, 83), picture(61, 83, 1)
+    wanted, found = (OPERATIONS[name](*its) for its in ((x, y), (to_disk(x, tmp_path), to_disk(y, tmp_path))))
+    torch.testing.assert_close(loaded(found), wanted, rtol=1e-6, atol=1e-6)
+    assert found.dtype == wanted.dtype and isinstance(found, DiskTensor) == (wanted.numel() > disk.BAND and name != "pieces")
+
+
+@pytest.mark.parametrize("name", ["one step", "channels", "neighbours", "broadcast", "sum"])
+def test_gradients_through_tensors_on_disk_are_those_in_memory(tmp_path, name):
+    found = []
+    for here in (lambda it: it, lambda it: to_disk(it, tmp_path)):
+        x, y = here(picture(61, 83)).requires_grad_(), here(picture(61, 83, 1))
+        found.append(torch.autograd.grad(OPERATIONS[name](x, y).square().sum(), x)[0])
+    assert isinstance(found[1], DiskTensor)
+    torch.testing.assert_close(loaded(found[1]), found[0], rtol=1e-5, atol=1e-6 * float(found[0].abs().max()))
 
 
 def test_a_file_goes_with_its_tensor(tmp_path):
-    x = put(picture(20, 30), tmp_path)
+    x = to_disk(picture(20, 30), tmp_path)
     view = x[..., 3:5]
     del x
     gc.collect()
@@ -106,26 +153,19 @@ def test_the_room_of_a_file_is_taken_when_it_is_made(tmp_path):
     assert file_of(x).stat().st_blocks * 512 >= x.nbytes  # of a file with holes a page could be refused later, by a signal
 
 
-def test_bands_go_over_every_element_once(tmp_path):
-    x = put(torch.zeros(1, 3, 31, 47), tmp_path)
-    for (part,) in bands(x):
-        part.add_(1)
-    assert len([*bands(x)]) == 2 and bool((x == 1).all()) and summed(torch.square, x) == x.numel()
-
-
 def test_sums_are_those_of_float64(tmp_path):
     a, b = picture(60, 70), picture(60, 70, 1)
     exact = float((a.double() * b.double()).sum())
-    assert summed(torch.mul, put(a, tmp_path), b) == pytest.approx(exact, rel=1e-7)
+    assert float((to_disk(a, tmp_path) * to_disk(b, tmp_path)).sum(dtype=torch.float64)) == pytest.approx(exact, rel=1e-7)
 
 
 @pytest.mark.parametrize("size", [(262, 154), (97, 55), (131, 77), (300, 77), (131, 200), (16, 33)], ids=str)
 def test_a_picture_on_disk_is_resized_to_the_same_bytes(tmp_path, size):
     image = picture(131, 77)
-    for found in (resize(put(image, tmp_path), size), resize(image, size, folder=tmp_path)):
-        assert torch.equal(found, resize(image, size)) and file_of(found)
-    for image in (put(picture(131, 77), tmp_path), picture(131, 77)):
-        found = resize(image, size, follow=False)
+    for found in (resize(to_disk(image, tmp_path), size), resize(image, size, where=tmp_path)):
+        assert torch.equal(found, resize(image, size)) and (file_of(found) or found.numel() <= disk.BAND)
+    for image in (to_disk(picture(131, 77), tmp_path), picture(131, 77)):
+        found = resize(image, size, where=torch.empty(0))
         assert torch.equal(found, resize(picture(131, 77), size)) and not file_of(found)
 
 
@@ -189,15 +229,15 @@ def test_sixteen_bits_are_read_onto_the_disk_as_into_memory(tmp_path, channels):
 def test_a_picture_on_disk_is_softened_alike(tmp_path, falloff):
     x = picture(61, 83) - 0.5
     wanted = soften(x, falloff)
-    torch.testing.assert_close(soften(put(x, tmp_path), falloff), wanted, rtol=0, atol=2e-6 * float(wanted.abs().max()))
+    torch.testing.assert_close(soften(to_disk(x, tmp_path), falloff), wanted, rtol=0, atol=2e-6 * float(wanted.abs().max()))
 
 
 def test_detail_by_analogy_is_the_same_on_disk(tmp_path):
     x, painting = picture(30, 41), picture(70, 66, 1)
-    on_disk = borrowed_band(put(x, tmp_path), (60, 82), [(put(painting, tmp_path), (35, 33))])
+    on_disk = borrowed_band(to_disk(x, tmp_path), (60, 82), [(to_disk(painting, tmp_path), (35, 33))])
     torch.testing.assert_close(on_disk, borrowed_band(x, (60, 82), [(painting, (35, 33))]), rtol=0, atol=3e-7)
     assert file_of(on_disk)
-    assert file_of(finest_band(put(painting, tmp_path), (35, 33)))
+    assert file_of(finest_band(to_disk(painting, tmp_path), (35, 33)))
 
 
 # Sums and costs
@@ -207,7 +247,7 @@ def test_the_gram_matrix_of_thousands_of_tiles_is_that_of_float64(tmp_path):
     """Against brute force: every place's outer product, in float64."""
     image = picture(160, 160)
     sums = {"gram": Sum("conv1_1", lambda a, _: a.flatten(2) @ a.flatten(2).mT)}
-    found = add_up(tiny_net(), put(image, tmp_path), sums, Tiling((), 4))["gram"]
+    found = add_up(tiny_net(), to_disk(image, tmp_path), sums, Tiling((), 4))["gram"]
     a = add_up(tiny_net(dtype=torch.float64), image.double(), {"map": Sum("conv1_1", None)}, Tiling((), 160))["map"]
     brute = sum(torch.outer(place, place) for place in a[0].flatten(1).T)
     torch.testing.assert_close(found[0].double(), brute, rtol=3e-7, atol=3e-7 * float(brute.max()))
@@ -218,7 +258,7 @@ def test_costs_and_gradient_are_the_whole_pictures(tmp_path, tiling):
     recipe, net = make_recipe(**KNOBS), tiny_net()
     image, content, style = picture(61, 83, 3), picture(61, 83), picture(40, 30, 1)
     found = []
-    for here, t in ((lambda x: x, None), (lambda x: put(x, tmp_path), tiling)):
+    for here, t in ((lambda x: x, None), (lambda x: to_disk(x, tmp_path), tiling)):
         targets = make_targets(here(content), [style], recipe, net, t)
         x = here(image).detach().requires_grad_()
         J = make_cost(targets, recipe, net, t)(x)["total"]
@@ -281,11 +321,10 @@ def test_total_variation_on_disk_is_that_of_float64(tmp_path, shape):
     exact = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
     value = total_variation(exact)
     (gradient,) = torch.autograd.grad(5 * value + exact.sum(), exact)
-    x = put(exact.detach().float(), tmp_path).requires_grad_()
-    same, found = Varied.apply(x)
-    ones = put(torch.ones(shape), tmp_path)
-    (other,) = torch.autograd.grad((same, found), x, (ones, torch.tensor(5.0)))
-    assert found.item() == pytest.approx(value.item(), rel=1e-6) and file_of(other)
+    x = to_disk(exact.detach().float(), tmp_path).requires_grad_()
+    found = total_variation(x)
+    (other,) = torch.autograd.grad(5 * found + x.sum(), x)
+    assert found.item() == pytest.approx(value.item(), rel=1e-6) and (file_of(other) or other.numel() <= disk.BAND)
     torch.testing.assert_close(other.double(), gradient, rtol=1e-6, atol=1e-7)
 
 
@@ -322,8 +361,8 @@ def test_no_tensor_in_memory_grows_with_the_picture(tmp_path, monkeypatch, knobs
 @pytest.mark.parametrize("weights", [None, picture(61, 83, 2)[:, :1], torch.zeros(1, 1, 61, 83)], ids=["all", "some", "none"])
 def test_moments_on_disk_are_those_in_memory(tmp_path, weights):
     image = picture(61, 83)
-    lying = None if weights is None else put(weights, tmp_path)
-    for found, wanted in zip(moments(put(image, tmp_path), lying), moments(image, weights), strict=True):
+    lying = None if weights is None else to_disk(weights, tmp_path)
+    for found, wanted in zip(moments(to_disk(image, tmp_path), lying), moments(image, weights), strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-14)
 
 
@@ -331,7 +370,7 @@ def test_moments_on_disk_are_those_in_memory(tmp_path, weights):
 def test_what_shows_of_a_photograph_counts_on_disk_as_in_memory(tmp_path, rule):
     image, content, alpha = picture(61, 83), picture(50, 68, 1), picture(50, 68, 2)[:, :1].round()
     recipe = make_recipe(**{**KNOBS, "color": rule, "color_when": "after"})
-    found = recolored(put(image, tmp_path), content, recipe, alpha)
+    found = recolored(to_disk(image, tmp_path), content, recipe, alpha)
     torch.testing.assert_close(found, recolored(image, content, recipe, alpha), rtol=0, atol=1e-6)
     assert file_of(found)
 
@@ -339,16 +378,16 @@ def test_what_shows_of_a_photograph_counts_on_disk_as_in_memory(tmp_path, rule):
 @pytest.mark.parametrize("size", [(61, 83), (30, 41), (7, 10)], ids=str)
 def test_places_on_disk_weigh_what_they_weigh_in_memory(tmp_path, size):
     mask = picture(61, 83)[:, :1]
-    found = place_weights(put(mask, tmp_path), size)
-    torch.testing.assert_close(found, place_weights(mask, size), rtol=1e-5, atol=0)
-    assert file_of(found)
+    found = place_weights(to_disk(mask, tmp_path), size)
+    torch.testing.assert_close(loaded(found), place_weights(mask, size), rtol=1e-5, atol=0)
+    assert bool(file_of(found)) == (size == (61, 83))
 
 
 def test_parts_on_disk_are_those_in_memory(tmp_path):
     """Where regions overlap, where they leave something, and what content counts in all of them."""
     recipe = make_recipe(**KNOBS, regions={name: {"mask": "light", "content_weight": n} for n, name in enumerate("abc")})
     masks = Masks({name: picture(30, 40, n)[:, :1] - n / 4 for n, name in enumerate("abc")}, {}, {})
-    content, lying = picture(61, 83), put(picture(61, 83), tmp_path)
+    content, lying = picture(61, 83), to_disk(picture(61, 83), tmp_path)
     parts, others = (parts_of(it, 1, recipe, masks) for it in (content, lying))
     assert [part.area for part in others] == pytest.approx([part.area for part in parts], rel=1e-6) and len(parts) == 4
     weights, other = (Targets({}, its, (), (61, 83), None).content_weights() for its in (parts, others))
@@ -478,10 +517,14 @@ import sys
 from pathlib import Path
 import pytest
 from impasto.transfer import painting as module
+from impasto import disk
+from impasto.images import pixels, reading, writing
+from impasto.transfer import canvas
 from impasto.transfer.memory_plan import Plan
 from tests.conftest import paint_with_the_tiny_net
 from tests.test_disk import CUTS, made
 
+disk.BAND = pixels.BAND = reading.BAND = writing.BAND = canvas.BAND = 4000
 paint_with_the_tiny_net(pytest.MonkeyPatch())
 module.plan_scales = lambda *_: [Plan(None, 10), Plan(CUTS, 10, on_disk=True, disk=1e6)]
 for step in made(tuple(map(Path, sys.argv[1:4])), optimizer=sys.argv[4]).steps():
@@ -491,9 +534,7 @@ for step in made(tuple(map(Path, sys.argv[1:4])), optimizer=sys.argv[4]).steps()
 
 @pytest.mark.usefixtures("on_disk")
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
-def test_a_killed_painting_resumes_to_the_same_bytes(files, optimizer, monkeypatch):
-    for it in (disk, pixels, reading, writing, canvas_module):
-        monkeypatch.setattr(it, "BAND", 2**21)  # as in the process that is killed
+def test_a_killed_painting_resumes_to_the_same_bytes(files, optimizer):
     whole = finish(made(files, optimizer=optimizer))
     files[2].unlink()
     kill_at(b"7", KILLED, *files, optimizer)
@@ -577,7 +618,7 @@ def test_a_picture_on_disk_is_written_to_the_same_pixels(tmp_path, name, bits):
     image, alpha, record = picture(61, 83), picture(61, 83, 2)[:, :1], {"recipe": {"a": "ü -- b"}}
     alpha = None if name == "a.jpg" else alpha
     write_picture(tmp_path / f"memory-{name}", image, alpha, record, bits)
-    write_picture(tmp_path / name, put(image, tmp_path), alpha, record, bits)
+    write_picture(tmp_path / name, to_disk(image, tmp_path), alpha, record, bits)
     one, other = (read_picture(tmp_path / it, keep_hidden=True) for it in (f"memory-{name}", name))
     assert torch.equal(one.image, other.image)
     assert alpha is None or torch.equal(one.alpha, other.alpha)
@@ -589,7 +630,7 @@ def test_deep_zoom_has_the_picture_in_tiles_and_the_record(tmp_path, where):
     image, record = picture(300, 517), {"recipe": {"a": "ü -- b --> c"}}
     path = tmp_path / "out.dzi"
     for _ in range(2):  # written over an older one too
-        write_picture(path, image if where == "memory" else put(image, tmp_path), None, record)
+        write_picture(path, image if where == "memory" else to_disk(image, tmp_path), None, record)
     gc.collect()
     assert read_record(path) == record
     levels = sorted(int(level.name) for level in tiles_of(path).iterdir() if level.name.isdigit())

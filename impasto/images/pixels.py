@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from impasto.disk import BAND, empty, file_of, new_empty, over, put, release
+from impasto.disk import BAND, empty, file_of, folder_of, loaded, plain, release, to_disk
 from impasto.errors import BadImage
 
 MIN_SIDE = 16
@@ -59,21 +59,18 @@ def scaled_size(image: Tensor, longer: int) -> tuple[int, int]:
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def resize(
-    image: Tensor, size: tuple[int, int], wraps: Wraps = EDGES, folder: Path | None = None, *, follow: bool = True
-) -> Tensor:
+def resize(image: Tensor, size: tuple[int, int], wraps: Wraps = EDGES, where: Path | Tensor | None = None) -> Tensor:
     """(1, C, H, W) in [0, 1] -> (1, C, *size) by Pillow's LANCZOS on floats, clamped to [0, 1].
 
-    On an axis that wraps, the filter continues at the opposite side. The result is on disk where a `folder` is given. Without one
-    it is where the picture is, or in memory with follow=False. The values are the same.
+    On an axis that wraps, the filter continues at the opposite side. The result lies on disk in the folder `where`, or
+    where that tensor lies, in memory or on disk; without either where the picture lies. The values are the same.
     """
+    folder = folder_of(where) if isinstance(where, Tensor) else where
     if size_of(image) == size:
-        if folder is not None:
-            return put(image, folder)
-        return image if follow or not file_of(image) else image.clone()
+        return to_disk(image, folder) if folder else image if where is None else loaded(image)
     if (folder or file_of(image)) and not any(wraps):
         shape = 1, image.shape[1], *size
-        found = empty(shape, folder) if folder else new_empty(image, shape) if follow else torch.empty(shape)
+        found = empty(shape, folder) if folder else image.new_empty(shape) if where is None else torch.empty(shape)
         return _resized_in_bands(image, found)
     height, width = image.shape[-2:]
     y, x = (ceil(LOBES * max(1, n / m)) if wrap else 0 for n, m, wrap in zip((height, width), size, wraps, strict=True))
@@ -99,7 +96,7 @@ def _resized_in_bands(image: Tensor, found: Tensor) -> Tensor:
     for begin in range(0, height, count):
         here = taps[begin : begin + count]
         first, last = here[0][0], here[-1][0] + len(here[-1][1])
-        for channel, mine in zip(image[0], found[0], strict=True):
+        for channel, mine in zip(plain(image)[0], plain(found)[0], strict=True):
             rows = np.ascontiguousarray(channel[first:last].numpy())
             across = _resampled(rows, width, len(rows), (0, 0, rows.shape[1], len(rows))).astype(np.float64)
             down = np.stack([_mixed(across[at - first :], weights) for at, weights in here])
@@ -143,7 +140,7 @@ def _sinc(t: float) -> float:
 def quantize(image: Tensor, bits: int = 8) -> Tensor:
     """Rounded to the levels of a file with 8 or 16 bits a channel."""
     levels = float(2**bits - 1)
-    return over(lambda image: (image * levels).round() / levels, image)
+    return (image * levels).round() / levels
 
 
 def to_pillow(image: Tensor, alpha: Tensor | None = None) -> Image.Image:
@@ -161,6 +158,5 @@ def _to_pillow_from_disk(image: Tensor, alpha: Tensor | None) -> Image.Image:
     count = max(1, BAND // image.shape[-1])
     for at in range(0, image.shape[-2], count):
         rows = slice(at, at + count)
-        found.paste(to_pillow(image[..., rows, :].clone(), None if alpha is None else alpha[..., rows, :].clone()), (0, at))
-        release(image)
+        found.paste(to_pillow(loaded(image[..., rows, :]), None if alpha is None else loaded(alpha[..., rows, :])), (0, at))
     return found

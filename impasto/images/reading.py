@@ -19,7 +19,7 @@ import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
-from impasto.disk import BAND, bands, file_of, nameless, over, release, summed
+from impasto.disk import BAND, nameless
 from impasto.errors import BadImage, ImpastoError, ImpastoWarning, MissingExtra
 from impasto.files import cannot_write, reason
 from impasto.images import formats, hires
@@ -239,7 +239,6 @@ def _in_bands(size: tuple[int, int, int], white: int, rows: Callable[[int, int],
     for at in range(0, size[1], count):
         pixels = rows(at, min(at + count, size[1])).astype(np.float32) / white
         found[0, :, at : at + count] = torch.from_numpy(pixels).permute(2, 0, 1)
-        release(found)
     return found
 
 
@@ -277,7 +276,7 @@ def _gamma_to_srgb(image: Tensor, gamma: float | None) -> Tensor:
         light = samples ** (1 / gamma)
         return torch.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
 
-    return over(encoded, image)
+    return encoded(image)
 
 
 def _without_alpha(opened: Image.Image) -> Image.Image:
@@ -318,27 +317,16 @@ def _alpha(opened: Image.Image, folder: Path | None = None) -> Tensor | None:
         return shown[..., None]
 
     alpha = _unless_opaque(_in_bands((1, opened.height, opened.width), 255, rows, folder))
-    is_unused = alpha is not None and opened.format == "BMP" and not summed(torch.clone, alpha)  # as most programs write it
+    is_unused = alpha is not None and opened.format == "BMP" and not bool(alpha.any())  # as most programs write it
     return None if is_unused else alpha
 
 
 def _unless_opaque(alpha: Tensor) -> Tensor | None:
-    return alpha if summed(lambda alpha: alpha != 1, alpha) else None
+    return alpha if bool((alpha != 1).any()) else None
 
 
 def _fill_hidden(image: Tensor, alpha: Tensor) -> Tensor:
     """Fully transparent pixels, which editors often leave black, get the mean colour: it disturbs the painting least."""
-    if file_of(image):
-        return _fill_hidden_on_disk(image, alpha)
     weight = alpha.sum()
     mean = (image * alpha).sum((2, 3), keepdim=True) / weight if weight > 0 else torch.full((1, 3, 1, 1), 0.5)
     return torch.where(alpha > 0, image, mean)
-
-
-def _fill_hidden_on_disk(image: Tensor, alpha: Tensor) -> Tensor:
-    weight = summed(torch.clone, alpha)
-    for channel in image[0]:
-        mean = summed(torch.mul, channel, alpha[0, 0]) / weight if weight else 0.5
-        for mine, shows in bands(channel, alpha[0, 0]):
-            mine[shows == 0] = mean
-    return image

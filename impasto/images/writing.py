@@ -11,7 +11,7 @@ import torch
 from PIL import ExifTags, Image, PngImagePlugin
 from torch import Tensor
 
-from impasto.disk import BAND, empty, file_of, folder_of, release
+from impasto.disk import BAND, empty, file_of, folder_of, loaded
 from impasto.errors import CannotWrite, ImpastoWarning
 from impasto.files import cannot_write, temporary_folder, write_whole
 from impasto.images import hires
@@ -110,9 +110,8 @@ def _interleaved(layers: list[Tensor], folder: Path, bits: int) -> Tensor:
     (height, width), count = layers[0].shape, max(1, BAND // layers[0].shape[-1])
     found = empty((height, width * len(layers) * bits // 8), folder, torch.uint8)
     for at in range(0, height, count):
-        levels = _levels(torch.stack([layer[at : at + count] for layer in layers]), bits)
+        levels = _levels(torch.stack([loaded(layer[at : at + count]) for layer in layers]), bits)
         found[at : at + count] = torch.from_numpy(levels.reshape(len(levels), -1).view(np.uint8))
-        release(found, *layers)
     return found
 
 

@@ -13,10 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from impasto.disk import file_of, over, over_rows, strips, summed
-
 EPSILON = 1e-5  # least variance of an axis of colour that a match stretches: less is taken for rounding (0.8 of 255 levels)
-BAND = 2**20  # pixels at a time
+BAND = 2**18  # pixels at a time: each takes some 200 bytes
 ROUNDING = 1e-12
 HALVINGS = 12  # of the search for the most colour that fits
 
@@ -127,7 +125,7 @@ def match_light(light: Tensor, to: Tensor, space: str, weights: Tensor | None = 
     (mean, variance), (to_mean, to_variance) = moments(light, weights), moments(to, to_weights)
     least = EPSILON * SPACES[space].white ** 2
     gain, shift = float((to_variance / variance.clamp(min=least)).sqrt()), float(to_mean)
-    return over(lambda light: ((light - float(mean)) * gain + shift).clamp(0, SPACES[space].white), light)
+    return ((light - float(mean)) * gain + shift).clamp(0, SPACES[space].white)
 
 
 def keep_color(painting: Tensor, content: Tensor, space: str, *, matched: bool = False, weights: Tensor | None = None) -> Tensor:
@@ -182,7 +180,7 @@ def moments(image: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tenso
 
 def _counted(image: Tensor, weights: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
     """Some of the pixels (C, n) at a time and what each of them counts (n,), which sums to 1; float64."""
-    total = 0.0 if weights is None else summed(Tensor.double, weights.flatten().cpu())
+    total = 0.0 if weights is None else float(weights.cpu().double().sum())
     for x, *w in _pixels(image, *((weights,) if weights is not None and total else ())):
         part = x.double()
         yield part, w[0][0].double() / total if w else part.new_full(part.shape[1:], 1 / prod(image.shape[-2:]))
@@ -190,8 +188,6 @@ def _counted(image: Tensor, weights: Tensor | None) -> Iterator[tuple[Tensor, Te
 
 def _pixels(*images: Tensor) -> Iterable[tuple[Tensor, ...]]:
     """(1, C, H, W) of one size -> (C, n): the same pixels of each, BAND at a time, on the CPU."""
-    if any(map(file_of, images)):
-        return (tuple(image[0, :, rows].flatten(1) for image in images) for rows in strips(*images))
     return zip(*(torch.split(image.flatten(2)[0].cpu(), BAND, 1) for image in images), strict=True)
 
 
@@ -292,12 +288,12 @@ def _white(image: Tensor) -> Tensor:
 
 def _in_bands(change: Callable[..., Tensor], *images: Tensor) -> Tensor:
     """`change` of pictures of one size, some rows at a time, in float64 on the CPU."""
-
-    def changed(*parts: Tensor) -> Tensor:
-        return change(*(band.cpu().double() for band in parts)).to(images[0])
-
-    if any(map(file_of, images)):
-        return over_rows(changed, *images)
-    rows = max(1, BAND // images[0].shape[-1])
-    bands = zip(*(torch.split(image, rows, -2) for image in images), strict=True)
-    return torch.cat([changed(*parts) for parts in bands], -2)
+    height, width = images[0].shape[-2:]
+    count, found = max(1, BAND // width), None
+    for at in range(0, height, count):
+        rows = slice(at, at + count)
+        band = change(*(image[..., rows, :].cpu().double() for image in images))
+        found = images[0].new_empty(*band.shape[:2], height, width) if found is None else found
+        found[..., rows, :] = band
+    assert found is not None  # a picture has rows
+    return found

@@ -1,12 +1,9 @@
 """Whose colours a painting has, as its recipe and the regions in it say: given before it is painted, or when it is done."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
-import torch
 from torch import Tensor
 
-from impasto.disk import file_of, folder_of, over, over_rows
 from impasto.images.images import resize, size_of
 from impasto.objective.color import grey, keep_color, luminance, match_color, match_light
 from impasto.objective.framing import framed
@@ -66,19 +63,7 @@ def seen(image: Tensor, recipe: Recipe) -> Tensor:
 
 def cost_of_light(cost: Callable[[Tensor], dict[str, Tensor]], image: Tensor) -> dict[str, Tensor]:
     """The cost of G while only light is painted: of the mean of its channels, so that a grey start stays grey."""
-    return cost(_ChannelMean.apply(image) if file_of(image) else _channel_mean(image))  # type: ignore[no-untyped-call]
-
-
-class _ChannelMean(torch.autograd.Function):
-    """_channel_mean of a picture on disk, and of the gradient to it: it is its own adjoint."""
-
-    @staticmethod
-    def forward(ctx: Any, image: Tensor) -> Tensor:
-        return over_rows(_channel_mean, image)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return over_rows(_channel_mean, grad)
+    return cost(_channel_mean(image))
 
 
 # After
@@ -92,20 +77,16 @@ def recolored(image: Tensor, content: Tensor, recipe: Recipe, alpha: Tensor | No
     parts = _parts_after(image, content, recipe, masks)
     if not (parts or recipe.paints_light):
         return image
-    size, folder = size_of(image), folder_of(image)
-    photograph = resize(framed(content, recipe), size, recipe.wraps, folder)
+    size = size_of(image)
+    photograph = resize(framed(content, recipe), size, recipe.wraps, image)
     if recipe.paints_light:
-        return keep_color(over_rows(_channel_mean, image), photograph, recipe.color_space)
-    alpha = None if alpha is None else resize(framed(alpha, recipe), size, recipe.wraps, folder).to(image)
+        return keep_color(_channel_mean(image), photograph, recipe.color_space)
+    alpha = None if alpha is None else resize(framed(alpha, recipe), size, recipe.wraps, image).to(image)
     found = image
     for rule, where in parts:
         changed = _recolored(image, photograph, rule, recipe, where, alpha)
-        found = changed if where is None else over_rows(_laid, found, changed, image, where)
-    return over(lambda found: found.clamp(0, 1), found)
-
-
-def _laid(found: Tensor, changed: Tensor, image: Tensor, where: Tensor) -> Tensor:
-    return found + where * (changed - image)
+        found = changed if where is None else found + where * (changed - image)
+    return found.clamp(0, 1)
 
 
 def _parts_after(image: Tensor, content: Tensor, recipe: Recipe, masks: Masks | None) -> list[tuple[Rule, Tensor | None]]:
@@ -114,10 +95,10 @@ def _parts_after(image: Tensor, content: Tensor, recipe: Recipe, masks: Masks | 
     if not own or not any(map(recipe.comes_after, (recipe.color, *own.values()))):
         return [(recipe.color, None)] if recipe.comes_after(recipe.color) else []
     found = content_masks(recipe, content) if masks is None else masks.content
-    size, folder = size_of(image), folder_of(image)
-    brought = {name: resize(framed(mask, recipe), size, recipe.wraps, folder) for name, mask in found.items()}
+    size = size_of(image)
+    brought = {name: resize(framed(mask, recipe), size, recipe.wraps, image) for name, mask in found.items()}
     where = shares({name: mask.to(image) for name, mask in brought.items()})
-    left = over_rows(lambda *its: (1 - torch.stack(its).sum(0)).clamp(min=0), *(where[name] for name in own))
+    left = (1 - sum((where[name] for name in own), image.new_zeros(()))).clamp(min=0)
     parts = [*((rule, where[name]) for name, rule in own.items()), (recipe.color, left)]
     return [(rule, part) for rule, part in parts if recipe.comes_after(rule)]
 
@@ -132,7 +113,7 @@ def _recolored(image: Tensor, content: Tensor, rule: Rule, recipe: Recipe, where
 
 def _both(weights: Tensor | None, others: Tensor | None) -> Tensor | None:
     """What counts by both, None being all."""
-    return weights if others is None else others if weights is None else over(torch.mul, weights, others)
+    return weights if others is None else others if weights is None else weights * others
 
 
 def _channel_mean(image: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ nowhere else: the photograph, its alpha, its masks and a start by `framed`, styl
 
 from dataclasses import replace
 from math import cos, pi, radians, sin
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -110,14 +109,14 @@ def wrapping(net: Net, recipe: Recipe) -> Net:
 # Style pictures
 
 
-def style_at(style: Tensor, longer: int, recipe: Recipe, folder: Path | None = None) -> Tensor:
+def style_at(style: Tensor, longer: int, recipe: Recipe, where: Tensor | None = None) -> Tensor:
     """A style picture or its mask (1, C, H, W), as it was read, at the scale that gives it this longer side: turned, then closed.
 
     Of a seamless painting it is a torus too. With edges it had what no torus has, such as more steps up than down along a row.
-    With a `folder` it is put there on disk.
+    It lies where the tensor `where` lies, on disk or in memory.
     """
     framed = closed(turned(style, recipe.style_rotation), recipe.wraps)
-    return resize(framed, style_size(style, longer, recipe), recipe.wraps, folder, follow=False)
+    return resize(framed, style_size(style, longer, recipe), recipe.wraps, where)
 
 
 def style_size(style: Tensor, longer: int, recipe: Recipe) -> tuple[int, int]:

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from impasto.disk import new_empty, strips
 from impasto.errors import BadInput
 from impasto.nets.kernels import Gram, wrapped
 from impasto.recipe.edit import LayerEdit, pair_of
@@ -122,37 +121,6 @@ def total_variation(image: Tensor, wraps: tuple[bool, bool] = (False, False)) ->
     across = image[..., : height - rows, 1:] - image[..., : height - rows, :-1]
     down = image[..., 1:, : width - columns] - image[..., :-1, : width - columns]
     return (across.square().sum() + down.square().sum()) / places
-
-
-class Varied(torch.autograd.Function):
-    """A picture on disk as it is, and its total_variation.
-
-    The gradient of that joins what the picture's other costs owe to it, some rows at a time: autograd would add them in memory.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, image: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, H, W) -> (B, C, H, W) and a scalar, added up in float64."""
-        ctx.save_for_backward(image)
-        total = 0.0
-        for rows in strips(image):
-            band, border = image[..., rows, :].double(), image[..., max(0, rows.start - 1) : rows.start + 1, :].double()
-            total += float(total_variation(band)) * band.numel() + float(border.diff(dim=-2).square().sum())
-        return image.view_as(image), image.new_tensor(total / image.numel())
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor, grad_tv: Tensor) -> Tensor:
-        """To the picture: a row's steps end at the rows beside it."""
-        (image,) = ctx.saved_tensors
-        found = new_empty(image, image.shape)
-        for rows in strips(image, grad, found):
-            first = max(0, rows.start - 1)
-            with torch.enable_grad():
-                x = image[..., first : rows.stop + 1, :].detach().clone().requires_grad_()
-                (owed,) = torch.autograd.grad(total_variation(x) * (x.numel() / image.numel()), x)
-            mine = owed[..., rows.start - first : rows.stop - first, :]
-            found[..., rows, :] = torch.addcmul(grad[..., rows, :], grad_tv, mine)
-        return found
 
 
 def temporal_cost(image: Tensor, w: Tensor, c: Tensor) -> Tensor:

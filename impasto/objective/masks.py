@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from impasto.disk import file_of, new_empty, over, over_rows, release, total
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
 from impasto.images.images import Picture, are_alike, read_picture, resize, scaled_size, size_of
 from impasto.objective.color import YIQ, luminance
@@ -161,8 +160,8 @@ def soften(mask: Tensor, feather: float) -> Tensor:
 
 def shares(masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Masks that nowhere sum to more than 1: where they overlap they share the place."""
-    added = over_rows(lambda *its: sum(its, torch.zeros(())).clamp(min=1), *masks.values())
-    return {name: over(torch.div, mask, added) for name, mask in masks.items()}
+    added = sum(masks.values(), torch.zeros(())).clamp(min=1)
+    return {name: mask / added for name, mask in masks.items()}
 
 
 def place_weights(mask: Tensor, size: tuple[int, int]) -> Tensor:
@@ -171,25 +170,5 @@ def place_weights(mask: Tensor, size: tuple[int, int]) -> Tensor:
     The paper's T^2, which has mean 1: here T is the root of the mask, so that the guided Gram matrices of regions that part the
     picture add up, each by its area, to that of the whole.
     """
-    pooled = (_pooled_on_disk if file_of(mask) else F.adaptive_avg_pool2d)(mask, size)[0, 0]
-    whole = total(pooled).clamp(min=1e-12)
-    return over(lambda pooled: pooled / whole, pooled)
-
-
-def weights_at(weights: Tensor, places: tuple[slice, slice]) -> Tensor:
-    """What a tile's places weigh (h, w), of all that place_weights gives; out of a file a copy."""
-    if not file_of(weights):
-        return weights[places]
-    found = weights[places].clone()
-    release(weights)
-    return found
-
-
-def _pooled_on_disk(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """adaptive_avg_pool2d, a row at a time."""
-    height, (rows, columns), found = mask.shape[-2], size, new_empty(mask, (1, 1, *size))
-    for row in range(rows):
-        read = mask[..., row * height // rows : -(-(row + 1) * height // rows), :]
-        found[0, 0, row] = F.adaptive_avg_pool2d(read, (1, columns))[0, 0, 0]
-        release(mask, found)
-    return found
+    pooled = F.adaptive_avg_pool2d(mask, size)[0, 0]
+    return pooled / pooled.sum().clamp(min=1e-12)

@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from impasto.disk import file_of, mean, over, release, summed
 from impasto.images.images import resize, size_of
+from impasto.nets.kernels import widest
 from impasto.nets.nets import Net, channels, map_size
 from impasto.objective.color_transfer import compared_with, seen
 from impasto.objective.distances import laplacian_cost, self_similarity_cost
 from impasto.objective.framing import torus_size, wrapping
-from impasto.objective.losses import Cost, Varied, content_cost, entry_weights, total_cost, total_variation
-from impasto.objective.masks import NO_MASKS, Masks, place_weights, weights_at
+from impasto.objective.losses import Cost, content_cost, entry_weights, total_cost, total_variation
+from impasto.objective.masks import NO_MASKS, Masks, place_weights
 from impasto.objective.style_costs import HOW, similarity, unit, wants_of
 from impasto.objective.targets import Places, Targets, make_targets, places_of, readings_of, style_sums
 from impasto.objective.tiles import Sum, Tiling, tiled_cost
@@ -47,13 +47,12 @@ def make_cost(targets: Targets, recipe: Recipe, net: Net, tiling: Tiling | None 
     of_edges = _laplacian(targets, recipe, net) if recipe.content_costs.get("laplacian") else None
 
     def cost(image: Tensor) -> Found:
-        same, tv = Varied.apply(image) if recipe.tv and file_of(image) else (image, None)  # type: ignore[no-untyped-call]
-        costs = compared(same)
+        costs = compared(image)
         if of_edges is not None:
             edges = of_edges(image)
             costs["content"], costs["total"] = costs["content"] + edges, costs["total"] + recipe.alpha * edges
         if recipe.tv:
-            costs["tv"] = total_variation(image, recipe.wraps) if tv is None else tv
+            costs["tv"] = total_variation(image, recipe.wraps)
             costs["total"] = costs["total"] + recipe.tv * costs["tv"]
         return costs
 
@@ -178,22 +177,19 @@ def _content_weights(targets: Targets, layer: str, net: Net) -> Tensor | None:
     if weights is None:
         return None
     size = map_size(net, layer, targets.size)
-    places = mean(weights) * size[0] * size[1]
-    return over(lambda share: share * places, place_weights(weights, size))
+    return place_weights(weights, size) * (weights.mean() * size[0] * size[1])
 
 
 def _square_error(a_C: Tensor, weights: Tensor | None, a_G: Tensor, where: tuple[slice, slice]) -> Tensor:
     """The sum over these places of (a_C - a_G)^2, weighted."""
     theirs = a_C[..., where[0], where[1]]
-    found = content_cost(theirs, a_G, 1.0) if weights is None else (weights_at(weights, where) * (theirs - a_G).square()).sum()
-    release(a_C)
-    return found
+    return content_cost(theirs, a_G, 1.0) if weights is None else (weights[where] * (theirs - a_G).square()).sum()
 
 
 def _content_constant(a_C: Tensor, recipe: Recipe) -> float:
     """What the sum of squares is multiplied by; relative is that of Mahendran & Vedaldi 2015, where a black map costs 1."""
     if recipe.content_norm == "relative":
-        return 1 / max(summed(torch.square, a_C), SILENT)
+        return 1 / max(float(a_C.square().sum(dtype=widest(a_C))), SILENT)
     return {"course": 1 / (4 * a_C.numel()), "paper": 0.5, "mean": 1 / a_C.numel()}[recipe.content_norm]
 
 

@@ -6,7 +6,7 @@ Costs are functions of sums over places and of maps, so that tiles.py can take t
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, partial, reduce
 from math import prod
 from typing import Any
 
@@ -14,14 +14,13 @@ import torch
 from torch import Tensor
 
 from impasto.cache import Cache
-from impasto.disk import folder_of, mean, over_rows
 from impasto.errors import ImpastoWarning
 from impasto.images.images import resize, size_of
 from impasto.nets.nets import Net, map_size
 from impasto.objective.distances import weighted_gram
 from impasto.objective.framing import framed, style_at, wrapping
 from impasto.objective.losses import edited_gram, gram_matrix
-from impasto.objective.masks import FAINT, NO_MASKS, Masks, place_weights, shares, weights_at
+from impasto.objective.masks import FAINT, NO_MASKS, Masks, place_weights, shares
 from impasto.objective.style_costs import HOW, Reading, wants_of
 from impasto.objective.tiles import Sum, Tiling, add_up
 from impasto.recipe.edit import LayerEdit, pair_of
@@ -33,11 +32,11 @@ MISSED, BELOW = 0.1, 0.01  # of what a style edit asks of a pair, and of a targe
 
 
 def _gram_sum(p: Tensor | None, a: Tensor, at: tuple[slice, slice]) -> Tensor:
-    return gram_matrix(a) if p is None else weighted_gram(a, weights_at(p, at))
+    return gram_matrix(a) if p is None else weighted_gram(a, p[at])
 
 
 def _sum(p: Tensor | None, a: Tensor, at: tuple[slice, slice]) -> Tensor:
-    return (a if p is None else a * weights_at(p, at)).sum((2, 3))
+    return (a if p is None else a * p[at]).sum((2, 3))
 
 
 def _square_sum(p: Tensor | None, a: Tensor, at: tuple[slice, slice]) -> Tensor:
@@ -67,7 +66,7 @@ class Part:
     @cached_property
     def area(self) -> float:
         """Its share of the picture."""
-        return 1.0 if self.where is None else float(mean(self.where))
+        return 1.0 if self.where is None else float(self.where.mean())
 
     def shares(self, recipe: Recipe, layer: str = "") -> list[float]:
         """The weights of its paintings, in this layer where the style edit says so; they sum to 1."""
@@ -90,12 +89,8 @@ class Targets:
 
     def content_weights(self) -> Tensor | None:
         """(1, 1, H, W): how much content counts where, None for 1 everywhere."""
-        parts = [(part.content_weight, part.where) for part in self.parts if part.where is not None]
-
-        def weighed(*masks: Tensor) -> Tensor:
-            return torch.stack([weight * mask for (weight, _), mask in zip(parts, masks, strict=True)]).sum(0)
-
-        return over_rows(weighed, *(where for _, where in parts)) if parts else None
+        weights = [part.content_weight * part.where for part in self.parts if part.where is not None]
+        return reduce(torch.add, weights) if weights else None
 
 
 def parts_of(content: Tensor, styles: int, recipe: Recipe, masks: Masks) -> tuple[Part, ...]:
@@ -107,14 +102,14 @@ def parts_of(content: Tensor, styles: int, recipe: Recipe, masks: Masks) -> tupl
     everything = tuple((n, None) for n in range(given))
     if not masks.content:
         return (Part(None, 1.0, 1.0, everything),)
-    size, folder = size_of(content), folder_of(content)
-    brought = {name: resize(framed(mask, recipe), size, recipe.wraps, folder) for name, mask in masks.content.items()}
+    size = size_of(content)
+    brought = {name: resize(framed(mask, recipe), size, recipe.wraps, content) for name, mask in masks.content.items()}
     where = shares({name: mask.to(content) for name, mask in brought.items()})
     parts = []
     for name, region in recipe.all_regions().items():
         paintings = tuple((n, masks.style.get(name)) for n in masks.matched.get(name, region.paintings(given)))
         parts.append(Part(where[name], region.style_weight, region.content_weight, paintings))
-    rest = over_rows(lambda *its: (1 - sum(its, torch.zeros(()).to(content))).clamp(min=0), *where.values())
+    rest = (1 - sum(where.values(), content.new_zeros(()))).clamp(min=0)
     left = Part(rest, 1.0, 1.0, everything)
     return (*parts, left) if left.area > FAINT else tuple(parts)
 
@@ -132,7 +127,7 @@ def make_targets(
 
     What a painting before this one compared with of the same style picture is in the `cache`, unless it is as large as maps.
     """
-    seeing, folder = wrapping(net, recipe), folder_of(content)
+    seeing = wrapping(net, recipe)
     side = style_side(max(content.shape[-2:]), recipe)
     cache = cache if cache and not _reads_maps(recipe, net) else Cache()
     key = (side, tiling, recipe.model_dump_json(include=STYLE_KNOBS))
@@ -140,8 +135,8 @@ def make_targets(
         parts = parts_of(content, len(styles), recipe, masks)
         found = {}
         for n, mask in dict.fromkeys(painting for part in parts for painting in part.paintings if part.style_weight):
-            where = None if mask is None else style_at(mask, side, recipe, folder).to(content)
-            style = partial(style_at, styles[n], side, recipe, folder)
+            where = None if mask is None else style_at(mask, side, recipe, content).to(content)
+            style = partial(style_at, styles[n], side, recipe, content)
             make = partial(_style_targets, style, recipe, seeing, tiling, where)
             found[n, mask] = cache.get_or_make((*key, n, mask is None), (styles[n], mask, net), make)
         activations = activations_of(content, recipe.content_layers, seeing, tiling)

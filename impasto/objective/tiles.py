@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from impasto.disk import file_of, new_empty, new_zeros, over, release
+from impasto.disk import DiskTensor, loaded
 from impasto.images.images import EDGES, Wraps, size_of
 from impasto.machine import give_back
 from impasto.nets.nets import Conv, Net, Pool, layer_name, lengths, preprocess, walk_layers, window
@@ -97,7 +97,7 @@ class _Given(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return over(lambda gradient: grad * gradient, ctx.saved_tensors[0]), None, None
+        return grad * ctx.saved_tensors[0], None, None
 
 
 @dataclass(frozen=True)
@@ -151,10 +151,10 @@ def _pieces(crop: tuple[slice, slice], size: tuple[int, int]) -> list[_Piece]:
 
 
 def _read(x: Tensor, crop: tuple[slice, slice]) -> Tensor:
-    """What a tile reads, without a copy where it is one piece."""
+    """What a tile reads, in memory; without a copy where it is one piece and lies there."""
     pieces = _pieces(crop, size_of(x))
     if len(pieces) == 1:
-        return _at(x, pieces[0][0])
+        return loaded(_at(x, pieces[0][0]))
     tile = x.new_empty(*x.shape[:-2], *(part.stop - part.start for part in crop))
     for there, here in pieces:
         _at(tile, here).copy_(_at(x, there))
@@ -166,7 +166,7 @@ def _forwards(segments: Sequence[_Segment], image: Tensor, sums: Mapping[str, Su
     found: dict[str, Tensor] = {}
     maps = [image]
     for segment in segments:
-        behind = image.new_empty(0) if segment is segments[-1] else new_empty(image, (image.shape[0], *segment.shape))
+        behind = image.new_empty(0) if segment is segments[-1] else image.new_empty(image.shape[0], *segment.shape)
         for tile in segment.tiles:
             parts, mine = _parts(segment, tile, _read(maps[-1], tile.crop), sums)
             for name, part in parts.items():
@@ -178,7 +178,6 @@ def _forwards(segments: Sequence[_Segment], image: Tensor, sums: Mapping[str, Su
                     found[name] = found[name] + part.double() if name in found else part.double()  # of thousands of tiles
             if behind.numel():
                 _at(behind, tile.own[segment.last]).copy_(mine)
-            release(maps[-1], behind, *found.values())
         _tidy(image)
         maps.append(behind)
     return {name: value.to(image.dtype) for name, value in found.items()}, maps[:-1]
@@ -187,7 +186,7 @@ def _forwards(segments: Sequence[_Segment], image: Tensor, sums: Mapping[str, Su
 def _map_of(segment: _Segment, name: str, part: Tensor, image: Tensor) -> Tensor:
     """Room for the map of this name, of which this is a part, where the picture lies."""
     rows, columns = (max(tile.own[segment.layer_of[name]][axis].stop for tile in segment.tiles) for axis in (0, 1))
-    return new_empty(image, (*part.shape[:2], rows, columns))
+    return image.new_empty(*part.shape[:2], rows, columns)
 
 
 def _backwards(segments: Sequence[_Segment], maps: list[Tensor], sums: Mapping[str, Sum], owed: Mapping[str, Tensor]) -> Tensor:
@@ -195,7 +194,7 @@ def _backwards(segments: Sequence[_Segment], maps: list[Tensor], sums: Mapping[s
     behind = maps[0].new_empty(0)
     for segment in reversed(segments):
         before = maps.pop()
-        gradient = new_zeros(before, before.shape)
+        gradient = torch.zeros_like(before)
         for tile in segment.tiles:
             crop = _read(before, tile.crop).detach().requires_grad_()
             parts, mine = _parts(segment, tile, crop, sums)
@@ -207,7 +206,6 @@ def _backwards(segments: Sequence[_Segment], maps: list[Tensor], sums: Mapping[s
             for there, here in _pieces(tile.crop, size_of(gradient)):
                 _at(gradient, there).add_(_at(owing, here))
             del parts, mine, outputs, upstream, crop, owing
-            release(before, behind, gradient)
         behind = gradient
         _tidy(behind)
     return behind
@@ -215,7 +213,7 @@ def _backwards(segments: Sequence[_Segment], maps: list[Tensor], sums: Mapping[s
 
 def _tidy(image: Tensor) -> None:
     """Of a picture on disk: give back what the last segment's tiles have left, whose sizes are not those of the next."""
-    if file_of(image):
+    if isinstance(image, DiskTensor):
         give_back()
 
 

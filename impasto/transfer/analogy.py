@@ -11,7 +11,6 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from impasto.disk import new_zeros, over, release
 from impasto.images.images import EDGES, Wraps, resize, size_of
 
 BLOCK = 4  # pixels of the fine picture that come from one place, squared; seams vanish in the descent
@@ -22,7 +21,7 @@ AT_ONCE = 512
 
 def finest_band(fine: Tensor, coarse: tuple[int, int], wraps: Wraps = EDGES) -> Tensor:
     """(1, 3, H, W) -> the same shape: what is lost when the picture is made as small as `coarse` (h, w)."""
-    return over(torch.sub, fine, resize(resize(fine, coarse, wraps), size_of(fine), wraps))
+    return fine - resize(resize(fine, coarse, wraps), size_of(fine), wraps)
 
 
 def borrowed_band(
@@ -36,7 +35,7 @@ def borrowed_band(
     places = _grid(rows, columns)
     found = [_nearest(x, places, resize(painting, coarse, wraps), wraps) for painting, coarse in paintings]
     nearest = torch.stack([distance for distance, *_ in found]).argmin(0).view(len(rows), -1)
-    band = new_zeros(paintings[0][0], (1, 3, *size))
+    band = paintings[0][0].new_zeros(1, 3, *size)
     for n, ((painting, coarse), (_, y, x_)) in enumerate(zip(paintings, found, strict=True)):
         factors = [fine / few for fine, few in zip(painting.shape[-2:], coarse, strict=True)]
         fine_y = (y.view_as(nearest) * factors[0] + down[:, None]).round().long()
@@ -78,14 +77,12 @@ def _nearest(picture: Tensor, places: tuple[Tensor, Tensor], painting: Tensor, w
     y, x = _grid(*(torch.arange(0, side, every, device=painting.device) for side in (height, width)))
     keys = _patches(painting, y, x, wraps)
     lengths = keys.square().sum(1)
-    release(painting)
     distances, nearest = [], []
     for rows, columns in zip(*(torch.split(it, AT_ONCE) for it in places), strict=True):
         wanted = _patches(picture, rows, columns, wraps)
         values, index = torch.min(torch.addmm(lengths, wanted, keys.T, alpha=-2), 1)
         distances.append(values + wanted.square().sum(1))
         nearest.append(index)
-        release(picture)
     return torch.cat(distances), y[torch.cat(nearest)], x[torch.cat(nearest)]
 
 
@@ -97,4 +94,3 @@ def _lay(band: Tensor, source: Tensor, y: Tensor, x: Tensor, mine: Tensor, wraps
         rows = _within(y[j, block] + down[: strip.shape[-2]], source.shape[-2], wraps[0])
         columns = _within(x[j, block] + across % BLOCK - BLOCK // 2, source.shape[-1], wraps[1])
         strip.add_(source[..., rows, columns.expand_as(rows)] * mine[j, block])
-        release(band, source)

@@ -13,7 +13,7 @@ import scipy.fft
 import torch
 from torch import Tensor
 
-from impasto.disk import BAND, folder_of, new_empty, release
+from impasto.disk import BAND, DiskTensor, plain, release
 
 
 def white_noise(shape: Sequence[int], width: float, seed: int) -> Tensor:
@@ -62,7 +62,7 @@ def soften(x: Tensor, falloff: float, wraps: tuple[bool, bool] = (False, False))
         found: np.ndarray = np.maximum(np.hypot(rows[:, None], columns), 1 / max(height, width)).astype(np.float32) ** -falloff
         return found
 
-    if folder_of(x):
+    if isinstance(x, DiskTensor):
         return _softened_on_disk(x, lambda part: gain(columns[part]))
     waves = [axis for axis, wrap in zip((-2, -1), wraps, strict=True) if wrap]
     cosines = [axis for axis in (-2, -1) if axis not in waves]
@@ -76,14 +76,14 @@ def soften(x: Tensor, falloff: float, wraps: tuple[bool, bool] = (False, False))
 
 def _softened_on_disk(x: Tensor, gain: Callable[[slice], np.ndarray]) -> Tensor:
     """soften by cosines: across some rows at a time, down some columns there and back, then back across. `gain` is of columns."""
-    (height, width), found = x.shape[-2:], new_empty(x, x.shape)
+    (height, width), found = x.shape[-2:], torch.empty_like(x)
     lines, columns = _stretches(height, width), _stretches(width, height)
-    for channel, mine in zip(x[0], found[0], strict=True):
+    for channel, mine in zip(plain(x)[0], plain(found)[0], strict=True):
         for rows in lines:
             mine[rows] = torch.from_numpy(scipy.fft.dct(channel[rows].numpy(), norm="ortho"))
             release(x, found)
         for part in columns:
-            spectrum = scipy.fft.dct(_gathered(mine, lines, part), axis=0, norm="ortho") * gain(part)
+            spectrum = scipy.fft.dct(_gathered(mine, lines, part, found), axis=0, norm="ortho") * gain(part)
             flat = torch.from_numpy(scipy.fft.idct(spectrum, axis=0, norm="ortho"))
             for rows in lines:
                 mine[rows, part] = flat[rows]
@@ -100,12 +100,12 @@ def _stretches(length: int, other: int) -> list[slice]:
     return [slice(at, min(length, at + count)) for at in range(0, length, count)]
 
 
-def _gathered(x: Tensor, lines: Sequence[slice], part: slice) -> np.ndarray:
-    """Columns of (H, W), a copy; the pages that they lie in are let go as they are read."""
+def _gathered(x: Tensor, lines: Sequence[slice], part: slice, of: Tensor) -> np.ndarray:
+    """Columns of (H, W), a copy; the pages of the tensor that they are of are let go as they are read."""
     found = np.empty((x.shape[0], part.stop - part.start), np.float32)
     for rows in lines:
         found[rows] = x[rows, part].numpy()
-        release(x)
+        release(of)
     return found
 
 

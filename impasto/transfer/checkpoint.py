@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from math import prod
 from operator import itemgetter
 from pathlib import Path
@@ -21,7 +22,7 @@ import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, Json, NonNegativeInt, TypeAdapter, ValidationError
 from torch import Tensor
 
-from impasto.disk import file_of, mapped
+from impasto.disk import file_of, mapped, to_disk
 from impasto.errors import BadInput, BadRecipe, ImpastoWarning
 from impasto.files import FULL, cannot_write, open_file, reason, sha256, write_whole
 from impasto.transfer.descent import State
@@ -85,6 +86,16 @@ def disk_folder(path: Path) -> Path:
 def clear_folder(path: Path) -> None:
     """Remove from the disk_folder what no generation of the checkpoint holds, as what a killed process left."""
     _let_go(path, "*")
+
+
+def on_disk(state: State, folder: Path) -> State:
+    """The state with all that is as large as x in files of the folder."""
+
+    def put(it: Tensor) -> Tensor:
+        return to_disk(it, folder) if it.shape == state.x.shape else it
+
+    memory = {name: tuple(map(put, kept)) for name, kept in state.memory.items()}
+    return replace(state, x=put(state.x), gradient=put(state.gradient), memory=memory)
 
 
 def save_checkpoint(path: Path, state: State, run: dict[str, Any]) -> None:

@@ -8,13 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from impasto.disk import bands, new_zeros, over, put, summed
 from impasto.errors import ImpastoError
+from impasto.nets.kernels import widest
 from impasto.objective.losses import Cost
 from impasto.transfer.canvas import PIXELS, Canvas, movable, project, soften
 
@@ -22,6 +21,7 @@ FIRST_MOVE = 0.05  # the most that a pixel moves in L-BFGS' first step, which kn
 SUFFICIENT = 1e-4  # Armijo's constant (Nocedal & Wright 2006, eq. 3.4)
 TRIALS = 12
 BETAS, EPSILON = (0.9, 0.99), 1e-8
+PIECE = 2**21  # elements of which products are held at a time
 
 
 @dataclass(frozen=True)
@@ -52,16 +52,6 @@ def moved(state: State, device: torch.device) -> State:
     return replace(state, x=state.x.to(device), gradient=state.gradient.to(device), memory=memory)
 
 
-def put_on_disk(state: State, folder: Path) -> State:
-    """The state with all that is as large as x in files of the folder."""
-
-    def lying(it: Tensor) -> Tensor:
-        return put(it, folder) if it.shape == state.x.shape else it
-
-    memory = {name: tuple(map(lying, kept)) for name, kept in state.memory.items()}
-    return replace(state, x=lying(state.x), gradient=lying(state.gradient), memory=memory)
-
-
 @dataclass(frozen=True)
 class Step:
     """One optimiser step: the i-th of `of`, on a picture with longer side `scale`. `costs` are those of `image`."""
@@ -76,12 +66,12 @@ class Step:
     @property
     def image(self) -> Tensor:
         """The picture (B, 3, H, W), a new tensor each time."""
-        return over(torch.clone, self.state.canvas.image(self.state.x))
+        return self.state.canvas.image(self.state.x).clone()
 
 
 def begin(x: Tensor, cost: Cost, i: int = 0, cut: bool = False, canvas: Canvas = PIXELS) -> State:
     """The state before the first step, with x a picture (1, 3, H, W) or what else the canvas takes."""
-    x = over(lambda x: project(x.detach().clone(), canvas), x)
+    x = project(x.detach().clone(), canvas)
     costs, gradient = evaluate(cost, x, canvas)
     return State(x, gradient, costs, i, cut=cut, canvas=canvas)
 
@@ -122,34 +112,29 @@ def evaluate(cost: Cost, x: Tensor, canvas: Canvas) -> tuple[dict[str, float], T
         costs = cost(canvas.image(x))
         (gradient,) = torch.autograd.grad(costs["total"], x)
     values = {name: float(value.detach()) for name, value in costs.items()}
-    if not (math.isfinite(values["total"]) and all(bool(part.isfinite().all()) for (part,) in bands(gradient))):
+    if not (math.isfinite(values["total"]) and bool(gradient.isfinite().all())):
         raise ImpastoError(f"the cost or its gradient is not finite (J = {values['total']}): lower the weights or lr")
     return values, gradient
 
 
 def gradient_descent(cost: Cost, state: State, optimizer: Optimizer) -> State:
     """G := G - lr dJ/dG, cut to the canvas' bounds: the textbook form."""
-    x = over(lambda x, gradient: project(x - optimizer.lr * gradient, state.canvas), state.x, state.gradient)
-    return _moved(cost, state, x)
+    return _moved(cost, state, project(state.x - optimizer.lr * state.gradient, state.canvas))
 
 
 def adam(cost: Cost, state: State, optimizer: Optimizer) -> State:
     """Kingma & Ba 2014 (arXiv:1412.6980, algorithm 1), cut to the canvas' bounds after each step."""
     mean, square, count = state.memory.get("moments") or _no_moments(state.x)
     count = count + 1
-    mean = over(lambda gradient, mean: torch.lerp(gradient, mean, BETAS[0]), state.gradient, mean)
-    square = over(lambda gradient, square: torch.lerp(gradient.square(), square, BETAS[1]), state.gradient, square)
-
-    def moved(x: Tensor, mean: Tensor, square: Tensor) -> Tensor:
-        corrected, spread = mean / (1 - BETAS[0] ** float(count)), (square / (1 - BETAS[1] ** float(count))).sqrt()
-        return project(x - optimizer.lr * corrected / (spread + EPSILON), state.canvas)
-
-    after = _moved(cost, state, over(moved, state.x, mean, square))
+    mean = torch.lerp(state.gradient, mean, BETAS[0])
+    square = torch.lerp(state.gradient.square(), square, BETAS[1])
+    corrected, spread = mean / (1 - BETAS[0] ** float(count)), (square / (1 - BETAS[1] ** float(count))).sqrt()
+    after = _moved(cost, state, project(state.x - optimizer.lr * corrected / (spread + EPSILON), state.canvas))
     return replace(after, memory={"moments": (mean, square, count)})
 
 
 def _no_moments(x: Tensor) -> tuple[Tensor, ...]:
-    zeros = new_zeros(x, x.shape)
+    zeros = torch.zeros_like(x)
     return zeros, zeros, torch.zeros(())
 
 
@@ -162,7 +147,7 @@ def lbfgs(cost: Cost, state: State, optimizer: Optimizer) -> State:
     after = _search(cost, state, _direction(state, partial(soften, falloff=optimizer.falloff, wraps=optimizer.wraps)), optimizer.lr)
     if after is None:
         return lbfgs(cost, replace(state, memory={}), optimizer) if state.memory else state
-    s, y = over(torch.sub, after.x, state.x), over(torch.sub, after.gradient, state.gradient)
+    s, y = after.x - state.x, after.gradient - state.gradient
     kept = state.memory
     if _dot(s, y) > 1e-10 * _dot(y, y) > 0:
         kept = {name: (*kept.get(name, ()), new)[-optimizer.history :] for name, new in (("s", s), ("y", y))}
@@ -179,31 +164,31 @@ def _moved(cost: Cost, state: State, x: Tensor) -> State:
 
 def _direction(state: State, first: Callable[[Tensor], Tensor]) -> Tensor:
     """Minus the inverse Hessian times the gradient, both of the free pixels: the two-loop recursion from `first`."""
-    free = over(lambda x, g: movable(x, g, state.canvas).to(x.dtype), state.x, state.gradient)
-    q = over(torch.mul, state.gradient, free)  # stays 0 where a pixel is held, so that s and y need no mask in products with it
+    free = movable(state.x, state.gradient, state.canvas).to(state.x.dtype)
+    q = state.gradient * free  # stays 0 where a pixel is held, so that s and y need no mask in products with it
     pairs = zip(state.memory.get("s", ()), state.memory.get("y", ()), strict=True)
     curved = [(s, y, sy) for s, y in pairs if (sy := _dot(s, free, y)) > 1e-10 * _dot(y, free, y) > 0]
     if not curved:
-        q = _times(first(q), free)
-        return _times(q, -FIRST_MOVE / max(*(float(part.abs().max()) for (part,) in bands(q)), 1e-30))
+        q = first(q).mul_(free)
+        return q.mul_(-FIRST_MOVE / max(float(q.abs().max()), 1e-30))
     shares = []
     for s, y, sy in reversed(curved):
         shares.append(_dot(s, q) / sy)
-        _add(q, y, free, -shares[-1])
+        q.addcmul_(y, free, value=-shares[-1])
     s, y, sy = curved[-1]
-    y = over(torch.mul, y, free)
-    q = _times(_times(first(q), free), sy / _dot(y, first(y)))
+    y = y * free
+    q = first(q).mul_(free).mul_(sy / _dot(y, first(y)))
     for (s, y, sy), share in zip(curved, reversed(shares), strict=True):
-        _add(q, s, free, share - _dot(y, q) / sy)
-    return _times(q, -1)
+        q.addcmul_(s, free, value=share - _dot(y, q) / sy)
+    return q.mul_(-1)
 
 
 def _search(cost: Cost, state: State, direction: Tensor, t: float) -> State | None:
     """The first point along the projected path with a sufficient decrease; None where there is none."""
     J = state.costs["total"]
     for _ in range(TRIALS):
-        x = over(lambda x, direction: project(x + t * direction, state.canvas), state.x, direction)  # noqa: B023
-        slope = summed(lambda g, x, before: g * (x - before), state.gradient, x, state.x)
+        x = project(state.x + t * direction, state.canvas)
+        slope = _dot(state.gradient, x - state.x)
         if slope >= 0:
             return None
         after = _moved(cost, state, x)
@@ -214,20 +199,7 @@ def _search(cost: Cost, state: State, direction: Tensor, t: float) -> State | No
     return None
 
 
-def _times(q: Tensor, factor: Tensor | float) -> Tensor:
-    """q, in place, times a tensor or a number."""
-    factors = (factor,) if isinstance(factor, Tensor) else ()
-    for mine, *by in bands(q, *factors):
-        mine.mul_(by[0] if by else factor)
-    return q
-
-
-def _add(q: Tensor, a: Tensor, b: Tensor, share: float) -> None:
-    """q, in place, and share * a * b."""
-    for mine, *parts in bands(q, a, b):
-        mine.addcmul_(*parts, value=share)
-
-
 def _dot(*factors: Tensor) -> float:
-    """The sum over all elements of the factors' product."""
-    return summed(lambda *parts: reduce(torch.mul, parts), *factors)
+    """The sum over all elements of the factors' product, added up in float64."""
+    pieces = zip(*(torch.split(x.reshape(-1), PIECE) for x in factors), strict=True)
+    return sum(float(reduce(torch.mul, parts).sum(dtype=widest(factors[0]))) for parts in pieces)

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from impasto.cache import Cache
-from impasto.disk import folder_of, is_possible
+from impasto.disk import is_possible
 from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning, NoRoom
 from impasto.files import check_room, check_writable, make_folder, temporary_folder
 from impasto.images.formats import DEEP_ZOOM
@@ -33,7 +33,6 @@ from impasto.images.images import (
     read_deep_zoom,
     read_picture,
     read_record,
-    size_of,
     usable_profile,
     write_picture,
 )
@@ -390,7 +389,7 @@ class Painting:
         """What of the painting shows: what shows of the content picture; all of a texture, which has none."""
         if not self.recipe.has_content:
             return None
-        return alpha_at(self.content.alpha, size_of(image), self.recipe, folder_of(image))
+        return alpha_at(self.content.alpha, image, self.recipe)
 
     def _write(self, path: Path, image: torch.Tensor, ended: str) -> None:
         assert self.state is not None

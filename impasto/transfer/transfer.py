@@ -19,7 +19,6 @@ from PIL import Image
 from torch import Tensor
 
 from impasto.cache import Cache
-from impasto.disk import folder_of, over, over_rows
 from impasto.errors import BadImage, BadRecipe, ImpastoWarning
 from impasto.images.images import (
     MIN_SIDE,
@@ -46,7 +45,8 @@ from impasto.pictures import CALIBRATION, picture_path
 from impasto.recipe.recipe import Recipe, Scales, make_recipe
 from impasto.transfer import canvas
 from impasto.transfer.analogy import borrowed_band, finest_band
-from impasto.transfer.descent import Optimizer, State, Step, begin, descend, moved, put_on_disk
+from impasto.transfer.checkpoint import on_disk
+from impasto.transfer.descent import Optimizer, State, Step, begin, descend, moved
 from impasto.transfer.memory_plan import Plan, make_plan
 from impasto.weights import SOURCES, Loaded, load_weights
 
@@ -101,7 +101,7 @@ def paint(
     alphas = [it.alpha for it in (picture, *paintings)]
     steps = stylize(picture.image, [it.image for it in paintings], recipe, make_net(recipe), alphas=alphas)
     image = finished(deque(steps, maxlen=1).pop().image, picture.image, recipe, alpha=picture.alpha)
-    pixels = to_pillow(image, alpha_at(picture.alpha, size_of(image), recipe))
+    pixels = to_pillow(image, alpha_at(picture.alpha, image, recipe))
     profile = usable_profile(picture) if keep_profile else None
     return pixels if profile is None else in_profile(pixels, profile)
 
@@ -188,7 +188,7 @@ def stylize(
             give_back()  # the last scale's maps, whose places suit this one's badly
             limit_fragmentation(plan.tiling is not None)
             lying = folder if plan.on_disk else None
-            now, scaled = recipe.at(first), resize(content, size, recipe.wraps, lying, follow=False)
+            now, scaled = recipe.at(first), resize(content, size, recipe.wraps, lying or net.convs[0].weight)
             cost = make_cost(make_targets(scaled, styles, now, net, plan.tiling, masks, cache), now, net, plan.tiling)
             cost = cost if ties is None else tied_cost(cost, ties.like(scaled, recipe))
             if recipe.paints_light:
@@ -199,7 +199,7 @@ def stylize(
                 state = begin(refined(state.x, scaled, styles, now, masks), cost, begun, state.cut or state.i < begun)
             elif state.i == first:
                 state = begin(state.x, cost, first, state.cut)  # what L-BFGS remembers is of another cost
-            state = put_on_disk(state, lying) if lying else state
+            state = on_disk(state, lying) if lying else state
             del scaled  # a large one would count in the peak
             for step in descend(cost, state, last, total, optimizer):
                 state = step.state
@@ -237,22 +237,19 @@ def refined(x: Tensor, content: Tensor, styles: Sequence[Tensor], recipe: Recipe
     says: the descent bends both to what fits, where it would take long to make them out of nothing. The content picture is framed
     and at its size, style pictures and masks are as they were read.
     """
-    folder = folder_of(content)
-    larger = resize(x, size_of(content), recipe.wraps, folder)
+    larger = resize(x, size_of(content), recipe.wraps, content)
     if recipe.detail:
-        larger = over(lambda x, band: x + recipe.detail * band, larger, finest_band(content, size_of(x), recipe.wraps))
+        larger = larger + recipe.detail * finest_band(content, size_of(x), recipe.wraps)
     if recipe.strokes and styles:
         sides = [style_side(max(image.shape[-2:]), recipe) for image in (content, x)]
-        scaled = [(style_at(style, sides[0], recipe, folder), style_size(style, sides[1], recipe)) for style in styles]
+        scaled = [(style_at(style, sides[0], recipe, content), style_size(style, sides[1], recipe)) for style in styles]
         borrowed = functools.cache(lambda shown: borrowed_band(x, size_of(content), [scaled[n] for n in shown], recipe.wraps))
         for part in parts_of(content, len(styles), recipe, masks):
             its = zip(part.paintings, part.shares(recipe), strict=True)
             shown = tuple(n for (n, _), share in its if share and part.style_weight)
             if shown:
-                band = borrowed(shown)
-                band = band if part.where is None else over_rows(torch.mul, part.where, band)
-                share = recipe.strokes * min(part.style_weight, 1)
-                larger = over(lambda x, band: x + share * band, larger, band)  # noqa: B023
+                band = borrowed(shown) if part.where is None else part.where * borrowed(shown)
+                larger = larger + recipe.strokes * min(part.style_weight, 1) * band
     return larger
 
 
@@ -322,12 +319,12 @@ def _least_side(recipe: Recipe) -> int:
 
 def first_image(content: Tensor, recipe: Recipe, picture: Tensor | None = None) -> Tensor:
     """What G starts as, at the size of `content`: noise, the content or a given picture, with a share of noise mixed in."""
-    start = content if picture is None else resize(picture, size_of(content), recipe.wraps, folder_of(content), follow=False)
+    start = content if picture is None else resize(picture, size_of(content), recipe.wraps, content)
     share = 1.0 if recipe.init == "noise" else recipe.init_noise
     if not share:
         return start
     noise = canvas.white_noise(content.shape, recipe.noise_width, recipe.seed).to(content)
-    return over(lambda start, noise: noise if share == 1 else torch.lerp(start, noise, share), start, noise)
+    return start.clone().lerp_(noise, share)
 
 
 def finished(
@@ -341,9 +338,9 @@ def finished(
     return quantize(recolored(image, content, recipe, alpha, masks), bits)
 
 
-def alpha_at(alpha: Tensor | None, size: tuple[int, int], recipe: Recipe, folder: Path | None = None) -> Tensor | None:
-    """What shows of a painting of this size (H, W), from what shows of its content picture, as it was read."""
-    return None if alpha is None else resize(framed(alpha, recipe), size, recipe.wraps, folder, follow=False)
+def alpha_at(alpha: Tensor | None, image: Tensor, recipe: Recipe) -> Tensor | None:
+    """The alpha channel (1, 1, H, W) of a painting, from that of its content picture as it was read."""
+    return None if alpha is None else resize(framed(alpha, recipe), size_of(image), recipe.wraps, image)
 
 
 class _Clock:
