@@ -15,7 +15,7 @@ from impasto.objective.losses import temporal_cost
 from impasto.objective.objective import make_cost
 from impasto.objective.targets import make_targets
 from impasto.recipe.recipe import make_recipe
-from impasto.tasks import done
+from impasto.tasks import run_task
 from impasto.transfer.painting import recipe_of
 from impasto.transfer.transfer import Ties, stylize, tied_cost
 from impasto.video import video as module
@@ -24,7 +24,7 @@ from impasto.video.video import Motion, Video
 from impasto.weights import Loaded
 from tests.clips import encode, moving, packets, shown_times
 from tests.conftest import check_one_line, kill_at, picture, room_for, save, tiny_net
-from tests.hands import Here
+from tests.fake_workers import FakeWorker
 
 KNOBS = {
     "size": 64,
@@ -212,33 +212,35 @@ def contents(folder) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_scenes_painted_by_hands_are_the_video_painted_here_whichever_dies(scenes, style, tmp_path):
+def test_scenes_painted_by_workers_are_the_video_painted_here_whichever_dies(scenes, style, tmp_path):
     video = made(scenes, style, tmp_path / "out", TWICE)
-    told = list(video.share_out([Here(5), Here()]))
-    assert {name for name, _ in told} == {"0", "4"} and video.report()["cuts"] == [4]
+    events = list(video.distribute([FakeWorker(5), FakeWorker()]))
+    assert {name for name, _ in events} == {"0", "4"} and video.report()["cuts"] == [4]
     assert contents(tmp_path / "out") == whole_of(scenes, style, tmp_path)
-    assert not video.work.exists() and list(made(scenes, style, tmp_path / "out", TWICE).share_out([Here()], resume=True)) == []
+    assert (
+        not video.work.exists() and list(made(scenes, style, tmp_path / "out", TWICE).distribute([FakeWorker()], resume=True)) == []
+    )
 
 
 def test_parts_of_a_video_are_painted_one_by_one_and_the_last_writes_it(scenes, style, tmp_path):
     for part in ((1, 2), (0, 2)):
         video = made(scenes, style, tmp_path / "out", TWICE)
         assert not video.output.exists()
-        assert {name for name, _ in video.share_out([Here()], resume=True, part=part)} == {"0" if part[0] == 0 else "4"}
+        assert {name for name, _ in video.distribute([FakeWorker()], resume=True, part=part)} == {"0" if part[0] == 0 else "4"}
     assert contents(tmp_path / "out") == whole_of(scenes, style, tmp_path)
 
 
-def test_a_video_begun_here_is_ended_by_hands_and_the_reverse(scenes, style, tmp_path):
+def test_a_video_begun_here_is_ended_by_workers_and_the_reverse(scenes, style, tmp_path):
     whole = whole_of(scenes, style, tmp_path)
     begun = made(scenes, style, tmp_path / "one", TWICE)
     for step in begun.steps():
         if step.done == 3:
             break
     assert 0 < len(frames_of(begun)) < 4
-    assert list(made(scenes, style, tmp_path / "one", TWICE).share_out([Here()], resume=True))
+    assert list(made(scenes, style, tmp_path / "one", TWICE).distribute([FakeWorker()], resume=True))
     begun = made(scenes, style, tmp_path / "other", TWICE)
-    for _, said in begun.share_out([Here()]):
-        if "report" in said:
+    for _, event in begun.distribute([FakeWorker()]):
+        if "report" in event:
             break
     assert len(frames_of(begun)) >= 4 and not begun.output.exists()
     finish(made(scenes, style, tmp_path / "other", TWICE), resume=True)
@@ -246,12 +248,12 @@ def test_a_video_begun_here_is_ended_by_hands_and_the_reverse(scenes, style, tmp
 
 
 def test_a_scene_that_cannot_be_painted_is_said_and_the_others_are_kept(scenes, style, tmp_path):
-    def failing(work):
-        yield from [{"error": "no paint", "is_final": True}] if work["first"] == 0 else done(work, Cache())
+    def failing(task):
+        yield from [{"error": "no paint", "is_final": True}] if task["first"] == 0 else run_task(task, Cache())
 
     video = made(scenes, style, tmp_path / "out")
     with pytest.raises(SomeFailed, match="1 of 2 scenes could not be painted, that of frame 0 first: no paint"):
-        list(video.share_out([Here(does=failing)]))
+        list(video.distribute([FakeWorker(runs=failing)]))
     assert sorted(frames_of(video)) == ["4.png", "5.png", "6.png"] and not video.output.exists()
 
 

@@ -20,7 +20,7 @@ from cyclopts import App, CycloptsError, CycloptsPanel, Group, Parameter
 from cyclopts.validators import Number
 
 from impasto.cli.lens import demo_sheets, lens_app
-from impasto.cli.progress import CrewOptions, Flag, Quiet, Together, Verbose, WeightsFile, WeightsInput, watch, watch_frames
+from impasto.cli.progress import Flag, Quiet, Together, Verbose, WeightsFile, WeightsInput, WorkersAsked, watch, watch_frames
 from impasto.cli.style import style_app
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, MissingExtra, one_line
 from impasto.files import check_exists, check_writable, make_folder, write_whole
@@ -28,10 +28,10 @@ from impasto.images.formats import check_ending, check_pictures
 from impasto.machine import settle
 from impasto.messages import say, show, show_warnings
 from impasto.recipe.recipe import Recipe, changed_recipe, make_recipe
-from impasto.workers import Crew, shard_of, threads_of
+from impasto.workers import WorkerOptions, shard_of, threads_of
 
 if TYPE_CHECKING:
-    from impasto.batch import Batch, Job
+    from impasto.batch import Batch
     from impasto.grid import Sheet
     from impasto.transfer.painting import Painting
     from impasto.video.video import Video
@@ -267,7 +267,7 @@ def grid(
     device: Device = "auto",
     json: Flag = False,
     quiet: Quiet = False,
-    crew: CrewOptions | None = None,
+    crew: WorkersAsked | None = None,
     knobs: Given = None,
 ) -> None:
     """Paint one or two knobs against each other on one sheet, small and quickly: --rows beta 5 15 50 --columns style-scale 0.5 1 2.
@@ -314,7 +314,7 @@ def grid(
         cell, way = cell_at(made, paint), Way(resume=resume, max_memory=max_memory, device=device, json=json, quiet=quiet)
         _carry_out(cell.content, cell.styles, output, cell.recipe, way)
         return
-    sheet, crew, part = Sheet(made, output, cells), crew or CrewOptions(), shard_of(shard, os.environ)
+    sheet, crew, part = Sheet(made, output, cells), crew or WorkersAsked(), shard_of(shard, os.environ)
     how = {"device": device, "max_memory": _bytes(max_memory), "resume": resume, "threads": threads_of(crew)}
     if crew.ray is None and part == (0, 1):
         _paint_sheet(sheet, quiet, how)
@@ -345,7 +345,7 @@ def video(
     json: Flag = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
-    crew: CrewOptions | None = None,
+    crew: WorkersAsked | None = None,
     knobs: Given = None,
 ) -> None:
     """Paint the video SOURCE, or a folder of frames, in the manner of STYLES, without flicker (Ruder, Dosovitskiy & Brox 2016).
@@ -394,7 +394,7 @@ def video(
     from impasto.video.video import Motion, Video
 
     motion, recipe = Motion(temporal, tuple(_whole_numbers("--long-term", long_term)), passes, frame_steps, start), _recipe(knobs)
-    crew, part = crew or CrewOptions(), shard_of(shard, os.environ)
+    crew, part = crew or WorkersAsked(), shard_of(shard, os.environ)
     torch.set_num_threads(threads_of(crew))
     given: dict[str, Any] = {"weights": weights, "weights_input": weights_input, "max_memory": _bytes(max_memory)}
     painted = Video(source, styles, output, recipe, motion, rate=rate, place=choose_place(device, "auto"), **given)
@@ -412,13 +412,13 @@ def video(
         say("this part is painted; the last to be painted writes the video")
 
 
-def _share_video(painted: "Video", crew: Crew, part: tuple[int, int], resume: bool, quiet: bool) -> None:
+def _share_video(painted: "Video", crew: WorkerOptions, part: tuple[int, int], resume: bool, quiet: bool) -> None:
     """By hands, scene by scene."""
-    from impasto.cluster import hands
+    from impasto.cluster import workers
 
     with (
-        hands(crew, threads_of(crew)) as them,
-        closing(painted.share_out(them, resume=resume, part=part)) as events,
+        workers(crew, threads_of(crew)) as them,
+        closing(painted.distribute(them, resume=resume, part=part)) as events,
         Together(0, quiet) as bar,
     ):
         for name, said in events:
@@ -443,7 +443,7 @@ def batch(
     device: Device = "auto",
     json: Flag = False,
     quiet: Quiet = False,
-    crew: CrewOptions | None = None,
+    crew: WorkersAsked | None = None,
     knobs: Given = None,
 ) -> None:
     """Paint many: all CONTENTS in the manner of all STYLES, for each value of a knob if it varies, or the jobs of a file.
@@ -488,9 +488,9 @@ def batch(
         found = crossed(pictures_in(contents), pictures_in(styles), [vary] if vary else [], given)  # type: ignore[arg-type]
     else:
         found = read_jobs(jobs, given)
-    crew = crew or CrewOptions()
+    crew = crew or WorkersAsked()
     how = {"device": device, "max_memory": _bytes(max_memory), "resume": resume, "threads": threads_of(crew)}
-    painted = Batch(found, output, tries=tries, how=how)
+    painted = Batch(found, output, tries=tries, options=how)
     if dry_run:
         _foretell(painted, part, json)
         return
@@ -511,17 +511,18 @@ def _foretell(painted: "Batch", part: tuple[int, int], json: bool) -> None:
     show(json_.dumps({"to_do": len(left), "of": len(mine), "seconds": round(seconds, 1)}) if json else said)
 
 
-def _carry_out_all(painted: "Batch", part: tuple[int, int], crew: Crew, json: bool, quiet: bool) -> None:
+def _carry_out_all(painted: "Batch", part: tuple[int, int], crew: WorkerOptions, json: bool, quiet: bool) -> None:
     """Every job with its line, then the page; on Ctrl-C with what there is."""
-    from impasto.cluster import hands
+    from impasto.batch import Result
+    from impasto.cluster import workers
 
-    def tell(job: "Job", step: Mapping[str, Any]) -> None:
-        bar.follow(job.output, step)
-
-    of, threads = len(painted.jobs[part[0] :: part[1]]), painted.how["threads"]
+    of, threads = len(painted.jobs[part[0] :: part[1]]), painted.options["threads"]
     try:
-        with hands(crew, threads) as them, Together(of, quiet) as bar, closing(painted.paint(part, tell, them)) as results:
-            for result in results:
+        with workers(crew, threads) as them, Together(of, quiet) as bar, closing(painted.events(part, them)) as events:
+            for job, result in events:
+                if not isinstance(result, Result):
+                    bar.follow(job.output, result["step"])
+                    continue
                 line = f"{painted.folder / result.job.output}: {result.state}"
                 bar.ended(result.job.output, json_.dumps(result.to_json(painted.folder)) if json else line)
                 if result.error:
@@ -850,20 +851,21 @@ def _paint_sheet(sheet: "Sheet", quiet: bool, how: Mapping[str, Any]) -> None:
     sheet.write()
 
 
-def _share_sheet(sheet: "Sheet", crew: Crew, part: tuple[int, int], quiet: bool, how: Mapping[str, Any]) -> None:
+def _share_sheet(sheet: "Sheet", crew: WorkerOptions, part: tuple[int, int], quiet: bool, how: Mapping[str, Any]) -> None:
     """The same by hands."""
-    from impasto.cluster import hands
+    from impasto.batch import Result
+    from impasto.cluster import workers
 
     of = len(list(sheet.grid.cells)[part[0] :: part[1]])
     with (
         _so_far(sheet),
-        hands(crew, how["threads"]) as them,
+        workers(crew, how["threads"]) as them,
         Together(of, quiet) as bar,
-        closing(sheet.share_out(them, how, part)) as events,
+        closing(sheet.distribute(them, how, part)) as events,
     ):
         for spot, said in events:
             name = f"{sheet.name_of(spot)} ({spot[0]},{spot[1]})"
-            bar.follow(name, said["step"]) if "step" in said else bar.ended(name)
+            bar.ended(name) if isinstance(said, Result) else bar.follow(name, said["step"])
     sheet.write()
 
 

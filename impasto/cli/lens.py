@@ -15,11 +15,11 @@ from cyclopts.validators import Number
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from impasto.cli.progress import PLAIN_SECONDS, CrewOptions, Flag, Quiet, Verbose, WeightsFile, WeightsInput, watch
+from impasto.cli.progress import PLAIN_SECONDS, Flag, Quiet, Verbose, WeightsFile, WeightsInput, WorkersAsked, watch
 from impasto.errors import BadRecipe, CannotWrite, ImpastoError
 from impasto.files import check_exists, check_writable
 from impasto.messages import say, show
-from impasto.workers import Crew, shard_of, threads_of
+from impasto.workers import WorkerOptions, shard_of, threads_of
 
 if TYPE_CHECKING:
     from impasto.lens.dream import Objective
@@ -57,7 +57,7 @@ def scan(
     weights_input: WeightsInput = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
-    crew: CrewOptions | None = None,
+    crew: WorkersAsked | None = None,
 ) -> None:
     """Pass PICTURES through a net and keep, for every unit, the patches that excite it most. Prints the atlas's path.
 
@@ -90,7 +90,7 @@ def scan(
     """
     check_exists(*pictures)
 
-    crew, part = crew or CrewOptions(), shard_of(shard, os.environ)
+    crew, part = crew or WorkersAsked(), shard_of(shard, os.environ)
     if weights_input and weights is None:
         raise BadRecipe("--weights-input says how the pixels of --weights FILE are meant: give that file too")
     named = [name for name in layers.replace(" ", "").split(",") if name]
@@ -105,9 +105,11 @@ def scan(
     show(output)
 
 
-def _scan(asked: dict[str, Any], folder: Path, part: "Part", shards: int | None, crew: Crew, resume: bool, quiet: bool) -> None:
+def _scan(
+    asked: dict[str, Any], folder: Path, part: "Part", shards: int | None, crew: WorkerOptions, resume: bool, quiet: bool
+) -> None:
     """In so many parts as was asked for, or as it was begun in."""
-    from impasto.cluster import hands
+    from impasto.cluster import workers
     from impasto.lens.index import INDEX
     from impasto.lens.scan import WHOLE, begin_shards, merge_shards, scan_shards, shards_begun
 
@@ -117,7 +119,7 @@ def _scan(asked: dict[str, Any], folder: Path, part: "Part", shards: int | None,
         return
     if part != WHOLE and begun not in (None, part[1]):
         raise BadRecipe(f"--shard is of {part[1]} parts, the scan in {folder} was begun in {begun}")
-    with hands(crew, asked["threads"]) as them:
+    with workers(crew, asked["threads"]) as them:
         of = part[1] if part != WHOLE else begun or shards or (1 if crew.ray is None else A_WORKER * len(them))
         if of == 1 and crew.ray is None:
             _scan_whole(asked, folder, resume, quiet)

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from impasto.errors import printable
 from impasto.messages import say, show
 from impasto.recipe.recipe import Scales, time_left, work_left
-from impasto.workers import Crew
+from impasto.workers import WorkerOptions
 
 if TYPE_CHECKING:
     from impasto.transfer.descent import Step
@@ -34,7 +34,7 @@ WeightsInput = Annotated[
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class CrewOptions(Crew):
+class WorkersAsked(WorkerOptions):
     """A crew as the command line asks for it."""
 
     ray: Annotated[

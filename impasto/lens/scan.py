@@ -37,7 +37,7 @@ from impasto.lens.index import (
 from impasto.lens.module import AnyNet, check_size
 from impasto.lens.patches import look
 from impasto.lens.view import bring, view_of
-from impasto.workers import Hand, Work, shared_out, tried
+from impasto.workers import Task, Worker, distribute, with_retries
 
 PARTIAL_INDEX, PREVIOUS_INDEX, PARTIAL_MANIFEST = PARTIAL = "partial.safetensors", "partial.safetensors.old", "partial.jsonl"
 SHARDS = "shards"  # the folder of parts that are scanned by themselves, until they are merged
@@ -196,7 +196,7 @@ def _take_off(groups: Iterator[list[Source]], rows: Iterable[Row], folder: Path)
             raise BadRecipe(f"the pictures are not those that the scan in {folder} began with: {found} in place of {name}")
 
 
-# In parts, which hands scan by themselves: each has an index of its own, until they are merged to that of all
+# In parts, which workers scan by themselves: each has an index of its own, until they are merged to that of all
 
 
 def shard_folder(folder: Path, part: Part) -> Path:
@@ -223,17 +223,17 @@ def begin_shards(folder: Path, of: int, resume: bool) -> None:
         make_folder(shard_folder(folder, (n, of)))
 
 
-def scan_shards(asked: Work, folder: Path, parts: Sequence[Part], hands: Sequence[Hand]) -> Generator[Progress, None, None]:
-    """The scan that was `asked` for, of these parts, each by a hand into an index of its own. Raises SomeFailed."""
+def scan_shards(asked: Task, folder: Path, parts: Sequence[Part], workers: Sequence[Worker]) -> Generator[Progress, None, None]:
+    """The scan that was `asked` for, of these parts, each by a worker into an index of its own. Raises SomeFailed."""
     of = sum(count_pictures([Path(place) for place in asked["places"]], part) for part in parts)
-    works = [{**asked, "part": part, "output": str(shard_folder(folder, part))} for part in parts]
+    tasks = [{**asked, "part": part, "output": str(shard_folder(folder, part))} for part in parts]
     done, failed = dict[Part, int](), dict[Part, str]()
-    for work, said in shared_out(works, hands, tried):
-        if "step" in said:
-            done[work["part"]] = said["step"]["done"]
-            yield Progress(row_from_json(said["step"]["row"]), sum(done.values()), of)
-        elif "error" in said:
-            failed[work["part"]] = said["error"]
+    for task, event in distribute(tasks, workers, with_retries):
+        if "step" in event:
+            done[task["part"]] = event["step"]["done"]
+            yield Progress(row_from_json(event["step"]["row"]), sum(done.values()), of)
+        elif "error" in event:
+            failed[task["part"]] = event["error"]
     if failed:
         (n, count), error = next(iter(failed.items()))
         raise SomeFailed(f"{len(failed)} of {len(parts)} parts could not be scanned, {n + 1} of {count} first: {error}")

@@ -34,7 +34,7 @@ from impasto.transfer.transfer import Ties, check_fit, finished, make_net, plan_
 from impasto.video.flow import OPENCV, is_cut, link, long_term_weights, softened, warp, warped_error
 from impasto.video.frames import PYAV, check_video, open_clip, painted_size, read_frames, read_video_record, write_video
 from impasto.weights import load_weights
-from impasto.workers import Hand, Said, recipe_for_work, shared_out, tried
+from impasto.workers import Event, Worker, distribute, recipe_for_task, with_retries
 
 MANIFEST = "impasto.json"
 OURS = re.compile(r"input|pass-\d+|impasto\.json|\.impasto-.*")  # what lies in the folder that the frames are painted in
@@ -157,10 +157,10 @@ class Video:
             },
             "weights": {"sha256": loaded.digest, "input": loaded.input},
         }
-        self.asked: dict[str, Any] = {"kind": "scene", "source": str(source), "output": str(output)}
-        self.asked |= {"styles": [str(style) for style in styles]}
-        self.asked |= {"rate": rate, "weights": weights and str(weights), "weights_input": weights_input, "max_memory": max_memory}
-        self.asked |= {"recipe": recipe_for_work(recipe), "motion": self.identity["motion"], "device": self.place.device}
+        self.task: dict[str, Any] = {"kind": "scene", "source": str(source), "output": str(output)}
+        self.task |= {"styles": [str(style) for style in styles]}
+        self.task |= {"rate": rate, "weights": weights and str(weights), "weights_input": weights_input, "max_memory": max_memory}
+        self.task |= {"recipe": recipe_for_task(recipe), "motion": self.identity["motion"], "device": self.place.device}
         self.frames: list[dict[str, Any]] = []
         self.seconds = 0.0
 
@@ -197,12 +197,12 @@ class Video:
                         yield FrameStep(self.frames[i]["name"], done, of, step)
                     self._keep(number, i, step)
 
-    def share_out(
-        self, hands: Sequence[Hand], *, resume: bool = False, part: tuple[int, int] = (0, 1)
-    ) -> Generator[tuple[str, Said], None, None]:
-        """Have hands paint this part of the scenes, then write the video if all frames are there.
+    def distribute(
+        self, workers: Sequence[Worker], *, resume: bool = False, part: tuple[int, int] = (0, 1)
+    ) -> Generator[tuple[str, Event], None, None]:
+        """Paint this part of the scenes with workers, then write the video if all frames exist.
 
-        What is said of each scene, as it comes, with the name of its first frame. Raises SomeFailed where one could not be painted.
+        Yields the events of each scene as they come, with the name of its first frame. Raises SomeFailed if a scene failed.
         """
         begun, failed = time.monotonic(), dict[str, str]()
         with self._lock():
@@ -210,14 +210,14 @@ class Video:
                 self._clear()
                 return
             self._begin(resume)
-        works = [{**self.asked, "folder": os.getcwd(), "first": first} for first in self.scenes()[part[0] :: part[1]]]
-        for work, said in shared_out(works, hands, tried):
-            name = self.frames[work["first"]]["name"]
-            failed |= {name: said["error"]} if "error" in said else {}
-            yield name, said
+        tasks = [{**self.task, "folder": os.getcwd(), "first": first} for first in self.scenes()[part[0] :: part[1]]]
+        for task, event in distribute(tasks, workers, with_retries):
+            name = self.frames[task["first"]]["name"]
+            failed |= {name: event["error"]} if "error" in event else {}
+            yield name, event
         if failed:
             name, error = next(iter(failed.items()))
-            raise SomeFailed(f"{len(failed)} of {len(works)} scenes could not be painted, that of frame {name} first: {error}")
+            raise SomeFailed(f"{len(failed)} of {len(tasks)} scenes could not be painted, that of frame {name} first: {error}")
         with self._lock():
             if not self.is_finished() and self.is_painted():
                 self._finish()
