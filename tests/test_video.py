@@ -386,7 +386,7 @@ def test_ctrl_c_says_where_the_frames_are(impasto, clip, style, tmp_path, monkey
 @pytest.mark.parametrize("package", ["av", "cv2"])
 def test_a_missing_extra_is_one_line(impasto, clip, style, tmp_path, monkeypatch, package):
     for name in ("video", "frames", "flow"):
-        monkeypatch.delitem(sys.modules, f"impasto.{name}")
+        monkeypatch.delitem(sys.modules, f"impasto.video.{name}")
     monkeypatch.setitem(sys.modules, package, None)
     check_one_line(impasto("video", clip, style, "-o", tmp_path / "out.mp4"), 2, "pip install '.[video]'")
 

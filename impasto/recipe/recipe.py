@@ -72,80 +72,78 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    preset: str = Field("impasto", max_length=60, pattern=r"^[\w.-]+$", description="the preset that the other knobs start from")
-    quality: Literal["draft", "standard", "fine"] = Field("standard", description="how many of the preset's steps are done")
-    size: int = Field(512, ge=16, le=16384, description="longer side of the painting, in pixels")
-    seed: int = Field(0, ge=0, lt=2**63, description="seed of the noise")
+    preset: str = Field("impasto", max_length=60, pattern=r"^[\w.-]+$", description="recipe that the other knobs change")
+    quality: Literal["draft", "standard", "fine"] = Field("standard", description="number of steps, from the preset")
+    size: int = Field(512, ge=16, le=16384, description="longer side of the result, in pixels")
+    seed: int = Field(0, ge=0, lt=2**63, description="random seed of the noise")
     alpha: Weight = Field(1.0, description="weight of the content cost")
     beta: Weight = Field(1.0, description="weight of the style cost")
-    tv: Weight = Field(0.0, description="weight of the total variation, which smooths")
-    style_weights: Numbers = Field((), description="one weight a style picture, as 2,1; equal when empty")
+    tv: Weight = Field(0.0, description="weight of the total variation cost, which smooths the result")
+    style_weights: Numbers = Field((), description="one weight for each style picture, as 2,1")
     style_scale: float = Field(
-        1.0, ge=0.1, le=10, description="size of the style pictures over the painting's: the larger, the larger the strokes"
+        1.0, ge=0.1, le=10, description="size of the style pictures relative to the result: larger values give larger strokes"
     )
     style_rotation: float = Field(
         0.0,
         ge=-360,
         le=360,
-        description="degrees that the style pictures, and with them the strokes, are turned counter-clockwise",
+        description="degrees to rotate the style pictures, and so the strokes, counter-clockwise",
     )
-    shape: Shape = Field("", description="width:height of the painting, as 16:9; the photograph is cropped about its middle")
+    shape: Shape = Field("", description="width:height of the result, as 16:9; the photograph is cropped around its centre")
     seamless: Literal["none", "x", "y", "both"] = Field(
-        "none", description="sides that go on at the opposite one, so that the painting tiles: x left and right, y top and bottom"
+        "none", description="make the result tile: x left to right, y top to bottom"
     )
-    init: Literal["content", "noise", "picture"] = Field("content", description="what G starts as; picture: that of --init-image")
-    init_noise: float = Field(0.0, ge=0, le=1, description="share of white noise mixed into the start")
-    noise_width: float = Field(1.0, ge=0, le=1, description="how far white noise spans around grey: 1 from black to white")
-    net: Literal["vgg19", "vgg16", "alexnet"] = Field("vgg19", description="the net whose activations are compared")
-    pooling: Literal["max", "avg"] = Field("max", description="how the net pools")
-    padding: Literal["zeros", "replicate", "reflect"] = Field("zeros", description="what the net sees beyond the picture's edge")
-    normalize_net: bool = Field(False, description="rescale the net to a mean activation of 1 a channel, as in the 2015 paper")
-    content_layers: LayerWeights = Field({}, description="layers of the content cost with weights, as conv4_2=1")
+    init: Literal["content", "noise", "picture"] = Field("content", description="start picture; picture means that of --init-image")
+    init_noise: float = Field(0.0, ge=0, le=1, description="share of white noise mixed into the start picture, 0 to 1")
+    noise_width: float = Field(1.0, ge=0, le=1, description="range of the white noise around grey: 1 is black to white")
+    net: Literal["vgg19", "vgg16", "alexnet"] = Field("vgg19", description="network whose activations are compared")
+    pooling: Literal["max", "avg"] = Field("max", description="pooling of the network")
+    padding: Literal["zeros", "replicate", "reflect"] = Field("zeros", description="padding of the network at the picture's edges")
+    normalize_net: bool = Field(False, description="rescale the network to a mean activation of 1, as in the 2015 paper")
+    content_layers: LayerWeights = Field({}, description="layers of the content cost and their weights, as conv4_2=1")
     style_layers: LayerWeights = Field(
         {},
-        description="layers of the style cost with weights lambda, as conv1_1=0.2,conv2_1=0.2; ..conv3_1: the preset's up to it",
+        description="layers of the style cost and their weights, as conv1_1=0.2,conv2_1=0.2; ..conv3_1: the preset's up to it",
     )
-    style_edit: dict[str, LayerEdit] = Field(
-        {}, description="a file of changes to the style: gains, weights, directions, layer by layer"
-    )
+    style_edit: dict[str, LayerEdit] = Field({}, description="file of changes to the style: gains, weights and directions by layer")
     style_costs: LayerWeights = Field(
-        {"gram": 1.0}, description=f"what is compared of the style layers, with weights, as gram=1,w2=0.5: {', '.join(STYLE_COSTS)}"
+        {"gram": 1.0}, description=f"distances between styles and their weights, as gram=1,w2=0.5; {', '.join(STYLE_COSTS)}"
     )
     content_costs: LayerWeights = Field(
-        {"features": 1.0}, description=f"what is compared of the photograph, with weights: {', '.join(CONTENT_COSTS)}"
+        {"features": 1.0}, description=f"distances between contents and their weights; {', '.join(CONTENT_COSTS)}"
     )
     regions: dict[str, Region] = Field(
         {},
         max_length=MOST_REGIONS,
-        description="a file of regions: parts of the photograph, each with mask, painting, weights, colours",
+        description="file of regions: parts of the photograph with their own mask, style picture, weights and colours",
     )
-    protect: MaskName = Field("", description="a mask, white where the photograph is to stay recognisable, as a face")
+    protect: MaskName = Field("", description="mask that is white where the photograph must stay recognisable, as a face")
     content_norm: Literal["course", "paper", "mean", "relative"] = Field(
-        "mean", description="sum of squares times 1/(4 n_H n_W n_C), 1/2, 1/(n_H n_W n_C) or 1/sum a_C^2"
+        "mean", description="scale of the sum of squares: 1/(4 n_H n_W n_C), 1/2, 1/(n_H n_W n_C) or 1/sum a_C^2"
     )
     style_norm: Literal["paper", "mean"] = Field(
-        "mean", description="sum of squares of G/M differences, times 1/(4 n_C^2) or 1/n_C^2"
+        "mean", description="scale of the sum of squared differences of G/M: 1/(4 n_C^2) or 1/n_C^2"
     )
-    optimizer: Literal["lbfgs", "adam", "gd"] = Field("lbfgs", description="L-BFGS, Adam, or plain descent G := G - lr dJ/dG")
-    lr: float = Field(1.0, gt=0, allow_inf_nan=False, description="step size; pixels lie in [0, 1]")
-    history: int = Field(10, ge=1, le=200, description="steps that L-BFGS remembers")
-    falloff: float = Field(0.0, ge=0, le=2, description="L-BFGS moves frequency f first by 1/f^falloff: 0 grain, 1 large shapes")
-    detail: float = Field(0.0, ge=0, le=2, description="how much of the photograph's finest detail comes in with each finer scale")
+    optimizer: Literal["lbfgs", "adam", "gd"] = Field("lbfgs", description="L-BFGS, Adam, or gradient descent G := G - lr dJ/dG")
+    lr: float = Field(1.0, gt=0, allow_inf_nan=False, description="step size; pixels are in [0, 1]")
+    history: int = Field(10, ge=1, le=200, description="number of earlier steps that L-BFGS uses")
+    falloff: float = Field(0.0, ge=0, le=2, description="what L-BFGS changes first (1/frequency^falloff): 0 grain, 1 shapes")
+    detail: float = Field(0.0, ge=0, le=2, description="how much of the photograph's finest detail each finer scale adds")
     strokes: float = Field(
-        0.0, ge=0, le=2, description="how much of the painting's finest detail comes in with each finer scale, where it looks alike"
+        0.0, ge=0, le=2, description="how much of the style picture's finest detail each finer scale adds, where the two look alike"
     )
     color: Rule = Field(
-        "style", description="whose colours: the style's, or the photograph's by luminance, a linear match or histograms"
+        "style", description="keep the style's colours, or the photograph's by luminance, a linear match or histograms"
     )
     color_when: Literal["before", "after"] = Field(
-        "before", description="the photograph's colours: in the style pictures before painting, or in the painting after it"
+        "before", description="apply the photograph's colours to the style pictures before painting, or to the result after it"
     )
-    color_space: Literal["yiq", "lab", "oklab"] = Field("yiq", description="the space whose luminance color=luminance paints")
-    match_light: bool = Field(True, description="with color=luminance, first give luminance the photograph's mean and contrast")
-    coarsest: int = Field(256, ge=16, le=16384, description="longer side of the coarsest scale; at or above size: one scale")
+    color_space: Literal["yiq", "lab", "oklab"] = Field("yiq", description="colour space of color=luminance")
+    match_light: bool = Field(True, description="with color=luminance, first match the photograph's mean and contrast")
+    coarsest: int = Field(256, ge=16, le=16384, description="longer side of the coarsest scale; one scale if size is not larger")
     steps: int = Field(100, ge=1, le=1_000_000, description="optimiser steps at the coarsest scale")
-    fine_steps: int = Field(50, ge=1, le=1_000_000, description="optimiser steps at the finest scale; in between they fall evenly")
-    changes: Changes = Field({}, description="a file of knobs changed on the way: a table [60] with beta = 30 counts after step 60")
+    fine_steps: int = Field(50, ge=1, le=1_000_000, description="optimiser steps at the finest scale; others interpolate")
+    changes: Changes = Field({}, description="file of knobs that change while painting: [60] with beta = 30 applies after step 60")
 
     @property
     def wraps(self) -> tuple[bool, bool]:
