@@ -14,7 +14,6 @@ import os
 import re
 import sys
 import tempfile
-import tomllib
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -37,6 +36,7 @@ from impasto.files import (
     pictures_of,
     read_list,
     read_text,
+    read_toml,
     reason,
     sha256,
     write_whole,
@@ -139,7 +139,7 @@ def _rows_of(source: str, stdin: TextIO) -> list[dict[str, Any]]:
         if source == "-" or kind == ".jsonl":
             found = [json.loads(line) for line in text.split("\n") if line.strip()]
         elif kind == ".toml":
-            found = tomllib.loads(text).get("job", [])
+            found = read_toml(Path(source), "jobs in", BadInput).get("job", [])
         elif kind == ".csv":
             found = _csv_rows(text)
         else:

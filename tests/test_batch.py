@@ -110,7 +110,7 @@ def test_what_is_no_picture_is_passed_over_and_counted(folders):
     for name in ("a.HEIC", "b.heic", "notes"):
         (folders[0] / name).write_bytes(b"\0")
     (folders[0] / "more").mkdir()
-    with pytest.warns(ImpastoWarning, match=r"2 \.heic, 1 folder, 1 without an ending; HEIC must be saved as JPEG"):
+    with pytest.warns(ImpastoWarning, match=r"2 \.heic, 1 folder, 1 without a suffix; HEIC must be saved as JPEG"):
         assert [path.name for path in pictures_in(folders[0])] == ["astronaut.jpg", "cat.jpg"]
 
 
@@ -208,11 +208,11 @@ def test_jobs_come_from_standard_input():
         ({"content": "a.jpg", "style": "s.jpg", "no_such": 1}, "job 1: there is no knob"),
         ({"content": "a.jpg", "style": "s.jpg", "output": "../x.png"}, "job 1: output"),
         ({"content": "a.jpg", "style": "s.jpg", "output": "x.gif"}, "job 1: output"),
-        ({"content": "a\0.jpg", "style": "s.jpg"}, "job 1: .* can be no path"),
-        ({"content": "a.jpg", "style": "\ud800.jpg"}, "job 1: .* can be no path"),
-        ({"content": "a.jpg", "style": "s.jpg", "protect": "\ud800.jpg"}, "job 1: .* can be no path"),
-        ({"content": "a.jpg", "style": "s.jpg", "regions": {"sky": {"mask": "\0"}}}, "job 1: .* can be no path"),
-        ({"content": "a.jpg", "style": "s.jpg", "output": "\ud800.png"}, "job 1: .* can be no path"),
+        ({"content": "a\0.jpg", "style": "s.jpg"}, "job 1: .* is not a valid path"),
+        ({"content": "a.jpg", "style": "\ud800.jpg"}, "job 1: .* is not a valid path"),
+        ({"content": "a.jpg", "style": "s.jpg", "protect": "\ud800.jpg"}, "job 1: .* is not a valid path"),
+        ({"content": "a.jpg", "style": "s.jpg", "regions": {"sky": {"mask": "\0"}}}, "job 1: .* is not a valid path"),
+        ({"content": "a.jpg", "style": "s.jpg", "output": "\ud800.png"}, "job 1: .* is not a valid path"),
         ([], "must be tables"),
     ],
 )

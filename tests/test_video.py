@@ -81,7 +81,7 @@ def test_ties_are_light_alone_where_light_alone_is_painted():
 def test_colours_that_come_in_after_painting_are_refused(clip, style, tmp_path):
     with pytest.raises(BadRecipe, match="color_when is 'after'"):
         made(clip, style, tmp_path / "out.mp4", color="monge", color_when="after")
-    for knobs, said in (({}, "region sky has color luminance, which comes in after"), ({"color_when": "after"}, "color_when is")):
+    for knobs, said in (({}, "region sky has color luminance, which is applied after"), ({"color_when": "after"}, "color_when is")):
         rule = "luminance" if not knobs else "monge"
         with pytest.raises(BadRecipe, match=said):
             made(clip, style, tmp_path / "out.mp4", regions={"sky": {"mask": "light", "color": rule}}, **knobs)
@@ -307,7 +307,7 @@ def test_work_of_another_video_is_neither_continued_nor_lost(clip, style, tmp_pa
         next(made(clip, style, tmp_path / "out.mp4", seed=9).steps(resume=True))
     with pytest.raises(BadRecipe, match=r"of another video \(motion differ\)"):
         next(made(clip, style, tmp_path / "out.mp4", Motion(steps=4)).steps(resume=True))
-    with pytest.warns(ImpastoWarning, match="given up"):
+    with pytest.warns(ImpastoWarning, match="discarding the frames"):
         next(made(clip, style, tmp_path / "out.mp4", seed=9).steps())
 
 
@@ -458,7 +458,7 @@ def test_pictures_of_ones_own_are_never_removed(clip, style, tmp_path):
     for name, image in (("mine.png", picture(9, 9)), ("000001.png", picture(48, 64))):
         save(tmp_path / "out" / name, image)
         assert list(made(clip, style, tmp_path / "out", seed=3).steps(resume=True)) == []
-        with pytest.raises(CannotWrite, match=f"holds other files than frames of ours, {name}"):
+        with pytest.raises(CannotWrite, match=f"holds other files than frames by Impasto, {name}"):
             next(made(clip, style, tmp_path / "out", seed=4).steps())
         assert (tmp_path / "out" / name).exists()
         (tmp_path / "out" / "mine.png").unlink(missing_ok=True)
@@ -482,10 +482,10 @@ def test_a_frame_that_does_not_say_what_it_cost_is_one_line(clip, style, tmp_pat
     with pytest.raises(BadInput, match="carries no recipe"):
         finish(made(clip, style, tmp_path / "out.mp4"), resume=True)
     write_picture(video._painted(0, 0), picture(48, 64), None, {"costs": [1]})
-    with pytest.raises(BadInput, match="does not say what it cost"):
+    with pytest.raises(BadInput, match="has no costs in its record"):
         finish(made(clip, style, tmp_path / "out.mp4"), resume=True)
     save(video.work / "input" / "000002.png", picture(9, 9))
-    with pytest.raises(BadInput, match="has not the size of this video's frames"):
+    with pytest.raises(BadInput, match="has another size than the frames of this video"):
         finish(made(clip, style, tmp_path / "out.mp4"), resume=True)
 
 
@@ -497,5 +497,5 @@ def test_what_is_transparent_stays_so_in_a_folder_and_is_said_of_a_video(style, 
     finish(made(tmp_path / "in", style, tmp_path / "out"))
     for n in range(2):
         assert torch.equal(read_picture(tmp_path / "out" / f"{n}.png").alpha, alpha)
-    with pytest.warns(ImpastoWarning, match=r"\.mp4 cannot be transparent: frames are laid on white"):
+    with pytest.warns(ImpastoWarning, match=r"\.mp4 cannot be transparent: the background becomes white"):
         finish(made(tmp_path / "in", style, tmp_path / "out.mp4"))
