@@ -630,7 +630,7 @@ GRID = {**PAINTING, "kind": "grid"}
             {**GRID, "rows": ["alpha", "0", "1"], "columns": ["beta", "0", "1"]},
             "nothing to",
         ),
-        ({**PAINTING, "changes": {"3": {"size": 99}}}, "on the way there are"),
+        ({**PAINTING, "changes": {"3": {"size": 99}}}, "can change while painting"),
         (
             {**PAINTING, "changes": {"3": {"style_edit": "/x"}}},
             "a table of layers",
@@ -685,7 +685,7 @@ def test_changes_are_bounded():
     with pytest.raises(BadRecipe, match="changes"):
         read_request(knots(1001))
     axes = {"kind": "grid", "rows": ["beta", *"123456789"], "columns": ["alpha", *"123456789"]}
-    with pytest.raises(BadRecipe, match="a grid of 81 paintings can have at most 123 changes on the way"):
+    with pytest.raises(BadRecipe, match="a grid of 81 paintings can have at most 123 changes"):
         read_request(knots(124, **axes))
     asked = read_request(PAINTING)
     with pytest.raises(BadRecipe, match="can be changed 1000 times"):
