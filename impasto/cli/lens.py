@@ -12,6 +12,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from impasto.cli.options import (
+    MAIN,
     Count,
     Flag,
     Json,
@@ -27,7 +28,7 @@ from impasto.cli.options import (
     check_weights_input,
     names_of,
 )
-from impasto.cli.progress import show_pictures, show_steps
+from impasto.cli.progress import saved_on_interrupt, show_pictures, show_steps
 from impasto.errors import BadRecipe, CannotWrite, ImpastoError
 from impasto.files import check_exists, check_writable
 from impasto.messages import say, show
@@ -41,9 +42,16 @@ if TYPE_CHECKING:
 
 lens_app = App(name="lens", help="What the units of a network respond to: patches, projections, sheets.")
 
-Rule = Literal["deconv", "guided", "gradient"]
-Pooling = Literal["sum", "overwrite", "max"]
-Fit = Literal["center", "whole"]
+ChosenNet = Annotated[NetName, Parameter(help="The network.")]
+Seed = Annotated[int, Parameter(validator=Number(gte=0), help="Random seed: of the choice of units, or of the controls.")]
+Units = Annotated[str, Parameter(help="Number of units, all, or a list as 3,17 (17, for one).")]
+Interior = Annotated[bool, Parameter(negative=(), show_default=False, help="Use only patches without padding.")]
+Rule = Annotated[Literal["deconv", "guided", "gradient"], Parameter(help="Rule for a ReLU on the way back.")]
+Pooling = Annotated[Literal["sum", "overwrite", "max"], Parameter(help="Rule where two pools share a switch.")]
+Resized = Annotated[Side, Parameter(help="Resize the shorter side of a picture to so many pixels.")]
+Fit = Annotated[Literal["center", "whole"], Parameter(help="Use the square in the centre of a picture, or the whole picture.")]
+Scan = Annotated[Path, Parameter(help="The folder of a scan. Its pictures must not have moved.")]
+Figure = Annotated[Path, Parameter(name=["--output", "-o"], group=MAIN, help="The figure: .png, .webp, .tif or .jpg.")]
 PARTS_EACH = 4  # parts of a scan for each worker: so all end at about the same time, and one that dies repeats little
 
 
@@ -51,11 +59,11 @@ PARTS_EACH = 4  # parts of a scan for each worker: so all end at about the same 
 def scan(
     *pictures: Path,
     output: Output,
-    net: NetName = "alexnet",
+    net: ChosenNet = "alexnet",
     layers: str = "",
     k: Count = 9,
     per_image: Count = 1,
-    size: Side = 224,
+    size: Resized = 224,
     fit: Fit = "center",
     resume: Flag = False,
     shards: Annotated[int | None, Parameter(validator=Number(gte=1, lte=99_999))] = None,
@@ -77,18 +85,12 @@ def scan(
         Folders, tar files of pictures, lists of paths (.txt), or single pictures.
     output
         The atlas: a folder for the index and its manifest. It holds no pixels.
-    net
-        The network whose units are scanned.
     layers
         Its layers, as conv1,conv5 or conv4:pre (before the ReLU). [default: all convolutions]
     k
         Patches per unit.
     per_image
         Maximum number of patches from one picture; they are half a receptive field or more apart.
-    size
-        Resize the shorter side of each picture to so many pixels.
-    fit
-        Use the square in the centre of each picture, or the whole picture.
     resume
         Continue the scan in the output folder, in as many parts as it was started with.
     shards
@@ -203,8 +205,8 @@ def units(atlas: Path, /, *, layer: str | None = None, json: Json = False) -> No
         show(json_.dumps({"pictures": index.pictures, "units" if layer else "layers": rows}))
         return
     for row in rows:
-        said = {name: "unknown" if value is None else value for name, value in row.items()}
-        show("  ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in said.items()))
+        known = {name: "unknown" if value is None else value for name, value in row.items()}
+        show("  ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in known.items()))
 
 
 @lens_app.command
@@ -230,13 +232,13 @@ def merge(*atlases: Path, output: Output) -> None:
 
 @lens_app.command
 def check(
-    atlas: Path,
+    atlas: Scan,
     /,
     *,
     layer: str | None = None,
-    units: str = "9",
-    seed: Whole = 0,
-    interior: Flag = False,
+    units: Units = "9",
+    seed: Seed = 0,
+    interior: Interior = False,
     weights: WeightsFile = None,
     weights_input: WeightsInput = None,
     json: Json = False,
@@ -250,16 +252,8 @@ def check(
 
     Parameters
     ----------
-    atlas
-        The folder of a scan. Its pictures must not have moved.
     layer
         The layer. [default: all]
-    units
-        Number of units per layer, all, or a list as 3,17.
-    seed
-        Random seed of the choice of units.
-    interior
-        Check only patches without padding.
     """
     from impasto.lens.crops import check_layer
     from impasto.lens.index import find_layer, read_index
@@ -290,13 +284,13 @@ def project(
     *,
     layer: str,
     unit: Whole,
-    output: Output,
+    output: Figure,
     place: str | None = None,
-    net: NetName = "alexnet",
+    net: ChosenNet = "alexnet",
     rule: Rule = "deconv",
     pooling: Pooling = "sum",
-    seed: Whole = 0,
-    size: Side = 224,
+    seed: Seed = 0,
+    size: Resized = 224,
     fit: Fit = "center",
     weights: WeightsFile = None,
     weights_input: WeightsInput = None,
@@ -317,22 +311,8 @@ def project(
         The unit's layer, as conv5.
     unit
         Its number, from 0.
-    output
-        The figure: .png, .webp, .tif or .jpg.
     place
         Position in the map of the layer, as 6,11 (y, x). [default: where the unit is strongest]
-    net
-        The network.
-    rule
-        Rule for a ReLU on the way back.
-    pooling
-        Rule where two pools share a switch.
-    seed
-        Random seed of the controls.
-    size
-        Resize the shorter side of the picture to so many pixels.
-    fit
-        Use the square in the centre of the picture, or the whole picture.
     """
     from impasto.images.drawing import write_figure
     from impasto.images.images import check_format
@@ -351,14 +331,14 @@ def project(
 
 @lens_app.command
 def sheet(
-    atlas: Path,
+    atlas: Scan,
     /,
     *,
     layer: str,
-    output: Output,
-    units: str = "9",
-    seed: Whole = 0,
-    interior: Flag = False,
+    output: Figure,
+    units: Units = "9",
+    seed: Seed = 0,
+    interior: Interior = False,
     rule: Rule = "deconv",
     pooling: Pooling = "sum",
     scale: Literal["patch", "block"] = "patch",
@@ -373,22 +353,8 @@ def sheet(
 
     Parameters
     ----------
-    atlas
-        The folder of a scan. Its pictures must not have moved.
     layer
         The layer, as conv3.
-    output
-        The figure: .png, .webp, .tif or .jpg.
-    units
-        Number of units, all, or a list as 3,17 (17, for one).
-    seed
-        Random seed of the choice of units.
-    interior
-        Show only patches without padding.
-    rule
-        Rule for a ReLU on the way back.
-    pooling
-        Rule where two pools share a switch.
     scale
         Scale each projection by itself (patch), or the nine of a unit together (block).
     """
@@ -409,7 +375,7 @@ def sheet(
 
 @lens_app.command
 def atlas(
-    atlas: Path,
+    atlas: Scan,
     /,
     *,
     output: Output,
@@ -430,8 +396,6 @@ def atlas(
 
     Parameters
     ----------
-    atlas
-        The folder of a scan. Its pictures must not have moved.
     output
         The folder of the page: a new one, or one with an older page, which is replaced.
     dreams
@@ -441,10 +405,6 @@ def atlas(
         again.
     dream_steps
         Optimiser steps of each new dream; lens dream takes 256.
-    rule
-        Rule for a ReLU on the way back.
-    pooling
-        Rule where two pools share a switch.
     """
     from impasto.lens.atlas import MADE_BY, make_atlas
     from impasto.lens.index import read_index
@@ -464,10 +424,10 @@ def atlas(
 def compare(
     *atlases: Path,
     layer: str,
-    output: Output,
-    units: str = "4",
-    seed: Whole = 0,
-    interior: Flag = False,
+    output: Figure,
+    units: Units = "4",
+    seed: Seed = 0,
+    interior: Interior = False,
     json: Json = False,
 ) -> None:
     """Draw the same units of several scans below one another, as over the checkpoints of a training.
@@ -483,14 +443,6 @@ def compare(
         The folders of two or more scans. Their pictures must not have moved.
     layer
         The layer, as conv3; or one for each scan, as conv3,conv3_1.
-    output
-        The figure: .png, .webp, .tif or .jpg.
-    units
-        Number of units, all, or a list as 3,17 (17, for one).
-    seed
-        Random seed of the choice of units.
-    interior
-        Show only patches without padding.
     """
     from impasto.images.drawing import write_figure
     from impasto.images.images import check_format
@@ -511,7 +463,7 @@ def dream(
     pair: str | None = None,
     channel: Flag = False,
     output: Output,
-    net: NetName = "alexnet",
+    net: ChosenNet = "alexnet",
     size: Annotated[int | None, Parameter(validator=Number(lte=4096))] = None,
     steps: Annotated[int, Parameter(validator=Number(gte=1, lte=1_000_000))] = 256,
     diversity: Annotated[int, Parameter(validator=Number(gte=1, lte=64))] = 1,
@@ -538,8 +490,6 @@ def dream(
         Activate the whole map instead of its centre: this gives a texture.
     output
         The file to write: .png, .webp, .tif (lossless) or .jpg.
-    net
-        The network.
     size
         Side of the picture in pixels. [default: the receptive field of a unit; 224 for a channel]
     steps
@@ -555,12 +505,8 @@ def dream(
     objective = _objective(layer, unit, pair, channel)
     check_writable(output)
     dreaming = Dream(load_net(net), objective, output, size=size, steps=steps, pictures=diversity, seed=seed)
-    try:
+    with saved_on_interrupt(dreaming, ""):
         show_steps(dreaming.steps(), [(dreaming.size, steps)], quiet, "activation")
-    except KeyboardInterrupt:
-        path = dreaming.set_aside()
-        say(f"stopped: {path} is the unfinished picture" if path else "stopped before the first step")
-        raise
     report = dreaming.report()
     if not quiet or not report["excited"]:
         say(f"{output}: {told(report)}")

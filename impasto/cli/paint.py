@@ -2,8 +2,6 @@
 
 import json as json_
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,7 +19,7 @@ from impasto.cli.options import (
     option,
     recipe_from,
 )
-from impasto.cli.progress import show_steps
+from impasto.cli.progress import saved_on_interrupt, show_steps
 from impasto.errors import BadImage, BadRecipe, CannotWrite
 from impasto.files import check_writable, make_folder
 from impasto.images.formats import check_ending, check_pictures
@@ -181,17 +179,6 @@ def show_painting(painting: "Painting", quiet: bool, **how: Any) -> None:
         show_steps(painting.steps(**how), painting.scales, quiet)
     if not quiet:
         say(f"{painting.output}: {f'painted in {painting.seconds:.0f} s' if painting.seconds else 'was finished already'}")
-
-
-@contextmanager
-def saved_on_interrupt(painting: Any, advice: str = ", --resume continues") -> Iterator[None]:
-    """On Ctrl-C the unfinished picture is saved."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        path = painting.set_aside()
-        say(f"stopped: {path} is the unfinished picture{advice}" if path else "stopped before the first step")
-        raise
 
 
 def _with(name: str, value: str | None, knobs: dict[str, Any]) -> dict[str, Any]:

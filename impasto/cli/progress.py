@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
@@ -106,3 +107,14 @@ class TaskBar(Bar):
         self.bar.update(self.task, total=self.of, completed=sum(self.parts.values()))
         if line is not None:
             self.show(line)
+
+
+@contextmanager
+def saved_on_interrupt(painting: Any, advice: str = ", --resume continues") -> Iterator[None]:
+    """On Ctrl-C the unfinished picture is saved."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        path = painting.set_aside()
+        say(f"stopped: {path} is the unfinished picture{advice}" if path else "stopped before the first step")
+        raise

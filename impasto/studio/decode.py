@@ -46,13 +46,13 @@ class Decoder:
             assert process.stdin is not None and process.stdout is not None
             try:
                 process.stdin.write(json.dumps([str(source), str(folder), name, kind]).encode() + b"\n")
-                said = json.loads(await asyncio.wait_for(process.stdout.readline(), 2 * SECONDS))
+                answer = json.loads(await asyncio.wait_for(process.stdout.readline(), 2 * SECONDS))
             except (TimeoutError, ConnectionError, ValueError):
                 self.close()
                 raise BadImage(DAMAGED) from None
-        if "error" in said:
-            raise ERRORS.get(said.get("kind"), BadImage)(str(said["error"]))
-        return dict(said)
+        if "error" in answer:
+            raise ERRORS.get(answer.get("kind"), BadImage)(str(answer["error"]))
+        return dict(answer)
 
     async def _alive(self) -> asyncio.subprocess.Process:
         if self.process is not None and self.process.returncode is None:
@@ -155,12 +155,12 @@ def apart(given: list[str]) -> bytes:
     child.start()
     there.close()
     try:
-        said = here.recv_bytes() if here.poll(SECONDS) else b""
+        found = here.recv_bytes() if here.poll(SECONDS) else b""
     except EOFError:
-        said = b""
+        found = b""
     child.kill()
     child.join()
-    return said or json.dumps({"error": DAMAGED}).encode()
+    return found or json.dumps({"error": DAMAGED}).encode()
 
 
 def main() -> None:
@@ -170,8 +170,8 @@ def main() -> None:
     out, has_fork = own_stdout(), "fork" in multiprocessing.get_all_start_methods()
     for line in sys.stdin:
         source, folder, name, kind = given = json.loads(line)
-        said = apart(given) if has_fork else json.dumps(_answer(Path(source), Path(folder), name, kind)).encode()
-        print(said.decode(), file=out, flush=True)
+        answer = apart(given) if has_fork else json.dumps(_answer(Path(source), Path(folder), name, kind)).encode()
+        print(answer.decode(), file=out, flush=True)
 
 
 if __name__ == "__main__":

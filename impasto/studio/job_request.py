@@ -116,11 +116,11 @@ def _check_painting(request: PaintingRequest) -> None:
     if request.content is None and (recipe.has_content or not request.styles):
         raise BadRecipe("there is no photograph to paint")
     if isinstance(request, GridRequest):
-        brought = {words[0].replace("-", "_") for words in (request.rows, request.columns) if words}
+        on_axes = {words[0].replace("-", "_") for words in (request.rows, request.columns) if words}
         _check_axes(request)
     else:
-        brought = set()
-    if recipe.has_style and not request.styles and "styles" not in brought:
+        on_axes = set()
+    if recipe.has_style and not request.styles and "styles" not in on_axes:
         raise BadRecipe("there is no painting to paint it like")
 
 

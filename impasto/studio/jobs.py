@@ -326,8 +326,8 @@ class Jobs:
         axes: dict[str, list[str]] = {}
         if isinstance(request, GridRequest):
             axes = {name: words_of_axis(getattr(request, name), self.path_of_picture) for name in ("rows", "columns")}
-            brought = {words[0] for words in axes.values() if words}
-            content, styles = None if "contents" in brought else content, [] if "styles" in brought else styles
+            on_axes = {words[0] for words in axes.values() if words}
+            content, styles = None if "contents" in on_axes else content, [] if "styles" in on_axes else styles
         knobs = knobs_of(request, self.path_of_picture)
         return {"content": content, "styles": styles, "start": start, "knobs": knobs, **axes}
 

@@ -224,7 +224,7 @@ class Video:
         self.seconds = time.monotonic() - begun
 
     def join(self) -> None:
-        """Take up the work that another process has begun. Raises BadInput where there is none."""
+        """Join a video that another process has started. Raises BadInput if there is none."""
         manifest = self._manifest()
         if manifest is None:
             raise BadInput(f"there is no work to join in {self.work}")
