@@ -16,7 +16,7 @@ from cyclopts.validators import Number
 
 from impasto.cli.lens import lens_app
 from impasto.cli.many import batch, grid, video
-from impasto.cli.options import Flag, Folded, MaybeOutput, commands, names_of, numbers_of
+from impasto.cli.options import OWN, Flag, Folded, MaybeOutput, names_of, numbers_of, shown_as
 from impasto.cli.paint import demo, invert, mask, texture, transfer
 from impasto.cli.style import style_app
 from impasto.errors import BadRecipe, ImpastoError, MissingExtra, one_line
@@ -34,20 +34,18 @@ app = App(
     name="impasto",
     version=lambda: version("impasto"),
     help="Paint a photograph in the style of a painting.",
+    group_parameters=OWN,
     error_formatter=_panel,
 )
-weights_app = App(name="weights", help="The weights of the networks: where they are, and how to get them.")
-for function, options in commands(
-    (transfer, "CONTENT STYLES..."),
-    (texture, "PAINTING"),
-    (invert, "PICTURE"),
-    (mask, "PICTURE HOW"),
-    (grid, "CONTENT STYLES... --output PATH"),
-    (video, "SOURCE STYLES... --output PATH"),
-    (batch, "CONTENTS STYLES --output PATH"),
-    (demo, "[FOLDER]"),
-):
-    app.command(function, **options)
+weights_app = App(name="weights", help="The weights of the networks: where they are, and how to get them.", group_parameters=OWN)
+app.command(transfer, **shown_as("transfer CONTENT STYLES..."))
+app.command(texture, **shown_as("texture PAINTING"))
+app.command(invert, **shown_as("invert PICTURE"))
+app.command(mask)
+app.command(grid, **shown_as("grid CONTENT STYLES... --output PATH"))
+app.command(video, **shown_as("video SOURCE STYLES... --output PATH"))
+app.command(batch, **shown_as("batch CONTENTS STYLES --output PATH"))
+app.command(demo, **shown_as("demo [FOLDER]"))
 app.command(lens_app)
 app.command(style_app)
 app.command(weights_app)

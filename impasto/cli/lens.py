@@ -13,10 +13,12 @@ from cyclopts.validators import Number
 
 from impasto.cli.options import (
     MAIN,
+    OWN,
     Count,
     Flag,
     Json,
     ManyOptions,
+    Names,
     NetName,
     Output,
     Quiet,
@@ -27,6 +29,7 @@ from impasto.cli.options import (
     Whole,
     check_weights_input,
     names_of,
+    shown_as,
 )
 from impasto.cli.progress import saved_on_interrupt, show_pictures, show_steps
 from impasto.errors import BadRecipe, CannotWrite, ImpastoError
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
     from impasto.lens.scan import Part
     from impasto.nets.nets import Net
 
-lens_app = App(name="lens", help="What the units of a network respond to: patches, projections, sheets.")
+lens_app = App(name="lens", help="What the units of a network respond to: patches, projections, sheets.", group_parameters=OWN)
 
 ChosenNet = Annotated[NetName, Parameter(help="The network.")]
 Seed = Annotated[int, Parameter(validator=Number(gte=0), help="Random seed: of the choice of units, or of the controls.")]
@@ -55,12 +58,11 @@ Figure = Annotated[Path, Parameter(name=["--output", "-o"], group=MAIN, help="Th
 PARTS_EACH = 4  # parts of a scan for each worker: so all end at about the same time, and one that dies repeats little
 
 
-@lens_app.command
 def scan(
     *pictures: Path,
     output: Output,
     net: ChosenNet = "alexnet",
-    layers: str = "",
+    layers: Names = "",
     k: Count = 9,
     per_image: Count = 1,
     size: Resized = 224,
@@ -209,7 +211,6 @@ def units(atlas: Path, /, *, layer: str | None = None, json: Json = False) -> No
         show("  ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in known.items()))
 
 
-@lens_app.command
 def merge(*atlases: Path, output: Output) -> None:
     """Merge scans of parts of a set into the scan of the whole set, with the same bytes. Prints the path of the atlas.
 
@@ -380,7 +381,7 @@ def atlas(
     *,
     output: Output,
     dreams: Path | None = None,
-    dream: str = "",
+    dream: Names = "",
     dream_steps: Annotated[int, Parameter(validator=Number(gte=1, lte=1_000_000))] = 64,
     rule: Rule = "deconv",
     pooling: Pooling = "sum",
@@ -420,7 +421,6 @@ def atlas(
     show(output / "index.html")
 
 
-@lens_app.command
 def compare(
     *atlases: Path,
     layer: str,
@@ -574,3 +574,8 @@ def _place(text: str | None) -> tuple[int, int] | None:
     if len(parts) != 2 or not all(part.isdecimal() for part in parts):
         raise BadRecipe(f"--place is {text!r}, must be y,x as 6,11")
     return int(parts[0]), int(parts[1])
+
+
+lens_app.command(scan, **shown_as("lens scan PICTURES... --output PATH"))
+lens_app.command(merge, **shown_as("lens merge ATLASES... --output PATH"))
+lens_app.command(compare, **shown_as("lens compare ATLASES... --layer NAME --output PATH"))

@@ -1,7 +1,7 @@
 """Options that several commands share. The help shows the groups that most people need; --help-all shows every group."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, make_dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -34,6 +34,7 @@ def _group(name: str, *, folded: bool = False) -> Group:
 
 
 MAIN = _group("Main options")
+OWN = _group("Options of this command")
 COMMON = _group("Common options")
 LOOK = _group("Content and style", folded=True)
 COLOR = _group("Colours and regions", folded=True)
@@ -54,6 +55,7 @@ Whole = Annotated[int, Parameter(validator=Number(gte=0))]
 Count = Annotated[int, Parameter(validator=Number(gte=1))]
 Side = Annotated[int, Parameter(validator=Number(gte=16, lte=4096))]
 Words = Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())]
+Names = Annotated[str, Parameter(show_default=False)]
 NetName = Literal["alexnet", "vgg16", "vgg19"]
 Output = Annotated[Path, Parameter(name=["--output", "-o"], group=MAIN)]
 MaybeOutput = Annotated[Path | None, Parameter(name=["--output", "-o"], group=MAIN)]
@@ -245,8 +247,6 @@ def names_of(text: str) -> list[str]:
     return [name for name in text.replace(" ", "").split(",") if name]
 
 
-def commands(*functions: tuple[Callable[..., Any], str]) -> Iterable[tuple[Callable[..., Any], dict[str, Any]]]:
-    """Functions and their arguments in words, as App.command takes them: with a usage line."""
-    for function, arguments in functions:
-        name = function.__name__.replace("_", "-")
-        yield function, {"usage": f"Usage: impasto {name} {arguments} [OPTIONS]", "help_epilogue": MORE}
+def shown_as(arguments: str) -> dict[str, Any]:
+    """The arguments of App.command for a command with this usage line."""
+    return {"usage": f"Usage: impasto {arguments} [OPTIONS]", "help_epilogue": MORE}

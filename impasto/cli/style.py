@@ -6,11 +6,11 @@ from typing import Literal
 
 from cyclopts import App
 
-from impasto.cli.options import Json, MaybeOutput, NetName, Output, Quiet, Side, WeightsFile, WeightsInput, names_of
+from impasto.cli.options import OWN, Json, MaybeOutput, Names, NetName, Output, Quiet, Side, WeightsFile, WeightsInput, names_of
 from impasto.images.formats import check_pictures
 from impasto.messages import say, show
 
-style_app = App(name="style", help="Take a style apart into units, pairs and positions; compare two styles.")
+style_app = App(name="style", help="Take a style apart into units, pairs and positions; compare two styles.", group_parameters=OWN)
 
 PoolingName = Literal["max", "avg"]
 
@@ -24,7 +24,7 @@ def read(
     atlas: Path | None = None,
     against: Path | None = None,
     net: NetName = "vgg19",
-    layers: str = "",
+    layers: Names = "",
     size: Side = 512,
     pooling: PoolingName = "max",
     weights: WeightsFile = None,
