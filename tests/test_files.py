@@ -107,7 +107,7 @@ def test_what_is_no_picture_of_a_folder_is_said(tmp_path):
     (tmp_path / "d.jpg").mkdir()
     with pytest.warns(ImpastoWarning, match="ignored in .*: 2 .heic, 1 folder, 1 without a suffix; HEIC must be saved as JPEG"):
         assert pictures_of(tmp_path) == [tmp_path / "a.jpg"]
-    assert pictures_of(tmp_path, is_said=False) == [tmp_path / "a.jpg"]
+    assert pictures_of(tmp_path, warns=False) == [tmp_path / "a.jpg"]
 
 
 def test_a_path_is_from_the_folder_the_root_or_home(monkeypatch):

@@ -639,7 +639,7 @@ GRID = {**PAINTING, "kind": "grid"}
             {**PAINTING, "changes": {"3": {"style_weights": [1, 2]}}},
             "2 numbers for 1",
         ),
-        ({**PAINTING, "regions": {"sky": {"mask": "light", "weight": 2}}}, "may be mask, style, style_mask"),
+        ({**PAINTING, "regions": {"sky": {"mask": "light", "weight": 2}}}, "the fields are mask, style, style_mask"),
         ({**PAINTING, "regions": "/x.toml"}, "regions"),
         ({**PAINTING, "regions": {"sky": "/x.toml"}}, "regions"),
         ({**PAINTING, "changes": "/x.toml"}, "changes"),
