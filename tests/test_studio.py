@@ -613,9 +613,9 @@ GRID = {**PAINTING, "kind": "grid"}
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({}, "what is asked"),
+        ({}, "request"),
         ({"kind": "dance"}, "kind"),
-        ([], "what is asked"),
+        ([], "request"),
         ({"kind": "painting"}, "no photograph"),
         ({"kind": "painting", "content": "a" * 16}, "no painting"),
         ({"kind": "painting", "content": "../x", "styles": ["a" * 16]}, "content"),
