@@ -1,7 +1,7 @@
 """The tables of docs/scale.md beyond what was measured: python bench/scale.py
 
 Each piece of work takes the time that it was measured to take, on one worker of one thread; whichever worker is free takes the
-next, as impasto.workers.shared_out does. What workers have in common (the disk, the network, the start) is added after.
+next, as impasto.workers.distribute does. What workers have in common (the disk, the network, the start) is added after.
 """
 
 import heapq

@@ -1,9 +1,9 @@
 """Many paintings: contents by styles by knobs, or a file of jobs.
 
-What is finished is not painted again, what was begun goes on from its checkpoint, what fails is tried again and then set aside: the
-others are painted all the same. A painting that is there, with the recipe and the hashes of its inputs inside, is its own mark of
-completion, so that any number of processes, here or elsewhere, can share a folder (--shard). Hands do the work (hand.py), one here
-or many on a cluster; what kills one costs one try of one job.
+A finished painting is not painted again, an unfinished one continues from its checkpoint, a job that fails is tried again and then
+skipped: the others are painted. A painting with the recipe and the hashes of its inputs inside shows by itself that its job is
+finished, so any number of processes and machines can share a folder (--shard). Workers paint (workers.py), one here or many on a
+cluster; if one dies, one job loses one try.
 """
 
 import csv
@@ -14,9 +14,9 @@ import os
 import re
 import sys
 import tempfile
-import tomllib
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice, product
 from pathlib import Path
@@ -36,25 +36,26 @@ from impasto.files import (
     pictures_of,
     read_list,
     read_text,
+    read_toml,
     reason,
     sha256,
     write_whole,
 )
-from impasto.grid import LOCKS
 from impasto.images.drawing import GAP, MARGIN, PAPER, SMALL, wrapped, write_lines
+from impasto.images.formats import WRITERS
 from impasto.images.images import read_picture, read_record, to_pillow, write_small
 from impasto.recipe.axes import Axis, axis
 from impasto.recipe.recipe import Recipe, in_files, make_recipe
 from impasto.transfer.painting import Painting
-from impasto.workers import TRIES, Hand, LocalHand, Said, painting_work, shared_out, tried
+from impasto.workers import TRIES, Event, LocalWorker, Worker, distribute, painting_task, with_retries
 
-THUMB, ACROSS, A_SHEET = 200, 8, 96  # pixels of a small picture; of them side by side, on one contact sheet
-PAINTED = (".png", ".webp", ".tif", ".tiff", ".jpg", ".jpeg")  # how a painting's file may end
+LOCKS = ".locks"  # one file for each painting, locked by the process that paints it
+THUMB, ACROSS, A_SHEET = 200, 8, 96  # pixels of a small picture; pictures in a row, and on one contact sheet
 
 
 @dataclass(frozen=True)
 class Job:
-    """One painting to be: `output` is its file's name in the batch's folder."""
+    """One painting: `output` is its file name in the folder of the batch."""
 
     content: Path
     styles: tuple[Path, ...]
@@ -62,12 +63,9 @@ class Job:
     output: str
 
 
-Tell = Callable[[Job, Mapping[str, Any]], object]
-
-
 @dataclass(frozen=True)
 class Result:
-    """What became of a job: finished, skipped (finished before), elsewhere (another process paints it), or failed and why."""
+    """How a job ended: finished, skipped (finished before), elsewhere (another process paints it), or failed, with the error."""
 
     job: Job
     state: str
@@ -77,16 +75,16 @@ class Result:
 
     def to_json(self, folder: Path) -> dict[str, Any]:
         """One line for other programs."""
-        told = {"output": str(folder / self.job.output), "state": self.state, "tries": self.tries, "error": self.error}
-        told |= {"content": str(self.job.content), "styles": [str(style) for style in self.job.styles]}
-        return told | {name: (self.report or {}).get(name) for name in ("width", "height", "seconds", "costs")}
+        about = {"output": str(folder / self.job.output), "state": self.state, "tries": self.tries, "error": self.error}
+        about |= {"content": str(self.job.content), "styles": [str(style) for style in self.job.styles]}
+        return about | {name: (self.report or {}).get(name) for name in ("width", "height", "seconds", "costs")}
 
 
-# What is to be painted
+# The jobs
 
 
 def pictures_in(place: Path) -> list[Path]:
-    """A folder's pictures by name, those that a text file lists, or the picture itself. Raises BadInput where there is none."""
+    """The pictures in a folder, by name, those that a .txt file lists, or one picture. Raises BadInput if there is none."""
     try:
         if place.is_dir():
             found = pictures_of(place)
@@ -119,14 +117,14 @@ def crossed(contents: Sequence[Path], styles: Sequence[Path], vary: Sequence[Seq
 def read_jobs(source: str, knobs: Mapping[str, Any], stdin: TextIO = sys.stdin) -> list[Job]:
     """Jobs from a file, .toml ([[job]] tables), .jsonl or .csv, or from stdin as lines of JSON ("-").
 
-    A job has a content, a style or styles, knobs, and an output if it is to be called so; paths are from the file's folder.
-    `knobs` are those of all jobs, where these say nothing else. Raises BadInput, BadRecipe, with the job's number.
+    A job has a content, a style or styles, and optionally knobs and an output. Relative paths start at the file's folder. `knobs`
+    are the defaults of all jobs. Raises BadInput, BadRecipe, with the number of the job.
     """
     folder = Path() if source == "-" else Path(source).parent
     jobs = []
-    for n, told in enumerate(_told(source, stdin), 1):
+    for n, row in enumerate(_rows_of(source, stdin), 1):
         try:
-            jobs.append(_job(told, folder, knobs))
+            jobs.append(_job(row, folder, knobs))
         except (BadRecipe, BadInput) as error:
             raise type(error)(f"job {n}: {error}") from error
     if not jobs:
@@ -134,16 +132,16 @@ def read_jobs(source: str, knobs: Mapping[str, Any], stdin: TextIO = sys.stdin) 
     return distinct(jobs)
 
 
-def _told(source: str, stdin: TextIO) -> list[dict[str, Any]]:
+def _rows_of(source: str, stdin: TextIO) -> list[dict[str, Any]]:
     try:
         text = stdin.read() if source == "-" else read_text(Path(source))
         kind = Path(source).suffix.lower()
         if source == "-" or kind == ".jsonl":
             found = [json.loads(line) for line in text.split("\n") if line.strip()]
         elif kind == ".toml":
-            found = tomllib.loads(text).get("job", [])
+            found = read_toml(Path(source), "jobs in", BadInput).get("job", [])
         elif kind == ".csv":
-            found = _rows(text)
+            found = _csv_rows(text)
         else:
             raise BadInput(f"{source} is no file of jobs: its name must end in .toml, .jsonl or .csv")
     except (OSError, ValueError, RecursionError, csv.Error) as error:
@@ -153,10 +151,10 @@ def _told(source: str, stdin: TextIO) -> list[dict[str, Any]]:
     return found
 
 
-def _rows(text: str) -> list[dict[str, Any]]:
-    """A table as spreadsheets write it: with commas, semicolons or tabs, its head in any case, spaces around. Raises ValueError."""
+def _csv_rows(text: str) -> list[dict[str, Any]]:
+    """A table as spreadsheets write it: with commas, semicolons or tabs; names in any case. Raises ValueError."""
     lines = text.lstrip().split("\n")
-    text = "\n".join(lines[lines[0].startswith("sep=") :])  # how Excel is told the separator
+    text = "\n".join(lines[lines[0].startswith("sep=") :])  # Excel names the separator so
     separator = max(",;\t", key=text.partition("\n")[0].count)
     table = csv.DictReader(io.StringIO(text), restkey=BEYOND, delimiter=separator, skipinitialspace=True)
     table.fieldnames = [name.strip().lower() for name in table.fieldnames or ()]
@@ -177,23 +175,23 @@ def _rows(text: str) -> list[dict[str, Any]]:
 BEYOND = "(beyond the last column)"
 
 
-def _job(told: Mapping[str, Any], folder: Path, knobs: Mapping[str, Any]) -> Job:
-    styles = told.get("styles", told.get("style", ()))
+def _job(row: Mapping[str, Any], folder: Path, knobs: Mapping[str, Any]) -> Job:
+    styles = row.get("styles", row.get("style", ()))
     styles = [part.strip() for part in styles.split(";")] if isinstance(styles, str) else styles
-    content, output = told.get("content"), told.get("output", "")
+    content, output = row.get("content"), row.get("output", "")
     if not isinstance(content, str) or not isinstance(styles, list | tuple) or not all(isinstance(it, str) for it in styles):
-        raise BadInput(f"it needs a content and a style, or styles, as paths; it has {', '.join(told) or 'nothing'}")
-    own = {name.replace("-", "_"): value for name, value in told.items() if name not in ("content", "style", "styles", "output")}
+        raise BadInput(f"it needs a content and a style, or styles, as paths; it has {', '.join(row) or 'nothing'}")
+    own = {name.replace("-", "_"): value for name, value in row.items() if name not in ("content", "style", "styles", "output")}
     recipe = make_recipe(**{**knobs, **in_files(own, folder)})
-    if not isinstance(output, str) or (output and (Path(output).name != output or not output.lower().endswith(PAINTED))):
-        raise BadInput(f"output is {output!r}, must be a file name that ends in {', '.join(PAINTED)}, without a folder")
+    if not isinstance(output, str) or (output and (Path(output).name != output or not output.lower().endswith(tuple(WRITERS)))):
+        raise BadInput(f"output is {output!r}, must be a file name that ends in {', '.join(WRITERS)}, without a folder")
     paths = tuple(path_in(folder, style) for style in styles)
     name = output or f"{'-'.join([Path(content).stem, *(path.stem for path in paths[:1])])}.png"
     return Job(path_in(folder, content), paths, recipe, path_in(Path(), name).name)
 
 
 def _plain(text: str) -> str:
-    """A part of a file name out of any value."""
+    """Any text as a part of a file name."""
     return re.sub(r"[^\w.=-]+", "_", text)[:80]
 
 
@@ -211,16 +209,19 @@ def distinct(jobs: Sequence[Job]) -> list[Job]:
     return found
 
 
-# Painting it
+# Painting
 
 
 class Batch:
-    """Jobs and the folder where their paintings go. What can be known to be wrong is raised here, before the work."""
+    """Jobs and the folder for their paintings. Raises what can be known to be wrong before the first is painted.
 
-    def __init__(self, jobs: Sequence[Job], folder: Path, *, tries: int = TRIES, how: Mapping[str, Any] | None = None) -> None:
+    `options` are those of painting_task.
+    """
+
+    def __init__(self, jobs: Sequence[Job], folder: Path, *, tries: int = TRIES, options: Mapping[str, Any] | None = None) -> None:
         make_folder(folder / LOCKS)
         check_writable(folder / "index.html")
-        self.jobs, self.folder, self.tries, self.how = list(jobs), folder, tries, dict(how or {})
+        self.jobs, self.folder, self.tries, self.options = list(jobs), folder, tries, dict(options or {})
         inputs = {os.path.realpath(path) for job in jobs for path in (job.content, *job.styles, *job.recipe.mask_files().values())}
         for job in jobs:
             if os.path.realpath(folder / job.output) in inputs:
@@ -228,7 +229,7 @@ class Batch:
         self.results: dict[str, Result] = {}
 
     def is_finished(self, job: Job) -> bool:
-        """Whether its painting is there, from these inputs by this recipe. Raises BadImage for an input that is not there."""
+        """Whether its painting exists, from these inputs with this recipe. Raises BadImage for an input that does not exist."""
         try:
             record = read_record(self.folder / job.output)
         except BadImage:
@@ -244,28 +245,30 @@ class Batch:
             inputs,
         )
 
-    def paint(
-        self, part: tuple[int, int] = (0, 1), tell: Tell = lambda *_: None, hands: Sequence[Hand] | None = None
-    ) -> Generator[Result, None, None]:
-        """Every job of this part, and what became of it, as they end. `tell` hears of the steps; the hands, one unless given, are
-        closed in the end."""
-        for job, event in shared_out(self.jobs[part[0] :: part[1]], hands or [LocalHand()], self._one):
+    def events(
+        self, part: tuple[int, int] = (0, 1), workers: Sequence[Worker] | None = None
+    ) -> Generator[tuple[Job, Event | Result], None, None]:
+        """The steps and the Result of every job of this part, as they come. The workers, one by default, are closed at the end."""
+        for job, event in distribute(self.jobs[part[0] :: part[1]], workers or [LocalWorker()], self._run):
             if isinstance(event, Result):
                 self.results[job.output] = event
-                yield event
-            else:
-                tell(job, event["step"])
+            yield job, event
 
-    def _one(self, job: Job, hand: Hand) -> Iterator[Said | Result]:
+    def paint(self, part: tuple[int, int] = (0, 1), workers: Sequence[Worker] | None = None) -> Generator[Result, None, None]:
+        """The Result of every job of this part, as they end; see events."""
+        with closing(self.events(part, workers)) as events:
+            yield from (event for _, event in events if isinstance(event, Result))
+
+    def _run(self, job: Job, worker: Worker) -> Iterator[Event | Result]:
         lock = FileLock(self.folder / LOCKS / job.output)
         try:
             with lock.acquire(timeout=0):
                 if self.is_finished(job):
                     yield Result(job, "skipped")
                     return
-                work = painting_work(job.content, job.styles, self.folder / job.output, job.recipe, self.how)
-                for said in tried(work, hand, self.tries):
-                    yield said if "step" in said else _result(job, said)
+                task = painting_task(job.content, job.styles, self.folder / job.output, job.recipe, self.options)
+                for event in with_retries(task, worker, self.tries):
+                    yield event if "step" in event else _result(job, event)
         except Timeout:
             yield Result(job, "elsewhere")
         except ImpastoError as error:
@@ -280,16 +283,18 @@ class Batch:
             first = failed[0]
             raise SomeFailed(f"{len(failed)} of {len(self.results)} jobs failed, {first.job.output} first: {first.error}")
 
-    # What there is to look at in the end
+    # The page
 
     def write_index(self) -> Path:
-        """index.html with every job, contact sheets in sheets/, and small/ with what they show. The page's path.
+        """Write index.html with every job, contact sheets in sheets/ and their pictures in small/. Returns the path of the page.
 
-        In folders of their own, where no job's painting can lie.
+        Sheets and small pictures have folders of their own, where they cannot collide with a job's painting.
         """
         make_folder(self.folder / "small")
         make_folder(self.folder / "sheets")
-        there = [job for job in self.jobs if os.path.exists(self.folder / job.output)]  # of a name too long Path.exists raises
+        there = [
+            job for job in self.jobs if os.path.exists(self.folder / job.output)
+        ]  # Path.exists raises for a name that is too long
         small = {job.output: picture for job in there if (picture := self._small(job)) is not None}
         sheets = [self._write_sheet(n, part) for n, part in enumerate(_parts(list(small.items()), A_SHEET), 1)]
         page = index_page(self.jobs, self.results, set(small), sheets)
@@ -299,7 +304,7 @@ class Batch:
     def _small(self, job: Job) -> Image.Image | None:
         try:
             picture = to_pillow(read_picture(self.folder / job.output).image)
-        except BadImage:  # of an earlier run, damaged since: its job says so
+        except BadImage:  # of an earlier run, damaged since: the result of its job says so
             return None
         picture.thumbnail((THUMB, THUMB), Image.Resampling.LANCZOS)
         write_small(self.folder / "small" / f"{job.output}.webp", picture)
@@ -312,10 +317,10 @@ class Batch:
         return name
 
 
-def _result(job: Job, said: Said) -> Result:
-    if "report" in said:
-        return Result(job, "finished", said["tries"], said["report"])
-    return Result(job, "failed", said["tries"], error=said["error"])
+def _result(job: Job, event: Event) -> Result:
+    if "report" in event:
+        return Result(job, "finished", event["tries"], event["report"])
+    return Result(job, "failed", event["tries"], error=event["error"])
 
 
 def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
@@ -324,7 +329,7 @@ def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 
 def contact_sheet(pictures: Sequence[tuple[str, Image.Image]]) -> Image.Image:
-    """Small pictures with their names below, so many side by side."""
+    """Small pictures in rows of ACROSS, with their names below."""
     across = min(ACROSS, len(pictures))
     cell, label = THUMB + GAP, 2 * (SMALL + 4) + GAP
     rows = -(-len(pictures) // across)
@@ -354,7 +359,7 @@ img {{ max-width: 200px; max-height: 200px; display: block; }}
 
 
 def index_page(jobs: Sequence[Job], results: Mapping[str, Result], shown: Iterable[str], sheets: Sequence[str]) -> str:
-    """All jobs on one page: pictures that are there link to their files, others say what became of them."""
+    """One page with all jobs: finished paintings link to their files, the others say why they are missing."""
     there = set(shown)
     links = " ".join(f'<a href="{name}">contact sheet {n}</a>' for n, name in enumerate(sheets, 1))
     items = [_item(job, results.get(job.output), job.output in there) for job in jobs]
@@ -369,18 +374,18 @@ def _item(job: Job, result: Result | None, is_there: bool) -> str:
     return f"<li{' class=failed' if failed else ''}>{picture}{why}</li>"
 
 
-# How long it will take
+# Estimates
 
 
 def estimated(jobs: Sequence[Job], seconds_a_pixel: float) -> float:
-    """Seconds: the steps of all scales, each as long as its pixels are many."""
+    """Seconds for all jobs, if a step takes so many seconds for each pixel of a square."""
     return sum(seconds_a_pixel * steps * side**2 for job in jobs for side, steps in job.recipe.scales())
 
 
 def measured(jobs: Sequence[Job]) -> float:
-    """Seconds that a step takes here a pixel of a square as wide as the picture: the second of the first job that can be begun.
+    """Seconds of one step on this machine for each pixel of a square as wide as the picture, from the second step of a first job.
 
-    Raises what is wrong with the last where none can.
+    A job that cannot be started is passed over; if none can, the error of the last is raised.
     """
     for n, job in enumerate(jobs, 1):
         try:

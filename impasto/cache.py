@@ -1,4 +1,4 @@
-"""What paintings made one after the other have in common, computed once: weights and nets, style pictures, style targets."""
+"""A cache of what several paintings share: weights, nets, style pictures, style targets."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -8,14 +8,14 @@ T = TypeVar("T")
 
 
 class Cache:
-    """The last `most` results; none are kept at 0."""
+    """Holds the last `most` results; with 0 it holds nothing."""
 
     def __init__(self, most: int = 0) -> None:
         self.most = most
         self.found: OrderedDict[Hashable, tuple[tuple[Any, ...], Any]] = OrderedDict()
 
     def get_or_make(self, key: Hashable, of: Sequence[Any], make: Callable[[], T]) -> T:
-        """`make()`, or what it gave for this key and the very same objects `of`, which are kept with it."""
+        """The cached result for this key, if the objects `of` are identical (`is`) to those it was made from; else `make()`."""
         if not self.most:
             return make()
         of, (objects, value) = tuple(of), self.found.get(key, ((), None))

@@ -1,7 +1,7 @@
-"""Hands on a cluster: Ray actors, each with its nets kept and a share of a GPU if it is to have one. Ray Core, the extra `ray`.
+"""Workers on a Ray cluster: actors, each with its own cache and, if needed, a share of a GPU. Needs Ray Core, the extra `ray`.
 
-An actor does what a process of this machine does (work.py), so the bytes and the marks of what is finished are the same. All
-machines share one folder. `--ray` alone starts a Ray of its own: this machine, its loopback, and a token for this run.
+An actor runs the same tasks as a process of this machine (tasks.py), so results and finished files are the same. All machines share
+one folder. `--ray` alone starts a private Ray: this machine, its loopback, and a token for this run.
 """
 
 import os
@@ -20,13 +20,13 @@ from typing import Any
 from impasto.cache import Cache
 from impasto.errors import BadInput, BadRecipe, MissingExtra
 from impasto.machine import settle
-from impasto.tasks import CACHED, done
+from impasto.tasks import CACHED, run_task
 from impasto.transfer.memory_plan import LIMIT
-from impasto.workers import BEGUN, PATIENCE, Crew, Died, Hand, LocalHand, Said, Work
+from impasto.workers import STARTED, TIMEOUT, Event, LocalWorker, Task, Worker, WorkerDied, WorkerOptions
 
-ALONE = {
+PRIVATE = {
     "RAY_AUTH_MODE": "token",
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # listen on the loopback alone
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # listen on the loopback only
     "RAY_worker_niceness": "0",  # as a process without Ray
 }
 QUIET = {
@@ -35,15 +35,15 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a worker without a GPU sees none
 }
 SHORT = "/tmp"  # the path of a socket has hardly more than a hundred characters
-OBJECTS = 80_000_000  # bytes of Ray's object store, near its least: what is said is small
-KNOCKING = 10.0  # seconds
-KILLED = "the worker that did it died: its process or its machine is gone"
+OBJECTS = 80_000_000  # bytes of Ray's object store, near its minimum: events are small
+CONNECT_SECONDS = 10.0
+DIED = "the worker stopped: its process or its machine is gone"
 
 
-class Worker:
-    """The actor. It works with the `versions` of who asks, or not at all: the bytes depend on them.
+class Actor:
+    """The remote side of a RayWorker. Other `versions` than the caller's are an error: the bytes depend on them.
 
-    It plans with so much `memory`, in bytes, where neither the work nor the environment says how much it may take.
+    `memory`, in bytes, is its limit where neither the task nor the environment sets one.
     """
 
     def __init__(self, versions: dict[str, str], memory: int | None = None) -> None:
@@ -53,16 +53,16 @@ class Worker:
         self.cache, own = Cache(CACHED), versions_here()
         self.other = [f"{name} {own[name]} in place of {version}" for name, version in versions.items() if own[name] != version]
 
-    def do(self, work: Work) -> Iterator[Said]:
-        """One piece of work, what is said of it as it comes."""
+    def run(self, task: Task) -> Iterator[Event]:
+        """The events of one task."""
         if self.other:
             yield {"error": f"a worker has {', '.join(self.other)}", "is_final": True}
         else:
-            yield from done(work, self.cache)
+            yield from run_task(task, self.cache)
 
 
 def versions_here() -> dict[str, str]:
-    """Of what the bytes depend on."""
+    """The versions that the bytes depend on."""
     from impasto.nets.nets import Compute
     from impasto.transfer.painting import circumstances
 
@@ -70,15 +70,15 @@ def versions_here() -> dict[str, str]:
     return versions
 
 
-class RayHand:
-    """An actor, on the side of who asks; made when first needed, and anew, wherever there is room, after it has died."""
+class RayWorker:
+    """The caller's side of an Actor. The first task makes it, and the next one after it has died, wherever there is room."""
 
-    def __init__(self, make: Callable[[], Any], patience: float = PATIENCE) -> None:
-        self.make, self.patience, self.closed = make, patience, False
+    def __init__(self, make: Callable[[], Any], timeout: float = TIMEOUT) -> None:
+        self.make, self.timeout, self.closed = make, timeout, False
         self.actor: Any = None
 
-    def do(self, work: Work) -> Iterator[Said]:
-        """See Hand."""
+    def run(self, task: Task) -> Iterator[Event]:
+        """See Worker."""
         import ray
         from ray.exceptions import RayError
 
@@ -86,76 +86,70 @@ class RayHand:
             self.actor = self.actor or self.make()
         if self.closed:  # before, or while it was made
             self.close()
-            raise Died(KILLED)
+            raise WorkerDied(DIED)
         try:
             ray.get(self.actor.__ray_ready__.remote())  # when there is room for it
-            yield BEGUN
-            for said in self.actor.do.options(num_returns="streaming").remote(work):
-                yield ray.get(said)
+            yield STARTED
+            for event in self.actor.run.options(num_returns="streaming").remote(task):
+                yield ray.get(event)
         except RayError as error:
             self.actor = None
-            raise Died(KILLED) from error
+            raise WorkerDied(DIED) from error
 
-    def drop(self) -> None:
-        """See Hand."""
+    def kill(self) -> None:
+        """See Worker."""
         import ray
 
         if (actor := self.actor) is not None:
             ray.kill(actor)
 
     def close(self) -> None:
-        """See Hand."""
-        import ray
-
+        """See Worker."""
         self.closed = True
-        if self.actor is not None:
-            ray.kill(self.actor)
-            self.actor = None
+        self.kill()
+        self.actor = None
 
 
 @contextmanager
-def hands(crew: Crew, threads: int) -> Iterator[list[Hand]]:
-    """One process of this machine or, with --ray, as many actors as asked for or as there is room for, of so many threads each.
+def workers(options: WorkerOptions, threads: int) -> Iterator[list[Worker]]:
+    """One process of this machine or, with --ray, as many actors as asked for or as there is room for, with `threads` each.
 
     Raises MissingExtra without Ray, BadInput where no cluster answers, BadRecipe where no machine of it is large enough.
     """
-    if crew.ray is None:
-        yield [LocalHand(crew.timeout or PATIENCE)]
+    if options.ray is None:
+        yield [LocalWorker(options.timeout or TIMEOUT)]
         return
-    with _joined(crew.ray[0]) if crew.ray else _alone(threads * (crew.workers or _room(os.cpu_count() or 1, threads))):
-        yield on_ray(crew, threads)
+    count = options.workers or max(1, (os.cpu_count() or 1) // threads)
+    with _joined(options.ray[0]) if options.ray else _private_ray(threads * count):
+        yield ray_workers(options, threads)
 
 
-def on_ray(crew: Crew, threads: int) -> list[Hand]:
-    """The hands, of the Ray that this process has joined."""
+def ray_workers(options: WorkerOptions, threads: int) -> list[Worker]:
+    """The workers, on the Ray that this process has joined."""
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     has_gpu = any(node.get("GPU") for node in nodes)
-    gpus = float(has_gpu) if crew.gpus_each is None else crew.gpus_each
-    rooms = [_places(node, threads, gpus) for node in nodes]
+    gpus = float(has_gpu) if options.gpus_each is None else options.gpus_each
+    rooms = [_room(node, threads, gpus) for node in nodes]
     if not any(rooms):
         raise BadRecipe(f"no machine of the cluster has {threads} CPUs and {gpus:g} GPUs for a worker: give fewer --threads")
-    count = crew.workers or sum(rooms)
+    count = options.workers or sum(rooms)
     shares = (_memory(node, min(room, count)) for node, room in zip(nodes, rooms, strict=True))
     memory = min(filter(None, shares), default=None)
-    make = partial(ray.remote(Worker).options(num_cpus=threads, num_gpus=gpus).remote, versions_here(), memory)
-    return [RayHand(make, crew.timeout or PATIENCE) for _ in range(count)]
+    make = partial(ray.remote(Actor).options(num_cpus=threads, num_gpus=gpus).remote, versions_here(), memory)
+    return [RayWorker(make, options.timeout or TIMEOUT) for _ in range(count)]
 
 
-def _places(node: dict[str, float], threads: int, gpus: float) -> int:
-    """How many workers a machine has room for."""
+def _room(node: dict[str, float], threads: int, gpus: float) -> int:
+    """How many workers fit on a machine."""
     by_cpu = node.get("CPU", 0) // threads
     return int(min(by_cpu, node.get("GPU", 0) // gpus) if gpus else by_cpu)
 
 
 def _memory(node: dict[str, float], workers: int) -> int | None:
-    """What each of several workers of a machine may take of its memory; None where there is none beside it."""
+    """The bytes of memory for each of several workers of a machine; None for a single one."""
     return int(node["memory"] / workers) if workers > 1 and "memory" in node else None
-
-
-def _room(cpus: int, threads: int) -> int:
-    return max(1, cpus // threads)
 
 
 @contextmanager
@@ -163,32 +157,32 @@ def _joined(address: str) -> Iterator[None]:
     ray = _ray()
     try:
         if address != "auto":
-            _knock(address)  # Ray itself would try for many minutes
+            _check_answers(address)  # Ray itself would try for many minutes
         _init(ray, address=address)
     except (OSError, OverflowError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        said = f"there is no Ray cluster to join at {address}, or not with the token that is here"
-        raise BadInput(f"{said}: {str(error).strip().splitlines()[0]}") from error
+        why = f"no Ray cluster answers at {address}, or it refuses this machine's token"
+        raise BadInput(f"{why}: {str(error).strip().splitlines()[0]}") from error
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def _knock(address: str) -> None:
-    """Raise OSError or ValueError unless someone answers there."""
+def _check_answers(address: str) -> None:
+    """Raise OSError or ValueError unless something listens there."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or "/" in host:
         raise ValueError("an address is host:port, or auto")
-    socket.create_connection((host, int(port)), KNOCKING).close()
+    socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
 
 
 @contextmanager
-def _alone(cpus: int) -> Iterator[None]:
-    """A Ray of our own, whose folder goes with it."""
-    os.environ.update(ALONE)
+def _private_ray(cpus: int) -> Iterator[None]:
+    """A Ray for this command, whose folder is removed with it."""
+    os.environ.update(PRIVATE)
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     ray, folder = _ray(), tempfile.mkdtemp(prefix="impasto-ray-", dir=SHORT if os.path.isdir(SHORT) else None)
-    files = Path(folder) / "r"  # which Ray opens to everybody; nobody else comes as far
+    files = Path(folder) / "r"  # Ray makes it readable for everybody; the folder around it is ours alone
     try:
         _init(ray, address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=OBJECTS, _temp_dir=str(files))
         yield
@@ -200,7 +194,7 @@ def _alone(cpus: int) -> Iterator[None]:
 def _init(ray: Any, **options: Any) -> None:
     """ray.init; afterwards SIGTERM does what it did before.
 
-    From the folder that this package lies in: workers take modules from the one that it is called in, which may be one of pictures.
+    Called in the folder of this package: workers import modules from the current folder, which may be one of pictures.
     """
     terminated = signal.getsignal(signal.SIGTERM)
     with chdir(Path(__file__).parent.parent):

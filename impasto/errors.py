@@ -1,34 +1,34 @@
-"""What can go wrong, each with the exit code of the command line.
+"""The errors of Impasto and their exit codes.
 
     ImpastoError            1   something failed
     ├── BadRecipe           2   a knob out of bounds, a preset that does not exist
     ├── MissingExtra        2   an optional library is not installed
     ├── SomeFailed          3   some of several jobs failed, the others are done
     ├── NoRoom              4   out of memory or disk
-    ├── BadInput            5   what we were given cannot be used
+    ├── BadInput            5   an input cannot be used
     │   ├── BadImage            ... a picture
     │   └── BadWeights          ... a weights file
-    ├── NoWeights           1   weights are neither in the cache nor to be had
+    ├── NoWeights           1   weights are not in the cache and cannot be fetched
     └── CannotWrite         1   the output cannot be written
 
-A message is one line: what we got, what is allowed, what to do.
+A message is one line: the value, what is allowed, what to do.
 """
 
-LONGEST = 2000  # characters of a message: what we got may be a whole file
+LONGEST = 2000  # characters of a message, since the value may be a whole file
 
 
 def printable(text: str) -> str:
-    """The text in one line, with control characters, which can steer a terminal, escaped."""
+    """The text with control characters, which could steer a terminal, escaped."""
     return "".join(it if it.isprintable() else it.encode("unicode_escape").decode("ascii") for it in text)
 
 
 def one_line(text: str, most: int = LONGEST) -> str:
-    """The same of a text that may be long: then without its middle."""
+    """printable(text), without its middle if it is longer than `most`."""
     return printable(text if len(text) <= most else f"{text[: most // 2]} [...] {text[-most // 3 :]}")
 
 
 class ImpastoError(Exception):
-    """Base of all errors that Impasto raises on purpose."""
+    """Base class of all errors that Impasto raises on purpose."""
 
     exit_code = 1
 
@@ -43,7 +43,7 @@ class BadRecipe(ImpastoError):
 
 
 class MissingExtra(ImpastoError):
-    """A library that only some need is not installed; the message says how to."""
+    """An optional library is not installed; the message says how to install it."""
 
     exit_code = 2
 
@@ -61,7 +61,7 @@ class NoRoom(ImpastoError):
 
 
 class BadInput(ImpastoError):
-    """What we were given cannot be used."""
+    """An input cannot be used."""
 
     exit_code = 5
 
@@ -75,7 +75,7 @@ class BadWeights(BadInput):
 
 
 class NoWeights(ImpastoError):
-    """Weights are neither in the cache nor to be had from their source."""
+    """Weights are not in the cache and cannot be fetched."""
 
 
 class CannotWrite(ImpastoError):
@@ -83,4 +83,4 @@ class CannotWrite(ImpastoError):
 
 
 class ImpastoWarning(UserWarning):
-    """Worth knowing, not worth stopping for."""
+    """Something the user should know, which does not stop the program."""

@@ -1,4 +1,4 @@
-"""Files: read as what people's programs write, written whole or not at all, and known by their SHA-256."""
+"""Reads files as common programs write them, writes them completely or not at all, and computes their SHA-256."""
 
 import codecs
 import contextlib
@@ -59,13 +59,13 @@ KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
 
 
 def open_file(path: Path) -> BufferedReader:
-    """An ordinary file, open for reading. Raises OSError, whose strerror is plain, for anything else: nothing waits for a pipe."""
+    """Open an ordinary file for reading. Raises OSError with a readable strerror for anything else, so nothing waits for a pipe."""
     if ADDRESS.match(str(path)) and not os.path.exists(path):
         raise OSError(errno.EINVAL, "it is an address: download the file first", str(path))
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except ValueError as error:  # a NUL, or what no file system can spell
-        raise OSError(errno.EINVAL, f"it is no name of a file ({error})", str(path)) from error
+    except ValueError as error:  # a NUL, or characters that no file system can store
+        raise OSError(errno.EINVAL, f"it is not a valid file name ({error})", str(path)) from error
     except OSError as error:
         if error.errno == errno.ENXIO:  # a socket cannot be opened at all
             raise OSError(error.errno, "it is a socket, not a file", str(path)) from error
@@ -81,7 +81,7 @@ def open_file(path: Path) -> BufferedReader:
 
 
 def check_exists(*paths: Path) -> None:
-    """Raise BadInput for what is neither a folder nor an ordinary file that can be read."""
+    """Raise BadInput for a path that is neither a folder nor a readable ordinary file."""
     for path in paths:
         try:
             if not path.is_dir():
@@ -91,53 +91,53 @@ def check_exists(*paths: Path) -> None:
 
 
 def read_whole(path: Path, most: int) -> bytes:
-    """All of an ordinary file, which has no more than `most` bytes. Raises OSError."""
+    """The bytes of an ordinary file, at most `most`. Raises OSError."""
     with open_file(path) as file:
         data = file.read(most + 1)
     if len(data) > most:
-        raise OSError(errno.EINVAL, f"it is larger than the {most / 1e6:g} MB that are read", str(path))
+        raise OSError(errno.EINVAL, f"it is larger than {most / 1e6:g} MB, the limit", str(path))
     return data
 
 
 def read_text(path: Path, most: int = MAX_TEXT) -> str:
-    """A text file as editors and spreadsheets write it: UTF-8, or UTF-16 or 32. Raises OSError, ValueError."""
+    """A text file in UTF-8, UTF-16 or UTF-32, as editors and spreadsheets write it. Raises OSError, ValueError."""
     return text_of(read_whole(path, most))
 
 
 def text_of(data: bytes) -> str:
-    """The same of bytes. Raises ValueError."""
+    """The bytes of a text file as text, with \\n at the ends of lines. Raises ValueError."""
     encoding = next((name for mark, name in BOMS if data.startswith(mark)), _unmarked(data[:2]))
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         where = f"byte {error.start + 1} is 0x{data[error.start]:02x}"
-        raise ValueError(f"it is no text in {encoding.upper()} ({where}): save it as UTF-8") from error
+        raise ValueError(f"it is not text in {encoding.upper()} ({where}): save it as UTF-8") from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _unmarked(begin: bytes) -> str:
-    """The encoding of a text that has no mark: what we read begins with a letter, a bracket or a space, which have one byte."""
+    """The encoding of a text without a byte order mark. Our files begin with an ASCII character, so zeros tell the encoding."""
     return {(False, True): "utf-16-le", (True, False): "utf-16-be"}.get((begin[:1] == b"\0", begin[1:] == b"\0"), "utf-8")
 
 
-def read_toml(path: Path, what: str) -> dict[str, Any]:
-    """A TOML file. Raises BadRecipe, which says `what` it is, as "style edit"."""
+def read_toml(path: Path, what: str, kind: type[ImpastoError] = BadRecipe) -> dict[str, Any]:
+    """A TOML file. Raises an error of this kind, which says `what` it is, as "style edit"."""
     try:
         return tomllib.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
-        raise BadRecipe(f"cannot read the {what} {path}: {reason(error)}") from error
+        raise kind(f"cannot read the {what} {path}: {reason(error)}") from error
 
 
 def reason(error: BaseException) -> str:
-    """Why, in words: without number and name of an OSError."""
+    """The message of an error; for an OSError without its number and file name."""
     return str(getattr(error, "strerror", None) or error or type(error).__name__)
 
 
 def read_list(path: Path) -> list[str]:
-    """The paths in a text file, one a line, without quotes; # begins a comment line. Raises OSError, ValueError."""
+    """The paths in a text file, one per line; quotes are removed and lines with # skipped. Raises OSError, ValueError."""
     text = read_text(path, MAX_LIST)
     if "\0" in text:
-        raise ValueError("it is no text")
+        raise ValueError("it is not text")
     lines = (_unquoted(line.strip()) for line in text.split("\n"))
     return [line for line in lines if line and not line.startswith("#")]
 
@@ -147,7 +147,7 @@ def _unquoted(line: str) -> str:
 
 
 def path_in(folder: Path, text: str) -> Path:
-    """The path that a file in this folder names: from there, from / or from the user's ~. Raises BadInput for what can be none."""
+    """A path named in a file of this folder: relative to the folder, absolute, or from ~. Raises BadInput for an invalid path."""
     try:
         os.fsencode(text)
         if "\0" in text:
@@ -155,26 +155,26 @@ def path_in(folder: Path, text: str) -> Path:
         if ADDRESS.match(text):
             raise ValueError("it is an address, download the file first")
     except ValueError as error:
-        raise BadInput(f"{text!r} can be no path: {error}") from error
-    with contextlib.suppress(RuntimeError):  # there is no such user: it is a name
+        raise BadInput(f"{text!r} is not a valid path: {error}") from error
+    with contextlib.suppress(RuntimeError):  # no such user: a file whose name begins with ~
         return folder / Path(text).expanduser()
     return folder / text
 
 
 def entries(folder: Path) -> list[str]:
-    """The names in a folder, in order, without hidden files and those that systems leave (._a.jpg, Thumbs.db). Raises OSError."""
+    """The names in a folder, sorted, without hidden files and those of operating systems (._a.jpg, Thumbs.db). Raises OSError."""
     return sorted(name for name in os.listdir(folder) if not (name.startswith(".") or name.lower() in OF_SYSTEMS))
 
 
-def pictures_of(folder: Path, is_said: bool = True) -> list[Path]:
-    """The pictures in a folder; a warning tells how many other files were passed over, by their kind. Raises OSError."""
+def pictures_of(folder: Path, warns: bool = True) -> list[Path]:
+    """The pictures in a folder, with a warning that counts the files of other kinds. Raises OSError."""
     paths = [folder / name for name in entries(folder)]
     kinds = ["folder" if path.is_dir() else path.suffix.lower() for path in paths]
-    others = Counter(kind or "without an ending" for kind in kinds if kind not in PICTURE_SUFFIXES)
-    if others and is_said:
-        said = ", ".join(f"{count} {kind}" for kind, count in others.most_common())
+    others = Counter(kind or "without a suffix" for kind in kinds if kind not in PICTURE_SUFFIXES)
+    if others and warns:
+        counts = ", ".join(f"{count} {kind}" for kind, count in others.most_common())
         advice = "; HEIC must be saved as JPEG first" if {".heic", ".heif"} & set(others) else ""
-        warnings.warn(f"ignored in {folder}: {said}{advice}", ImpastoWarning, stacklevel=3)
+        warnings.warn(f"ignored in {folder}: {counts}{advice}", ImpastoWarning, stacklevel=3)
     return [path for path, kind in zip(paths, kinds, strict=True) if kind in PICTURE_SUFFIXES]
 
 
@@ -187,14 +187,14 @@ def sha256(path: Path) -> str:
 # Writing
 
 
-HALF = ".impasto-*.part"  # what is being written, hidden; after a kill it stays until the same is to be written again
+HALF = ".impasto-*.part"  # hidden files that are being written; after a kill they stay until the same file is written again
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Call `write(file)` on a temporary file beside `path`, then put it in the place of `path` at once.
+    """Call `write(file)` on a temporary file beside `path`, then rename it to `path`.
 
-    Whatever happens, `path` holds all of the old or all of the new; a link is followed. Raises NoRoom when the disk is full,
-    else CannotWrite.
+    Whatever happens, `path` holds the complete old or the complete new content; links are followed. Raises NoRoom if the disk is
+    full, else CannotWrite.
     """
     try:
         _write_whole(Path(os.path.realpath(path)), write)
@@ -203,14 +203,14 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> ImpastoError:
-    """The error of ours that says why `path` could not be written."""
+    """The Impasto error that says why `path` could not be written."""
     if error.errno in FULL:
         return NoRoom(f"no room on the disk for {path}: free some space, or choose another folder with -o")
     return CannotWrite(f"cannot write {path}: {error.strerror or error}")
 
 
 def make_folder(path: Path) -> None:
-    """The folder, and those above it, if they are not there. Raises CannotWrite, NoRoom when the disk is full."""
+    """Make a folder and its parents, if they do not exist. Raises CannotWrite, or NoRoom if the disk is full."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -220,7 +220,7 @@ def make_folder(path: Path) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Raise now what writing `path` would raise after minutes of painting; what a process that was killed left of it goes."""
+    """Raise now what writing `path` would raise after minutes of painting. Removes what a killed process left of it."""
     try:
         _sweep(path)
         if path.is_dir():
@@ -234,7 +234,7 @@ def check_writable(path: Path) -> None:
 
 
 def check_room(path: Path, nbytes: float) -> None:
-    """Raise NoRoom now where a file of so many bytes would find no room after minutes of painting."""
+    """Raise NoRoom now if the disk has no room for a file of so many bytes."""
     free = shutil.disk_usage(path.parent).free
     if nbytes > free:
         needed = f"it takes up to {nbytes / 1e6:.3g} MB, {free / 1e6:.3g} MB are free"
@@ -243,7 +243,7 @@ def check_room(path: Path, nbytes: float) -> None:
 
 @contextlib.contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
-    """A hidden folder beside `path`, for files on the way to it, which goes in the end."""
+    """A hidden folder beside `path` for temporary files, removed at the end."""
     folder = tempfile.mkdtemp(dir=path.parent, prefix=_half(path), suffix=".part")
     try:
         with _held(folder):
@@ -253,12 +253,12 @@ def temporary_folder(path: Path) -> Iterator[Path]:
 
 
 def _half(path: Path) -> str:
-    """How the hidden name of what is on its way to `path` begins: short, whatever its own name is."""
+    """The prefix of the temporary files of `path`: short, whatever the name is."""
     return f".impasto-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]}-"
 
 
 def _sweep(path: Path) -> None:
-    """Remove what was on its way to `path` and nobody holds any more."""
+    """Remove temporary files of `path` that no process holds any more."""
     for half in path.parent.glob(f"{_half(path)}*.part"):
         with contextlib.suppress(OSError), _held(half) as is_ours:
             if is_ours:
@@ -267,7 +267,7 @@ def _sweep(path: Path) -> None:
 
 @contextlib.contextmanager
 def _held(path: str | Path) -> Iterator[bool]:
-    """Hold a file or a folder, until this process ends at the latest; False where another does, or locks are unknown."""
+    """Lock a file or a folder, at most until this process ends. False if another process has it, or there are no locks."""
     if fcntl is None:
         yield False
         return
@@ -288,7 +288,7 @@ def _write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        with contextlib.suppress(OSError):  # some network folders know no modes
+        with contextlib.suppress(OSError):  # some network folders have no modes
             os.chmod(name, _mode(path))
         os.replace(name, path)
     except BaseException:
@@ -299,7 +299,7 @@ def _write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def _mode(path: Path) -> int:
-    """What an ordinary open() would give: the old file's mode, else what the umask leaves."""
+    """The mode that open() would give: that of the old file, else the default less the umask."""
     if path.exists():
         return path.stat().st_mode & 0o777
     umask = os.umask(0)
@@ -308,7 +308,7 @@ def _mode(path: Path) -> int:
 
 
 def _sync_folder(folder: Path) -> None:
-    """The rename itself reaches the disk too (POSIX; elsewhere folders cannot be opened)."""
+    """Write the rename itself to the disk (POSIX; elsewhere folders cannot be opened)."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         with contextlib.suppress(OSError):  # the file is in place; some network folders cannot be synced

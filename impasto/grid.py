@@ -1,25 +1,24 @@
 """Paintings side by side on a sheet with labels: one or two knobs against each other, or a figure of the papers.
 
-Every cell is a painting of its own in a folder beside the sheet, named after its recipe and its pictures: what has been painted is
-not painted again, whichever sheet it was painted for. Gatys, Ecker & Bethge 2015 (arXiv:1508.06576), here "the paper".
+Every cell is a painting in a folder beside the sheet, named by a hash of its recipe and pictures, so no painting is made twice,
+even for another sheet. "The paper" is Gatys, Ecker & Bethge 2015 (arXiv:1508.06576).
 """
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from itertools import accumulate
 from os.path import realpath
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from PIL import Image, ImageDraw
 
+from impasto.batch import LOCKS, Batch, Job, Result
 from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, SomeFailed
 from impasto.files import check_writable, make_folder, sha256
 from impasto.images.drawing import GAP, INK, MARGIN, OUTSIDE, PAPER, SMALL, TEXT, font, wrapped, write_lines
@@ -28,13 +27,12 @@ from impasto.nets.nets import NETS, name_among
 from impasto.recipe.axes import Axis, Label, axis, recipe_at
 from impasto.recipe.recipe import STYLE_LAYERS, Recipe
 from impasto.transfer.painting import Painting
-from impasto.workers import Hand, Said, painting_work, shared_out, tried
+from impasto.workers import Event, Worker
 
-ONE_SCALE = 16384  # for coarsest: as large as any picture
+ONE_SCALE = 16384  # a value of coarsest that leaves one scale
 FROM_NOISE = {"draft": 50, "standard": 100, "fine": 200}  # steps at one scale
 DRAFT = {"quality": "draft", "size": 256}
-LOCKS = ".locks"  # which process paints what
-SHOWN, LABEL, LINE = 256, 128, SMALL + 6  # longer side of a picture on the sheet, of one in a label; a line of text
+SHOWN, LABEL, LINE = 256, 128, SMALL + 6  # longer side of a picture on the sheet and in a label; height of a line of text
 
 Spot = tuple[int, int]  # row and column, from 1
 
@@ -58,17 +56,17 @@ class Grid:
     cells: dict[Spot, Cell]
 
 
-# What is to be painted
+# The cells
 
 
 def make_grid(pictures: Sequence[Path], rows: Sequence[str], columns: Sequence[str], knobs: Mapping[str, Any]) -> Grid:
     """A knob and its values down, another one across, or one of them: ["beta", "5", "15"], ["style_layers", "..conv2_1", ".."].
 
-    Beside the recipe's knobs there are "ratio", alpha / beta, and "contents" and "styles", lists of pictures. The first picture is
-    the content, unless an axis brings contents, and the others the styles. Raises BadRecipe, for a value out of bounds too.
+    Beside the knobs of the recipe there are "ratio", alpha / beta, and "contents" and "styles", lists of pictures. The first of
+    `pictures` is the content, unless an axis has contents, and the others are the styles. Raises BadRecipe.
     """
     if not rows and not columns:
-        raise BadRecipe("there is nothing to compare: give --rows beta 5 15 50, --columns, or --figure")
+        raise BadRecipe("nothing to compare: give --rows beta 5 15 50, --columns, or --figure")
     names = [words[0].replace("-", "_") for words in (rows, columns) if words]
     if len(set(names)) < len(names):
         raise BadRecipe(f"{names[0]} is on both axes: give two different ones")
@@ -84,10 +82,10 @@ def crossed(title: str, rows: Axis, columns: Axis, base: Mapping[str, Any]) -> G
 
 
 def make_cell(knobs: dict[str, Any]) -> Cell:
-    """A cell from knobs, its pictures among them. Raises BadRecipe."""
+    """A cell from its knobs, which include its pictures. Raises BadRecipe."""
     content, styles, ratio = (knobs.pop(name, None) for name in ("content", "styles", "ratio"))
     if content is None:
-        raise BadRecipe("there is no content picture")
+        raise BadRecipe("there is no content picture: name one first, or give --rows contents A.jpg B.jpg")
     recipe = recipe_at(knobs, ratio)
     for layer in (*recipe.content_layers, *recipe.style_layers):
         name_among(NETS[recipe.net], layer, recipe.net)
@@ -97,7 +95,7 @@ def make_cell(knobs: dict[str, Any]) -> Cell:
 
 
 def _inputs(pictures: Sequence[Path], axes: Sequence[str]) -> dict[str, Any]:
-    """The pictures that all cells share."""
+    """The pictures that all cells have in common."""
     given = list(pictures)
     content = {} if "contents" in axes or not given else {"content": given.pop(0)}
     if "styles" in axes and given:
@@ -119,7 +117,7 @@ def cell_at(grid: Grid, text: str) -> Cell:
 
 
 def reconstructions(content: Path, style: Path, knobs: Mapping[str, Any]) -> Grid:
-    """Figure 1 of the paper: the content of each layer alone, and the style up to it, each from noise at one scale."""
+    """Figure 1 of the paper: reconstructions from noise at one scale, of the content of each layer and of the style up to it."""
     title = "What each layer knows: content and style reconstructed (Gatys, Ecker & Bethge 2015, figure 1)"
     rows = (Label("the content of this layer", content), Label("the style up to this layer", style))
     layers, steps = _style_layers(knobs), _steps(knobs)
@@ -139,7 +137,7 @@ def style_layers(content: Path, style: Path, knobs: Mapping[str, Any]) -> Grid:
 
 
 def content_layers(content: Path, style: Path, knobs: Mapping[str, Any]) -> Grid:
-    """The content layer moved from the shallowest to the deepest, each as a share of its own activations, against alpha / beta."""
+    """Content layers from the shallowest to the deepest, relative to their own activations, against alpha / beta."""
     title = "The content layer, from shallow to deep, against alpha/beta"
     columns = [(Label(it), {"content_layers": it}) for it in (layer.replace("_1", "_2") for layer in _style_layers(knobs))]
     base = {**_from_noise(content, style, knobs), "content_norm": "relative"}
@@ -147,7 +145,7 @@ def content_layers(content: Path, style: Path, knobs: Mapping[str, Any]) -> Grid
 
 
 def _from_noise(content: Path, style: Path, knobs: Mapping[str, Any]) -> dict[str, Any]:
-    """At one scale and without borrowed detail, so that all there is comes from the costs."""
+    """At one scale and without borrowed detail, so that the picture comes from the costs alone."""
     alone = {"init": "noise", "coarsest": ONE_SCALE, "steps": _steps(knobs), "detail": 0.0, "strokes": 0.0}
     return {"content": content, "styles": (style,), **alone, **knobs}
 
@@ -171,11 +169,11 @@ def _style_layers(knobs: Mapping[str, Any]) -> list[str]:
     return list(STYLE_LAYERS.get(str(knobs.get("net")), STYLE_LAYERS["vgg19"]))
 
 
-# Painting it
+# Painting
 
 
 class Sheet:
-    """A grid on disk: its paintings in `folder`, the sheet at `output`. What cannot be written is raised here, before the work."""
+    """A grid on disk: its paintings in `folder`, the sheet at `output`. Raises CannotWrite before the first is painted."""
 
     def __init__(self, grid: Grid, output: Path, folder: Path | None = None) -> None:
         check_format(output)
@@ -188,12 +186,12 @@ class Sheet:
         self.found: dict[Spot, Path | ImpastoError] = {}
 
     def name_of(self, spot: Spot) -> str:
-        """A cell in words: its row and its column."""
+        """A cell in words: the labels of its row and its column."""
         labels = (self.grid.rows[spot[0] - 1].text, self.grid.columns[spot[1] - 1].text)
         return ", ".join(text for text in labels if text)
 
-    def paint(self, work: Callable[[Spot, Painting], None], **how: Any) -> None:
-        """Have `work` go through the steps of each painting that is not there yet; `how` are options of Painting.
+    def paint(self, paint_one: Callable[[Spot, Painting], None], **options: Any) -> None:
+        """Call `paint_one` for each painting that is missing; it must go through the steps. `options` are those of Painting.
 
         One that fails does not end the others.
         """
@@ -201,46 +199,39 @@ class Sheet:
             try:
                 path = self._path(cell)
                 if not is_painted(path):
-                    work(spot, Painting(cell.content, cell.styles, path, cell.recipe, **how))
+                    paint_one(spot, Painting(cell.content, cell.styles, path, cell.recipe, **options))
                 self.found[spot] = path
             except ImpastoError as error:
                 self.found[spot] = error
 
-    def share_out(
-        self, hands: Sequence[Hand], how: Mapping[str, Any], part: tuple[int, int] = (0, 1)
-    ) -> Generator[tuple[Spot, Said], None, None]:
-        """Have hands paint this part of the cells (see painting_work); what is said of each as it comes.
+    def distribute(
+        self, workers: Sequence[Worker], options: Mapping[str, Any], part: tuple[int, int] = (0, 1)
+    ) -> Generator[tuple[Spot, Event | Result], None, None]:
+        """Paint this part of the cells with workers; `options` are those of painting_task. The events of each cell as they come.
 
-        What another process paints is left to it, and found if it is there in the end, as are the cells of other parts.
+        Cells of other parts, and those that another process paints meanwhile, are on the sheet if they exist at the end.
         """
+        jobs = {spot: self._job(spot) for spot in list(self.grid.cells)[part[0] :: part[1]]}
+        spots, failed = {id(job): spot for spot, job in jobs.items()}, dict[Spot, ImpastoError]()
         try:
-            for spot, said in shared_out(list(self.grid.cells)[part[0] :: part[1]], hands, partial(self._one, how)):
-                if "error" in said:
-                    self.found[spot] = ImpastoError(said["error"])
-                yield spot, said
+            for job, event in Batch(list(jobs.values()), self.folder, options=options).events(workers=workers):
+                if isinstance(event, Result) and event.error:
+                    failed[spots[id(job)]] = ImpastoError(event.error)
+                yield spots[id(job)], event
         finally:
-            self._look()
+            self._find(failed)
 
-    def _one(self, how: Mapping[str, Any], spot: Spot, hand: Hand) -> Iterator[Said]:
-        cell = self.grid.cells[spot]
-        try:
-            path = self._path(cell)
-            with FileLock(self.folder / LOCKS / path.name).acquire(timeout=0):
-                if is_painted(path):
-                    yield {"report": {}}
-                else:
-                    yield from tried(painting_work(cell.content, cell.styles, path, cell.recipe, how), hand)
-        except Timeout:
-            yield {"report": {}}
-        except (ImpastoError, OSError) as error:
-            yield {"error": str(error)}
+    def _job(self, spot: Spot) -> Job:
+        cell, name = self.grid.cells[spot], f"{spot[0]}-{spot[1]}.png"
+        with suppress(BadImage):  # a picture that cannot be read: painting the cell says so
+            name = self._path(cell).name
+        return Job(cell.content, cell.styles, cell.recipe, name)
 
-    def _look(self) -> None:
-        """Which cells are there, in their order."""
-        failed = self.found
+    def _find(self, failed: Mapping[Spot, ImpastoError]) -> None:
+        """Note which cells exist, in the order of the grid."""
         self.found = {}
         for spot, cell in self.grid.cells.items():
-            with suppress(BadImage):  # of another part: who paints that says so
+            with suppress(BadImage):  # of another part: the process that paints it says so
                 if spot in failed:
                     self.found[spot] = failed[spot]
                 elif is_painted(path := self._path(cell)):
@@ -250,7 +241,7 @@ class Sheet:
         return self.folder / f"{name_of(cell)}.png"
 
     def write(self) -> None:
-        """The sheet, with what there is of it so far. Raises the first error where no cell could be painted."""
+        """Write the sheet with the cells painted so far. Raises the first error if no cell could be painted."""
         failed = [found for found in self.found.values() if isinstance(found, ImpastoError)]
         if len(failed) == len(self.grid.cells):
             raise failed[0]
@@ -258,14 +249,14 @@ class Sheet:
         write_picture(self.output, page, record={"grid": self._record(), "versions": {"impasto": version("impasto")}})
 
     def check(self) -> None:
-        """Raise SomeFailed where a cell could not be painted."""
+        """Raise SomeFailed if a cell could not be painted."""
         failed = [(spot, found) for spot, found in self.found.items() if isinstance(found, ImpastoError)]
         if failed:
             (row, column), error = failed[0]
             raise SomeFailed(f"{len(failed)} of {len(self.grid.cells)} cells failed, row {row}, column {column} first: {error}")
 
     def report(self) -> dict[str, Any]:
-        """What the sheet shows, and where each painting is."""
+        """What the sheet shows, with the path or the error of each painting, for JSON."""
         cells = []
         for record, found in zip(self._record()["cells"], self.found.values(), strict=True):
             failed = isinstance(found, ImpastoError)
@@ -279,7 +270,7 @@ class Sheet:
 
 
 def name_of(cell: Cell) -> str:
-    """A name that no other painting has, by recipe, pictures and version. Raises BadImage for a picture that is not there."""
+    """A hash of recipe, pictures and version. Raises BadImage for a picture that does not exist."""
     try:
         inputs = [sha256(path) for path in (cell.content, *cell.styles, *cell.recipe.mask_files().values())]
     except OSError as error:
@@ -289,18 +280,18 @@ def name_of(cell: Cell) -> str:
 
 
 def is_painted(path: Path) -> bool:
-    """Whether the painting is there, and done."""
+    """Whether the painting exists and is finished."""
     try:
         return read_record(path).get("ended") == "finished"
     except BadImage:
         return False
 
 
-# Drawing it
+# Drawing
 
 
 def draw(grid: Grid, found: Mapping[Spot, Path | ImpastoError]) -> Image.Image:
-    """The sheet: title, labels, paintings; why one is missing stands in its place."""
+    """The sheet: title, labels, paintings, and for a missing painting the reason."""
     shown = {spot: _small(it, SHOWN) for spot, it in found.items() if isinstance(it, Path)}
     width, height = (max((picture.size[n] for picture in shown.values()), default=SHOWN) for n in (0, 1))
     table = {(0, n): _label(label, width) for n, label in enumerate(grid.columns, 1)}
@@ -316,7 +307,7 @@ def draw(grid: Grid, found: Mapping[Spot, Path | ImpastoError]) -> Image.Image:
 
 
 def _laid_out(table: Mapping[Spot, Image.Image]) -> Image.Image:
-    """Pictures in rows and columns, each as high and as wide as its largest, every picture in the middle of its place."""
+    """Pictures in rows and columns, each as high and wide as its largest picture; smaller ones are centred."""
     heights, widths = Counter[int](), Counter[int]()
     for (row, column), it in table.items():
         heights[row], widths[column] = max(heights[row], it.height), max(widths[column], it.width)
@@ -328,14 +319,14 @@ def _laid_out(table: Mapping[Spot, Image.Image]) -> Image.Image:
 
 
 def _small(path: Path, side: int) -> Image.Image:
-    """A picture, its longer side at most so many pixels."""
+    """The picture, scaled down to a longer side of at most `side` pixels."""
     picture = to_pillow(read_picture(path).image)
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     return picture
 
 
 def _label(label: Label, width: int) -> Image.Image:
-    """The text, centred, below its picture where it has one."""
+    """A label drawn: its text, centred, below its picture if it has one."""
     lines = wrapped(label.text, SMALL, width) if label.text else []
     picture = _picture(label)
     high = 0 if picture is None else picture.height + GAP // 2
@@ -349,7 +340,7 @@ def _label(label: Label, width: int) -> Image.Image:
 
 
 def _picture(label: Label) -> Image.Image | None:
-    """A label's picture; None where there is none, or it cannot be read, which its cells say."""
+    """The picture of a label; None if it has none, or one that cannot be read: its cells say why."""
     try:
         return None if label.picture is None else _small(label.picture, LABEL)
     except BadImage:
@@ -357,7 +348,7 @@ def _picture(label: Label) -> Image.Image | None:
 
 
 def _missing(why: object, size: tuple[int, int]) -> Image.Image:
-    """An empty cell, and what there is to say of it, which makes it larger than the others where they are small."""
+    """An empty cell with the reason in words, for which it may be larger than `size`."""
     lines = wrapped(str(why or "not painted yet"), SMALL, max(size[0], LABEL) - 2 * GAP)
     wide = max(size[0], *(round(font(SMALL).getlength(line)) + 2 * GAP for line in lines))
     drawn = Image.new("RGB", (wide, max(size[1], len(lines) * LINE + 2 * GAP)), OUTSIDE)

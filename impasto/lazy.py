@@ -1,4 +1,4 @@
-"""Public names of a package, each imported from its module when it is first used (PEP 562): importing the package does nothing."""
+"""Public names of a package, each imported from its module at its first use (PEP 562), so importing the package is fast."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""The machine: what the program asks of it before it begins, and how much memory there is and was used."""
+"""The machine: settings of the process before it starts, and how much memory is free and used."""
 
 import ctypes
 import os
@@ -7,23 +7,22 @@ from functools import cache
 from pathlib import Path
 from typing import TextIO
 
-M_MMAP_THRESHOLD = -3  # of mallopt, in glibc's malloc.h
+M_MMAP_THRESHOLD = -3  # a parameter of mallopt in glibc
 SETTINGS = {"THP_MEM_ALLOC_ENABLE": "1", "GOMP_SPINCOUNT": "10000"}
 
 
 def settle() -> None:
-    """Make this process a good place to paint in. To be called before torch is loaded; for the program to decide, not the library.
+    """Set environment variables that make painting faster. Call it before torch is loaded, in programs, not in the library.
 
-    Two things cost more than the arithmetic between them. A map of 64 MB that comes from the system at every step is zeroed page by
-    page: torch is told to ask for large pages (Linux). And OpenMP's idle threads spin on the cores that NNPACK's threads need: they
-    spin less. A setting that is there already stays.
+    Torch then asks for large pages (Linux): it allocates maps of 64 MB at every step, which the system zeroes page by page. Idle
+    OpenMP threads spin less, since they take the cores that NNPACK's threads need. Variables that are set already stay.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
 
 
 def own_stdout() -> TextIO:
-    """Where stdout went so far, for the caller alone, a line at a time; what anything else prints goes to stderr from now on."""
+    """The present stdout, for the caller only, line-buffered. From now on everything else that is printed goes to stderr."""
     sys.stdout.flush()
     own = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
@@ -31,20 +30,20 @@ def own_stdout() -> TextIO:
 
 
 def python_module(name: str) -> tuple[str, ...]:
-    """The command that runs a module of ours: never one beside the user's pictures, a queue.py say, as python -m alone would."""
-    home = str(Path(__file__).parents[1])  # Impasto may have been found beside the user's files itself
+    """The command that runs a module of Impasto. Unlike python -m it imports no file from the current folder, as queue.py."""
+    home = str(Path(__file__).parents[1])  # last on the path, since Impasto may lie beside the user's files
     run = f"import runpy, sys; sys.path.append({home!r}); runpy.run_module({name!r}, run_name='__main__', alter_sys=True)"
     return sys.executable, "-P", "-c", run
 
 
 def free_memory() -> int | None:
-    """Bytes that this process may still take: what the system or its control group has left; None where neither tells."""
+    """Bytes that are free for this process, in the system and its control group; None if neither is known."""
     left = [value for value in (_meminfo("MemAvailable"), _left_in_cgroup()) if value is not None]
     return min(left, default=None)
 
 
 def used_memory() -> int | None:
-    """Bytes that this process holds now (resident); None where the system does not tell."""
+    """Resident bytes of this process; None if the system does not tell."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
@@ -58,22 +57,22 @@ def libc() -> ctypes.CDLL | None:
 
 
 def give_back() -> None:
-    """Hand memory that was freed back to the system, which glibc keeps otherwise. Elsewhere nothing happens."""
+    """Return freed memory to the system, which glibc does not do by itself. Does nothing without glibc."""
     if trim := getattr(libc(), "malloc_trim", None):
         trim(0)
 
 
 def limit_fragmentation(is_tight: bool) -> None:
-    """Where memory is tight, have glibc hand back at once what is freed from 4 MB on; else it keeps pieces of up to 32 MB.
+    """If memory is tight, have glibc return freed pieces from 4 MB on at once; else it holds pieces of up to 32 MB.
 
-    Tiles of several sizes leave holes between those that it keeps: 200 MB at 1024 px. Elsewhere nothing happens.
+    Tiles of several sizes leave holes between the pieces: 200 MB at 1024 px. Does nothing without glibc.
     """
     if mallopt := getattr(libc(), "mallopt", None):
         mallopt(M_MMAP_THRESHOLD, (4 if is_tight else 32) * 2**20)
 
 
 def peak_memory_mb() -> float | None:
-    """The most memory this process has held, in MB; None on Windows, which does not tell."""
+    """Peak resident memory of this process in MB; None on Windows."""
     try:
         import resource
     except ImportError:
@@ -91,7 +90,7 @@ def _meminfo(name: str) -> int | None:
 
 
 def _left_in_cgroup() -> int | None:
-    """Control group v2, as containers have it."""
+    """Bytes left in the control group (v2) of a container; None without one."""
     group = Path("/sys/fs/cgroup")
     try:
         limit, current = (group / "memory.max").read_text().strip(), int((group / "memory.current").read_text())

@@ -9,18 +9,18 @@ from impasto.errors import ImpastoWarning, one_line, printable
 
 
 def say(line: str) -> None:
-    """A line on stderr, or several."""
+    """Print one or more lines on stderr."""
     with contextlib.suppress(OSError):  # a closed terminal or a full log must not end a painting
         print(*map(one_line, line.splitlines()), sep="\n", file=sys.stderr, flush=True)
 
 
 def show(line: object) -> None:
-    """A line of the result, on stdout: as it is for programs, for a terminal without what could steer it."""
+    """Print a line of the result on stdout; on a terminal with control characters escaped."""
     print(printable(str(line)) if sys.stdout.isatty() else line, flush=True)
 
 
 def show_warnings() -> None:
-    """Have this process say its warnings of Impasto, each every time, and no others."""
+    """Print every warning of Impasto on stderr, and no others."""
     warnings.simplefilter("always", ImpastoWarning)
     warnings.showwarning = _show_warning  # type: ignore[assignment]
 

@@ -1,7 +1,7 @@
-"""Whoever does one piece of work after the other, and may die: a process of this machine, or an actor on a cluster (cluster.py).
+"""Workers run one task after the other and may die: a process of this machine, or an actor on a Ray cluster (cluster.py).
 
-Work is a mapping that JSON can carry; work.py has what is done with it. What is said of it are mappings too: that it has
-begun, steps on the way, then {"report": ...}, or {"error": ..., "is_final": ...}.
+A task is a mapping that JSON can carry; tasks.py runs it. While it runs, a worker sends events, mappings too: STARTED, steps,
+then one result, {"report": ...} or {"error": ..., "is_final": ...}.
 """
 
 import contextlib
@@ -23,20 +23,20 @@ from impasto.recipe.regions import WITH_PATHS
 
 COMMAND = python_module("impasto.tasks")
 TRIES = 2
-PATIENCE = 3600.0  # seconds without a word, after which work is taken to hang
-BEGUN = {"begun": True}
-Work = Mapping[str, Any]
-Said = dict[str, Any]
+TIMEOUT = 3600.0  # seconds without an event, after which a task counts as hanging
+STARTED = {"started": True}
+Task = Mapping[str, Any]
+Event = dict[str, Any]
 T = TypeVar("T")
-Event = TypeVar("Event")
+E = TypeVar("E")
 
 
 @dataclass(frozen=True)
-class Crew:
-    """Who does the work: this process or, with `ray`, workers that may be on many machines.
+class WorkerOptions:
+    """Who runs the tasks: this process or, with `ray`, workers that may be on many machines.
 
-    `ray` is [] for a Ray of its own, else the address of a cluster. Of each worker: its `threads`, its share of GPUs, and for how
-    many seconds it may say nothing. What is None is settled by what there is.
+    `ray` is [] for a private Ray, else the address of a cluster. For each worker: its `threads`, its share of GPUs, and for how
+    many seconds it may send no event. None picks a value that fits the machines.
     """
 
     ray: list[str] | None = None
@@ -46,82 +46,78 @@ class Crew:
     timeout: float | None = None
 
 
-def threads_of(crew: Crew) -> int:
-    """Threads of whoever does the work, here or elsewhere: those of torch here unless others are asked for."""
+def threads_of(options: WorkerOptions) -> int:
+    """Threads of each worker; the default is the number that torch uses in this process."""
     from torch import get_num_threads
 
-    return crew.threads or get_num_threads()
+    return options.threads or get_num_threads()
 
 
-def painting_work(content: Path, styles: Sequence[Path], output: Path, recipe: Recipe, how: Mapping[str, Any]) -> Work:
-    """One painting; `how` may say device, threads (as many as here unless given), max_memory in bytes, and no resume."""
+def painting_task(content: Path, styles: Sequence[Path], output: Path, recipe: Recipe, options: Mapping[str, Any]) -> Task:
+    """One painting. `options` may hold device, threads, max_memory (bytes) and resume; the defaults are those of this process."""
+    from torch import get_num_threads
+
     pictures = {"content": str(content), "styles": [str(style) for style in styles], "output": str(output)}
-    return {"kind": "painting", "folder": os.getcwd(), **pictures, "recipe": recipe_for_work(recipe), "how": settled(how)}
+    every = {"device": "auto", "threads": get_num_threads(), "max_memory": None, "resume": True, **options}
+    return {"kind": "painting", "folder": os.getcwd(), **pictures, "recipe": recipe_for_task(recipe), "options": every}
 
 
-def recipe_for_work(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as JSON carries it to another process, which checked_recipe reads: unlike a record with the masks' paths."""
+def recipe_for_task(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as JSON, which checked_recipe reads: unlike a record it holds the paths of the masks."""
     return recipe.model_dump(mode="json", context=WITH_PATHS)
 
 
-def settled(how: Mapping[str, Any]) -> dict[str, Any]:
-    """How a worker is to do its work, with nothing left to where it does it."""
-    from torch import get_num_threads
-
-    return {"device": "auto", "threads": get_num_threads(), "max_memory": None, "resume": True, **how}
+class WorkerDied(ImpastoError):
+    """The worker stopped before its task ended."""
 
 
-class Died(ImpastoError):
-    """Whoever did the work is gone."""
+class Worker(Protocol):
+    """Runs one task at a time; `timeout` is how many seconds it may send no event."""
 
+    timeout: float
 
-class Hand(Protocol):
-    """Does one piece of work at a time; `patience` is how many seconds it may say nothing of it."""
+    def run(self, task: Task) -> Iterator[Event]:
+        """STARTED, the steps, then the report or the error. Raises WorkerDied; the next task starts a new worker."""
 
-    patience: float
-
-    def do(self, work: Work) -> Iterator[Said]:
-        """BEGUN, its steps, then its report or error. Raises Died; the next work finds another in the place of the dead."""
-
-    def drop(self) -> None:
-        """End what is being done, which dies of it. From any thread."""
+    def kill(self) -> None:
+        """End the running task: run() raises WorkerDied. Safe from any thread."""
 
     def close(self) -> None:
-        """Stop, for good; what was being done has its checkpoint. From any thread."""
+        """Stop for good; the running task keeps its checkpoint. Safe from any thread."""
 
 
-class LocalHand:
-    """A process of this machine; it is started when first needed, and anew after it has died."""
+class LocalWorker:
+    """A process of this machine. The first task starts it, and the next one after it has died."""
 
-    def __init__(self, patience: float = PATIENCE) -> None:
+    def __init__(self, timeout: float = TIMEOUT) -> None:
         self.process: subprocess.Popen[str] | None = None
-        self.patience, self.closed = patience, False
+        self.timeout, self.closed = timeout, False
 
-    def do(self, work: Work) -> Iterator[Said]:
-        """See Hand."""
+    def run(self, task: Task) -> Iterator[Event]:
+        """See Worker."""
         process = self.process = self.process or subprocess.Popen(COMMAND, stdin=-1, stdout=-1, text=True)
         if self.closed:
             process.kill()
         assert process.stdin is not None and process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):  # it is dead, as the next line tells
-            process.stdin.write(json.dumps(work) + "\n")
+        with contextlib.suppress(BrokenPipeError):  # it is dead, which reading its stdout shows
+            process.stdin.write(json.dumps(task) + "\n")
             process.stdin.flush()
-        yield BEGUN
+        yield STARTED
         for line in process.stdout:
-            said = json.loads(line)
-            yield said
-            if "step" not in said:
+            event = json.loads(line)
+            yield event
+            if "step" not in event:
                 return
         status, self.process = process.wait(), None
-        raise Died(f"the process that did it died ({_cause(status)})")
+        raise WorkerDied(f"the worker stopped ({'killed: memory may have run out' if status == -9 else f'exit code {status}'})")
 
-    def drop(self) -> None:
-        """See Hand."""
+    def kill(self) -> None:
+        """See Worker."""
         if (process := self.process) is not None:
             process.kill()
 
     def close(self) -> None:
-        """See Hand."""
+        """See Worker."""
         self.closed = True
         if self.process is not None:
             self.process.kill()
@@ -129,96 +125,90 @@ class LocalHand:
             self.process = None
 
 
-def _cause(status: int) -> str:
-    return "killed: memory may have run out" if status == -9 else f"exit code {status}"
-
-
-def tried(work: Work, hand: Hand, tries: int = TRIES) -> Iterator[Said]:
-    """The steps of as many tries as it takes, then the last word, with the number of `tries`; a final error is not tried again."""
+def with_retries(task: Task, worker: Worker, tries: int = TRIES) -> Iterator[Event]:
+    """The steps of all tries, then the result with the number of `tries`. A final error is not tried again."""
     for n in range(1, tries + 1):
         try:
-            for said in heard(hand, work):
-                if "step" in said:
-                    yield said
-        except Died as died:
-            said = {"error": str(died), "is_final": False}
-        if n == tries or "report" in said or said["is_final"]:
-            yield {**said, "tries": n}
+            for event in with_timeout(task, worker):
+                if "step" in event:
+                    yield event
+        except WorkerDied as died:
+            event = {"error": str(died), "is_final": False}
+        if n == tries or "report" in event or event["is_final"]:
+            yield {**event, "tries": n}
             return
 
 
-def heard(hand: Hand, work: Work) -> Iterator[Said]:
-    """What the hand says of the work, which it may wait to begin; raises Died, and drops it, after its patience without a word."""
-    words, hung = hand.do(work), []
+def with_timeout(task: Task, worker: Worker) -> Iterator[Event]:
+    """The events of a task, which may wait to start. Kills the worker after its timeout without an event. Raises WorkerDied."""
+    events, hung = worker.run(task), []
 
-    def drop() -> None:
-        hung.append(work)
-        hand.drop()
+    def kill() -> None:
+        hung.append(task)
+        worker.kill()
 
-    said = next(words, None)
-    while said is not None:
-        yield said
-        timer = Timer(hand.patience, drop)
+    event = next(events, None)
+    while event is not None:
+        yield event
+        timer = Timer(worker.timeout, kill)
         timer.start()
         try:
-            said = next(words, None)
-        except Died as died:
-            raise Died(f"nothing was heard of it for {hand.patience:g} s") if hung else died from None
+            event = next(events, None)
+        except WorkerDied as died:
+            why = f"no progress for {worker.timeout:g} s, so the worker was stopped"
+            raise WorkerDied(why) if hung else died from None
         finally:
             timer.cancel()
 
 
-def shared_out(works: Iterable[T], hands: Sequence[Hand], do: Callable[[T, Hand], Iterator[Event]]) -> Iterator[tuple[T, Event]]:
-    """The events of do(work, hand) of all works as they come: whichever hand is free takes the next work.
+def distribute(tasks: Iterable[T], workers: Sequence[Worker], run: Callable[[T, Worker], Iterator[E]]) -> Iterator[tuple[T, E]]:
+    """The events of run(task, worker) for all tasks, as they come: whichever worker is free takes the next task.
 
-    In the end, and whatever ends it, the hands are closed. What `do` raises is raised here.
+    However it ends, all workers are closed. An exception of `run` is raised here.
     """
-    left, came = deque(works), SimpleQueue[tuple[T, Event] | BaseException | None]()
+    waiting, events = deque(tasks), SimpleQueue[tuple[T, E] | BaseException | None]()
 
-    def go(hand: Hand) -> None:
+    def work(worker: Worker) -> None:
         try:
-            for work in _taken(left):
-                for event in do(work, hand):
-                    came.put((work, event))
-            came.put(None)
+            for task in _taken(waiting):
+                for event in run(task, worker):
+                    events.put((task, event))
+            events.put(None)
         except BaseException as error:
-            came.put(error)
+            events.put(error)
         finally:
-            hand.close()
+            worker.close()
 
-    threads = [Thread(target=go, args=(hand,), daemon=True) for hand in hands]
+    threads = [Thread(target=work, args=(worker,), daemon=True) for worker in workers]
     for thread in threads:
         thread.start()
     try:
-        at_work = len(threads)
-        while at_work:
-            event = came.get()
+        busy = len(threads)
+        while busy:
+            event = events.get()
             if isinstance(event, BaseException):
                 raise event
             if event is None:
-                at_work -= 1
+                busy -= 1
             else:
                 yield event
     finally:
-        left.clear()
-        for hand in hands:
-            hand.close()
+        waiting.clear()
+        for worker in workers:
+            worker.close()
         for thread in threads:
             thread.join()
 
 
-def _taken(left: deque[T]) -> Iterator[T]:
-    """One after the other, until others have taken the rest."""
-    while True:
-        try:
-            work = left.popleft()
-        except IndexError:
-            return
-        yield work
+def _taken(waiting: deque[T]) -> Iterator[T]:
+    """One task after the other, until none waits. Several threads share the deque."""
+    with contextlib.suppress(IndexError):
+        while True:
+            yield waiting.popleft()
 
 
 def shard_of(text: str, environment: Mapping[str, str]) -> tuple[int, int]:
-    """ "2/5" -> (1, 5): which part of how many, from 0; "auto" reads what a scheduler has set. Raises BadRecipe."""
+    """ "2/5" -> (1, 5): the number of a part, from 0, and how many there are; "auto" asks the scheduler. Raises BadRecipe."""
     if text == "auto":
         for rank, of in RANKS:
             if rank in environment and of in environment:
@@ -238,5 +228,5 @@ RANKS = (
 
 def _checked(part: str, count: str, first: int, what: str) -> tuple[int, int]:
     if not (part.isdecimal() and count.isdecimal() and 0 <= int(part) - first < int(count)):
-        raise BadRecipe(f"{what} is {part}/{count}, must be one part of so many, as 1/4 to 4/4")
+        raise BadRecipe(f"{what} is {part}/{count}, must be a part and the number of parts, as 1/4 to 4/4")
     return int(part) - first, int(count)

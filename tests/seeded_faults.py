@@ -86,22 +86,22 @@ FAULTS = [
     Fault(
         'if not mask or is_made(mask) or (info.context or {}).get("paths") else FILE',
         "",
-        "test_masks.py test_hand.py test_painting.py",
+        "test_masks.py test_workers.py test_painting.py",
     ),
     Fault("6: 4, 7: 6, 8: 2}", "6: 2, 7: 6, 8: 4}", "test_images.py test_formats.py"),
     Fault("image, alpha = image * alpha + (1 - alpha), None", "image, alpha = image * alpha, None", "test_images.py"),
     Fault("return grey if picture.alpha is None else grey * picture.alpha", "return grey", "test_masks.py"),
     # Work
-    Fault("for n in range(1, tries + 1):", "for n in range(1, tries):", "test_hand.py"),
+    Fault("for n in range(1, tries + 1):", "for n in range(1, tries):", "test_workers.py"),
     Fault("if self.is_finished(job):\n                    yield", "if False:\n                    yield", "test_batch.py"),
     Fault(
         'raise SomeFailed(f"{len(failed)} of {len(self.results)} jobs',
         'print(f"{len(failed)} of {len(self.results)} jobs',
         "test_batch.py",
     ),
-    Fault("return int(part) - first, int(count)", "return int(part), int(count)", "test_hand.py -k shards"),
-    Fault("    os._exit(0)\n", "", "test_hand.py -k ends_with"),
-    Fault('return sys.executable, "-P", "-c", run', 'return sys.executable, "-c", run', "test_hand.py -k nothing_is_run"),
+    Fault("return int(part) - first, int(count)", "return int(part), int(count)", "test_workers.py -k shards"),
+    Fault("    os._exit(0)\n", "", "test_workers.py -k ends_with"),
+    Fault('return sys.executable, "-P", "-c", run', 'return sys.executable, "-c", run', "test_workers.py -k nothing_is_run"),
     Fault(
         "torch.set_num_threads(threads)  # those of a checkpoint", "pass  # those of a checkpoint", "test_painting.py -k threads"
     ),

@@ -15,19 +15,18 @@ import torch
 from filelock import FileLock
 from PIL import Image
 
-from impasto import workers as hand_module
-from impasto.batch import Batch, Job, crossed, distinct, estimated, index_page, measured, pictures_in, read_jobs
+from impasto import workers as workers_module
+from impasto.batch import LOCKS, Batch, Job, Result, crossed, distinct, estimated, index_page, measured, pictures_in, read_jobs
 from impasto.cache import Cache
 from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning, SomeFailed
 from impasto.files import sha256
-from impasto.grid import LOCKS
 from impasto.images.images import write_picture
 from impasto.objective.targets import make_targets
 from impasto.pictures import picture_path
 from impasto.recipe.recipe import make_recipe
 from impasto.transfer.painting import Painting
 from tests.conftest import paint_with_the_tiny_net, picture, tiny_net
-from tests.hands import Here
+from tests.fake_workers import FakeWorker
 
 QUICK = {"net": "alexnet", "size": 64, "coarsest": 64, "steps": 4}
 weights = pytest.mark.weights
@@ -81,7 +80,7 @@ def test_a_link_that_leads_to_itself_and_a_pipe_fail_their_own_jobs(folders, mon
         folders[2],
     )
     paint_with_the_tiny_net(monkeypatch)
-    results = {result.job.content.stem: result for result in batch.paint(hands=[Here()])}
+    results = {result.job.content.stem: result for result in batch.paint(workers=[FakeWorker()])}
     assert {name: result.state for name, result in results.items()} == {
         "astronaut": "finished",
         "cat": "finished",
@@ -111,7 +110,7 @@ def test_what_is_no_picture_is_passed_over_and_counted(folders):
     for name in ("a.HEIC", "b.heic", "notes"):
         (folders[0] / name).write_bytes(b"\0")
     (folders[0] / "more").mkdir()
-    with pytest.warns(ImpastoWarning, match=r"2 \.heic, 1 folder, 1 without an ending; HEIC must be saved as JPEG"):
+    with pytest.warns(ImpastoWarning, match=r"2 \.heic, 1 folder, 1 without a suffix; HEIC must be saved as JPEG"):
         assert [path.name for path in pictures_in(folders[0])] == ["astronaut.jpg", "cat.jpg"]
 
 
@@ -209,11 +208,11 @@ def test_jobs_come_from_standard_input():
         ({"content": "a.jpg", "style": "s.jpg", "no_such": 1}, "job 1: there is no knob"),
         ({"content": "a.jpg", "style": "s.jpg", "output": "../x.png"}, "job 1: output"),
         ({"content": "a.jpg", "style": "s.jpg", "output": "x.gif"}, "job 1: output"),
-        ({"content": "a\0.jpg", "style": "s.jpg"}, "job 1: .* can be no path"),
-        ({"content": "a.jpg", "style": "\ud800.jpg"}, "job 1: .* can be no path"),
-        ({"content": "a.jpg", "style": "s.jpg", "protect": "\ud800.jpg"}, "job 1: .* can be no path"),
-        ({"content": "a.jpg", "style": "s.jpg", "regions": {"sky": {"mask": "\0"}}}, "job 1: .* can be no path"),
-        ({"content": "a.jpg", "style": "s.jpg", "output": "\ud800.png"}, "job 1: .* can be no path"),
+        ({"content": "a\0.jpg", "style": "s.jpg"}, "job 1: .* is not a valid path"),
+        ({"content": "a.jpg", "style": "\ud800.jpg"}, "job 1: .* is not a valid path"),
+        ({"content": "a.jpg", "style": "s.jpg", "protect": "\ud800.jpg"}, "job 1: .* is not a valid path"),
+        ({"content": "a.jpg", "style": "s.jpg", "regions": {"sky": {"mask": "\0"}}}, "job 1: .* is not a valid path"),
+        ({"content": "a.jpg", "style": "s.jpg", "output": "\ud800.png"}, "job 1: .* is not a valid path"),
         ([], "must be tables"),
     ],
 )
@@ -336,16 +335,19 @@ for line in sys.stdin:
 
 
 def test_what_kills_its_process_is_tried_again_then_set_aside(folders, monkeypatch):
-    monkeypatch.setattr(hand_module, "COMMAND", [sys.executable, "-c", DYING])
+    monkeypatch.setattr(workers_module, "COMMAND", [sys.executable, "-c", DYING])
     shutil.copy(picture_path("hubble-deep-field"), folders[0])
     batch, seen = Batch(jobs_of(folders), folders[2], tries=3), []
-    found = {r.job.content.stem: (r.state, r.tries) for r in batch.paint(tell=lambda job, step: seen.append(job.content.stem))}
+    for job, event in batch.events():
+        if not isinstance(event, Result):
+            seen.append(job.content.stem)
+    found = {r.job.content.stem: (r.state, r.tries) for r in batch.results.values()}
     assert found == {"astronaut": ("finished", 2), "cat": ("failed", 3), "hubble-deep-field": ("finished", 1)}
     assert "killed" in str(batch.results["cat-mosaic.png"].error) and seen == ["astronaut", "hubble-deep-field"]
 
 
 def test_what_another_process_paints_is_left_to_it(folders, monkeypatch):
-    monkeypatch.setattr(hand_module, "COMMAND", [sys.executable, "-c", DYING])
+    monkeypatch.setattr(workers_module, "COMMAND", [sys.executable, "-c", DYING])
     jobs = [job for job in jobs_of(folders) if job.content.stem == "astronaut"]
     batch = Batch(jobs, folders[2])
     with FileLock(folders[2] / LOCKS / jobs[0].output):

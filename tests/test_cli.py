@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from impasto.images.images import read_picture, read_record
+from impasto.recipe.recipe import Recipe
 from tests.conftest import check_one_line, picture, save
 from tests.test_hires import p3
 
@@ -48,9 +49,16 @@ def pictures(tmp_path):
 
 
 def test_help_names_every_knob(impasto):
+    shown = impasto("transfer", "--help-all").stdout
+    for knob in (*(f"--{name.replace('_', '-')}" for name in Recipe.model_fields), "--like", "--resume", "--time-budget"):
+        assert f"{knob} " in shown
+
+
+def test_help_fits_two_screens_and_shows_the_arguments(impasto, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     shown = impasto("transfer", "--help").stdout
-    for knob in ("--size", "--beta", "--style-layers", "--falloff", "--like", "--resume", "--time-budget"):
-        assert knob in shown
+    assert "CONTENT STYLES..." in shown and "--size" in shown and "--help-all" in shown and "--falloff" not in shown
+    assert len(shown.splitlines()) < 80
 
 
 def test_usage_errors_are_exit_2(impasto):

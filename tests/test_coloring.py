@@ -260,7 +260,9 @@ def test_a_region_that_is_everything_is_painted_as_all_of_it_is(when, rule, tmp_
 
 
 def test_what_cannot_be_is_one_line():
-    with pytest.raises(BadRecipe, match="region left has color monge, and color=luminance paints none before painting: color_when"):
+    with pytest.raises(
+        BadRecipe, match="region left has color monge, which color=luminance allows only after painting: color_when"
+    ):
         in_left("monge", color="luminance", color_when="before")
     in_left("monge", color="luminance")
     in_left("luminance", color="luminance", color_when="before")

@@ -40,7 +40,7 @@ def test_only_ordinary_files_are_opened_and_nothing_is_waited_for(tmp_path):
             (tmp_path, "a folder"),
             (Path("/dev/zero"), "a device"),
             (Path("https://example.org/cat.jpg"), "an address"),
-            (Path("a\0b"), "no name of a file"),
+            (Path("a\0b"), "not a valid file name"),
             (tmp_path / "none", "No such file"),
         ):
             with pytest.raises(OSError) as raised:
@@ -75,7 +75,7 @@ def test_text_is_the_same_however_it_was_encoded(text):
 
 @pytest.mark.parametrize("encoding", ["cp1252", "cp437", "mac-roman"])
 def test_text_in_an_older_encoding_is_refused_with_the_way_out(encoding):
-    with pytest.raises(ValueError, match=r"it is no text in UTF-8 \(byte 5 is 0x..\): save it as UTF-8"):
+    with pytest.raises(ValueError, match=r"it is not text in UTF-8 \(byte 5 is 0x..\): save it as UTF-8"):
         text_of("photö.jpg".encode(encoding))
 
 
@@ -105,9 +105,9 @@ def test_what_is_no_picture_of_a_folder_is_said(tmp_path):
     for name in ("a.jpg", "b.HEIC", "c.heic", "notes", ".hidden"):
         (tmp_path / name).touch()
     (tmp_path / "d.jpg").mkdir()
-    with pytest.warns(ImpastoWarning, match="ignored in .*: 2 .heic, 1 folder, 1 without an ending; HEIC must be saved as JPEG"):
+    with pytest.warns(ImpastoWarning, match="ignored in .*: 2 .heic, 1 folder, 1 without a suffix; HEIC must be saved as JPEG"):
         assert pictures_of(tmp_path) == [tmp_path / "a.jpg"]
-    assert pictures_of(tmp_path, is_said=False) == [tmp_path / "a.jpg"]
+    assert pictures_of(tmp_path, warns=False) == [tmp_path / "a.jpg"]
 
 
 def test_a_path_is_from_the_folder_the_root_or_home(monkeypatch):
@@ -119,7 +119,7 @@ def test_a_path_is_from_the_folder_the_root_or_home(monkeypatch):
         "in/~no-such-user/a",
     ]
     for text in ("a\0b", "\ud800", "https://example.org/cat.jpg", "file:///cat.jpg"):
-        with pytest.raises(BadInput, match="can be no path"):
+        with pytest.raises(BadInput, match="is not a valid path"):
             path_in(Path("in"), text)
 
 

@@ -158,7 +158,7 @@ def test_a_folders_damaged_frame_is_named(tmp_path):
         open_clip(tmp_path / "nothing")
     save(tmp_path / "2.bmp", picture(16, 20))
     with (
-        pytest.raises(BadInput, match="differ only in their ending"),
+        pytest.raises(BadInput, match="differ only in their suffix"),
         pytest.warns(ImpastoWarning, match="ignored in .*: 1 folder"),
     ):
         open_clip(tmp_path)
@@ -175,7 +175,7 @@ def test_what_the_container_cannot_hold_is_told_before_the_work(tmp_path):
 def test_a_video_that_was_cut_off_is_told(tmp_path):
     data = encode(tmp_path / "whole.mkv", moving(11)).read_bytes()
     (tmp_path / "cut.mkv").write_bytes(data[: len(data) // 2])
-    with pytest.warns(ImpastoWarning, match=r"cut\.mkv says that it lasts 0\.4 s, its frames end after 0\.[12] s"):
+    with pytest.warns(ImpastoWarning, match=r"cut\.mkv claims to last 0\.4 s, but its frames end after 0\.[12] s"):
         assert 0 < len(list(read_frames(open_clip(tmp_path / "cut.mkv"), (48, 64)))) < 9
 
 
@@ -249,7 +249,7 @@ def test_a_frame_of_another_shape_is_refused_and_one_of_another_size_is_not(tmp_
     save(tmp_path / "2.png", picture(32, 40))
     assert len(list(read_frames(open_clip(tmp_path), (16, 20)))) == 2
     save(tmp_path / "3.png", picture(20, 16))
-    with pytest.raises(BadInput, match=r"3\.png has 16 x 20 pixels, the first frame 20 x 16: all must have one shape"):
+    with pytest.raises(BadInput, match=r"3\.png has 16 x 20 pixels, the first frame 20 x 16: all frames need the same shape"):
         list(read_frames(open_clip(tmp_path), (16, 20)))
 
 

@@ -10,6 +10,7 @@ import torch
 from filelock import FileLock
 
 from impasto import grid as module
+from impasto.batch import LOCKS, Result
 from impasto.errors import BadImage, BadRecipe, ImpastoError
 from impasto.grid import FIGURES, Grid, Sheet, cell_at, make_figure, make_grid, name_of
 from impasto.images.images import read_picture, read_record
@@ -18,7 +19,7 @@ from impasto.recipe.axes import Label, axis
 from impasto.recipe.recipe import make_recipe
 from impasto.transfer.painting import Painting
 from tests.conftest import check_one_line, paint_with_the_tiny_net, picture, save
-from tests.hands import Here
+from tests.fake_workers import FakeWorker
 
 KNOBS = {"size": 32, "coarsest": 24, "steps": 4, "fine_steps": 3, "style_layers": "conv1_1", "content_layers": "conv2_1"}
 OPTIONS = [word for name, value in KNOBS.items() for word in (f"--{name.replace('_', '-')}", value)]
@@ -251,45 +252,45 @@ def test_where_all_fail_the_first_says_why(files):
     assert not files[2].exists()
 
 
-# Painted by hands
+# Painted by workers
 
 
-def shared(grid: Grid, output: Path, *hands: Here, part=(0, 1)) -> Sheet:
+def shared(grid: Grid, output: Path, *workers: FakeWorker, part=(0, 1)) -> Sheet:
     sheet = Sheet(grid, output)
-    assert all(set(said) & {"step", "report", "error"} for _, said in sheet.share_out(hands, {}, part))
+    assert all(isinstance(event, Result) or "step" in event for _, event in sheet.distribute(workers, {}, part))
     sheet.write()
     return sheet
 
 
-def test_hands_paint_what_is_painted_here_whichever_dies(files):
+def test_workers_paint_what_is_painted_here_whichever_dies(files):
     grid = betas(files, "5", "15", "50")
     whole = painted(grid, files[2].with_name("whole.png"))
-    sheet = shared(grid, files[2], Here(2), Here())
+    sheet = shared(grid, files[2], FakeWorker(2), FakeWorker())
     assert [path.read_bytes() for path in sheet.found.values()] == [path.read_bytes() for path in whole.found.values()]
     assert files[2].read_bytes() == whole.output.read_bytes()
 
 
 def test_parts_of_a_grid_are_painted_once_and_the_last_draws_all(files, passes):
     grid = betas(files, "5", "15", "50")
-    first = shared(grid, files[2], Here(), part=(0, 2))
+    first = shared(grid, files[2], FakeWorker(), part=(0, 2))
     assert set(first.found) == {(1, 1), (3, 1)}
-    last = shared(grid, files[2], Here(), part=(1, 2))
+    last = shared(grid, files[2], FakeWorker(), part=(1, 2))
     count = passes[0]
-    assert list(last.found) == [(1, 1), (2, 1), (3, 1)] and shared(grid, files[2], Here()).found == last.found
+    assert list(last.found) == [(1, 1), (2, 1), (3, 1)] and shared(grid, files[2], FakeWorker()).found == last.found
     assert passes[0] == count
     assert files[2].read_bytes() == painted(grid, files[2].with_name("whole.png")).output.read_bytes()
 
 
 def test_who_stops_listening_has_the_cells_so_far(files):
     sheet = Sheet(betas(files, "5", "15"), files[2])
-    told = sheet.share_out([Here()], {})
-    assert next(spot for spot, said in told if "report" in said) == (1, 1)
-    told.close()
+    events = sheet.distribute([FakeWorker()], {})
+    assert next(spot for spot, event in events if isinstance(event, Result)) == (1, 1)
+    events.close()
     assert (1, 1) in sheet.found
 
 
-def test_a_cell_that_hands_cannot_paint_does_not_lose_the_others(files):
-    sheet = shared(make_grid(files[:1], ["styles", Path("absent.jpg"), files[1]], [], KNOBS), files[2], Here())
+def test_a_cell_that_workers_cannot_paint_does_not_lose_the_others(files):
+    sheet = shared(make_grid(files[:1], ["styles", Path("absent.jpg"), files[1]], [], KNOBS), files[2], FakeWorker())
     assert isinstance(sheet.found[1, 1], ImpastoError) and isinstance(sheet.found[2, 1], Path)
     with pytest.raises(ImpastoError, match=r"1 of 2 cells failed, row 1, column 1 first: .*absent\.jpg"):
         sheet.check()
@@ -297,8 +298,8 @@ def test_a_cell_that_hands_cannot_paint_does_not_lose_the_others(files):
 
 def test_a_cell_that_another_process_paints_is_left_to_it(files):
     sheet = Sheet(betas(files, "5", "15"), files[2])
-    with FileLock(sheet.folder / module.LOCKS / f"{name_of(sheet.grid.cells[1, 1])}.png"):
-        assert {spot for spot, said in sheet.share_out([Here()], {}) if "step" in said} == {(2, 1)}
+    with FileLock(sheet.folder / LOCKS / f"{name_of(sheet.grid.cells[1, 1])}.png"):
+        assert {spot for spot, event in sheet.distribute([FakeWorker()], {}) if not isinstance(event, Result)} == {(2, 1)}
     assert list(sheet.found) == [(2, 1)]
 
 

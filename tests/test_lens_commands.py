@@ -162,4 +162,4 @@ def test_ctrl_c_is_130_and_says_how_to_go_on(impasto, pictures, tmp_path, monkey
 
     monkeypatch.setattr("impasto.lens.scan.scan", interrupted)
     stopped = impasto("lens", "scan", pictures, "-o", tmp_path / "out", *SMALL)
-    assert stopped.returncode == 130 and "stopped: --resume goes on" in stopped.stderr and not stopped.stdout
+    assert stopped.returncode == 130 and "stopped: --resume continues" in stopped.stderr and not stopped.stdout

@@ -19,7 +19,7 @@ from impasto.lens.index import INDEX, MANIFEST, layer_statistics, make_setup, me
 from impasto.lens.patches import top
 from impasto.lens.scan import begin_shards, merge_shards, scan, scan_shards, shards_begun
 from tests.conftest import kill_at, picture, room_for, save, tiny_net
-from tests.hands import Here
+from tests.fake_workers import FakeWorker
 
 LAYERS = ["conv1_2", "conv3_1", "conv3_1:pre"]
 
@@ -445,20 +445,20 @@ def looked(work):
     yield {"report": {}}
 
 
-def hand(dies_after: int | None = None) -> Here:
-    return Here(dies_after, looked)
+def worker(dies_after: int | None = None) -> FakeWorker:
+    return FakeWorker(dies_after, looked)
 
 
-def in_parts(pictures: Path, folder: Path, of: int, hands, parts=None):
+def in_parts(pictures: Path, folder: Path, of: int, workers, parts=None):
     asked = {"places": [pictures], "setup": [LAYERS, 9, 1, 32]}
     begin_shards(folder, of, resume=True)
-    return list(scan_shards(asked, folder, parts or [(n, of) for n in range(of)], hands))
+    return list(scan_shards(asked, folder, parts or [(n, of) for n in range(of)], workers))
 
 
 @pytest.mark.parametrize("of", [2, 5, 40])
 def test_a_scan_in_parts_has_the_bytes_of_the_whole_whoever_dies(pictures, tmp_path, of):
     whole = scanned(pictures, tmp_path / "whole")
-    steps = in_parts(pictures, tmp_path / "out", of, [hand(1), hand(0), hand()])
+    steps = in_parts(pictures, tmp_path / "out", of, [worker(1), worker(0), worker()])
     assert {step.of for step in steps} == {13} and max(step.done for step in steps) == 13
     assert merge_shards(tmp_path / "out", of) and bytes_of(tmp_path / "out") == whole
     assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.name != ".lock") == [INDEX, MANIFEST]
@@ -468,14 +468,14 @@ def test_parts_scanned_one_by_one_are_merged_by_the_last(pictures, tmp_path):
     whole = scanned(pictures, tmp_path / "whole")
     for n in (1, 2, 0):
         assert not (tmp_path / "out" / INDEX).exists()
-        in_parts(pictures, tmp_path / "out", 3, [hand()], [(n, 3)])
+        in_parts(pictures, tmp_path / "out", 3, [worker()], [(n, 3)])
         assert merge_shards(tmp_path / "out", 3) == (n == 0)
     assert bytes_of(tmp_path / "out") == whole and not merge_shards(tmp_path / "out", 3)
 
 
 def test_a_scan_goes_on_in_the_parts_it_was_begun_in(pictures, tmp_path):
     assert shards_begun(tmp_path / "out") is None
-    in_parts(pictures, tmp_path / "out", 4, [hand()], [(2, 4)])
+    in_parts(pictures, tmp_path / "out", 4, [worker()], [(2, 4)])
     assert shards_begun(tmp_path / "out") == 4
     begin_shards(tmp_path / "out", 3, resume=True)
     with pytest.raises(BadRecipe, match="of 00003 and of 00004"):
@@ -491,14 +491,14 @@ def test_parts_that_fail_are_said_and_the_others_are_scanned(pictures, tmp_path)
         yield from [{"error": "no such weights", "is_final": True}] if work["part"] == (1, 3) else looked(work)
 
     with pytest.raises(SomeFailed, match="1 of 3 parts could not be scanned, 2 of 3 first: no such weights"):
-        in_parts(pictures, tmp_path / "out", 3, [Here(does=failing)])
+        in_parts(pictures, tmp_path / "out", 3, [FakeWorker(runs=failing)])
     assert not merge_shards(tmp_path / "out", 3)
-    in_parts(pictures, tmp_path / "out", 3, [hand()])
+    in_parts(pictures, tmp_path / "out", 3, [worker()])
     assert merge_shards(tmp_path / "out", 3) and bytes_of(tmp_path / "out") == scanned(pictures, tmp_path / "whole")
 
 
 def test_parts_without_a_picture_that_can_be_used_make_no_index(pictures, tmp_path):
-    in_parts(pictures / "a" / "bad.jpg", tmp_path / "out", 2, [hand()])
+    in_parts(pictures / "a" / "bad.jpg", tmp_path / "out", 2, [worker()])
     with pytest.raises(BadInput, match="none of the 1 pictures can be used"):
         merge_shards(tmp_path / "out", 2)
     assert not (tmp_path / "out" / INDEX).exists()

@@ -1,4 +1,4 @@
-"""Work on a Ray cluster of several simulated machines: the bytes of the work done here, whatever dies on the way."""
+"""Tasks on a Ray cluster of several simulated machines: the bytes of the same tasks here, whatever dies on the way."""
 
 import json
 import os
@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from impasto.batch import Batch, Job, crossed, pictures_in
-from impasto.cluster import ALONE, QUIET, RayHand, Worker, on_ray, versions_here
+from impasto.batch import Batch, Job, Result, crossed, pictures_in
+from impasto.cluster import PRIVATE, QUIET, Actor, RayWorker, ray_workers, versions_here
 from impasto.errors import BadRecipe
 from impasto.grid import Sheet, make_grid
 from impasto.lens.index import INDEX, MANIFEST, make_setup
@@ -27,7 +27,7 @@ from impasto.recipe.recipe import make_recipe
 from impasto.transfer.memory_plan import LIMIT, default_budget
 from impasto.video.video import Motion, Video
 from impasto.weights import load_net
-from impasto.workers import Crew, LocalHand
+from impasto.workers import LocalWorker, WorkerOptions
 from tests.clips import moving
 from tests.conftest import check_one_line, save
 
@@ -45,7 +45,7 @@ def cluster():
     """A head that does no work itself, and two machines of one CPU and one GPU, which is none: as far as Ray knows."""
     patched, folder = pytest.MonkeyPatch(), tempfile.mkdtemp(prefix="impasto-ray-")
     (Path(folder) / "ray").mkdir()  # where it writes its address
-    for name, value in {**ALONE, **QUIET, "RAY_AUTH_TOKEN": "0" * 64, "RAY_TMPDIR": folder}.items():
+    for name, value in {**PRIVATE, **QUIET, "RAY_AUTH_TOKEN": "0" * 64, "RAY_TMPDIR": folder}.items():
         patched.setenv(name, value)
     import ray
     from ray.cluster_utils import Cluster
@@ -67,9 +67,9 @@ def machine(cluster):
 
 
 @pytest.fixture
-def hands(cluster) -> list[RayHand]:
+def workers(cluster) -> list[RayWorker]:
     """Two, since each takes one CPU and half a GPU."""
-    found = on_ray(Crew(gpus_each=0.5), 1)
+    found = ray_workers(WorkerOptions(gpus_each=0.5), 1)
     assert len(found) == 2
     return found
 
@@ -88,26 +88,29 @@ def jobs(tmp_path_factory) -> list[Job]:
 def here(jobs, tmp_path_factory) -> dict[str, bytes]:
     """The paintings as one process of this machine paints them."""
     folder = tmp_path_factory.mktemp("here")
-    assert set(states(Batch(jobs, folder, how=ONE)).values()) == {"finished"}
+    assert set(states(Batch(jobs, folder, options=ONE)).values()) == {"finished"}
     return paintings(folder)
 
 
-def states(batch: Batch, hands=None, tell: Callable = lambda *_: None) -> dict[str, str]:
-    return {result.job.output: result.state for result in batch.paint(hands=hands, tell=tell)}
+def states(batch: Batch, workers=None, on_step: Callable[[], object] = lambda: None) -> dict[str, str]:
+    for _, event in batch.events(workers=workers):
+        if not isinstance(event, Result):
+            on_step()
+    return {result.job.output: result.state for result in batch.results.values()}
 
 
 def paintings(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.png")}
 
 
-def workers(nodes) -> list[int]:
+def processes(nodes) -> list[int]:
     """The processes of the actors of these machines."""
     raylets = {info.process.pid for node in nodes for info in node.all_processes["raylet"]}
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((path / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            if parent in raylets and b"ray::Worker" in (path / "cmdline").read_bytes():
+            if parent in raylets and b"ray::Actor" in (path / "cmdline").read_bytes():
                 found.append(int(path.name))
         except OSError:  # it has ended
             continue
@@ -115,70 +118,70 @@ def workers(nodes) -> list[int]:
 
 
 def once(do: Callable[[], object]) -> Callable:
-    """At each step that is told, until it has done something."""
+    """At each step, until it has done something."""
     left = [do]
-    return lambda *_: left and left[0]() and left.pop()
+    return lambda: left and left[0]() and left.pop()
 
 
-def test_a_batch_on_ray_has_the_bytes_of_one_here(jobs, here, hands, tmp_path):
-    assert set(states(Batch(jobs, tmp_path, how=ONE), hands).values()) == {"finished"}
+def test_a_batch_on_ray_has_the_bytes_of_one_here(jobs, here, workers, tmp_path):
+    assert set(states(Batch(jobs, tmp_path, options=ONE), workers).values()) == {"finished"}
     assert paintings(tmp_path) == here
 
 
 def test_workers_of_one_machine_share_its_memory(cluster, monkeypatch):
     nodes = [{"Alive": True, "Resources": {"CPU": 4.0, "memory": 8e9}}, {"Alive": True, "Resources": {"CPU": 1.0, "memory": 1e9}}]
     monkeypatch.setattr("ray.nodes", lambda: nodes)
-    asked = [on_ray(crew, 1)[0].make.args[1] for crew in (Crew(), Crew(workers=2), Crew(workers=1))]
+    asked = [ray_workers(crew, 1)[0].make.args[1] for crew in (WorkerOptions(), WorkerOptions(workers=2), WorkerOptions(workers=1))]
     assert asked == [2_000_000_000, 4_000_000_000, None]  # the second machine's only worker has all of that
 
 
 def test_a_worker_plans_with_its_share_unless_the_machine_says_another(monkeypatch):
     monkeypatch.setattr("os.environ", {**os.environ})
-    Worker(versions_here(), 3_000_000_000)
+    Actor(versions_here(), 3_000_000_000)
     assert default_budget() == 3e9
-    Worker(versions_here(), 5_000_000_000)
+    Actor(versions_here(), 5_000_000_000)
     assert default_budget() == 3e9
     monkeypatch.setitem(os.environ, LIMIT, "2GB")
     with pytest.raises(BadRecipe, match=r"IMPASTO_MAX_MEMORY is '2GB', must be a number of bytes"):
         default_budget()
 
 
-@pytest.mark.parametrize(("number", "patience"), [(signal.SIGKILL, None), (signal.SIGSTOP, 30)], ids=["killed", "hanging"])
-def test_37_workers_that_die_or_hang_lose_nothing(jobs, here, cluster, tmp_path, number, patience):
+@pytest.mark.parametrize(("number", "timeout"), [(signal.SIGKILL, None), (signal.SIGSTOP, 30)], ids=["killed", "hanging"])
+def test_37_workers_that_die_or_hang_lose_nothing(jobs, here, cluster, tmp_path, number, timeout):
     struck: list[int] = []
 
     def strike():
-        struck.extend(workers(cluster.list_all_nodes()))
+        struck.extend(processes(cluster.list_all_nodes()))
         for pid in struck:
             os.kill(pid, number)
         return struck
 
-    batch, hands = Batch(jobs, tmp_path, how=ONE), on_ray(Crew(gpus_each=0.5, timeout=patience), 1)
-    assert set(states(batch, hands, once(strike)).values()) == {"finished"} and struck
+    batch, workers = Batch(jobs, tmp_path, options=ONE), ray_workers(WorkerOptions(gpus_each=0.5, timeout=timeout), 1)
+    assert set(states(batch, workers, once(strike)).values()) == {"finished"} and struck
     assert paintings(tmp_path) == here
     assert {result.tries for result in batch.results.values()} == {1, 2}
 
 
-def test_37_a_machine_that_goes_loses_nothing(jobs, here, hands, cluster, tmp_path):
+def test_37_a_machine_that_goes_loses_nothing(jobs, here, workers, cluster, tmp_path):
     third, gone = machine(cluster), []
 
     def remove():
-        if workers([third]):
+        if processes([third]):
             gone.append(cluster.remove_node(third))
         return gone
 
-    batch = Batch(jobs, tmp_path, how=ONE)
-    assert set(states(batch, [*hands, *on_ray(Crew(workers=1), 1)], once(remove)).values()) == {"finished"} and gone
+    batch = Batch(jobs, tmp_path, options=ONE)
+    assert set(states(batch, [*workers, *ray_workers(WorkerOptions(workers=1), 1)], once(remove)).values()) == {"finished"} and gone
     assert paintings(tmp_path) == here
 
 
-def test_what_is_begun_on_ray_ends_here_and_the_reverse(jobs, here, hands, tmp_path):
-    for first, second in ((hands, None), (None, on_ray(Crew(), 1))):
+def test_what_is_begun_on_ray_ends_here_and_the_reverse(jobs, here, workers, tmp_path):
+    for first, second in ((workers, None), (None, ray_workers(WorkerOptions(), 1))):
         folder = tmp_path / ("ray" if first else "here")
-        begun = Batch(jobs, folder, how=ONE).paint(hands=first)
+        begun = Batch(jobs, folder, options=ONE).paint(workers=first)
         assert next(begun).state == "finished"
         begun.close()
-        found = states(Batch(jobs, folder, how=ONE), second)
+        found = states(Batch(jobs, folder, options=ONE), second)
         assert "skipped" in found.values() and "finished" in found.values()
         assert paintings(folder) == here
 
@@ -191,11 +194,11 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def test_a_grid_on_ray_has_the_bytes_of_one_here(jobs, hands, one_thread, tmp_path):
+def test_a_grid_on_ray_has_the_bytes_of_one_here(jobs, workers, one_thread, tmp_path):
     grid = make_grid([jobs[0].content, *jobs[0].styles], ["beta", "5", "15", "50"], [], {**QUICK, "steps": 4})
     here, there = Sheet(grid, tmp_path / "here.png"), Sheet(grid, tmp_path / "there.png")
     here.paint(lambda _, painting: deque(painting.steps(), 0))
-    assert {spot for spot, said in there.share_out(hands, ONE) if "step" in said} == set(grid.cells)
+    assert {spot for spot, event in there.distribute(workers, ONE) if not isinstance(event, Result)} == set(grid.cells)
     for sheet in (here, there):
         sheet.write()
         sheet.check()
@@ -204,22 +207,22 @@ def test_a_grid_on_ray_has_the_bytes_of_one_here(jobs, hands, one_thread, tmp_pa
 
 
 @pytest.mark.parametrize("is_first", [True, False], ids=["begun on Ray", "ended on Ray"])
-def test_a_grid_is_ended_where_it_was_not_begun(jobs, hands, one_thread, tmp_path, is_first):
+def test_a_grid_is_ended_where_it_was_not_begun(jobs, workers, one_thread, tmp_path, is_first):
     grid = make_grid([jobs[0].content, *jobs[0].styles], ["beta", "5", "15", "50"], [], {**QUICK, "steps": 4})
     whole, parted = Sheet(grid, tmp_path / "whole.png"), Sheet(grid, tmp_path / "parted.png")
     whole.paint(lambda _, painting: deque(painting.steps(), 0))
-    first, second = [hands, [LocalHand()]] if is_first else [[LocalHand()], hands]
-    begun = parted.share_out(first, ONE)
-    next(spot for spot, said in begun if "report" in said)
+    first, second = [workers, [LocalWorker()]] if is_first else [[LocalWorker()], workers]
+    begun = parted.distribute(first, ONE)
+    next(spot for spot, event in begun if isinstance(event, Result))
     begun.close()
     painted = len(parted.found)
-    worked = {spot for spot, said in Sheet(grid, parted.output).share_out(second, ONE) if "step" in said}
+    worked = {spot for spot, event in Sheet(grid, parted.output).distribute(second, ONE) if not isinstance(event, Result)}
     assert painted and worked and painted + len(worked) == len(grid.cells)
     for ours, theirs in zip(whole.folder.glob("*.png"), parted.folder.glob("*.png"), strict=True):
         assert (parted.folder / ours.name).read_bytes() == ours.read_bytes() and theirs.exists()
 
 
-def test_a_video_on_ray_has_the_bytes_of_one_here(jobs, hands, one_thread, tmp_path):
+def test_a_video_on_ray_has_the_bytes_of_one_here(jobs, workers, one_thread, tmp_path):
     (tmp_path / "in").mkdir()
     for n, frame in enumerate([*moving(3, 64, 80), *(1 - frame for frame in moving(2, 64, 80))]):
         save(tmp_path / "in" / f"{n}.png", frame)
@@ -228,20 +231,20 @@ def test_a_video_on_ray_has_the_bytes_of_one_here(jobs, hands, one_thread, tmp_p
         for name in ("here", "there")
     )
     deque(here.steps(), 0)
-    assert {name for name, _ in there.share_out(hands)} == {"0", "3"}
+    assert {name for name, _ in there.distribute(workers)} == {"0", "3"}
     assert len(list(here.output.iterdir())) == 6
     for path in here.output.iterdir():
         assert path.read_bytes() == (there.output / path.name).read_bytes()
 
 
-def test_a_scan_on_ray_has_the_bytes_of_one_here(hands, one_thread, tmp_path):
+def test_a_scan_on_ray_has_the_bytes_of_one_here(workers, one_thread, tmp_path):
     """Begun on Ray, a part of it done; gone on with here, in a process of its own; ended on Ray."""
     folder, net = picture_path("cat").parent, load_net("alexnet")
     deque(scan([folder], net, make_setup(net, ["conv1", "conv3"], size=64), tmp_path / "here"), 0)
     asked = {"kind": "scan", "folder": str(tmp_path), "places": [str(folder)], "threads": 1, "net": "alexnet"}
     asked |= {"weights": None, "weights_input": None, "setup": [["conv1", "conv3"], 9, 1, 64, "center"]}
     begin_shards(tmp_path / "ray", 3, resume=False)
-    for part, them in ((0, hands[:1]), (1, [LocalHand()]), (2, hands[1:])):
+    for part, them in ((0, workers[:1]), (1, [LocalWorker()]), (2, workers[1:])):
         assert list(scan_shards(asked, tmp_path / "ray", [(part, 3)], them))
     assert merge_shards(tmp_path / "ray", 3)
     for name in (INDEX, MANIFEST):
@@ -249,29 +252,29 @@ def test_a_scan_on_ray_has_the_bytes_of_one_here(hands, one_thread, tmp_path):
 
 
 def test_workers_are_as_many_as_there_is_room_for(cluster):
-    assert [len(on_ray(Crew(gpus_each=gpus), 1)) for gpus in (0, 0.5, None)] == [2, 2, 2]
-    assert len(on_ray(Crew(workers=7, gpus_each=0), 1)) == 7
+    assert [len(ray_workers(WorkerOptions(gpus_each=gpus), 1)) for gpus in (0, 0.5, None)] == [2, 2, 2]
+    assert len(ray_workers(WorkerOptions(workers=7, gpus_each=0), 1)) == 7
     with pytest.raises(BadRecipe, match=r"no machine of the cluster has 64 CPUs and 1 GPUs for a worker: give fewer --threads"):
-        on_ray(Crew(), 64)
+        ray_workers(WorkerOptions(), 64)
 
 
 def test_a_worker_of_other_versions_does_nothing(jobs, cluster, tmp_path):
     import ray
 
-    other = RayHand(lambda: ray.remote(Worker).remote({**versions_here(), "torch": "1.0"}))
-    batch = Batch(jobs[:1], tmp_path / "out", how=ONE)
+    other = RayWorker(lambda: ray.remote(Actor).remote({**versions_here(), "torch": "1.0"}))
+    batch = Batch(jobs[:1], tmp_path / "out", options=ONE)
     assert set(states(batch, [other]).values()) == {"failed"} and not paintings(tmp_path / "out")
     assert re.fullmatch(r"a worker has torch \S+ in place of 1\.0", batch.results[jobs[0].output].error)
 
 
-def test_a_folder_that_a_worker_has_not_is_said(jobs, hands, tmp_path, monkeypatch):
+def test_a_folder_that_a_worker_has_not_is_said(jobs, workers, tmp_path, monkeypatch):
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rename(tmp_path / "moved")
     monkeypatch.setattr(os, "getcwd", lambda: str(tmp_path / "gone"))
-    batch = Batch(jobs[:1], tmp_path / "out", how=ONE)
-    assert set(states(batch, hands).values()) == {"failed"}
-    assert "a worker has not the folder" in batch.results[jobs[0].output].error and batch.results[jobs[0].output].tries == 1
+    batch = Batch(jobs[:1], tmp_path / "out", options=ONE)
+    assert set(states(batch, workers).values()) == {"failed"}
+    assert "a worker cannot open the folder" in batch.results[jobs[0].output].error and batch.results[jobs[0].output].tries == 1
 
 
 def test_the_command_starts_a_ray_of_its_own_that_runs_nothing_from_where_it_is_called(jobs, here, tmp_path):
@@ -304,7 +307,7 @@ def test_the_command_starts_a_ray_of_its_own_that_runs_nothing_from_where_it_is_
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "127.0.0.1:99999", "cluster"])
 def test_a_cluster_that_is_not_there_is_said(impasto, jobs, tmp_path, address):
     result = impasto("lens", "scan", jobs[0].content, "-o", tmp_path / "out", "--ray", address)
-    check_one_line(result, 5, f"there is no Ray cluster to join at {address}, or")
+    check_one_line(result, 5, f"no Ray cluster answers at {address}, or")
 
 
 def test_a_missing_ray_is_one_line(impasto, jobs, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """A studio's jobs, from asking to the file, with a small real net; and what must not be lost when something dies."""
 
+import errno
 import json
 import os
 import re
@@ -7,13 +8,11 @@ import resource
 import shutil
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import threading
 import time
 import urllib.parse
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,7 +34,7 @@ from impasto.studio.app import Studio, make_app
 from impasto.studio.client import Client, Refused
 from impasto.studio.events import Events
 from impasto.studio.form import ELSEWHERE, GROUPS, form
-from impasto.studio.job_request import check_change, knobs_of, pictures_needed, pictures_of, read_asked
+from impasto.studio.job_request import check_change, knobs_of, pictures_needed, pictures_of, read_request
 from impasto.studio.jobs import reached, slug, why_it_died
 from impasto.studio.store import Store
 from impasto.transfer.painting import Painting
@@ -414,7 +413,7 @@ def test_35_a_folder_that_cannot_be_written_is_said_at_once(tmp_path):
 
 def test_38_two_studios_do_not_share_a_folder(tmp_path):
     first = Store(tmp_path)
-    with pytest.raises(CannotWrite, match="another studio has the folder"):
+    with pytest.raises(CannotWrite, match="another studio uses the folder"):
         Store(tmp_path)
     first.close()
     Store(tmp_path).close()
@@ -441,7 +440,7 @@ def test_38_a_second_studio_does_not_open_what_does_not_answer(tmp_path, monkeyp
     store = Store(tmp_path)
     if door:
         (tmp_path / "studio.json").write_text(door)
-    with pytest.raises(CannotWrite, match="another studio has the folder"):
+    with pytest.raises(CannotWrite, match="another studio uses the folder"):
         serve.serve(tmp_path, None, browse=True)
     store.close()
 
@@ -493,27 +492,23 @@ def test_the_newest_comes_first_and_all_words_must_be_there(tmp_path):
     store.close()
 
 
-@pytest.mark.parametrize("damage", ["missing", "no database", "cut off", "bits", "another table"])
-def test_39_an_index_that_is_gone_or_damaged_is_made_anew_from_the_files(tmp_path, damage):
+def test_the_index_of_an_older_release_is_removed(tmp_path):
     store = Store(tmp_path)
     ids = {stored(store, created=n) for n in range(50)}
     store.close()
-    path = tmp_path / "studio.db"
-    for end in ("-wal", "-shm"):
-        path.with_name(f"studio.db{end}").unlink(missing_ok=True)
-    whole = path.read_bytes()
-    if damage == "another table":
-        path.unlink()
-        sqlite3.connect(path).execute("CREATE TABLE jobs (id TEXT)").connection.close()
-    else:
-        flipped = bytes(byte ^ 255 if n % 97 == 0 else byte for n, byte in enumerate(whole))
-        path.write_bytes({"missing": b"", "no database": b"x" * 5000, "cut off": whole[: len(whole) // 2], "bits": flipped}[damage])
-    if damage == "missing":
-        path.unlink()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ImpastoWarning)
-        store = Store(tmp_path)
-    assert {it["id"] for it in store.all("jobs")} == ids
+    for end in ("", "-wal", "-shm"):
+        (tmp_path / f"studio.db{end}").write_bytes(b"x" * 5000)
+    store = Store(tmp_path)
+    assert {it["id"] for it in store.all("jobs")} == ids and not list(tmp_path.glob("studio.db*"))
+    store.close()
+
+
+def test_what_is_read_is_a_copy(tmp_path):
+    store = Store(tmp_path)
+    id = stored(store, asked={"knobs": {"beta": 4}})
+    for about in (store.get("jobs", id), *store.all("jobs")):
+        about["asked"]["knobs"]["beta"] = 5
+    assert store.get("jobs", id)["asked"] == {"knobs": {"beta": 4}}
     store.close()
 
 
@@ -618,9 +613,9 @@ GRID = {**PAINTING, "kind": "grid"}
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({}, "what is asked"),
+        ({}, "request"),
         ({"kind": "dance"}, "kind"),
-        ([], "what is asked"),
+        ([], "request"),
         ({"kind": "painting"}, "no photograph"),
         ({"kind": "painting", "content": "a" * 16}, "no painting"),
         ({"kind": "painting", "content": "../x", "styles": ["a" * 16]}, "content"),
@@ -635,7 +630,7 @@ GRID = {**PAINTING, "kind": "grid"}
             {**GRID, "rows": ["alpha", "0", "1"], "columns": ["beta", "0", "1"]},
             "nothing to",
         ),
-        ({**PAINTING, "changes": {"3": {"size": 99}}}, "on the way there are"),
+        ({**PAINTING, "changes": {"3": {"size": 99}}}, "can change while painting"),
         (
             {**PAINTING, "changes": {"3": {"style_edit": "/x"}}},
             "a table of layers",
@@ -644,7 +639,7 @@ GRID = {**PAINTING, "kind": "grid"}
             {**PAINTING, "changes": {"3": {"style_weights": [1, 2]}}},
             "2 numbers for 1",
         ),
-        ({**PAINTING, "regions": {"sky": {"mask": "light", "weight": 2}}}, "may be mask, style, style_mask"),
+        ({**PAINTING, "regions": {"sky": {"mask": "light", "weight": 2}}}, "the fields are mask, style, style_mask"),
         ({**PAINTING, "regions": "/x.toml"}, "regions"),
         ({**PAINTING, "regions": {"sky": "/x.toml"}}, "regions"),
         ({**PAINTING, "changes": "/x.toml"}, "changes"),
@@ -663,7 +658,7 @@ GRID = {**PAINTING, "kind": "grid"}
 )
 def test_what_is_wrong_in_what_is_asked_is_said_in_one_line(asked, said):
     with pytest.raises(BadRecipe, match=said) as error:
-        read_asked(asked)
+        read_request(asked)
     assert "\n" not in str(error.value) and len(str(error.value)) < 3000
 
 
@@ -679,7 +674,7 @@ def test_checking_changes_takes_a_recipe_a_change(monkeypatch):
     counts = []
     for changes in (100, 200, 400):
         made.clear()
-        read_asked(knots(changes))
+        read_request(knots(changes))
         counts.append(len(made))
     assert counts[2] - counts[1] == 2 * (counts[1] - counts[0]) <= 400
     made.clear()
@@ -688,17 +683,17 @@ def test_checking_changes_takes_a_recipe_a_change(monkeypatch):
 
 def test_changes_are_bounded():
     with pytest.raises(BadRecipe, match="changes"):
-        read_asked(knots(1001))
+        read_request(knots(1001))
     axes = {"kind": "grid", "rows": ["beta", *"123456789"], "columns": ["alpha", *"123456789"]}
-    with pytest.raises(BadRecipe, match="a grid of 81 paintings can have at most 123 changes on the way"):
-        read_asked(knots(124, **axes))
-    asked = read_asked(PAINTING)
+    with pytest.raises(BadRecipe, match="a grid of 81 paintings can have at most 123 changes"):
+        read_request(knots(124, **axes))
+    asked = read_request(PAINTING)
     with pytest.raises(BadRecipe, match="can be changed 1000 times"):
         check_change(asked, {"beta": 1}, 2000, {str(i): {"beta": 1} for i in range(1, 1001)})
 
 
 def test_a_change_is_checked_with_those_before_it():
-    asked = read_asked({"kind": "painting", "content": "a" * 16, "styles": ["b" * 16]})
+    asked = read_request({"kind": "painting", "content": "a" * 16, "styles": ["b" * 16]})
     check_change(asked, {"beta": 0}, 7, {})
     for knobs, before, said in (
         ({"beta": 0}, {"3": {"alpha": 0}}, "nothing to minimise"),
@@ -730,17 +725,17 @@ def test_a_change_that_does_not_fit_is_said_and_painted_on(studio):
 
 
 def test_a_texture_needs_no_photograph_and_an_inversion_no_painting():
-    texture = read_asked({"kind": "painting", "preset": "texture", "styles": ["a" * 16]})
-    inversion = read_asked({"kind": "painting", "preset": "inversion", "content": "a" * 16})
+    texture = read_request({"kind": "painting", "preset": "texture", "styles": ["a" * 16]})
+    inversion = read_request({"kind": "painting", "preset": "inversion", "content": "a" * 16})
     assert [*pictures_of(texture), *pictures_of(inversion)] == ["a" * 16] * 2
     for preset, given in (("texture", {"content": "a" * 16}), ("inversion", {"styles": ["a" * 16]})):
         with pytest.raises(BadRecipe, match="there is no"):
-            read_asked({"kind": "painting", "preset": preset, **given})
+            read_request({"kind": "painting", "preset": preset, **given})
 
 
 def test_masks_become_paths_and_nothing_else_does():
     mask = "0123456789abcdef"
-    asked = read_asked(
+    asked = read_request(
         {
             "kind": "painting",
             "content": mask,
@@ -772,7 +767,7 @@ def test_a_page_that_was_away_is_told_what_it_missed():
     async def listen() -> None:
         events = Events()
         for n in range(3):
-            events.tell("job", {"n": n})
+            events.send("job", {"n": n})
         stream = events.since(f"{events.run}-1", {})
         assert "event: hello" in await anext(stream)
         assert '{"n": 1}' in await anext(stream) and '{"n": 2}' in await anext(stream)
@@ -805,7 +800,7 @@ def test_pages_that_go_all_at_once_leave_the_others_told():
                     pages.start_soon(stay, events, scope)
                 for _ in range(10):
                     await asyncio.sleep(0)
-                asyncio.get_running_loop().call_soon(events.tell, "job", {"n": wait})
+                asyncio.get_running_loop().call_soon(events.send, "job", {"n": wait})
                 for scope in scopes:
                     scope.cancel()
             stream = events.since(f"{events.run}-0", {})
@@ -815,12 +810,13 @@ def test_pages_that_go_all_at_once_leave_the_others_told():
     asyncio.run(asyncio.wait_for(scene(), 20))
 
 
-def test_35_an_index_that_cannot_be_written_is_said(tmp_path):
+def test_35_a_folder_that_cannot_be_used_is_an_answer(tmp_path, monkeypatch):
     import asyncio
 
     store = Store(tmp_path)
     app = make_app(Studio(store, {}))
     store.close()
+    monkeypatch.setattr(store, "all", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
     answers = []
 
     async def ask() -> None:
@@ -834,7 +830,7 @@ def test_35_an_index_that_cannot_be_written_is_said(tmp_path):
         await app(scope, receive, send)
 
     asyncio.run(ask())
-    assert answers[0]["status"] == 507 and "index" in json.loads(answers[1]["body"])["error"]
+    assert answers[0]["status"] == 507 and "no room left" in json.loads(answers[1]["body"])["error"]
 
 
 def test_a_stream_tells_pictures_as_they_come(studio, tmp_path):
@@ -932,7 +928,7 @@ def test_a_list_of_paintings_takes_no_longer_a_picture_the_more_there_are(tmp_pa
     monkeypatch.setattr(store, "all", lambda *given: looked.append(given) or found(*given))
     pictures = json.loads(asyncio.run(studio.pictures(None)).body)["pictures"]
     assert [it["record"]["content"] for it in pictures] == [*(it["id"] for it in pictures[1:]), None]
-    assert pictures[0]["record"]["missing"] == ["painting 2"] and len(looked) <= 2
+    assert pictures[0]["record"]["missing"] == ["style 2"] and len(looked) <= 2
     store.close()
 
 

@@ -457,7 +457,7 @@ def test_18_connections_that_bring_no_request_lock_nobody_out(tmp_path, halves):
 
 def test_18_a_request_that_stalls_is_cut_off(monkeypatch):
     """In its head or in its body; one that comes whole, or is being answered, is not."""
-    monkeypatch.setattr(serve, "PATIENCE", 0.3)
+    monkeypatch.setattr(serve, "IDLE_SECONDS", 0.3)
 
     async def answer(scope, receive, send) -> None:
         while (await receive()).get("more_body"):

@@ -89,7 +89,7 @@ def drop(page, where: str, path: Path) -> None:
         }""",
         [data, path.name],
     )
-    page.get_by_role("region", name=where).dispatch_event("drop", {"dataTransfer": transfer})
+    page.get_by_role("region", name=where, exact=True).dispatch_event("drop", {"dataTransfer": transfer})
 
 
 def pick(page, where: str, name: str) -> None:
@@ -100,10 +100,10 @@ def pick(page, where: str, name: str) -> None:
 def set_up(page, size: int = 64, steps: int | None = None) -> None:
     """A photograph, a painting, and knobs with which AlexNet paints in seconds, or for so long as `steps` say."""
     pick(page, "Photograph", "cat.jpg")
-    pick(page, "Paintings", "mosaic.jpg")
+    pick(page, "Style", "mosaic.jpg")
     fill(page, "size", size)
     page.locator("summary", has_text="All settings").click()
-    for group in ("Network:", "Descent:"):
+    for group in ("Network", "Optimiser and scales"):
         page.locator("summary", has_text=group).click()
     page.locator("#knob-net").select_option("alexnet")
     fill(page, "coarsest", size)
@@ -152,8 +152,8 @@ def test_from_drop_to_download(page, tmp_path):
     """With the default preset and net, and no setting touched but size and quality."""
     drop(page, "Photograph", picture_path("cat"))
     expect(page.get_by_role("region", name="Photograph")).to_contain_text("cat.jpg")
-    drop(page, "Paintings", picture_path("hokusai-great-wave"))
-    expect(page.get_by_role("region", name="Paintings")).to_contain_text("hokusai-great-wave.jpg")
+    drop(page, "Style", picture_path("hokusai-great-wave"))
+    expect(page.get_by_role("region", name="Style", exact=True)).to_contain_text("hokusai-great-wave.jpg")
     fill(page, "size", 96)
     page.locator("#knob-quality").select_option("draft")
     paint(page)
@@ -172,7 +172,7 @@ def test_what_is_missing_or_wrong_is_said_beside_the_button(page):
     expect(page.get_by_role("alert")).to_contain_text("Choose a photograph first")
     pick(page, "Photograph", "cat.jpg")
     paint(page)
-    expect(page.get_by_role("alert")).to_contain_text("Choose a painting first")
+    expect(page.get_by_role("alert")).to_contain_text("Choose a style first")
 
 
 def test_pause_resume_change_and_cancel(page, studio):
@@ -233,7 +233,7 @@ def test_a_studio_that_was_killed_is_found_again_and_goes_on(browser, tmp_path):
     expect(page.get_by_text("The studio does not answer; trying again.")).to_be_visible(timeout=LONG)
     again = Running(tmp_path, port=studio.port)
     expect(page.get_by_text("The studio does not answer; trying again.")).to_be_hidden(timeout=LONG)
-    expect(told(page)).to_contain_text("the studio stopped meanwhile", timeout=LONG)
+    expect(told(page)).to_contain_text("interrupted: the studio stopped", timeout=LONG)
     page.locator(".stage .top").get_by_role("button", name="Resume").click()
     expect(told(page)).to_contain_text("finished", timeout=LONG)
     watched.context.close()
@@ -245,11 +245,11 @@ def test_a_painting_that_is_dropped_restores_everything(page, studio, tmp_path):
     asked = studio.quick(knobs={"beta": 3.5, "steps": 3}, changes={"2": {"beta": 8}})
     painted = studio.client.download(studio.ended(studio.submit(asked))["id"], tmp_path / "painted.png")
     drop(page, "Photograph", painted)
-    expect(page.get_by_role("alert")).to_contain_text("its settings are in the form now")
+    expect(page.get_by_role("alert")).to_contain_text("its settings are now in the form")
     expect(page.get_by_role("region", name="Photograph")).to_contain_text("cat.jpg")
-    expect(page.get_by_role("region", name="Paintings")).to_contain_text("mosaic.jpg")
+    expect(page.get_by_role("region", name="Style", exact=True)).to_contain_text("mosaic.jpg")
     expect(page.locator("#knob-beta")).to_have_value("3.5")
-    expect(page.get_by_role("region", name="Changes on the way")).to_contain_text("From step 2: Style strength 8")
+    expect(page.get_by_role("region", name="Changes while painting")).to_contain_text("From step 2: Style strength 8")
     job = painted_job(page, studio)
     assert job["result"]["recipe"]["beta"] == 3.5 and job["changes"] == {"2": {"beta": 8}}
     (again,) = (studio.folder / "jobs" / job["id"]).glob("*.png")
@@ -258,8 +258,8 @@ def test_a_painting_that_is_dropped_restores_everything(page, studio, tmp_path):
 
 def test_a_mask_is_painted_over_the_photograph(page, studio):
     set_up(page)
-    page.get_by_text("Parts of the photograph").click()
-    page.get_by_role("button", name="Paint the mask: Keep recognisable").click()
+    page.get_by_text("Regions and protection").click()
+    page.get_by_role("button", name="Paint the mask: Protect").click()
     canvas = page.get_by_role("application")
     box = canvas.bounding_box()
     page.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 0.2 * box["height"])
@@ -283,7 +283,7 @@ def test_pictures_are_compared_by_slider_side_by_side_and_hover(page, studio):
     page.goto(f"http://{studio.host}/#gallery/{id}")
     dialog = page.get_by_role("dialog")
     dialog.get_by_label("Slider").check()
-    slider = dialog.get_by_label("Where the two meet")
+    slider = dialog.get_by_label("Position of the divider")
     slider.focus()
     before = page.locator(".divider").bounding_box()["x"]
     for _ in range(20):
@@ -301,7 +301,7 @@ def test_pictures_are_compared_by_slider_side_by_side_and_hover(page, studio):
     dialog.locator(".view").hover()
     expect(dialog.locator(".layer")).to_have_count(2)
     names = dialog.get_by_label("with").locator("option").all_inner_texts()
-    assert any("photograph: cat.jpg" in it for it in names) and any("painting: mosaic.jpg" in it for it in names)
+    assert any("photograph: cat.jpg" in it for it in names) and any("style: mosaic.jpg" in it for it in names)
 
 
 def test_the_gallery_finds_by_knobs_and_brings_settings_back(page, studio):
@@ -310,7 +310,7 @@ def test_the_gallery_finds_by_knobs_and_brings_settings_back(page, studio):
     id = studio.ended(studio.submit(asked))["id"]
     page.goto(f"http://{studio.host}/#gallery")
     page.get_by_role("searchbox").fill("needle beta 7")
-    expect(page.get_by_text("There is nothing like that.")).to_be_visible()
+    expect(page.get_by_text("No matches")).to_be_visible()
     page.get_by_role("searchbox").fill("needle beta 77")
     expect(page.locator(".gallery .card")).to_have_count(1)
     expect(page.locator(".gallery .card")).to_contain_text("Style strength 77")
@@ -351,7 +351,7 @@ def test_marks_in_a_style_become_an_edit_of_the_next_painting(page, studio):
     edit = page.get_by_role("region", name="Changes to the style")
     expect(edit).to_contain_text("conv2/")
     expect(edit).to_contain_text("conv1/3&5")
-    page.get_by_role("button", name="Take away the painting mosaic.jpg").click()  # the one that was read
+    page.get_by_role("button", name="Remove the style mosaic.jpg").click()  # the one that was read
     set_up(page)
     recipe = painted_job(page, studio)["result"]["recipe"]
     assert recipe["style_edit"]["conv1"]["pairs"]["3&5"]["gain"] == 2
@@ -393,11 +393,11 @@ def test_it_can_be_painted_without_a_mouse(page):
                 return
         raise AssertionError(f"{name} is not reached by Tab")
 
-    for where, picture in (("Photograph", "cat.jpg"), ("Paintings", "mosaic.jpg")):
+    for where, picture in (("Photograph", "cat.jpg"), ("Style", "mosaic.jpg")):
         reach(f"Pick from the studio: {where}")
         page.keyboard.press("Enter")
         expect(page.get_by_role("dialog")).to_be_visible()
         reach(picture)
         page.keyboard.press("Enter")
-        expect(page.get_by_role("region", name=where)).to_contain_text(picture)
+        expect(page.get_by_role("region", name=where, exact=True)).to_contain_text(picture)
     reach("Paint")

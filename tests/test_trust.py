@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from impasto.batch import Batch, Job
+from impasto.batch import Batch, Job, Result
 from impasto.errors import CannotWrite, ImpastoWarning, NoRoom
 from impasto.images.images import read_record
 from impasto.lens import scan as scanning
@@ -23,7 +23,7 @@ from impasto.lens.scan import begin_shards, merge_shards, scan_shards, shard_fol
 from impasto.recipe.recipe import make_recipe
 from impasto.transfer.checkpoint import checkpoint_path, previous
 from tests.conftest import paint_with_the_tiny_net, picture, room_for, save
-from tests.hands import Here
+from tests.fake_workers import FakeWorker
 from tests.test_lens_scan import LAYERS, bytes_of, looked, scanned
 
 KNOBS = {"size": 32, "coarsest": 24, "steps": 6, "fine_steps": 4, "style_layers": "conv1_1", "content_layers": "conv2_1"}
@@ -57,8 +57,9 @@ def batch_of(inputs: Path, folder: Path, names=NAMES, outputs=NAMES) -> Batch:
     )
 
 
-def states(batch: Batch, tell=lambda *_: None) -> list[str]:
-    return [result.state for result in batch.paint(hands=[Here()], tell=tell)]
+def states(batch: Batch, on_step=lambda: None) -> list[str]:
+    events = (event for _, event in batch.events(workers=[FakeWorker()]))
+    return [event.state for event in events if isinstance(event, Result) or on_step()]
 
 
 def painted(folder: Path) -> dict[str, bytes]:
@@ -68,14 +69,14 @@ def painted(folder: Path) -> dict[str, bytes]:
 def scan_in_parts(pictures: Path, folder: Path, parts=((0, 3), (1, 3), (2, 3))) -> None:
     asked = {"places": [str(pictures)], "setup": [LAYERS, 9, 1, 32]}
     begin_shards(folder, 3, resume=True)
-    for step in scan_shards(asked, folder, parts, [Here(does=looked)]):
+    for step in scan_shards(asked, folder, parts, [FakeWorker(runs=looked)]):
         print(step.done, flush=True)
     merge_shards(folder, 3)
 
 
 def paint_batch(inputs: Path, folder: Path) -> None:
-    for result in batch_of(inputs, folder).paint(hands=[Here()], tell=lambda *_: print(flush=True)):
-        print(result.job.output, result.state, flush=True)
+    for job, event in batch_of(inputs, folder).events(workers=[FakeWorker()]):
+        print(*([job.output, event.state] if isinstance(event, Result) else []), flush=True)
 
 
 SCRIPT = """
@@ -143,7 +144,7 @@ def test_35_parts_of_a_scan_on_a_full_disk_are_not_merged_to_half_an_index(pictu
     scan_in_parts(pictures, tmp_path / "out", ((0, 3), (1, 3)))
     before = bytes_of(shard_folder(tmp_path / "out", (0, 3)))
     asked = {"places": [str(pictures)], "setup": [LAYERS, 9, 1, 32]}
-    list(scan_shards(asked, tmp_path / "out", [(2, 3)], [Here(does=looked)]))
+    list(scan_shards(asked, tmp_path / "out", [(2, 3)], [FakeWorker(runs=looked)]))
     for size in (100, 3000):
         with room_for(size), pytest.raises(NoRoom, match="no room on the disk for"):
             merge_shards(tmp_path / "out", 3)
@@ -160,7 +161,7 @@ def test_35_a_folder_that_cannot_be_written_is_said_before_the_work(inputs, pict
 
 def test_35_a_folder_that_is_deleted_on_the_way_ends_no_other_job(inputs, tmp_path):
     batch, left = batch_of(inputs, tmp_path / "out"), [tmp_path / "out"]
-    found = states(batch, tell=lambda *_: left and shutil.rmtree(left.pop(), ignore_errors=True))
+    found = states(batch, on_step=lambda: left and shutil.rmtree(left.pop(), ignore_errors=True))
     assert len(found) == 3 and set(found) <= {"finished", "failed"}
     assert states(batch_of(inputs, tmp_path / "out")).count("failed") == 0
 
@@ -177,9 +178,9 @@ def test_38_two_processes_share_a_batch_and_paint_each_job_once(inputs, tmp_path
 
 def test_39_a_damaged_checkpoint_of_a_batch_gives_way_to_the_one_before(inputs, tmp_path):
     states(batch_of(inputs, tmp_path / "whole"))
-    begun = batch_of(inputs, tmp_path / "out").paint(hands=[Here(4)])
+    begun = batch_of(inputs, tmp_path / "out").paint(workers=[FakeWorker(4)])
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("impasto.batch.tried", lambda work, hand, _: ({**said, "tries": 1} for said in hand.do(work)))
+        patched.setattr("impasto.batch.with_retries", lambda task, worker, _: ({**event, "tries": 1} for event in worker.run(task)))
         assert next(begun).state == "failed"
         begun.close()
     path = checkpoint_path(tmp_path / "out" / NAMES[0])

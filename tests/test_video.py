@@ -15,7 +15,7 @@ from impasto.objective.losses import temporal_cost
 from impasto.objective.objective import make_cost
 from impasto.objective.targets import make_targets
 from impasto.recipe.recipe import make_recipe
-from impasto.tasks import done
+from impasto.tasks import run_task
 from impasto.transfer.painting import recipe_of
 from impasto.transfer.transfer import Ties, stylize, tied_cost
 from impasto.video import video as module
@@ -24,7 +24,7 @@ from impasto.video.video import Motion, Video
 from impasto.weights import Loaded
 from tests.clips import encode, moving, packets, shown_times
 from tests.conftest import check_one_line, kill_at, picture, room_for, save, tiny_net
-from tests.hands import Here
+from tests.fake_workers import FakeWorker
 
 KNOBS = {
     "size": 64,
@@ -81,7 +81,7 @@ def test_ties_are_light_alone_where_light_alone_is_painted():
 def test_colours_that_come_in_after_painting_are_refused(clip, style, tmp_path):
     with pytest.raises(BadRecipe, match="color_when is 'after'"):
         made(clip, style, tmp_path / "out.mp4", color="monge", color_when="after")
-    for knobs, said in (({}, "region sky has color luminance, which comes in after"), ({"color_when": "after"}, "color_when is")):
+    for knobs, said in (({}, "region sky has color luminance, which is applied after"), ({"color_when": "after"}, "color_when is")):
         rule = "luminance" if not knobs else "monge"
         with pytest.raises(BadRecipe, match=said):
             made(clip, style, tmp_path / "out.mp4", regions={"sky": {"mask": "light", "color": rule}}, **knobs)
@@ -99,7 +99,7 @@ def test_a_region_of_a_video_has_its_own_colours(style, tmp_path):
 
 @pytest.mark.parametrize("knobs", [{"shape": "1:1"}, {"seamless": "x"}], ids=str)
 def test_a_video_has_the_shape_and_the_edges_of_its_frames(clip, style, tmp_path, knobs):
-    with pytest.raises(BadRecipe, match="takes no shape, and seamless must be none"):
+    with pytest.raises(BadRecipe, match="leave out shape and seamless"):
         made(clip, style, tmp_path / "out.mp4", **knobs)
 
 
@@ -212,33 +212,35 @@ def contents(folder) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_scenes_painted_by_hands_are_the_video_painted_here_whichever_dies(scenes, style, tmp_path):
+def test_scenes_painted_by_workers_are_the_video_painted_here_whichever_dies(scenes, style, tmp_path):
     video = made(scenes, style, tmp_path / "out", TWICE)
-    told = list(video.share_out([Here(5), Here()]))
-    assert {name for name, _ in told} == {"0", "4"} and video.report()["cuts"] == [4]
+    events = list(video.distribute([FakeWorker(5), FakeWorker()]))
+    assert {name for name, _ in events} == {"0", "4"} and video.report()["cuts"] == [4]
     assert contents(tmp_path / "out") == whole_of(scenes, style, tmp_path)
-    assert not video.work.exists() and list(made(scenes, style, tmp_path / "out", TWICE).share_out([Here()], resume=True)) == []
+    assert (
+        not video.work.exists() and list(made(scenes, style, tmp_path / "out", TWICE).distribute([FakeWorker()], resume=True)) == []
+    )
 
 
 def test_parts_of_a_video_are_painted_one_by_one_and_the_last_writes_it(scenes, style, tmp_path):
     for part in ((1, 2), (0, 2)):
         video = made(scenes, style, tmp_path / "out", TWICE)
         assert not video.output.exists()
-        assert {name for name, _ in video.share_out([Here()], resume=True, part=part)} == {"0" if part[0] == 0 else "4"}
+        assert {name for name, _ in video.distribute([FakeWorker()], resume=True, part=part)} == {"0" if part[0] == 0 else "4"}
     assert contents(tmp_path / "out") == whole_of(scenes, style, tmp_path)
 
 
-def test_a_video_begun_here_is_ended_by_hands_and_the_reverse(scenes, style, tmp_path):
+def test_a_video_begun_here_is_ended_by_workers_and_the_reverse(scenes, style, tmp_path):
     whole = whole_of(scenes, style, tmp_path)
     begun = made(scenes, style, tmp_path / "one", TWICE)
     for step in begun.steps():
         if step.done == 3:
             break
     assert 0 < len(frames_of(begun)) < 4
-    assert list(made(scenes, style, tmp_path / "one", TWICE).share_out([Here()], resume=True))
+    assert list(made(scenes, style, tmp_path / "one", TWICE).distribute([FakeWorker()], resume=True))
     begun = made(scenes, style, tmp_path / "other", TWICE)
-    for _, said in begun.share_out([Here()]):
-        if "report" in said:
+    for _, event in begun.distribute([FakeWorker()]):
+        if "report" in event:
             break
     assert len(frames_of(begun)) >= 4 and not begun.output.exists()
     finish(made(scenes, style, tmp_path / "other", TWICE), resume=True)
@@ -246,12 +248,12 @@ def test_a_video_begun_here_is_ended_by_hands_and_the_reverse(scenes, style, tmp
 
 
 def test_a_scene_that_cannot_be_painted_is_said_and_the_others_are_kept(scenes, style, tmp_path):
-    def failing(work):
-        yield from [{"error": "no paint", "is_final": True}] if work["first"] == 0 else done(work, Cache())
+    def failing(task):
+        yield from [{"error": "no paint", "is_final": True}] if task["first"] == 0 else run_task(task, Cache())
 
     video = made(scenes, style, tmp_path / "out")
     with pytest.raises(SomeFailed, match="1 of 2 scenes could not be painted, that of frame 0 first: no paint"):
-        list(video.share_out([Here(does=failing)]))
+        list(video.distribute([FakeWorker(runs=failing)]))
     assert sorted(frames_of(video)) == ["4.png", "5.png", "6.png"] and not video.output.exists()
 
 
@@ -305,7 +307,7 @@ def test_work_of_another_video_is_neither_continued_nor_lost(clip, style, tmp_pa
         next(made(clip, style, tmp_path / "out.mp4", seed=9).steps(resume=True))
     with pytest.raises(BadRecipe, match=r"of another video \(motion differ\)"):
         next(made(clip, style, tmp_path / "out.mp4", Motion(steps=4)).steps(resume=True))
-    with pytest.warns(ImpastoWarning, match="given up"):
+    with pytest.warns(ImpastoWarning, match="discarding the frames"):
         next(made(clip, style, tmp_path / "out.mp4", seed=9).steps())
 
 
@@ -384,7 +386,7 @@ def test_ctrl_c_says_where_the_frames_are(impasto, clip, style, tmp_path, monkey
 @pytest.mark.parametrize("package", ["av", "cv2"])
 def test_a_missing_extra_is_one_line(impasto, clip, style, tmp_path, monkeypatch, package):
     for name in ("video", "frames", "flow"):
-        monkeypatch.delitem(sys.modules, f"impasto.{name}")
+        monkeypatch.delitem(sys.modules, f"impasto.video.{name}")
     monkeypatch.setitem(sys.modules, package, None)
     check_one_line(impasto("video", clip, style, "-o", tmp_path / "out.mp4"), 2, "pip install '.[video]'")
 
@@ -456,7 +458,7 @@ def test_pictures_of_ones_own_are_never_removed(clip, style, tmp_path):
     for name, image in (("mine.png", picture(9, 9)), ("000001.png", picture(48, 64))):
         save(tmp_path / "out" / name, image)
         assert list(made(clip, style, tmp_path / "out", seed=3).steps(resume=True)) == []
-        with pytest.raises(CannotWrite, match=f"holds other files than frames of ours, {name}"):
+        with pytest.raises(CannotWrite, match=f"holds other files than frames by Impasto, {name}"):
             next(made(clip, style, tmp_path / "out", seed=4).steps())
         assert (tmp_path / "out" / name).exists()
         (tmp_path / "out" / "mine.png").unlink(missing_ok=True)
@@ -480,10 +482,10 @@ def test_a_frame_that_does_not_say_what_it_cost_is_one_line(clip, style, tmp_pat
     with pytest.raises(BadInput, match="carries no recipe"):
         finish(made(clip, style, tmp_path / "out.mp4"), resume=True)
     write_picture(video._painted(0, 0), picture(48, 64), None, {"costs": [1]})
-    with pytest.raises(BadInput, match="does not say what it cost"):
+    with pytest.raises(BadInput, match="has no costs in its record"):
         finish(made(clip, style, tmp_path / "out.mp4"), resume=True)
     save(video.work / "input" / "000002.png", picture(9, 9))
-    with pytest.raises(BadInput, match="has not the size of this video's frames"):
+    with pytest.raises(BadInput, match="has another size than the frames of this video"):
         finish(made(clip, style, tmp_path / "out.mp4"), resume=True)
 
 
@@ -495,5 +497,5 @@ def test_what_is_transparent_stays_so_in_a_folder_and_is_said_of_a_video(style, 
     finish(made(tmp_path / "in", style, tmp_path / "out"))
     for n in range(2):
         assert torch.equal(read_picture(tmp_path / "out" / f"{n}.png").alpha, alpha)
-    with pytest.warns(ImpastoWarning, match=r"\.mp4 cannot be transparent: frames are laid on white"):
+    with pytest.warns(ImpastoWarning, match=r"\.mp4 cannot be transparent: the background becomes white"):
         finish(made(tmp_path / "in", style, tmp_path / "out.mp4"))

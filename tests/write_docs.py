@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from impasto.cli.options import MORE
 from impasto.recipe.recipe import PRESETS, Recipe, make_recipe
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -14,6 +15,7 @@ COMMANDS = (
     "transfer",
     "texture",
     "invert",
+    "mask",
     "grid",
     "video",
     "batch",
@@ -42,26 +44,26 @@ def cli_page() -> str:
 
 
 def help_of(command: str) -> str:
-    """What --help prints in a plain window of 100 columns."""
+    """What --help-all prints in a plain window of 100 columns."""
     env = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
-    run = [sys.executable, "-m", "impasto", *command.split(), "--help"]
+    run = [sys.executable, "-m", "impasto", *command.split(), "--help-all"]
     out = subprocess.run(run, capture_output=True, text=True, check=True, env=env).stdout
-    return "\n".join(line.rstrip() for line in out.strip().splitlines())
+    return "\n".join(line.rstrip() for line in out.removesuffix(f"{MORE}\n").strip().splitlines())
 
 
 EXIT_CODES = """## Exit codes
 
 | code | meaning |
 |---|---|
-| 0 | painted |
-| 1 | failed: the output cannot be written, weights cannot be had |
+| 0 | success |
+| 1 | failed: the output cannot be written, weights cannot be fetched |
 | 2 | usage: an unknown option, a knob out of bounds, an extra that is not installed |
-| 3 | some of several jobs failed, the others are done: cells of a grid |
+| 3 | some of several jobs failed, the others are finished: cells of a grid, jobs of a batch |
 | 4 | out of memory or disk |
 | 5 | bad input: a picture, a video or a weights file that cannot be used |
-| 130 | Ctrl-C: the picture so far is saved, and of a painting a checkpoint, of a video the painted frames |
+| 130 | Ctrl-C: the unfinished picture and a checkpoint are saved, of a video the painted frames |
 
-stdout carries the result only: a path, or one JSON object with `--json`. Progress and warnings go to stderr.
+stdout carries only the result: a path, or one JSON object with `--json`. Progress and warnings go to stderr.
 """
 
 
@@ -81,9 +83,9 @@ RECIPE = """# The recipe
 
 {made}
 
-A recipe holds what changes the picture, apart from the pictures and the weights themselves. It lies inside every painting;
-`--like painting.png` paints with it again. On the command line a knob is an option: `style_layers` is `--style-layers`.
-In a TOML file of your own (`--preset mine.toml`) it is a key.
+A recipe holds everything that changes the result, except the pictures and the weights of the network. Every painting contains its
+recipe: `--like painting.png` uses it again. On the command line a knob is an option: `style_layers` is `--style-layers`.
+In your own TOML file (`--preset mine.toml`) it is a key.
 
 | knob | meaning |
 |---|---|
@@ -91,7 +93,7 @@ In a TOML file of your own (`--preset mine.toml`) it is a key.
 
 ## What the presets set
 
-`impasto` in full, the others where they differ from it.
+All knobs of `impasto`, and those that differ from it in the others.
 
 {presets}
 """

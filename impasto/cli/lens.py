@@ -2,132 +2,143 @@
 
 import json as json_
 import os
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
-from impasto.cli.progress import PLAIN_SECONDS, CrewOptions, Flag, Quiet, Verbose, WeightsFile, WeightsInput, watch
+from impasto.cli.options import (
+    MAIN,
+    OWN,
+    Count,
+    Flag,
+    Json,
+    ManyOptions,
+    Names,
+    NetName,
+    Output,
+    Quiet,
+    Side,
+    Verbose,
+    WeightsFile,
+    WeightsInput,
+    Whole,
+    check_weights_input,
+    names_of,
+    shown_as,
+)
+from impasto.cli.progress import saved_on_interrupt, show_pictures, show_steps
 from impasto.errors import BadRecipe, CannotWrite, ImpastoError
 from impasto.files import check_exists, check_writable
 from impasto.messages import say, show
-from impasto.workers import Crew, shard_of, threads_of
+from impasto.workers import shard_of, threads_of
 
 if TYPE_CHECKING:
     from impasto.lens.dream import Objective
     from impasto.lens.index import Index
     from impasto.lens.scan import Part
-    from impasto.lens.scan import Progress as Scanned
     from impasto.nets.nets import Net
 
-lens_app = App(name="lens", help="What the units of a net look for: patches, projections, sheets.")
+lens_app = App(name="lens", help="What the units of a network respond to: patches, projections, sheets.", group_parameters=OWN)
 
-Output = Annotated[Path, Parameter(name=["--output", "-o"])]
-Whole = Annotated[int, Parameter(validator=Number(gte=0))]
-Count = Annotated[int, Parameter(validator=Number(gte=1))]
-NetName = Literal["alexnet", "vgg16", "vgg19"]
-Rule = Literal["deconv", "guided", "gradient"]
-Pooling = Literal["sum", "overwrite", "max"]
-Fit = Literal["center", "whole"]
-A_WORKER = 4  # parts of a scan: what one that dies has done since its checkpoint is done again, and all end at about one time
+ChosenNet = Annotated[NetName, Parameter(help="The network.")]
+Seed = Annotated[int, Parameter(validator=Number(gte=0), help="Random seed: of the choice of units, or of the controls.")]
+Units = Annotated[str, Parameter(help="Number of units, all, or a list as 3,17 (17, for one).")]
+Interior = Annotated[bool, Parameter(negative=(), show_default=False, help="Use only patches without padding.")]
+Rule = Annotated[Literal["deconv", "guided", "gradient"], Parameter(help="Rule for a ReLU on the way back.")]
+Pooling = Annotated[Literal["sum", "overwrite", "max"], Parameter(help="Rule where two pools share a switch.")]
+Resized = Annotated[Side, Parameter(help="Resize the shorter side of a picture to so many pixels.")]
+Fit = Annotated[Literal["center", "whole"], Parameter(help="Use the square in the centre of a picture, or the whole picture.")]
+Scan = Annotated[Path, Parameter(help="The folder of a scan. Its pictures must not have moved.")]
+Figure = Annotated[Path, Parameter(name=["--output", "-o"], group=MAIN, help="The figure: .png, .webp, .tif or .jpg.")]
+PARTS_EACH = 4  # parts of a scan for each worker: so all end at about the same time, and one that dies repeats little
 
 
-@lens_app.command
 def scan(
     *pictures: Path,
     output: Output,
-    net: NetName = "alexnet",
-    layers: str = "",
+    net: ChosenNet = "alexnet",
+    layers: Names = "",
     k: Count = 9,
     per_image: Count = 1,
-    size: Annotated[int, Parameter(validator=Number(gte=16, lte=4096))] = 224,
+    size: Resized = 224,
     fit: Fit = "center",
     resume: Flag = False,
     shards: Annotated[int | None, Parameter(validator=Number(gte=1, lte=99_999))] = None,
-    shard: str = "1/1",
     weights: WeightsFile = None,
     weights_input: WeightsInput = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
-    crew: CrewOptions | None = None,
+    many: ManyOptions | None = None,
 ) -> None:
-    """Pass PICTURES through a net and keep, for every unit, the patches that excite it most. Prints the atlas's path.
+    """Run PICTURES through a network and record, for every unit, the patches that activate it most. Prints the path of the atlas.
 
-    Ctrl-C or a crash loses at most half a minute: the same command with --resume goes on and ends with the same bytes.
+    After Ctrl-C or a crash the same command with --resume loses at most half a minute, and ends with the same bytes.
+
+    Example: impasto lens scan photos -o atlas
 
     Parameters
     ----------
     pictures
-        Folders, tar shards (pictures in them, nothing else is read), lists of paths, or single pictures.
+        Folders, tar files of pictures, lists of paths (.txt), or single pictures.
     output
-        The atlas: a folder for the index and its manifest. No pixels are kept in it.
-    net
-        The net whose units are asked.
+        The atlas: a folder for the index and its manifest. It holds no pixels.
     layers
-        Its layers, as conv1,conv5 or conv4:pre (before the ReLU); all convolutions unless given.
+        Its layers, as conv1,conv5 or conv4:pre (before the ReLU). [default: all convolutions]
     k
-        Patches a unit.
+        Patches per unit.
     per_image
-        Most patches of one picture, apart from one another by half a receptive field.
-    size
-        What a picture's shorter side is brought to.
-    fit
-        Look at the square in the middle of a picture, or at the whole of it.
+        Maximum number of patches from one picture; they are half a receptive field or more apart.
     resume
-        Continue the scan in the output folder, if there is one, in as many parts as it was begun in.
+        Continue the scan in the output folder, in as many parts as it was started with.
     shards
-        Scan in so many parts, each with an index until all are merged: several for each worker with --ray, else 1, unless given.
-    shard
-        Scan this part alone, as 2/5, from its checkpoint; auto takes it from Slurm, torchrun or Kubernetes. The last merges all.
+        Scan in so many parts, which are merged at the end. [default: several for each worker with --ray, else 1]
     """
     check_exists(*pictures)
 
-    crew, part = crew or CrewOptions(), shard_of(shard, os.environ)
-    if weights_input and weights is None:
-        raise BadRecipe("--weights-input says how the pixels of --weights FILE are meant: give that file too")
-    named = [name for name in layers.replace(" ", "").split(",") if name]
-    asked = {"kind": "scan", "folder": os.getcwd(), "places": list(map(str, pictures)), "threads": threads_of(crew)}
+    many = many or ManyOptions()
+    part = shard_of(many.shard, os.environ)
+    check_weights_input(weights, weights_input)
+    asked = {"kind": "scan", "folder": os.getcwd(), "places": list(map(str, pictures)), "threads": threads_of(many)}
     asked |= {"net": net, "weights": weights and str(weights), "weights_input": weights_input}
-    asked |= {"setup": [named, k, per_image, size, fit]}
+    asked |= {"setup": [names_of(layers), k, per_image, size, fit]}
     try:
-        _scan(asked, output, part, shards, crew, resume, quiet)
+        _scan(asked, output, part, shards, many, resume, quiet)
     except KeyboardInterrupt:
-        say("stopped: --resume goes on from the last checkpoint")
+        say("stopped: --resume continues from the last checkpoint")
         raise
     show(output)
 
 
-def _scan(asked: dict[str, Any], folder: Path, part: "Part", shards: int | None, crew: Crew, resume: bool, quiet: bool) -> None:
-    """In so many parts as was asked for, or as it was begun in."""
-    from impasto.cluster import hands
+def _scan(
+    asked: dict[str, Any], folder: Path, part: "Part", shards: int | None, many: ManyOptions, resume: bool, quiet: bool
+) -> None:
+    """In as many parts as asked for, or as the scan was started with."""
+    from impasto.cluster import workers
     from impasto.lens.index import INDEX
     from impasto.lens.scan import WHOLE, begin_shards, merge_shards, scan_shards, shards_begun
 
     begun = shards_begun(folder) if resume or part != WHOLE else None
-    if part != WHOLE and begun == 1 and (folder / INDEX).exists():  # merged already: what is new is looked at
+    if part != WHOLE and begun == 1 and (folder / INDEX).exists():  # merged already: only new pictures are scanned
         _scan_whole(asked, folder, True, quiet)
         return
     if part != WHOLE and begun not in (None, part[1]):
-        raise BadRecipe(f"--shard is of {part[1]} parts, the scan in {folder} was begun in {begun}")
-    with hands(crew, asked["threads"]) as them:
-        of = part[1] if part != WHOLE else begun or shards or (1 if crew.ray is None else A_WORKER * len(them))
-        if of == 1 and crew.ray is None:
+        raise BadRecipe(f"--shard divides into {part[1]} parts, but the scan in {folder} was started with {begun}")
+    with workers(many, asked["threads"]) as them:
+        of = part[1] if part != WHOLE else begun or shards or (1 if many.ray is None else PARTS_EACH * len(them))
+        if of == 1 and many.ray is None:
             _scan_whole(asked, folder, resume, quiet)
             return
         begin_shards(folder, of, resume or part != WHOLE)
         parts = [(n, of) for n in range(of)] if part == WHOLE else [part]
         with closing(scan_shards(asked, folder, parts, them)) as steps:
-            _watch(steps, quiet)
+            show_pictures(steps, quiet)
     if of > 1 and not merge_shards(folder, of):
-        say("this part is scanned; the last to be scanned merges them")
+        say("this part is scanned; the last part to be scanned merges all")
 
 
 def _scan_whole(asked: dict[str, Any], folder: Path, resume: bool, quiet: bool) -> None:
@@ -141,25 +152,25 @@ def _scan_whole(asked: dict[str, Any], folder: Path, resume: bool, quiet: bool) 
     torch.set_num_threads(asked["threads"])
     built = load_net(asked["net"], asked["weights"] and Path(asked["weights"]), asked["weights_input"])
     places = [Path(place) for place in asked["places"]]
-    _watch(scan_pictures(places, built, make_setup(built, *asked["setup"]), folder, resume), quiet)
+    show_pictures(scan_pictures(places, built, make_setup(built, *asked["setup"]), folder, resume), quiet)
 
 
 @lens_app.command
-def top(atlas: Path, /, *, layer: str, unit: Whole, interior: Flag = False, json: Flag = False) -> None:
-    """Print a unit's patches, the strongest first: value, picture, place in the layer's map, box in the original picture's pixels.
+def top(atlas: Path, /, *, layer: str, unit: Whole, interior: Flag = False, json: Json = False) -> None:
+    """Print the patches of a unit, the strongest first: activation, picture, position in the map, box in pixels of the picture.
+
+    Example: impasto lens top atlas --layer conv5 --unit 17
 
     Parameters
     ----------
     atlas
         The folder of a scan.
     layer
-        conv5, or conv5:pre where that was scanned.
+        conv5, or conv5:pre if that was scanned.
     unit
         The unit's number, from 0.
     interior
-        Rank the places that see no padding.
-    json
-        Print one JSON object.
+        Rank only positions whose receptive field holds no padding.
     """
     from impasto.lens.patches import top as top_patches
 
@@ -174,19 +185,19 @@ def top(atlas: Path, /, *, layer: str, unit: Whole, interior: Flag = False, json
 
 
 @lens_app.command
-def units(atlas: Path, /, *, layer: str | None = None, json: Flag = False) -> None:
-    """Print what is known of layers or, with --layer, of a layer's units: how often they fire, how strongly, where.
+def units(atlas: Path, /, *, layer: str | None = None, json: Json = False) -> None:
+    """Print statistics of the layers or, with --layer, of its units: how often they fire, how strongly, where.
 
-    A unit fires in a picture where its largest value is above 0; one that never does is dead on these pictures.
+    A unit fires in a picture if its largest activation is above 0; a unit that never fires is dead on these pictures.
+
+    Example: impasto lens units atlas --layer conv5
 
     Parameters
     ----------
     atlas
         The folder of a scan.
     layer
-        Print its units, a line each.
-    json
-        Print one JSON object.
+        Print the units of this layer, one per line.
     """
     from impasto.lens.index import find_layer, layer_statistics, read_index, unit_statistics
 
@@ -196,61 +207,54 @@ def units(atlas: Path, /, *, layer: str | None = None, json: Flag = False) -> No
         show(json_.dumps({"pictures": index.pictures, "units" if layer else "layers": rows}))
         return
     for row in rows:
-        said = {name: "unknown" if value is None else value for name, value in row.items()}
-        show("  ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in said.items()))
+        known = {name: "unknown" if value is None else value for name, value in row.items()}
+        show("  ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in known.items()))
 
 
-@lens_app.command
 def merge(*atlases: Path, output: Output) -> None:
-    """Make of the scans of several parts of a set the scan of all: the same bytes, in whatever order. Prints the atlas's path.
+    """Merge scans of parts of a set into the scan of the whole set, with the same bytes. Prints the path of the atlas.
+
+    Example: impasto lens merge part1 part2 -o atlas
 
     Parameters
     ----------
     atlases
-        The folders of scans with one net, one size, one k and the same layers; no picture may be in two of them.
+        The folders of the scans. They need the same network, size, k and layers, and no common picture.
     output
-        The folder of the scan of all.
+        The folder of the merged scan.
     """
     from impasto.lens.index import merge as merge_atlases
 
     if not atlases:
-        raise BadRecipe("there is nothing to merge: name the folders of scans")
+        raise BadRecipe("nothing to merge: name the folders of scans")
     merge_atlases(atlases, output)
     show(output)
 
 
 @lens_app.command
 def check(
-    atlas: Path,
+    atlas: Scan,
     /,
     *,
     layer: str | None = None,
-    units: str = "9",
-    seed: Whole = 0,
-    interior: Flag = False,
+    units: Units = "9",
+    seed: Seed = 0,
+    interior: Interior = False,
     weights: WeightsFile = None,
     weights_input: WeightsInput = None,
-    json: Flag = False,
+    json: Json = False,
 ) -> None:
-    """Cut patches out of their pictures, run them through the net again and print how far their values are from the scan's.
+    """Crop patches from their pictures, run them through the network again and compare their activations with the scan's.
 
-    A patch that sees no padding is run alone, in two exact ways; one that does is run with its whole picture. Fails where an error
-    is larger than 1e-4 of the layer's largest value.
+    A patch without padding runs alone, in two exact ways; one with padding runs with its whole picture. Fails if an error is larger
+    than 1e-4 of the largest activation of the layer.
+
+    Example: impasto lens check atlas --layer conv5
 
     Parameters
     ----------
-    atlas
-        The folder of a scan; its pictures must still be where they were.
     layer
-        All layers of the scan unless given.
-    units
-        So many units of each layer, all, or a list as 3,17.
-    seed
-        Draws the units.
-    interior
-        Check the patches that see no padding.
-    json
-        Print every patch with its receipts, as one JSON object.
+        The layer. [default: all]
     """
     from impasto.lens.crops import check_layer
     from impasto.lens.index import find_layer, read_index
@@ -271,7 +275,7 @@ def check(
     if json:
         show(json_.dumps({"patches": rows}))
     if wrong:
-        raise ImpastoError(f"in {wrong} layers values do not come again: were other weights or another size used?")
+        raise ImpastoError(f"in {wrong} layers the activations differ from the scan: does it use other weights or another size?")
 
 
 @lens_app.command
@@ -281,22 +285,24 @@ def project(
     *,
     layer: str,
     unit: Whole,
-    output: Output,
+    output: Figure,
     place: str | None = None,
-    net: NetName = "alexnet",
+    net: ChosenNet = "alexnet",
     rule: Rule = "deconv",
     pooling: Pooling = "sum",
-    seed: Whole = 0,
-    size: Annotated[int, Parameter(validator=Number(gte=16, lte=4096))] = 224,
+    seed: Seed = 0,
+    size: Resized = 224,
     fit: Fit = "center",
     weights: WeightsFile = None,
     weights_input: WeightsInput = None,
-    json: Flag = False,
+    json: Json = False,
 ) -> None:
-    """Draw what in PICTURE a unit answers to, beside two controls that do not know the unit. Prints the path of the figure.
+    """Project a unit back onto PICTURE, beside two controls. Prints the path of the figure.
 
-    The controls: the same switches with another unit, and the same unit of a net with shuffled weights. Where the cosine to a
-    control is near 1, the drawing says little about the unit.
+    The controls are another unit with the same switches, and the same unit with shuffled weights. If the cosine to a control is
+    near 1, the projection says little about the unit.
+
+    Example: impasto lens project cat.jpg --layer conv5 --unit 17 -o projection.png
 
     Parameters
     ----------
@@ -306,24 +312,8 @@ def project(
         The unit's layer, as conv5.
     unit
         Its number, from 0.
-    output
-        The figure: .png, .webp, .tif or .jpg.
     place
-        The unit's place in the layer's map, as 6,11 (y, x); the one where it is strongest unless given.
-    net
-        The net.
-    rule
-        What is done at a ReLU on the way back.
-    pooling
-        What is done where two pools have one switch.
-    seed
-        Draws the controls.
-    size
-        What the picture's shorter side is brought to.
-    fit
-        Look at the square in the middle of the picture, or at the whole of it.
-    json
-        Print one JSON object about the projection in place of the path.
+        Position in the map of the layer, as 6,11 (y, x). [default: where the unit is strongest]
     """
     from impasto.images.drawing import write_figure
     from impasto.images.images import check_format
@@ -342,44 +332,32 @@ def project(
 
 @lens_app.command
 def sheet(
-    atlas: Path,
+    atlas: Scan,
     /,
     *,
     layer: str,
-    output: Output,
-    units: str = "9",
-    seed: Whole = 0,
-    interior: Flag = False,
+    output: Figure,
+    units: Units = "9",
+    seed: Seed = 0,
+    interior: Interior = False,
     rule: Rule = "deconv",
     pooling: Pooling = "sum",
     scale: Literal["patch", "block"] = "patch",
     weights: WeightsFile = None,
     weights_input: WeightsInput = None,
 ) -> None:
-    """Draw the papers' figure: of each unit nine patches beside nine projections, in the first layer its filter too.
+    """Draw the papers' figure: nine patches and nine projections of each unit, and in the first layer its filter.
 
     Prints the path of the figure.
 
+    Example: impasto lens sheet atlas --layer conv3 -o conv3.png
+
     Parameters
     ----------
-    atlas
-        The folder of a scan; its pictures must still be where they were.
     layer
         The layer, as conv3.
-    output
-        The figure: .png, .webp, .tif or .jpg.
-    units
-        So many units, all, or a list as 3,17 (17, for one).
-    seed
-        Draws the units.
-    interior
-        Show the patches that see no padding.
-    rule
-        What is done at a ReLU on the way back.
-    pooling
-        What is done where two pools have one switch.
     scale
-        Scale each projection by itself, or the nine of a unit alike.
+        Scale each projection by itself (patch), or the nine of a unit together (block).
     """
     from impasto.images.drawing import write_figure
     from impasto.images.images import check_format
@@ -398,12 +376,12 @@ def sheet(
 
 @lens_app.command
 def atlas(
-    atlas: Path,
+    atlas: Scan,
     /,
     *,
     output: Output,
     dreams: Path | None = None,
-    dream: str = "",
+    dream: Names = "",
     dream_steps: Annotated[int, Parameter(validator=Number(gte=1, lte=1_000_000))] = 64,
     rule: Rule = "deconv",
     pooling: Pooling = "sum",
@@ -411,27 +389,23 @@ def atlas(
     weights_input: WeightsInput = None,
     quiet: Quiet = False,
 ) -> None:
-    """Make of a scan a page that opens from disk: all its units, with patches, projections and numbers. Prints the page's path.
+    """Make a web page of a scan: all units with patches, projections and statistics. Prints the path of the page.
 
-    The page needs no network and no server. Every unit has an address, as index.html#conv4/137.
+    The page opens from disk and needs no server. Every unit has an address, as index.html#conv4/137.
+
+    Example: impasto lens atlas atlas -o page
 
     Parameters
     ----------
-    atlas
-        The folder of a scan; its pictures must still be where they were.
     output
-        The folder of the page: a new one, or that of an older page, which is replaced.
+        The folder of the page: a new one, or one with an older page, which is replaced.
     dreams
-        A folder with pictures by lens dream: those of units of this net are shown with their units.
+        A folder of pictures by lens dream; they are shown with their units.
     dream
-        Units to dream of first, as conv5/17,conv5/40, or all of a layer, as conv5. What is in the folder of dreams is not dreamt
-        again, so a run that was stopped goes on.
+        Units to dream of first, as conv5/17,conv5/40, or all of a layer, as conv5. Dreams that are in the folder are not made
+        again.
     dream_steps
-        Optimiser steps of each new dream: few, for a first look; lens dream takes 256.
-    rule
-        What is done at a ReLU on the way back.
-    pooling
-        What is done where two pools have one switch.
+        Optimiser steps of each new dream; lens dream takes 256.
     """
     from impasto.lens.atlas import MADE_BY, make_atlas
     from impasto.lens.index import read_index
@@ -443,41 +417,32 @@ def atlas(
     if dream:
         check_free(output, MADE_BY)
         _dream_of(index, net, dream, dreams, dream_steps, quiet)
-    _watch(make_atlas(atlas, net, output, rule=rule, pooling=pooling, dreams=dreams), quiet, "drawn")
+    show_pictures(make_atlas(atlas, net, output, rule=rule, pooling=pooling, dreams=dreams), quiet, "drawn")
     show(output / "index.html")
 
 
-@lens_app.command
 def compare(
     *atlases: Path,
     layer: str,
-    output: Output,
-    units: str = "4",
-    seed: Whole = 0,
-    interior: Flag = False,
-    json: Flag = False,
+    output: Figure,
+    units: Units = "4",
+    seed: Seed = 0,
+    interior: Interior = False,
+    json: Json = False,
 ) -> None:
-    """Draw the same units of several scans below one another: over the checkpoints of a training, or of two nets.
+    """Draw the same units of several scans below one another, as over the checkpoints of a training.
 
-    Prints the path of the figure. Of each scan it says what its patches have in common with those of the scan before it: of how
-    many the picture is the same, of how many the place too, and the rank correlation of the pictures.
+    Prints the path of the figure. Each scan is compared with the one before: how many patches have the same picture, how many the
+    same position too, and the rank correlation of the pictures.
+
+    Example: impasto lens compare atlas1 atlas2 --layer conv5 -o compare.png
 
     Parameters
     ----------
     atlases
-        The folders of scans, two or more; their pictures must still be where they were.
+        The folders of two or more scans. Their pictures must not have moved.
     layer
         The layer, as conv3; or one for each scan, as conv3,conv3_1.
-    output
-        The figure: .png, .webp, .tif or .jpg.
-    units
-        So many units, all, or a list as 3,17 (17, for one).
-    seed
-        Draws the units.
-    interior
-        Show the patches that see no padding.
-    json
-        Print one JSON object about the units in place of the path.
     """
     from impasto.images.drawing import write_figure
     from impasto.images.images import check_format
@@ -494,47 +459,45 @@ def compare(
 def dream(
     *,
     layer: str,
-    unit: Annotated[int | None, Parameter(validator=Number(gte=0))] = None,
+    unit: Whole | None = None,
     pair: str | None = None,
-    channel: Annotated[bool, Parameter(negative=())] = False,
-    output: Annotated[Path, Parameter(name=["--output", "-o"])],
-    net: NetName = "alexnet",
+    channel: Flag = False,
+    output: Output,
+    net: ChosenNet = "alexnet",
     size: Annotated[int | None, Parameter(validator=Number(lte=4096))] = None,
     steps: Annotated[int, Parameter(validator=Number(gte=1, lte=1_000_000))] = 256,
     diversity: Annotated[int, Parameter(validator=Number(gte=1, lte=64))] = 1,
     seed: Annotated[int, Parameter(validator=Number(gte=0, lt=2**63))] = 0,
-    json: Annotated[bool, Parameter(negative=())] = False,
+    json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Paint, from noise, what excites a unit, a channel or a pair most.
+    """Generate, from noise, a picture that activates a unit, a channel or a pair most.
 
-    Prints the path of the picture; what was reached is said beside it: the activation of the saved picture, of the best of the
-    bundled pictures, and of noise. Ctrl-C saves the picture so far.
+    Prints the path of the picture, and on stderr three activations: of the picture, of the best bundled picture, and of noise.
+    Ctrl-C saves the unfinished picture.
+
+    Example: impasto lens dream --layer conv5 --unit 17 -o dream.png
 
     Parameters
     ----------
     layer
-        The layer, as conv4_2 (behind its ReLU), conv4_2:pre (before it) or pool4.
+        The layer, as conv4_2 (after its ReLU), conv4_2:pre (before it) or pool4.
     unit
-        The unit: the channel of this number, at the centre of the layer's map.
+        The unit: the channel of this number, at the centre of the map.
     pair
-        In place of a unit, two that are to be excited at once, as 17,23; as 17,-23 the first without the second.
+        In place of --unit: 17,23 activates both, 17,-23 the first and not the second.
     channel
-        Excite all places of the map, not the one at its centre: a texture in place of a thing.
+        Activate the whole map instead of its centre: this gives a texture.
     output
         The file to write: .png, .webp, .tif (lossless) or .jpg.
-    net
-        The net.
     size
-        Side of the picture in pixels; unless given, what a unit sees of a picture, and 224 for a channel.
+        Side of the picture in pixels. [default: the receptive field of a unit; 224 for a channel]
     steps
         Optimiser steps.
     diversity
-        Paint so many pictures at once that differ from one another, side by side.
+        Generate so many different pictures at once, side by side.
     seed
-        Seed of the noise, and of how the net is shown the picture.
-    json
-        Print one JSON object about the dream instead of its path.
+        Random seed of the noise and of the random shifts.
     """
     from impasto.lens.dream import Dream, summary
     from impasto.weights import load_net
@@ -542,12 +505,8 @@ def dream(
     objective = _objective(layer, unit, pair, channel)
     check_writable(output)
     dreaming = Dream(load_net(net), objective, output, size=size, steps=steps, pictures=diversity, seed=seed)
-    try:
-        watch(dreaming.steps(), [(dreaming.size, steps)], quiet, "activation")
-    except KeyboardInterrupt:
-        path = dreaming.set_aside()
-        say(f"stopped: {path} is the picture so far" if path else "stopped before the first step")
-        raise
+    with saved_on_interrupt(dreaming, ""):
+        show_steps(dreaming.steps(), [(dreaming.size, steps)], quiet, "activation")
     report = dreaming.report()
     if not quiet or not report["excited"]:
         say(f"{output}: {summary(report)}")
@@ -555,7 +514,7 @@ def dream(
 
 
 def demo_sheets(folder: Path, quiet: bool) -> Iterator[Path]:
-    """A scan of the bundled pictures with AlexNet, and a sheet a layer. They are eight: a unit has up to three patches of each."""
+    """Scan the bundled pictures with AlexNet and draw a sheet for each layer. A unit has up to three patches of each picture."""
     from impasto.images.drawing import write_figure
     from impasto.lens.index import make_setup
     from impasto.lens.scan import scan as scan_pictures
@@ -564,7 +523,7 @@ def demo_sheets(folder: Path, quiet: bool) -> Iterator[Path]:
     from impasto.weights import load_net
 
     net, atlas = load_net("alexnet"), folder / "atlas"
-    _watch(scan_pictures([picture_path("cat").parent], net, make_setup(net, per_image=3), atlas), quiet)
+    show_pictures(scan_pictures([picture_path("cat").parent], net, make_setup(net, per_image=3), atlas), quiet)
     for layer in ("conv1", "conv2", "conv3", "conv4", "conv5"):
         output = folder / f"alexnet-{layer}.png"
         write_figure(output, draw_sheet(atlas, net, layer), {"lens": {"layer": layer}})
@@ -572,7 +531,7 @@ def demo_sheets(folder: Path, quiet: bool) -> Iterator[Path]:
 
 
 def _objective(layer: str, unit: int | None, pair: str | None, everywhere: bool) -> "Objective":
-    """What --unit or --pair ask for: 17,23 both, 17,-23 the one against the other."""
+    """The objective of --unit or --pair: 17,23 activates both, 17,-23 the first and not the second."""
     from impasto.lens.dream import Objective
 
     if unit is not None and pair is None:
@@ -589,13 +548,13 @@ def _objective(layer: str, unit: int | None, pair: str | None, everywhere: bool)
 
 
 def _dream_of(index: "Index", net: "Net", asked: str, folder: Path | None, steps: int, quiet: bool) -> None:
-    """Dream of the units asked for that are not in the folder yet, a file each."""
+    """Make the dreams that are missing in the folder, a file each."""
     from impasto.lens.atlas import missing_dreams
     from impasto.lens.dream import Dream
     from impasto.lens.index import check_net
 
     if folder is None:
-        raise BadRecipe("--dream needs --dreams FOLDER, where dreams are kept")
+        raise BadRecipe("--dream needs --dreams FOLDER, the folder for the dreams")
     check_net(index.setup, net)
     left = missing_dreams(index, folder, asked)
     for n, objective in enumerate(left, 1):
@@ -605,7 +564,7 @@ def _dream_of(index: "Index", net: "Net", asked: str, folder: Path | None, steps
         dreaming = Dream(net, objective, path, steps=steps)
         if not quiet:
             say(f"dream {n} of {len(left)}: {path.name}")
-        watch(dreaming.steps(), [(dreaming.size, steps)], quiet, "activation")
+        show_steps(dreaming.steps(), [(dreaming.size, steps)], quiet, "activation")
 
 
 def _place(text: str | None) -> tuple[int, int] | None:
@@ -617,24 +576,6 @@ def _place(text: str | None) -> tuple[int, int] | None:
     return int(parts[0]), int(parts[1])
 
 
-def _watch(steps: Iterator["Scanned"], quiet: bool, done: str = "scanned") -> None:
-    """Go through the pictures to the end: a bar on a terminal, else a line now and then. What cannot be used is always named."""
-    console, begun, first, shown, skipped = Console(stderr=True), time.monotonic(), 0, 0.0, 0
-    bar = Progress(
-        BarColumn(), TextColumn("{task.description}"), console=console, transient=True, disable=quiet or not console.is_terminal
-    )
-    with bar:
-        task = bar.add_task("")
-        for step in steps:
-            first, now = first or step.done, time.monotonic()
-            if step.row.skipped:
-                skipped += 1
-                say(f"skipped: {step.row.skipped}")
-            left = (now - begun) / (step.done - first + 1) * (step.of - step.done)
-            line = f"{step.done} of {step.of} pictures, {timedelta(seconds=round(left))} left"
-            bar.update(task, total=step.of, completed=step.done, description=line)
-            if not quiet and not console.is_terminal and now - shown >= PLAIN_SECONDS:
-                shown = now
-                say(line)
-    if not quiet:
-        say(f"{done} in {timedelta(seconds=round(time.monotonic() - begun))}, {skipped} skipped")
+lens_app.command(scan, **shown_as("lens scan PICTURES... --output PATH"))
+lens_app.command(merge, **shown_as("lens merge ATLASES... --output PATH"))
+lens_app.command(compare, **shown_as("lens compare ATLASES... --layer NAME --output PATH"))

@@ -1,111 +1,36 @@
-"""What the commands share: options of one form, and what is said during the work, on stderr, so that stdout carries the result."""
+"""Progress on stderr, so that stdout carries only the result: a bar on a terminal, else a line now and then."""
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from cyclopts import Parameter
-from cyclopts.validators import Number
+from rich import progress
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
 from impasto.errors import printable
 from impasto.messages import say, show
-from impasto.recipe.recipe import Scales, time_left, work_left
-from impasto.workers import Crew
+from impasto.recipe.recipe import Scales, work_left
 
 if TYPE_CHECKING:
+    from impasto.lens.scan import Progress as Scanned
     from impasto.transfer.descent import Step
+    from impasto.video.video import FrameStep
 
-PLAIN_SECONDS = 10.0
-COLUMNS = BarColumn(), TextColumn("{task.description}", markup=False)  # names of files are no markup
-Flag = Annotated[bool, Parameter(negative=())]
-Quiet = Annotated[bool, Parameter(name=["--quiet", "-q"], negative=(), help="no progress")]
-Verbose = Annotated[bool, Parameter(name=["--verbose", "-v"], negative=(), help="show the recipe, and where an error arose")]
-WeightsFile = Annotated[Path | None, Parameter(help="Weights of the net from this file (.safetensors, or .pth of tensors only).")]
-WeightsInput = Annotated[
-    Literal["caffe", "torchvision"] | None,
-    Parameter(help="How the weights of that file want their pixels, where it does not tell."),
-]
+PLAIN_SECONDS = 10.0  # between two lines where stderr is no terminal
 
 
-@Parameter(name="*")
-@dataclass(frozen=True)
-class CrewOptions(Crew):
-    """A crew as the command line asks for it."""
+class Bar:
+    """Shows how much is done, in any unit, a text, and the time left. Nothing if `quiet`."""
 
-    ray: Annotated[
-        list[str] | None,
-        Parameter(
-            consume_multiple=(0, 1),
-            negative=(),
-            help="Have workers do it, on the Ray cluster at this address (host:port, or auto); without one, on a Ray of its own.",
-        ),
-    ] = None
-    workers: Annotated[
-        int | None, Parameter(validator=Number(gte=1), help="How many, with --ray; unless given, as many as there is room for.")
-    ] = None
-    threads: Annotated[
-        int | None,
-        Parameter(validator=Number(gte=1), help="Threads of a worker; the bytes depend on them. Unless given, torch's own here."),
-    ] = None
-    gpus_each: Annotated[
-        float | None,
-        Parameter(validator=Number(gte=0), help="GPUs of a worker, 0.5 for half of one; unless given, 1 where there are any."),
-    ] = None
-    timeout: Annotated[
-        float | None,
-        Parameter(
-            validator=Number(gt=0),
-            help="Seconds without a word after which a worker's work is ended and tried again; an hour unless given.",
-        ),
-    ] = None
-
-
-def watch(steps: Iterator["Step"], scales: Scales, quiet: bool, shown: str = "total") -> None:
-    """Go to the end, showing steps, one of their costs and the time left: a bar on a terminal, else a line now and then."""
-    console = Console(stderr=True)
-    if quiet:
-        for _ in steps:
-            pass
-    elif console.is_terminal:
-        _bar(steps, scales, console, shown)
-    else:
-        said = float("-inf")
-        for step in steps:
-            if time.monotonic() - said >= PLAIN_SECONDS or step.i == step.of:
-                said = time.monotonic()
-                say(_line(step, scales, shown))
-
-
-def watch_frames(steps: Iterator[Any], quiet: bool) -> None:
-    """The same for the FrameSteps of a video; the time left is told once a frame has been painted."""
-    console, begun, already, said = Console(stderr=True), time.monotonic(), None, float("-inf")
-    with Progress(*COLUMNS, console=console, transient=True, disable=quiet) as progress:
-        task = progress.add_task("reading the frames")
-        for it in steps:
-            already = it.done if already is None else already
-            a_frame = (time.monotonic() - begun) / (it.done - already) if it.done > already else None
-            left = "" if a_frame is None else f", {timedelta(seconds=round(a_frame * (it.of - it.done)))} left"
-            line = f"frame {it.name} ({it.done + 1}/{it.of}), step {it.step.i}/{it.step.of}, J = {it.step.costs['total']:.4g}{left}"
-            progress.update(task, total=it.of, completed=it.done + it.step.i / it.step.of, description=printable(line))
-            if not (quiet or console.is_terminal) and time.monotonic() - said >= PLAIN_SECONDS:
-                said = time.monotonic()
-                say(line)
-
-
-class Together:
-    """Several works at once, each somewhere between 0 and 1: one bar of all on a terminal, else a line now and then."""
-
-    def __init__(self, of: int, quiet: bool) -> None:
-        console, self.of, self.begun, self.said = Console(stderr=True), of, time.monotonic(), 0.0
-        has_bar, self.says_lines = not quiet and console.is_terminal, not quiet and not console.is_terminal
-        self.bar = Progress(*COLUMNS, console=console, transient=True, disable=not has_bar, redirect_stdout=False)
-        self.task, self.parts = self.bar.add_task("beginning", total=of), dict[str, float]()
-        self.first: float | None = None  # what was done when the first came: it took no time
+    def __init__(self, quiet: bool, text: str = "preparing") -> None:
+        console = Console(stderr=True)
+        has_bar, self.has_lines = not quiet and console.is_terminal, not quiet and not console.is_terminal
+        columns = progress.BarColumn(), progress.TextColumn("{task.description}", markup=False)  # file names are no markup
+        self.bar = progress.Progress(*columns, console=console, transient=True, disable=not has_bar, redirect_stdout=False)
+        self.task, self.printed = self.bar.add_task(text, total=None), float("-inf")
+        self.first: tuple[float, float] | None = None  # when the first update came, and what was done by then
 
     def __enter__(self) -> Self:
         self.bar.start()
@@ -114,39 +39,82 @@ class Together:
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def follow(self, name: str, step: Mapping[str, Any]) -> None:
-        """The work of this name is at step `i` of so many at this `scale`: so far, `part`, where steps differ in length."""
-        self.parts[name], now = step.get("part", step["i"] / step["of"]), time.monotonic()
-        done, ended = sum(self.parts.values()), sum(it >= 1 for it in self.parts.values())
-        self.first = done if self.first is None else self.first
-        a_work = (now - self.begun) / (done - self.first) if done > self.first else None
-        left = "" if a_work is None else f", {timedelta(seconds=round(a_work * (self.of - done)))} left"
-        at = f"{name}: step {round(step['i'], 1)}/{step['of']} at {step['scale']} px"
-        line = f"{ended} of {self.of} done, {len(self.parts) - ended} at work{left}; {at}"
-        self.bar.update(self.task, total=self.of, completed=done, description=printable(line))
-        if self.says_lines and now - self.said >= PLAIN_SECONDS:
-            self.said = now
-            say(line)
+    def update(self, done: float, of: float, text: str, is_last: bool = False) -> None:
+        """So much is done `of` the whole; `is_last` prints the line even if the last one is recent."""
+        now = time.monotonic()
+        begun, before = self.first = self.first or (now, done)
+        if done > before:
+            text += f", {timedelta(seconds=round((now - begun) / (done - before) * (of - done)))} left"
+        self.bar.update(self.task, total=of, completed=done, description=printable(text))
+        if self.has_lines and (is_last or now - self.printed >= PLAIN_SECONDS):
+            self.printed = now
+            say(text)
 
-    def ended(self, name: str, line: str | None = None) -> None:
-        """The work of this name is done; a line of the result goes to stdout, above the bar."""
-        self.parts[name] = 1.0
-        self.bar.update(self.task, completed=sum(self.parts.values()))
-        if line is not None:
-            self.bar.stop()
-            show(line)
-            self.bar.start()
+    def show(self, line: str) -> None:
+        """A line of the result on stdout, above the bar."""
+        self.bar.stop()
+        show(line)
+        self.bar.start()
 
 
-def _bar(steps: Iterator["Step"], scales: Scales, console: Console, shown: str) -> None:
-    with Progress(*COLUMNS, console=console, transient=True) as progress:
-        task = progress.add_task("preparing", total=work_left(scales, 0))
+def show_steps(steps: Iterator["Step"], scales: Scales, quiet: bool, cost: str = "total") -> None:
+    """Go through the steps of a painting or a dream and show one of their costs."""
+    whole = work_left(scales, 0)
+    with Bar(quiet) as bar:
         for step in steps:
-            done = work_left(scales, 0) - work_left(scales, step.i)
-            progress.update(task, completed=done, description=_line(step, scales, shown))
+            text = f"{step.scale} px, step {step.i}/{step.of}, {'J' if cost == 'total' else cost} = {step.costs[cost]:.4g}"
+            bar.update(whole - work_left(scales, step.i), whole, text, step.i == step.of)
 
 
-def _line(step: "Step", scales: Scales, shown: str) -> str:
-    cost = f"{'J' if shown == 'total' else shown} = {step.costs[shown]:.4g}"
-    left = timedelta(seconds=round(time_left(scales, step.i, step.scale, step.seconds)))
-    return f"{step.scale} px, step {step.i}/{step.of}, {cost}, {left} left"
+def show_frames(steps: Iterator["FrameStep"], quiet: bool) -> None:
+    """Go through the steps of a video."""
+    with Bar(quiet, "reading the frames") as bar:
+        for it in steps:
+            text = f"frame {it.name} ({it.done + 1}/{it.of}), step {it.step.i}/{it.step.of}, J = {it.step.costs['total']:.4g}"
+            bar.update(it.done + it.step.i / it.step.of, it.of, text)
+
+
+def show_pictures(steps: Iterator["Scanned"], quiet: bool, done: str = "scanned") -> None:
+    """Go through the pictures of a scan or an atlas. Pictures that cannot be used are named even if `quiet`."""
+    begun, skipped = time.monotonic(), 0
+    with Bar(quiet) as bar:
+        for step in steps:
+            if step.row.skipped:
+                skipped += 1
+                say(f"skipped: {step.row.skipped}")
+            bar.update(step.done, step.of, f"{step.done} of {step.of} pictures")
+    if not quiet:
+        say(f"{done} in {timedelta(seconds=round(time.monotonic() - begun))}, {skipped} skipped")
+
+
+class TaskBar(Bar):
+    """One bar for several tasks that run at once, `of` in all."""
+
+    def __init__(self, of: int, quiet: bool) -> None:
+        super().__init__(quiet)
+        self.of, self.parts = of, dict[str, float]()
+
+    def step(self, name: str, step: Mapping[str, Any]) -> None:
+        """A task is at step `i` of `of` at a `scale`; `part` is how much of its work is done, where steps differ in length."""
+        self.parts[name] = step.get("part", step["i"] / step["of"])
+        ended = sum(it >= 1 for it in self.parts.values())
+        at = f"{name}: step {round(step['i'], 1)}/{step['of']} at {step['scale']} px"
+        self.update(sum(self.parts.values()), self.of, f"{ended} of {self.of} done, {len(self.parts) - ended} running; {at}")
+
+    def end(self, name: str, line: str | None = None) -> None:
+        """A task has ended; a line of the result goes to stdout."""
+        self.parts[name] = 1.0
+        self.bar.update(self.task, total=self.of, completed=sum(self.parts.values()))
+        if line is not None:
+            self.show(line)
+
+
+@contextmanager
+def saved_on_interrupt(painting: Any, advice: str = ", --resume continues") -> Iterator[None]:
+    """On Ctrl-C the unfinished picture is saved."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        path = painting.set_aside()
+        say(f"stopped: {path} is the unfinished picture{advice}" if path else "stopped before the first step")
+        raise

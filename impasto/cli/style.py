@@ -2,19 +2,16 @@
 
 import json as json_
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from cyclopts import App, Parameter
-from cyclopts.validators import Number
+from cyclopts import App
 
-from impasto.cli.lens import NetName, Output
-from impasto.cli.progress import Flag, Quiet, WeightsFile, WeightsInput
+from impasto.cli.options import OWN, Json, MaybeOutput, Names, NetName, Output, Quiet, Side, WeightsFile, WeightsInput, names_of
 from impasto.images.formats import check_pictures
 from impasto.messages import say, show
 
-style_app = App(name="style", help="What a style is made of: units, pairs and places; where two styles differ.")
+style_app = App(name="style", help="Take a style apart into units, pairs and positions; compare two styles.", group_parameters=OWN)
 
-Size = Annotated[int, Parameter(validator=Number(gte=16, lte=4096))]
 PoolingName = Literal["max", "avg"]
 
 
@@ -27,38 +24,38 @@ def read(
     atlas: Path | None = None,
     against: Path | None = None,
     net: NetName = "vgg19",
-    layers: str = "",
-    size: Size = 512,
+    layers: Names = "",
+    size: Side = 512,
     pooling: PoolingName = "max",
     weights: WeightsFile = None,
     weights_input: WeightsInput = None,
-    json: Flag = False,
+    json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Take the style of PAINTING apart: what it is made of, layer by layer, and where that is. Prints the page's path.
+    """Show what the style of PAINTING consists of, layer by layer, on a web page. Prints the path of the page.
 
-    The folder holds the page, which opens from disk, and style-edit.toml, which `transfer --style-edit` takes: change its numbers.
+    The folder holds the page, which opens from disk, and style-edit.toml: change its numbers and give it to transfer --style-edit.
+
+    Example: impasto style read wave.jpg -o wave-style
 
     Parameters
     ----------
     painting
         The painting.
     output
-        The folder of the page: a new one, or that of an older page, which is replaced. A style-edit.toml in it stays.
+        The folder of the page: a new one, or one with an older page, which is replaced. A style-edit.toml in it stays.
     atlas
-        A scan by the same net (lens scan): its patches show what each unit looks for.
+        A scan of the same network (lens scan); its patches show what each unit responds to.
     against
-        Photographs (a folder, tar, list or picture) that lifts are over, in place of the bundled ones.
+        Photographs to compare with (a folder, tar, list or picture), in place of the bundled ones.
     net
-        The net.
+        The network.
     layers
-        Its layers, as conv1_1,conv3_1; the five style layers unless given.
+        Its layers, as conv1_1,conv3_1. [default: the five style layers]
     size
-        The painting's longer side.
+        Longer side of the painting, in pixels.
     pooling
-        How the net pools: max as in the papers and in a scan, avg as the default recipe of transfer.
-    json
-        Print one JSON object in place of the path.
+        Pooling of the network: max as in the papers and in scans, avg as in the default recipe of transfer.
     """
     check_pictures(painting)
     from impasto.lens.style.page import EDIT, check_page, read_painting, to_json, write_page
@@ -68,9 +65,9 @@ def read(
     check_page(output, built, atlas)
     if not quiet:
         say(f"reading {painting} at {size} pixels")
-    reading = read_painting(painting, built, [name for name in layers.replace(" ", "").split(",") if name], size, pooling, against)
+    reading = read_painting(painting, built, names_of(layers), size, pooling, against)
     if not write_page(output, reading, atlas):
-        say(f"{output / EDIT} was there and stays as it is")
+        say(f"{output / EDIT} exists and is not changed")
     show(json_.dumps(to_json(reading)) if json else output / "index.html")
 
 
@@ -81,33 +78,33 @@ def compare_styles(
     /,
     *,
     generated: Path | None = None,
-    output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    output: MaybeOutput = None,
     net: NetName = "vgg19",
-    size: Size = 512,
+    size: Side = 512,
     weights: WeightsFile = None,
     weights_input: WeightsInput = None,
-    json: Flag = False,
+    json: Json = False,
 ) -> None:
-    """Where the style of OTHER differs from that of PAINTING, by layer, unit and pair; of a generated picture, what remains of it.
+    """Compare the style of OTHER with that of PAINTING, by layer, unit and pair; with --generated, what remains of the difference.
 
-    Costs are counted as transfer does, by the recipe that the generated picture carries, else by the default one.
+    Costs are those of transfer, with the recipe inside the generated picture, else with the default recipe.
+
+    Example: impasto style compare wave.jpg cat.jpg --generated cat-wave.png
 
     Parameters
     ----------
     painting
-        The painting whose style it is.
+        The painting with the style.
     other
         Another painting, or the photograph that was painted.
     generated
-        A picture painted in its style: its style cost is divided among layers, units, pairs and places.
+        A result in this style: its style cost is divided among layers, units, pairs and positions.
     output
-        A figure of the places: .png, .webp, .tif or .jpg.
+        Write a figure of the positions: .png, .webp, .tif or .jpg.
     net
-        The net, unless the generated picture says it.
+        The network, if the generated picture has no recipe.
     size
-        Longer side, unless the generated picture says it.
-    json
-        Print one JSON object in place of the lines.
+        Longer side in pixels, if the generated picture has no recipe.
     """
     check_pictures(painting, other, *([generated] if generated else []))
     from impasto.files import check_writable

@@ -37,7 +37,7 @@ from impasto.lens.index import (
 from impasto.lens.module import AnyNet, check_size
 from impasto.lens.patches import rank_picture
 from impasto.lens.view import apply_view, view_of
-from impasto.workers import Hand, Work, shared_out, tried
+from impasto.workers import Task, Worker, distribute, with_retries
 
 PARTIAL_INDEX, PREVIOUS_INDEX, PARTIAL_MANIFEST = PARTIAL = "partial.safetensors", "partial.safetensors.old", "partial.jsonl"
 SHARDS = "shards"  # the folder of parts that are scanned separately, until they are merged
@@ -223,17 +223,17 @@ def begin_shards(folder: Path, of: int, resume: bool) -> None:
         make_folder(shard_folder(folder, (n, of)))
 
 
-def scan_shards(asked: Work, folder: Path, parts: Sequence[Part], hands: Sequence[Hand]) -> Generator[Progress, None, None]:
+def scan_shards(asked: Task, folder: Path, parts: Sequence[Part], workers: Sequence[Worker]) -> Generator[Progress, None, None]:
     """Scan these parts as `asked`, each by one worker into its own index. Raises SomeFailed."""
     of = sum(count_pictures([Path(place) for place in asked["places"]], part) for part in parts)
-    works = [{**asked, "part": part, "output": str(shard_folder(folder, part))} for part in parts]
+    tasks = [{**asked, "part": part, "output": str(shard_folder(folder, part))} for part in parts]
     done, failed = dict[Part, int](), dict[Part, str]()
-    for work, event in shared_out(works, hands, tried):
+    for task, event in distribute(tasks, workers, with_retries):
         if "step" in event:
-            done[work["part"]] = event["step"]["done"]
+            done[task["part"]] = event["step"]["done"]
             yield Progress(row_from_json(event["step"]["row"]), sum(done.values()), of)
         elif "error" in event:
-            failed[work["part"]] = event["error"]
+            failed[task["part"]] = event["error"]
     if failed:
         (n, count), error = next(iter(failed.items()))
         raise SomeFailed(f"{len(failed)} of {len(parts)} parts could not be scanned, {n + 1} of {count} first: {error}")

@@ -1,4 +1,4 @@
-"""What is to be painted: every knob of a painting, once, checked; regions, style edits, and what varies over several paintings."""
+"""What to paint: the recipe with all its knobs, checked; regions, style edits, and axes of several paintings."""
 
 from impasto.lazy import lazy_names
 

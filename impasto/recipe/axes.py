@@ -1,4 +1,4 @@
-"""What differs from painting to painting on a sheet or in a batch: a knob and its values, pictures, or a ratio."""
+"""What differs between the paintings of a sheet or a batch: a knob and its values, pictures, or a ratio."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -12,26 +12,28 @@ from impasto.recipe.recipe import Recipe, make_recipe
 
 @dataclass(frozen=True)
 class Label:
-    """What a row or a column is: in words, or a picture and its name."""
+    """The label of a row or a column: a text, and perhaps a picture."""
 
     text: str
     picture: Path | None = None
 
 
-Axis = list[tuple[Label, dict[str, Any]]]  # of each row or column what is changed; "content", "styles" and "ratio" are no knobs
+Axis = list[
+    tuple[Label, dict[str, Any]]
+]  # for each row or column: its label, and the knobs it changes, with "content", "styles" and "ratio"
 
 
 def axis(words: Sequence[str]) -> Axis:
-    """A knob's name and its values -> a label and the changed knobs for each; without a name one that changes nothing."""
+    """A knob's name and its values -> a label and the changed knobs for each value; no words -> one entry without changes."""
     if not words:
         return [(Label(""), {})]
     name, values = words[0].replace("-", "_"), words[1:]
     if not values:
         raise BadRecipe(f"{words[0]} has no values: give some, as {words[0]} 1 2 3")
-    if name in NO_KNOBS:
-        return [NO_KNOBS[name](value) for value in values]
+    if name in OTHER_AXES:
+        return [OTHER_AXES[name](value) for value in values]
     if name not in Recipe.model_fields:
-        raise BadRecipe(f"there is no {words[0]}, there are {', '.join((*NO_KNOBS, *Recipe.model_fields))}")
+        raise BadRecipe(f"there is no {words[0]}, there are {', '.join((*OTHER_AXES, *Recipe.model_fields))}")
     return [(Label(f"{name} = {value}"), {name: value}) for value in values]
 
 
@@ -44,7 +46,7 @@ def _style(value: str) -> tuple[Label, dict[str, Any]]:
 
 
 def _ratio(value: str) -> tuple[Label, dict[str, Any]]:
-    """Of 1/15, 0.07 or 1e-3."""
+    """1/15, 0.07 or 1e-3 as a number."""
     above, _, below = value.partition("/")
     try:
         ratio = float(above) / float(below or 1)
@@ -55,10 +57,10 @@ def _ratio(value: str) -> tuple[Label, dict[str, Any]]:
     return Label(f"alpha/beta = {value}"), {"ratio": ratio}
 
 
-NO_KNOBS: dict[str, Callable[[str], tuple[Label, dict[str, Any]]]] = {"contents": _content, "styles": _style, "ratio": _ratio}
+OTHER_AXES: dict[str, Callable[[str], tuple[Label, dict[str, Any]]]] = {"contents": _content, "styles": _style, "ratio": _ratio}
 
 
 def recipe_at(knobs: Mapping[str, Any], ratio: float | None = None) -> Recipe:
-    """The recipe of one painting: with a ratio, alpha over beta, that beta. Raises BadRecipe."""
+    """The recipe of one painting; a ratio, alpha over beta, sets beta. Raises BadRecipe."""
     recipe = make_recipe(**knobs)
     return recipe if ratio is None else make_recipe(**{**knobs, "beta": recipe.alpha / ratio})

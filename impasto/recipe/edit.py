@@ -1,7 +1,7 @@
-"""What is changed of a style before it is painted: gains, directions, pairs and weights, layer by layer, in names a person reads.
+"""A style edit: changes to a style before painting, as gains and weights of units, pairs and directions, layer by layer.
 
-A style edit is a TOML file, docs/style.md explains it. Gains change the target, the Gram matrix that the painting is to have;
-weights say how much a part of it matters. losses.edited_gram and losses.entry_weights are the formulas.
+A style edit is a TOML file, see docs/style.md. Gains change the target, the Gram matrix that the result should have; weights say
+how important a part of it is. losses.edited_gram and losses.entry_weights are the formulas.
 """
 
 import re
@@ -21,7 +21,7 @@ def _gain_alone(value: Any) -> Any:
 
 
 class PartEdit(BaseModel):
-    """Of a unit or a pair: what it is multiplied by, and how much it matters (0: do not care)."""
+    """The gain of a unit or a pair, and its weight (0: ignore it)."""
 
     model_config = FROZEN
 
@@ -30,7 +30,7 @@ class PartEdit(BaseModel):
 
 
 class DirectionEdit(BaseModel):
-    """What is multiplied along a direction among the units, given by its largest components {unit: component}."""
+    """The gain along a direction in the space of units, given by its largest components {unit: component}."""
 
     model_config = FROZEN
 
@@ -54,7 +54,7 @@ Part = Annotated[PartEdit, BeforeValidator(_gain_alone)]
 
 
 class LayerEdit(BaseModel):
-    """What is changed of a layer: all of it, by a gain or a weight; units; pairs, as "17&203"; directions.
+    """Changes to a layer: a gain or weight of all of it; units; pairs, as "17&203"; directions.
 
     `paintings` are the shares of the style pictures in this layer, in place of the recipe's style_weights.
     """
@@ -86,14 +86,14 @@ class LayerEdit(BaseModel):
         return value
 
     def largest_unit(self) -> int:
-        """The highest unit's number that it names; -1 for none."""
+        """The highest unit number in the edit; -1 if there is none."""
         paired = [unit for key in self.pairs for unit in pair_of(key)]
         along = [unit for direction in self.directions for unit in direction.units]
         return max([*self.units, *paired, *along], default=-1)
 
 
 def fields_at(place: Sequence[str | int]) -> Iterable[str]:
-    """What may stand at ("conv3_1", "units", 17) and the like of an edit."""
+    """The fields that are allowed at a position in an edit, as ("conv3_1", "units", 17)."""
     parts: dict[str, type[BaseModel]] = {"units": PartEdit, "pairs": PartEdit, "directions": DirectionEdit}
     model = LayerEdit if len(place) == 1 else parts[str(place[1])]
     return model.model_fields
@@ -117,7 +117,7 @@ def _unit(text: str) -> int:
 
 
 def _named(value: Any, number: Any) -> Any:
-    """The same dict under the bare numbers; what is no dict passes. Raises ValueError for what is named twice."""
+    """The dict with bare numbers as keys; any other value passes. Raises ValueError for a number that is named twice."""
     if not isinstance(value, dict):
         return value
     found: dict[Any, Any] = {}

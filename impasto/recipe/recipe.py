@@ -1,7 +1,7 @@
-"""Recipe: every knob of a painting, once, checked, with its help and unit. The presets are recipes.
+"""Recipe: every knob of a painting, defined once, checked, with its help. The presets are recipes.
 
-A recipe holds what changes the picture and nothing else. The command line, the record inside a painting and the documentation
-are made from its fields.
+A recipe holds everything that changes the result and nothing else. The command line, the record inside a painting and the
+documentation are made from its fields.
 """
 
 import re
@@ -16,7 +16,7 @@ from impasto.files import path_in, read_toml
 from impasto.recipe.edit import LayerEdit, fields_at
 from impasto.recipe.regions import FILE, MaskName, Region, Rule, in_folder, is_made, mask_in
 
-# Layer -> number of channels n_C of the layers that carry style, and the layer that carries content.
+# The style layers with their numbers of channels n_C, and the content layer of each net.
 STYLE_LAYERS = {
     "vgg19": {"conv1_1": 64, "conv2_1": 128, "conv3_1": 256, "conv4_1": 512, "conv5_1": 512},
     "vgg16": {"conv1_1": 64, "conv2_1": 128, "conv3_1": 256, "conv4_1": 512, "conv5_1": 512},
@@ -28,7 +28,7 @@ CONTENT_LAYER = {"vgg19": "conv4_2", "vgg16": "conv4_2", "alexnet": "conv4"}
 
 
 def parse_weights(value: Any) -> Any:
-    """A text, "conv1_1=0.5,conv2_1" -> {"conv1_1": 0.5, "conv2_1": 1.0}; anything else passes."""
+    """A text, "conv1_1=0.5,conv2_1" -> {"conv1_1": 0.5, "conv2_1": 1.0}; any other value passes."""
     if not isinstance(value, str):
         return value
     parts = [part.partition("=") for part in value.replace(" ", "").split(",") if part]
@@ -36,21 +36,21 @@ def parse_weights(value: Any) -> Any:
 
 
 def parse_numbers(value: Any) -> Any:
-    """A text, "2,1" -> ["2", "1"]; anything else passes."""
+    """A text, "2,1" -> ["2", "1"]; any other value passes."""
     return [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 def check_shape(shape: str) -> str:
-    """A shape as it is, 16:9 or 1024x512. Raises ValueError."""
+    """The shape itself, if it is like 16:9 or 1024x512. Raises ValueError."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)[:x](\d+(?:\.\d+)?)", shape)
     if shape and not (found and float(found[1]) and float(found[2])):
         raise ValueError("must be width:height, as 16:9 or 1024x512")
     return shape
 
 
-PROTECTED = "protected"  # the name of the region that --protect makes
-SPARED: dict[str, Any] = {"style_weight": 0.03, "content_weight": 6.0}  # by eye: still brushed, in its own colours
-SPARED_AFTER: Rule = "luminance"  # where other colours come in after painting, by measurement: bench/LOG.md
+PROTECTED = "protected"  # the region of --protect
+SPARED: dict[str, Any] = {"style_weight": 0.03, "content_weight": 6.0}  # chosen by eye: still painted, in its own colours
+SPARED_AFTER: Rule = "luminance"  # if colours are applied after painting; measured: bench/LOG.md
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 LayerWeights = Annotated[dict[str, Weight], BeforeValidator(parse_weights), Field(max_length=100)]
 Numbers = Annotated[tuple[Weight, ...], BeforeValidator(parse_numbers)]
@@ -58,114 +58,112 @@ Shape = Annotated[str, Field(max_length=40), AfterValidator(check_shape)]
 Scales = list[tuple[int, int]]  # longer side and steps of each, coarse to fine
 
 
-# What can be changed while a painting is painted: nothing that its size, its steps or its net depend on.
+# Knobs that can change while painting: size, steps and net do not depend on them.
 CHANGEABLE = ("alpha", "beta", "tv", "style_weights", "content_layers", "style_layers", "style_edit")
 
 
-MOST_REGIONS = 32  # each takes masks and statistics of its own
+MOST_REGIONS = 32  # each needs its own masks and statistics
 MOST_CHANGES = 10_000
 Changes = Annotated[dict[Annotated[int, Field(ge=1)], dict[str, Any]], Field(max_length=MOST_CHANGES)]
 
 
 class Recipe(BaseModel):
-    """What makes a picture, apart from the input pictures and the weights of the net. Made by `make_recipe`."""
+    """Everything that determines the result except the input pictures and the weights of the net. Made by `make_recipe`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    preset: str = Field("impasto", max_length=60, pattern=r"^[\w.-]+$", description="the preset that the other knobs start from")
-    quality: Literal["draft", "standard", "fine"] = Field("standard", description="how many of the preset's steps are done")
-    size: int = Field(512, ge=16, le=16384, description="longer side of the painting, in pixels")
-    seed: int = Field(0, ge=0, lt=2**63, description="seed of the noise")
+    preset: str = Field("impasto", max_length=60, pattern=r"^[\w.-]+$", description="recipe that the other knobs change")
+    quality: Literal["draft", "standard", "fine"] = Field("standard", description="number of steps, from the preset")
+    size: int = Field(512, ge=16, le=16384, description="longer side of the result, in pixels")
+    seed: int = Field(0, ge=0, lt=2**63, description="random seed of the noise")
     alpha: Weight = Field(1.0, description="weight of the content cost")
     beta: Weight = Field(1.0, description="weight of the style cost")
-    tv: Weight = Field(0.0, description="weight of the total variation, which smooths")
-    style_weights: Numbers = Field((), description="one weight a style picture, as 2,1; equal when empty")
+    tv: Weight = Field(0.0, description="weight of the total variation cost, which smooths the result")
+    style_weights: Numbers = Field((), description="one weight for each style picture, as 2,1")
     style_scale: float = Field(
-        1.0, ge=0.1, le=10, description="size of the style pictures over the painting's: the larger, the larger the strokes"
+        1.0, ge=0.1, le=10, description="size of the style pictures relative to the result: larger values give larger strokes"
     )
     style_rotation: float = Field(
         0.0,
         ge=-360,
         le=360,
-        description="degrees that the style pictures, and with them the strokes, are turned counter-clockwise",
+        description="degrees to rotate the style pictures, and so the strokes, counter-clockwise",
     )
-    shape: Shape = Field("", description="width:height of the painting, as 16:9; the photograph is cropped about its middle")
+    shape: Shape = Field("", description="width:height of the result, as 16:9; the photograph is cropped around its centre")
     seamless: Literal["none", "x", "y", "both"] = Field(
-        "none", description="sides that go on at the opposite one, so that the painting tiles: x left and right, y top and bottom"
+        "none", description="make the result tile: x left to right, y top to bottom"
     )
-    init: Literal["content", "noise", "picture"] = Field("content", description="what G starts as; picture: that of --init-image")
-    init_noise: float = Field(0.0, ge=0, le=1, description="share of white noise mixed into the start")
-    noise_width: float = Field(1.0, ge=0, le=1, description="how far white noise spans around grey: 1 from black to white")
-    net: Literal["vgg19", "vgg16", "alexnet"] = Field("vgg19", description="the net whose activations are compared")
-    pooling: Literal["max", "avg"] = Field("max", description="how the net pools")
-    padding: Literal["zeros", "replicate", "reflect"] = Field("zeros", description="what the net sees beyond the picture's edge")
-    normalize_net: bool = Field(False, description="rescale the net to a mean activation of 1 a channel, as in the 2015 paper")
-    content_layers: LayerWeights = Field({}, description="layers of the content cost with weights, as conv4_2=1")
+    init: Literal["content", "noise", "picture"] = Field("content", description="start picture; picture means that of --init-image")
+    init_noise: float = Field(0.0, ge=0, le=1, description="share of white noise mixed into the start picture, 0 to 1")
+    noise_width: float = Field(1.0, ge=0, le=1, description="range of the white noise around grey: 1 is black to white")
+    net: Literal["vgg19", "vgg16", "alexnet"] = Field("vgg19", description="network whose activations are compared")
+    pooling: Literal["max", "avg"] = Field("max", description="pooling of the network")
+    padding: Literal["zeros", "replicate", "reflect"] = Field("zeros", description="padding of the network at the picture's edges")
+    normalize_net: bool = Field(False, description="rescale the network to a mean activation of 1, as in the 2015 paper")
+    content_layers: LayerWeights = Field({}, description="layers of the content cost and their weights, as conv4_2=1")
     style_layers: LayerWeights = Field(
         {},
-        description="layers of the style cost with weights lambda, as conv1_1=0.2,conv2_1=0.2; ..conv3_1: the preset's up to it",
+        description="layers of the style cost and their weights, as conv1_1=0.2,conv2_1=0.2; ..conv3_1: the preset's up to it",
     )
-    style_edit: dict[str, LayerEdit] = Field(
-        {}, description="a file of changes to the style: gains, weights, directions, layer by layer"
-    )
+    style_edit: dict[str, LayerEdit] = Field({}, description="file of changes to the style: gains, weights and directions by layer")
     style_costs: LayerWeights = Field(
-        {"gram": 1.0}, description=f"what is compared of the style layers, with weights, as gram=1,w2=0.5: {', '.join(STYLE_COSTS)}"
+        {"gram": 1.0}, description=f"distances between styles and their weights, as gram=1,w2=0.5; {', '.join(STYLE_COSTS)}"
     )
     content_costs: LayerWeights = Field(
-        {"features": 1.0}, description=f"what is compared of the photograph, with weights: {', '.join(CONTENT_COSTS)}"
+        {"features": 1.0}, description=f"distances between contents and their weights; {', '.join(CONTENT_COSTS)}"
     )
     regions: dict[str, Region] = Field(
         {},
         max_length=MOST_REGIONS,
-        description="a file of regions: parts of the photograph, each with mask, painting, weights, colours",
+        description="file of regions: parts of the photograph with their own mask, style picture, weights and colours",
     )
-    protect: MaskName = Field("", description="a mask, white where the photograph is to stay recognisable, as a face")
+    protect: MaskName = Field("", description="mask that is white where the photograph must stay recognisable, as a face")
     content_norm: Literal["course", "paper", "mean", "relative"] = Field(
-        "mean", description="sum of squares times 1/(4 n_H n_W n_C), 1/2, 1/(n_H n_W n_C) or 1/sum a_C^2"
+        "mean", description="scale of the sum of squares: 1/(4 n_H n_W n_C), 1/2, 1/(n_H n_W n_C) or 1/sum a_C^2"
     )
     style_norm: Literal["paper", "mean"] = Field(
-        "mean", description="sum of squares of G/M differences, times 1/(4 n_C^2) or 1/n_C^2"
+        "mean", description="scale of the sum of squared differences of G/M: 1/(4 n_C^2) or 1/n_C^2"
     )
-    optimizer: Literal["lbfgs", "adam", "gd"] = Field("lbfgs", description="L-BFGS, Adam, or plain descent G := G - lr dJ/dG")
-    lr: float = Field(1.0, gt=0, allow_inf_nan=False, description="step size; pixels lie in [0, 1]")
-    history: int = Field(10, ge=1, le=200, description="steps that L-BFGS remembers")
-    falloff: float = Field(0.0, ge=0, le=2, description="L-BFGS moves frequency f first by 1/f^falloff: 0 grain, 1 large shapes")
-    detail: float = Field(0.0, ge=0, le=2, description="how much of the photograph's finest detail comes in with each finer scale")
+    optimizer: Literal["lbfgs", "adam", "gd"] = Field("lbfgs", description="L-BFGS, Adam, or gradient descent G := G - lr dJ/dG")
+    lr: float = Field(1.0, gt=0, allow_inf_nan=False, description="step size; pixels are in [0, 1]")
+    history: int = Field(10, ge=1, le=200, description="number of earlier steps that L-BFGS uses")
+    falloff: float = Field(0.0, ge=0, le=2, description="what L-BFGS changes first (1/frequency^falloff): 0 grain, 1 shapes")
+    detail: float = Field(0.0, ge=0, le=2, description="how much of the photograph's finest detail each finer scale adds")
     strokes: float = Field(
-        0.0, ge=0, le=2, description="how much of the painting's finest detail comes in with each finer scale, where it looks alike"
+        0.0, ge=0, le=2, description="how much of the style picture's finest detail each finer scale adds, where the two look alike"
     )
     color: Rule = Field(
-        "style", description="whose colours: the style's, or the photograph's by luminance, a linear match or histograms"
+        "style", description="keep the style's colours, or the photograph's by luminance, a linear match or histograms"
     )
     color_when: Literal["before", "after"] = Field(
-        "before", description="the photograph's colours: in the style pictures before painting, or in the painting after it"
+        "before", description="apply the photograph's colours to the style pictures before painting, or to the result after it"
     )
-    color_space: Literal["yiq", "lab", "oklab"] = Field("yiq", description="the space whose luminance color=luminance paints")
-    match_light: bool = Field(True, description="with color=luminance, first give luminance the photograph's mean and contrast")
-    coarsest: int = Field(256, ge=16, le=16384, description="longer side of the coarsest scale; at or above size: one scale")
+    color_space: Literal["yiq", "lab", "oklab"] = Field("yiq", description="colour space of color=luminance")
+    match_light: bool = Field(True, description="with color=luminance, first match the photograph's mean and contrast")
+    coarsest: int = Field(256, ge=16, le=16384, description="longer side of the coarsest scale; one scale if size is not larger")
     steps: int = Field(100, ge=1, le=1_000_000, description="optimiser steps at the coarsest scale")
-    fine_steps: int = Field(50, ge=1, le=1_000_000, description="optimiser steps at the finest scale; in between they fall evenly")
-    changes: Changes = Field({}, description="a file of knobs changed on the way: a table [60] with beta = 30 counts after step 60")
+    fine_steps: int = Field(50, ge=1, le=1_000_000, description="optimiser steps at the finest scale; others interpolate")
+    changes: Changes = Field({}, description="file of knobs that change while painting: [60] with beta = 30 applies after step 60")
 
     @property
     def wraps(self) -> tuple[bool, bool]:
-        """Whether the painting's bottom goes on at its top, and its right side at its left."""
+        """Whether the result tiles (top to bottom, left to right)."""
         return self.seamless in ("y", "both"), self.seamless in ("x", "both")
 
     @property
     def proportions(self) -> tuple[float, float] | None:
-        """Height and width that the shape asks for, in no unit; None without a shape."""
+        """The proportions height, width of the shape; None without a shape."""
         width, _, height = self.shape.replace("x", ":").partition(":")
         return (float(height), float(width)) if height else None
 
     @property
     def has_content(self) -> bool:
-        """Whether the content cost counts."""
+        """Whether the content cost has a weight above 0."""
         return self.alpha * sum(self.content_layers.values()) > 0
 
     @property
     def has_style(self) -> bool:
-        """Whether the style cost counts."""
+        """Whether the style cost has a weight above 0."""
         return self.beta * sum(self.style_layers.values()) > 0
 
     @model_validator(mode="after")
@@ -185,7 +183,7 @@ class Recipe(BaseModel):
         if self.style_edit and not self.style_costs.get("gram"):
             raise ValueError("style_edit changes the Gram matrix, which is not among the style_costs")
         if PROTECTED in self.regions:
-            raise ValueError(f"a region cannot be called {PROTECTED}, as --protect is")
+            raise ValueError(f"a region cannot be called {PROTECTED}: that is the name of --protect")
         if unknown := [layer for layer in self.style_edit if layer not in self.style_layers]:
             raise ValueError(f"style_edit changes {', '.join(unknown)}, the style layers are {', '.join(self.style_layers)}")
         return self
@@ -196,21 +194,21 @@ class Recipe(BaseModel):
             if region.color == "luminance" and not self.has_content:
                 raise ValueError(f"the region {name} has color luminance, and without a content cost there is no photograph")
             if region.color not in (None, "luminance") and self.paints_light:
-                said = f"the region {name} has color {region.color}, and color=luminance paints none before painting"
-                raise ValueError(f"{said}: color_when must be after")
+                clash = f"the region {name} has color {region.color}, which color=luminance allows only after painting"
+                raise ValueError(f"{clash}: color_when must be after")
         return self
 
     @property
     def paints_light(self) -> bool:
-        """Whether only light is painted: grey pictures are compared with a grey G, and colour comes in at the end."""
+        """Whether only luminance is painted: all pictures are grey, and the colour is added at the end."""
         return self.color == "luminance" and self.color_when == "before"
 
     def comes_after(self, rule: Rule) -> bool:
-        """Whether colours by this rule come in when the painting is done; the chroma of the photograph always does."""
+        """Whether this rule is applied after painting, as the chroma of the photograph always is."""
         return rule == "luminance" or (rule != "style" and self.color_when == "after")
 
     def before(self, rule: Rule) -> Rule:
-        """The rule by which style pictures are recoloured before painting, where this one is asked for."""
+        """The rule for the style pictures before painting; "style" if this rule is applied after it."""
         return "style" if self.comes_after(rule) else rule
 
     @model_validator(mode="after")
@@ -218,17 +216,19 @@ class Recipe(BaseModel):
         changed = self
         for _, knobs in sorted(self.changes.items()):
             if fixed := set(knobs) - set(CHANGEABLE):
-                raise ValueError(f"changes has {', '.join(sorted(fixed))}, on the way there are {', '.join(CHANGEABLE)}")
-            changed = changed._with(knobs)  # not at(i), which begins anew: many changes would take for ever
+                raise ValueError(
+                    f"changes has {', '.join(sorted(fixed))}, but only {', '.join(CHANGEABLE)} can change while painting"
+                )
+            changed = changed._with(knobs)  # not at(i), which starts from the first change: that would be quadratic
             for name in ("content_layers", "style_layers"):
                 if set(getattr(changed, name)) != set(getattr(self, name)):
                     raise ValueError(
-                        f"changes can give the {name} other weights, not other layers: {', '.join(getattr(self, name))}"
+                        f"changes can set other weights of the {name}, not other layers: {', '.join(getattr(self, name))}"
                     )
         return self
 
     def at(self, i: int) -> "Recipe":
-        """As it is after step i: with what has been changed by then. Raises BadRecipe for a change that is out of bounds."""
+        """The recipe after step i, with the changes until then. Raises BadRecipe for a change out of bounds."""
         made = {name: value for step in sorted(self.changes) if step <= i for name, value in self.changes[step].items()}
         return self._with(made) if made else self
 
@@ -236,23 +236,23 @@ class Recipe(BaseModel):
         return checked_recipe({**dict(self), **knobs, "changes": {}})
 
     def at_last(self) -> "Recipe":
-        """As it is when the picture is finished."""
+        """The recipe after the last change."""
         return self.at(max(self.changes, default=0))
 
     def all_regions(self) -> dict[str, Region]:
-        """The regions, with what is to be protected as one of them."""
+        """The regions, with the protected area as one of them."""
         color = SPARED_AFTER if self.comes_after(self.color) else None
         spared = {PROTECTED: Region(mask=self.protect, color=color, **SPARED)} if self.protect else {}
         return {**self.regions, **spared}
 
     def mask_files(self) -> dict[str, Path]:
-        """The masks that are files: "sky", "sky, style"."""
+        """The masks that are files, as {"sky": path, "sky, style": path}."""
         regions = self.all_regions()
         named = {name: it.mask for name, it in regions.items()} | {f"{name}, style": it.style_mask for name, it in regions.items()}
         return {name: Path(mask) for name, mask in named.items() if mask and mask != FILE and not is_made(mask)}
 
     def scales(self) -> Scales:
-        """(longer side, steps) of each scale, coarse to fine; sides grow by one factor of at most 2, from the coarsest up."""
+        """(longer side in pixels, steps) of each scale, coarse to fine; the sides grow by one factor of at most 2."""
         if self.coarsest >= self.size:
             return [(self.size, self.steps)]
         finer = 1
@@ -265,7 +265,7 @@ class Recipe(BaseModel):
 
 
 def work_left(scales: Scales, i: int) -> float:
-    """What is left to do after step i, in steps times pixels."""
+    """The work left after step i, in steps times pixels."""
     work = 0.0
     for side, steps in scales:
         done = min(i, steps)
@@ -274,22 +274,22 @@ def work_left(scales: Scales, i: int) -> float:
 
 
 def time_left(scales: Scales, i: int, scale: int, seconds: float) -> float:
-    """Seconds left after step i, should every pixel take as long as in that step, which took so many at this scale."""
+    """Seconds left after step i, if every pixel takes as long as in that step, which took `seconds` at this scale."""
     return seconds / scale**2 * work_left(scales, i)
 
 
-# The median costs between two different bundled pictures at 512 px: mean squares of conv4_2 (conv4), of G/M of the style layers.
-# A cost divided by its entry is about 1 for a picture as unlike as any other, in every net and layer.
+# Median costs between two different bundled pictures at 512 px: mean squares of conv4_2 (conv4), and of G/M of the style layers.
+# A cost divided by its entry is about 1 between unrelated pictures, in every net and layer.
 TYPICAL = {
     "vgg19": {"content": 9.0e5, "conv1_1": 1.1e6, "conv2_1": 3.8e8, "conv3_1": 6.2e8, "conv4_1": 1.5e11, "conv5_1": 1.1e7},
     "vgg16": {"content": 14.0, "conv1_1": 0.028, "conv2_1": 0.77, "conv3_1": 7.5, "conv4_1": 4.0, "conv5_1": 0.65},
     "alexnet": {"content": 5.0, "conv1": 0.43, "conv2": 0.87, "conv3": 0.75, "conv4": 0.47, "conv5": 0.10},
 }
-SHARES = (0.1, 0.25, 0.4, 0.2, 0.05)  # of the five style layers, tuned by eye: the middle ones carry the brush
+SHARES = (0.1, 0.25, 0.4, 0.2, 0.05)  # of the five style layers, tuned by eye: the middle layers hold the brush strokes
 
 
 def _typical_layers(net: str) -> dict[str, Any]:
-    """Every layer over its typical cost."""
+    """Each layer divided by its typical cost."""
     typical = TYPICAL[net]
     style = {layer: share / typical[layer] for layer, share in zip(STYLE_LAYERS[net], SHARES, strict=True)}
     return {"content_layers": {CONTENT_LAYER[net]: 1 / typical["content"]}, "style_layers": style}
@@ -316,7 +316,7 @@ def _neural_style(net: str) -> dict[str, Any]:
 
 
 def _by_shares(content: float, shares: Sequence[float]) -> Callable[[str], dict[str, Any]]:
-    """Layers that cost so much between two pictures as a rule: another program's weights, through what they weigh there."""
+    """Layers with these typical costs: the weights of another program, converted through their effect."""
 
     def layers(net: str) -> dict[str, Any]:
         typical = TYPICAL[net]
@@ -471,7 +471,7 @@ PRESETS: dict[str, tuple[Callable[[str], dict[str, Any]], dict[str, Any]]] = {
 
 
 def make_recipe(preset: str = "impasto", **knobs: Any) -> Recipe:
-    """The preset (a name, or a .toml file of knobs) with some knobs changed. Raises BadRecipe, naming knob, value and bounds."""
+    """A preset (a name, or a .toml file of knobs) with changed knobs. Raises BadRecipe, naming knob, value and bounds."""
     if isinstance(preset, str) and preset.endswith(".toml"):
         file = path_in(Path(), preset)
         knobs = {**in_files(read_toml(file, "recipe"), file.parent), **knobs}
@@ -489,15 +489,15 @@ def make_recipe(preset: str = "impasto", **knobs: Any) -> Recipe:
 
 
 def in_files(knobs: Mapping[str, Any], folder: Path = Path()) -> dict[str, Any]:
-    """The knobs with what is in the TOML files that they name, and masks' paths made whole: from this folder. Raises BadRecipe.
+    """The knobs with the contents of the TOML files that they name, and whole paths of masks. Raises BadRecipe.
 
-    Only what a person gives passes here: records and requests hold tables, and make nobody open a file.
+    Paths start at this folder. Only for knobs from the user: a record or a request must never open a file.
     """
     return {name: NAMED[name](value, folder) if name in NAMED else value for name, value in knobs.items()}
 
 
 def _table(value: Any, folder: Path, what: str) -> tuple[Any, Path]:
-    """What is in the file of that path, and its folder; what is no path passes."""
+    """The contents of a file and its folder; a value that is no path passes."""
     if not isinstance(value, str | Path):
         return value, folder
     file = path_in(folder, str(value))
@@ -520,9 +520,9 @@ NAMED: dict[str, Callable[[Any, Path], Any]] = {
 
 
 def layers_between(weights: dict[str, float], named: str) -> dict[str, float]:
-    """{layer: lambda} of the layers "first..last"; fewer count for more each, so that 1/5 becomes 1/n as in the paper.
+    """{layer: lambda} of the layers "first..last", scaled to the same sum: 1/5 becomes 1/n, as in the paper.
 
-    A side that is left out is the end of the list. Raises BadRecipe for layers that have no weight.
+    Without a first or last layer the range goes to the end of the list. Raises BadRecipe for layers without a weight.
     """
     layers = list(weights)
     first, last = (side.strip() for side in named.split("..", 1))
@@ -533,12 +533,12 @@ def layers_between(weights: dict[str, float], named: str) -> dict[str, float]:
     return {layer: weights[layer] * len(layers) / len(kept) for layer in kept}
 
 
-# Quality -> what the preset's steps at the coarsest and at the finest scale are multiplied by.
+# Quality -> factors for the preset's steps at the coarsest and at the finest scale.
 QUALITIES = {"draft": (1.0, 0.1), "standard": (1.0, 1.0), "fine": (1.5, 3.0)}
 
 
 def steps_of(preset: str, quality: Any) -> dict[str, int]:
-    """The steps of a preset, at the coarsest and the finest scale, for this quality; none where there is no such quality."""
+    """The steps of a preset for this quality, at the coarsest and the finest scale; {} for an unknown quality."""
     if not isinstance(quality, str) or quality not in QUALITIES:
         return {}
     names = ("steps", "fine_steps")
@@ -547,14 +547,14 @@ def steps_of(preset: str, quality: Any) -> dict[str, int]:
 
 
 def changed_recipe(recipe: Recipe, knobs: Mapping[str, Any]) -> Recipe:
-    """The recipe with other knobs. With another quality come its steps, unless the recipe's are others than its own quality's."""
+    """The recipe with other knobs. Another quality changes the steps too, unless the recipe has its own."""
     implied = steps_of(recipe.preset, recipe.quality)
     steps = steps_of(recipe.preset, knobs.get("quality")) if implied.items() <= dict(recipe).items() else {}
     return checked_recipe({**dict(recipe), **steps, **in_files(knobs)})
 
 
 def checked_recipe(knobs: dict[str, Any]) -> Recipe:
-    """A recipe from knobs that come from anywhere; no file is opened. Raises BadRecipe with one line for the first thing wrong."""
+    """A recipe from untrusted knobs; opens no file. Raises BadRecipe with one line for the first error."""
     try:
         return Recipe(**knobs)
     except ValidationError as error:
@@ -567,14 +567,14 @@ def checked_recipe(knobs: dict[str, Any]) -> Recipe:
         if first["type"] in ("model_type", "dict_type"):
             reason = "must be a table"
         if first["type"] == "too_long":
-            raise BadRecipe(f"{name} has more entries than the {first['ctx']['max_length']} that are possible") from error
+            raise BadRecipe(f"{name} has more than {first['ctx']['max_length']} entries, the limit") from error
         raise BadRecipe(f"{name} is {first['input']!r}: {reason}" if name else reason) from error
 
 
 def _unknown(loc: tuple[str | int, ...]) -> str:
-    """That there is no such knob, or no such thing at its place of a region or a style edit; and what there is."""
+    """A message about an unknown knob, or an unknown field of a region or a style edit, with those that exist."""
     *place, name = loc
     if not place:
         return f"there is no knob {name!r}, the knobs are {', '.join(Recipe.model_fields)}"
     fields = Region.model_fields if place[0] == "regions" else fields_at(place[1:])
-    return f"there is no {name!r} in {'.'.join(map(str, place))}, there may be {', '.join(fields)}"
+    return f"there is no {name!r} in {'.'.join(map(str, place))}, the fields are {', '.join(fields)}"

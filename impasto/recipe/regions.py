@@ -1,6 +1,6 @@
-"""Parts of a picture that are painted each in its own way: what a file says of them, and of what is to be spared.
+"""Regions of a picture with their own style, weights and colours.
 
-A file of regions is TOML, a table a region; docs/regions.md explains it. masks.py makes the masks.
+A file of regions is TOML with one table per region, see docs/regions.md. objective/masks.py makes the masks.
 """
 
 import re
@@ -12,17 +12,19 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, Serializatio
 from impasto.files import path_in
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Rule = Literal["style", "luminance", "cholesky", "pca", "monge", "histogram"]  # whose colours, and how they are kept
-MADE = re.compile(r"light|dark|rest|k-means [0-9]{1,3} of [0-9]{1,3}")  # masks that are made, not read
-FILE = "a file"  # what the record says of a mask that was read: paths are nobody's business, its hash is recorded
+Rule = Literal[
+    "style", "luminance", "cholesky", "pca", "monge", "histogram"
+]  # the colours of the style, or a way to keep those of the photograph
+MADE = re.compile(r"light|dark|rest|k-means [0-9]{1,3} of [0-9]{1,3}")  # masks made from the picture
+FILE = "a file"  # in a record, for the private path of a mask; its hash is recorded too
 
 
 def is_made(mask: str) -> bool:
-    """Whether a mask is made from the picture: light, dark, k-means 1 of 3, or the rest."""
+    """Whether a mask is made from the picture: light, dark, k-means 1 of 3, or rest."""
     return bool(MADE.fullmatch(mask))
 
 
-WITH_PATHS = {"paths": True}  # the context to dump a recipe in for another process, which has to find the masks
+WITH_PATHS = {"paths": True}  # the context to dump a recipe for another process, which needs the masks
 
 
 def _dumped(mask: str, info: SerializationInfo) -> str:
@@ -33,10 +35,10 @@ MaskName = Annotated[str, PlainSerializer(_dumped)]
 
 
 class Region(BaseModel):
-    """A part of the photograph: where it is, which painting it is painted like, how much style and content count, whose colours.
+    """A region of the photograph.
 
-    `mask` and `style_mask` are files, white where the region is, or made from the picture. `style` is the painting's number, from
-    1; all of them unless given. `color` is the recipe's unless given. `feather` is the width of the masks' soft edge over the
+    `mask` and `style_mask` are files, white inside the region, or made from the picture. `style` is the number of a style picture,
+    from 1 (None: all). `color` None is the recipe's. `feather` is the width of the soft edge of the masks, as a fraction of the
     longer side.
     """
 
@@ -51,12 +53,12 @@ class Region(BaseModel):
     feather: Annotated[float, Field(ge=0, le=0.5)] = 0.01
 
     def paintings(self, styles: int) -> tuple[int, ...]:
-        """The numbers of its paintings among so many, from 0."""
+        """The numbers of its style pictures, from 0, if there are `styles` in all."""
         return tuple(range(styles)) if self.style is None else (self.style - 1,)
 
 
 def in_folder(regions: Any, folder: Path) -> Any:
-    """What a file of this folder says of regions, with the paths of its masks made whole; what is no table passes."""
+    """The regions in a file of this folder, with whole paths of their masks; a value that is no table passes."""
     if not isinstance(regions, dict):
         return regions
     return {name: _placed(region, folder) for name, region in regions.items()}
@@ -69,5 +71,5 @@ def _placed(region: Any, folder: Path) -> Any:
 
 
 def mask_in(folder: Path, mask: Any) -> Any:
-    """The path of a mask that a file of this folder names; one that is made, or no text, passes."""
+    """The whole path of a mask that a file of this folder names; a made mask, or a value that is no text, passes."""
     return mask if not isinstance(mask, str) or mask in ("", FILE) or is_made(mask) else str(path_in(folder, mask))

@@ -1,13 +1,12 @@
-"""The studio's server: what a page or a program can ask, by HTTP, of this machine alone. docs/studio.md lists it all.
+"""The studio's HTTP API, for this machine only; docs/studio.md lists it.
 
-Every answer is a file of the studio's folder, known by an id, or JSON; every request has passed guard.Guard.
+Every answer is JSON or a file of the studio's folder, named by an id. Every request has passed guard.Guard.
 """
 
 import asyncio
 import contextlib
 import json
 import os
-import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from importlib.metadata import version
@@ -29,7 +28,7 @@ from impasto.studio.client import MOST_UPLOADED
 from impasto.studio.decode import SMALL, Decoder
 from impasto.studio.events import Events
 from impasto.studio.form import form
-from impasto.studio.job_request import is_plain, read_asked
+from impasto.studio.job_request import is_plain, read_request
 from impasto.studio.jobs import Jobs, Missing, WrongState, slug
 from impasto.studio.store import UPLOAD, About, Store, now, open_within
 
@@ -52,7 +51,7 @@ KEEP = {"cache-control": "private, max-age=86400"}
 
 
 class TooLarge(BadInput):
-    """More was sent than is taken."""
+    """The request is too large."""
 
 
 STATUS: dict[type[ImpastoError], int] = {
@@ -71,7 +70,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Studio:
-    """The store, its jobs, and the answers."""
+    """The store, its jobs, and the handlers of requests."""
 
     def __init__(self, store: Store, atlases: Mapping[str, Path]) -> None:
         self.store, self.events = store, Events()
@@ -83,13 +82,13 @@ class Studio:
     # Pictures
 
     async def pictures(self, _request: Request) -> Response:
-        """All but the masks, newest first, the bundled ones last."""
+        """All pictures but the masks, newest first, the bundled ones last."""
         found = [about for about in self.store.all("pictures") if not about["mask"]]
         ids = self._ids()
         return JSONResponse({"pictures": [self._picture(about, ids) for about in sorted(found, key=lambda it: it["bundled"])]})
 
     async def upload(self, request: Request) -> Response:
-        """A picture, its bytes the body: written anew by a process of its own."""
+        """Upload a picture, whose bytes are the body."""
         name = _clean(request.query_params.get("name", "")) or "picture.png"
         sent = request.headers.get("content-type", "")
         if sent.startswith("multipart/"):
@@ -101,15 +100,15 @@ class Studio:
                     file.write(part)
             try:
                 about = await self.take(came, name, request.query_params.get("mask") == "1")
-            except BadImage as error:  # curl calls any body a form
+            except BadImage as error:  # curl calls every body a form
                 raise BadImage(f"{error}. {FORM}") if sent.startswith("application/x-www-form") else error from error
-        self.events.tell("picture", shown := self._picture(about, self._ids()))
+        self.events.send("picture", shown := self._picture(about, self._ids()))
         return JSONResponse(shown, 201)
 
     async def take(self, source: Path, name: str, mask: bool) -> About:
-        """A picture from outside into the store, unless it is there already. Raises BadImage."""
+        """Decode a picture into the store, unless it is there already. Raises BadImage."""
         digest = await asyncio.to_thread(sha256, source)
-        async with self.taking:  # or what comes twice at once would be kept twice
+        async with self.taking:  # else a picture sent twice at once would be stored twice
             for about in self.store.all("pictures"):
                 if digest in about["hashes"] and about["mask"] == mask:
                     return about
@@ -118,11 +117,12 @@ class Studio:
     async def _decoded(self, source: Path, name: str, mask: bool, digest: str) -> About:
         id, folder = self.store.new("pictures")
         try:
-            said = await self.decoder.decode(source, folder, name, "mask" if mask else "picture")
+            decoded = await self.decoder.decode(source, folder, name, "mask" if mask else "picture")
             file = f"{slug(Path(name).stem)}.png"
             (folder / "picture.png").rename(folder / file)
             hashes = [digest, await asyncio.to_thread(sha256, folder / file)]
-            about = _told(id, name, said["width"], said["height"], file, hashes) | {"mask": mask, "record": _kept(said["record"])}
+            record = _checked_record(decoded["record"])
+            about = _about(id, name, decoded["width"], decoded["height"], file, hashes) | {"mask": mask, "record": record}
             self.store.save("pictures", about)
             return about
         except BaseException:
@@ -130,7 +130,7 @@ class Studio:
             raise
 
     def bundle(self) -> None:
-        """The pictures that come with the program into a folder that has not had them; what was deleted since stays away."""
+        """Add the bundled pictures to a new folder. Those that the user has deleted are not added again."""
         listed = self.store.folder / "bundled.txt"
         had = listed.read_text("utf-8").splitlines() if listed.exists() else []
         new = [path for path in sorted(picture_path("cat").parent.glob("*.jpg")) if path.name not in had]
@@ -138,7 +138,7 @@ class Studio:
             id, folder = self.store.new("pictures")
             write_whole(folder / path.name, lambda file, path=path: file.write(path.read_bytes()))  # type: ignore[misc]
             with Image.open(path) as opened:
-                about = _told(id, path.name, *opened.size, path.name, [sha256(path)]) | {"bundled": True}
+                about = _about(id, path.name, *opened.size, path.name, [sha256(path)]) | {"bundled": True}
                 opened.thumbnail((SMALL, SMALL))
                 opened.save(folder / "small.webp", quality=75)
             self.store.save("pictures", about)
@@ -147,64 +147,64 @@ class Studio:
             write_whole(listed, lambda file: file.write(names.encode()))
 
     async def picture_file(self, request: Request) -> Response:
-        """A picture or its small one."""
+        """A picture or its thumbnail."""
         about = self.jobs.picture(request.path_params["id"])
         name = "small.webp" if request.path_params["what"] == "small" else about["file"]
         return _file(lambda: self.store.open("pictures", about["id"], name), name, headers=KEEP)
 
     async def remove_picture(self, request: Request) -> Response:
-        """One that no unfinished job needs."""
+        """Remove a picture, unless an unfinished job needs it."""
         id = self.jobs.picture(request.path_params["id"])["id"]
         if self.jobs.uses(id):
-            raise WrongState("a painting that is not finished is painted from it")
+            raise WrongState("an unfinished job needs it")
         self.store.remove("pictures", id)
-        self.events.tell("gone", {"id": id})
+        self.events.send("gone", {"id": id})
         return Response(status_code=204)
 
     def _ids(self) -> dict[str, str]:
-        """The pictures by their hashes; of several the newest."""
+        """{hash: id} of the pictures; of equal ones the newest."""
         return {digest: it["id"] for it in reversed(self.store.all("pictures")) for digest in it["hashes"]}
 
     def _picture(self, about: About, ids: Mapping[str, str]) -> About:
-        """As pages know it; of a painting of ours also which pictures it was painted from."""
+        """A picture as the API shows it; for a result of Impasto with the pictures that it was painted from."""
         shown = {name: about[name] for name in ("id", "name", "created", "width", "height", "bundled", "mask")}
         return shown | {"record": about["record"] and _origins(about["record"], ids)}
 
     # Jobs
 
     async def list_jobs(self, request: Request) -> Response:
-        """Newest first, those that are searched for."""
+        """The jobs that match the search, newest first."""
         kind = request.query_params.get("kind")
         found = self.store.all("jobs", request.query_params.get("search", ""))
         return JSONResponse({"jobs": [self.jobs.shown(about) for about in found if kind in (None, about["kind"])]})
 
     async def new_job(self, request: Request) -> Response:
-        """Into the queue."""
-        asked = await asyncio.to_thread(read_asked, await _json(request))  # a grid's recipes are many
-        return JSONResponse(self.jobs.submit(asked), 201)
+        """Submit a job."""
+        job_request = await asyncio.to_thread(read_request, await _json(request))  # a grid's recipes are many
+        return JSONResponse(self.jobs.submit(job_request), 201)
 
     async def one_job(self, request: Request) -> Response:
-        """What is known of it."""
+        """One job."""
         return JSONResponse(self.jobs.shown(self.jobs.job(request.path_params["id"])))
 
     async def act(self, request: Request) -> Response:
-        """Pause, resume, cancel."""
-        do = {"pause": self.jobs.pause, "resume": self.jobs.resume, "cancel": self.jobs.cancel}[request.path_params["act"]]
-        return JSONResponse(do(request.path_params["id"]))
+        """Pause, resume or cancel a job."""
+        act = {"pause": self.jobs.pause, "resume": self.jobs.resume, "cancel": self.jobs.cancel}[request.path_params["act"]]
+        return JSONResponse(act(request.path_params["id"]))
 
     async def change(self, request: Request) -> Response:
-        """Other knobs on the way."""
-        asked = await _json(request)
-        knobs = asked.get("knobs") if isinstance(asked, dict) else None
+        """Change knobs of a running or paused painting."""
+        body = await _json(request)
+        knobs = body.get("knobs") if isinstance(body, dict) else None
         return JSONResponse(self.jobs.change(request.path_params["id"], knobs))
 
     async def remove_job(self, request: Request) -> Response:
-        """And all that it made."""
+        """Remove a job and its files."""
         self.jobs.remove(request.path_params["id"])
         return Response(status_code=204)
 
     async def curve(self, request: Request) -> Response:
-        """The costs of every step; of a step that was done twice, after a crash, the last."""
+        """The costs of every step; if a step was repeated after a crash, its last costs."""
         id, found = self.jobs.job(request.path_params["id"])["id"], dict[int, list[Any]]()
         lines: list[bytes] = []
         with contextlib.suppress(OSError), self.store.open("jobs", id, "curve.jsonl") as file:
@@ -217,7 +217,7 @@ class Studio:
         return JSONResponse({"curve": [found[i] for i in sorted(found)]})
 
     async def job_file(self, request: Request) -> Response:
-        """A painting, finished or so far; as it is painted; small; to keep."""
+        """The result of a job, finished or not; its preview; its thumbnail; the result as a download."""
         about, what = self.jobs.job(request.path_params["id"]), request.path_params["what"]
         name = f"{what}.webp" if what in ("preview", "small") else self.jobs.output_of(about).name
         return _file(lambda: self.store.open("jobs", about["id"], name), name, name if what == "download" else None)
@@ -225,9 +225,9 @@ class Studio:
     # The lens
 
     async def lens(self, _request: Request) -> Response:
-        """The pages of units and styles that can be looked at."""
+        """The pages of units and styles."""
         atlases: list[About] = [
-            {"id": name, "name": path.name, **told_by_atlas(path), "url": f"/pages/atlas/{name}/index.html"}
+            {"id": name, "name": path.name, **about_atlas(path), "url": f"/pages/atlas/{name}/index.html"}
             for name, path in self.atlases.items()
         ]
         for about in self.store.all("jobs"):
@@ -237,7 +237,7 @@ class Studio:
         return JSONResponse({"atlases": atlases, "styles": styles})
 
     async def lens_page(self, request: Request) -> Response:
-        """A file of such a page; none outside its folder, whatever is asked."""
+        """A file of such a page, never one outside its folder."""
         id, name = request.path_params["id"], request.path_params["path"]
         if id in self.atlases:
             return _file(lambda: open_within(self.atlases[id], name), name)
@@ -247,7 +247,7 @@ class Studio:
     # The rest
 
     async def stream(self, request: Request) -> Response:
-        """What happens, as it happens."""
+        """The stream of events."""
         if self.streams >= MOST_STREAMS:
             return JSONResponse({"error": "too many pages are open"}, 503)
         seen = request.headers.get("last-event-id", "")
@@ -255,11 +255,11 @@ class Studio:
         return _Stream(self, self.events.since(seen, hello))
 
     async def about(self, _request: Request) -> Response:
-        """Of the studio itself."""
+        """The version and the folder of the studio."""
         return JSONResponse({"version": version("impasto"), "folder": str(self.store.folder)})
 
     def routes(self) -> list[Route]:
-        """Every address, in one place."""
+        """Every address and its handler."""
 
         def route(path: str, handler: Handler, *methods: str) -> Route:
             return Route(path, handler, methods=list(methods) or ["GET"])
@@ -289,7 +289,7 @@ class Studio:
 
     @contextlib.asynccontextmanager
     async def alive(self, _app: Starlette) -> AsyncIterator[None]:
-        """While the server runs so does the queue."""
+        """Run the queue while the server runs."""
         self.bundle()
         work = asyncio.create_task(self.jobs.work())
         yield
@@ -300,7 +300,7 @@ class Studio:
 
 
 class _Stream(StreamingResponse):
-    """Events, counted from the first byte until the connection is gone."""
+    """A stream of events, counted until its connection closes."""
 
     def __init__(self, studio: Studio, events: AsyncIterator[str]) -> None:
         super().__init__(events, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
@@ -315,8 +315,8 @@ class _Stream(StreamingResponse):
 
 
 def make_app(studio: Studio) -> Starlette:
-    """The answers without the guard."""
-    handlers: dict[Any, Any] = dict.fromkeys((ImpastoError, OSError, sqlite3.Error, ClientDisconnect), _failed)
+    """The application without the guard."""
+    handlers: dict[Any, Any] = dict.fromkeys((ImpastoError, OSError, ClientDisconnect), _failed)
     return Starlette(routes=studio.routes(), exception_handlers={**handlers, 404: _no_such, 405: _no_such}, lifespan=studio.alive)
 
 
@@ -327,17 +327,17 @@ async def page(request: Request) -> Response:
 
 
 async def nothing(_request: Request) -> Response:
-    """What a browser asks for unasked, on a page that names no icon."""
+    """The icon that browsers request by themselves."""
     return Response(status_code=204)
 
 
 async def recipe(_request: Request) -> Response:
-    """What the form is made of."""
+    """The fields and presets of the form."""
     return JSONResponse(form())
 
 
 def one_of(handler: Handler, *words: str) -> Handler:
-    """The handler for addresses that end in one of these words; there is nothing at others."""
+    """The handler for addresses that end in one of these words; others are 404."""
 
     async def handle(request: Request) -> Response:
         if {request.path_params.get("what"), request.path_params.get("act")}.isdisjoint(words):
@@ -347,8 +347,8 @@ def one_of(handler: Handler, *words: str) -> Handler:
     return handle
 
 
-def told_by_atlas(folder: Path) -> About:
-    """{net, units: how many of each layer} of a page by lens atlas, which says them in a script; none if it says them otherwise."""
+def about_atlas(folder: Path) -> About:
+    """{net, units: {layer: number}} of a page by lens atlas, from its script; empty if the script has another form."""
     try:
         with open_within(folder, "parts/atlas.js") as file:
             text = text_of(file.read(MOST_ATLAS))
@@ -361,11 +361,11 @@ def told_by_atlas(folder: Path) -> About:
 
 
 def _shown_page(kind: str, about: About) -> About:
-    told = {"id": about["id"], "name": about["name"], "url": f"/pages/{kind}/{about['id']}/index.html"}
-    return told | {name: about["result"][name] for name in ("net", "units")}
+    shown = {"id": about["id"], "name": about["name"], "url": f"/pages/{kind}/{about['id']}/index.html"}
+    return shown | {name: about["result"][name] for name in ("net", "units")}
 
 
-def _told(id: str, name: str, width: int, height: int, file: str, hashes: list[str]) -> About:
+def _about(id: str, name: str, width: int, height: int, file: str, hashes: list[str]) -> About:
     about: About = {"id": id, "name": name, "created": now(), "width": width, "height": height, "file": file}
     return about | {"mask": False, "bundled": False, "record": None, "hashes": hashes}
 
@@ -373,14 +373,14 @@ def _told(id: str, name: str, width: int, height: int, file: str, hashes: list[s
 def _origins(record: About, ids: Mapping[str, str]) -> About:
     content, styles = ids.get(record["content"]), [ids.get(style) for style in record["styles"]]
     missing = [] if content or not record["content"] else ["the photograph"]
-    missing += [f"painting {n}" if len(styles) > 1 else "the painting" for n, style in enumerate(styles, 1) if style is None]
+    missing += [f"style {n}" if len(styles) > 1 else "the style" for n, style in enumerate(styles, 1) if style is None]
     masks = {name: ids.get(digest) for name, digest in record.get("masks", {}).items()}
     missing += [f"the mask of {name}" for name, id in masks.items() if id is None]
     return {"recipe": record["recipe"], "content": content, "styles": styles, "masks": masks, "missing": missing}
 
 
 class _Opened(FileResponse):
-    """A file that is open already: its name may lead elsewhere by now."""
+    """A file that is already open, since its name may point elsewhere by now."""
 
     def __init__(self, file: IO[bytes], **options: Any) -> None:
         again = f"/dev/fd/{file.fileno()}"
@@ -393,7 +393,7 @@ class _Opened(FileResponse):
 
 
 def _file(opened: Callable[[], IO[bytes]], name: str, save_as: str | None = None, headers: Any = None) -> Response:
-    """What is opened, if its name has an ending that is served. Raises Missing where it is not there."""
+    """The answer with an opened file, if its suffix is served. Raises Missing if it does not exist."""
     type = TYPES.get(Path(name).suffix)
     if type is None:
         raise Missing("there is nothing to show")
@@ -404,13 +404,13 @@ def _file(opened: Callable[[], IO[bytes]], name: str, save_as: str | None = None
 
 
 def _clean(name: str) -> str:
-    """A picture's name as it is shown: the last part of a path, without control characters, not too long."""
+    """A picture's name for display: the last part of a path, without control characters, not too long."""
     last = name.replace("\\", "/").rsplit("/", 1)[-1]
     return "".join(letter for letter in last if letter.isprintable())[:120].strip()
 
 
-def _kept(record: Any) -> About | None:
-    """Of a record that a file carries: the recipe and the pictures' hashes; None for another's, or one that cannot be kept."""
+def _checked_record(record: Any) -> About | None:
+    """The recipe and the pictures' hashes of a file's record; None if it has another form or is too large."""
     if not isinstance(record, dict) or not isinstance(record.get("recipe"), dict) or not is_plain(record):
         return None
     if len(json.dumps(record)) > MOST_RECORD:
@@ -425,15 +425,15 @@ def _kept(record: Any) -> About | None:
 
 
 async def _limited(request: Request, most: int) -> AsyncIterator[bytes]:
-    """The body as it comes, up to so many bytes. Raises TooLarge."""
+    """The parts of the body, `most` bytes in all. Raises TooLarge."""
     declared = request.headers.get("content-length", "0")
     if not declared.isdecimal() or int(declared) > most:
-        raise TooLarge(f"at most {most // 10**6} MB are taken")
+        raise TooLarge(f"at most {most // 10**6} MB are accepted")
     came = 0
     async for part in request.stream():
         came += len(part)
         if came > most:
-            raise TooLarge(f"at most {most // 10**6} MB are taken")
+            raise TooLarge(f"at most {most // 10**6} MB are accepted")
         yield part
 
 
@@ -443,16 +443,14 @@ async def _json(request: Request) -> Any:
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):
-        raise BadRecipe("what was sent is no JSON") from None
+        raise BadRecipe("the body is not JSON") from None
     if not is_plain(found):
-        raise BadRecipe("what was sent nests too deep, or has numbers that are not finite or text that is not UTF-8")
+        raise BadRecipe("the JSON nests too deep, or has numbers that are not finite or text that is not UTF-8")
     return found
 
 
 async def _failed(_request: Request, error: Exception) -> Response:
-    """One sentence."""
-    if isinstance(error, sqlite3.Error):
-        return JSONResponse({"error": f"the studio's index cannot be used: {error}. Start the studio again"}, 507)
+    """An error as a JSON answer."""
     if isinstance(error, OSError):
         why = "there is no room left on its disk" if error.errno in FULL else error.strerror or error
         return JSONResponse({"error": f"the studio's folder cannot be written: {why}"}, 507)

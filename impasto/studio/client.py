@@ -1,4 +1,4 @@
-"""The studio from Python: the same jobs as its page has, over the same requests. Needs nothing but Python's own library.
+"""The studio from Python: the jobs of the page, with the same requests. Needs only the standard library.
 
 studio = Client()                      # the studio that runs on this machine
 job = studio.paint("cat.jpg", ["wave.jpg"], size=256)
@@ -28,10 +28,10 @@ Job = dict[str, Any]
 
 
 class Refused(ImpastoError):
-    """The studio said no: its sentence, and `status`, the number that came with it."""
+    """The studio refused a request: its message, and the HTTP `status`."""
 
-    def __init__(self, said: str, status: int) -> None:
-        super().__init__(said)
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
         self.status = status
 
 
@@ -47,10 +47,10 @@ class Client:
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise BadInput(f"no studio runs for the folder {place}: start one with impasto studio --folder") from error
         self.address, self._key = str(address).rstrip("/"), key
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is this machine: no proxy
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # this machine: no proxy
 
     def upload(self, path: str | Path, mask: bool = False) -> dict[str, Any]:
-        """A picture file into the studio; what is known of it, "id" first of all. Raises BadImage where it cannot be read."""
+        """Upload a picture file. Returns its description, with its "id". Raises BadImage if it cannot be read."""
         path = Path(path)
         query = urllib.parse.urlencode({"name": path.name, **({"mask": "1"} if mask else {})}, errors="replace")
         try:
@@ -67,9 +67,9 @@ class Client:
         """All pictures, newest first."""
         return list(self._ask("GET", "/api/pictures")["pictures"])
 
-    def submit(self, **asked: Any) -> Job:
-        """Any job as the page asks for it: kind, content, styles, preset, knobs, ... with pictures by their ids."""
-        return dict(self._ask("POST", "/api/jobs", _json(asked)))
+    def submit(self, **request: Any) -> Job:
+        """Submit any job: kind, content, styles, preset, knobs, ... with pictures by their ids (docs/studio.md)."""
+        return dict(self._ask("POST", "/api/jobs", _json(request)))
 
     def paint(self, content: str | Path, styles: Sequence[str | Path], preset: str = "impasto", **knobs: Any) -> Job:
         """Upload the pictures and queue a painting."""
@@ -77,7 +77,7 @@ class Client:
         return self.submit(kind="painting", content=ids[0], styles=ids[1:], preset=preset, knobs=knobs)
 
     def jobs(self, search: str = "") -> list[Job]:
-        """All jobs, newest first; those that have all of the words."""
+        """All jobs with all the words of `search`, newest first."""
         return list(self._ask("GET", f"/api/jobs?{urllib.parse.urlencode({'search': search}, errors='replace')}")["jobs"])
 
     def job(self, id: str) -> Job:
@@ -89,41 +89,41 @@ class Client:
         return dict(self._ask("POST", f"/api/jobs/{_quoted(id)}/pause", b""))
 
     def resume(self, id: str) -> Job:
-        """Let it go on."""
+        """Continue from the checkpoint."""
         return dict(self._ask("POST", f"/api/jobs/{_quoted(id)}/resume", b""))
 
     def cancel(self, id: str) -> Job:
-        """Stop it for good; resume() still goes on."""
+        """Stop it and take it out of the queue; resume() still continues it."""
         return dict(self._ask("POST", f"/api/jobs/{_quoted(id)}/cancel", b""))
 
     def change(self, id: str, **knobs: Any) -> Job:
-        """Other weights from its next step on."""
+        """Change weights from its next step on."""
         return dict(self._ask("POST", f"/api/jobs/{_quoted(id)}/change", _json({"knobs": knobs})))
 
     def remove(self, id: str) -> None:
-        """A job and all that it made."""
+        """Remove a job and its files."""
         self._ask("DELETE", f"/api/jobs/{_quoted(id)}")
 
     def wait(self, id: str, each: Callable[[Job], object] = lambda job: None) -> Job:
-        """Until it ends in any way; `each` is called with what is told on the way. Raises Refused where it failed or is removed."""
-        with contextlib.closing(self.events()) as told:
-            next(told, None)  # from here on nothing is missed
+        """Wait until it ends; `each` is called with the job at every event. Raises Refused if it failed or is removed."""
+        with contextlib.closing(self.events()) as events:
+            next(events, None)  # from here on no event is missed
             job = self.job(id)
             while job["state"] not in ENDED:
-                name, said = next(told, ("over", {}))
+                name, event = next(events, ("over", {}))
                 if name == "over":
                     raise BadInput(f"the studio at {self.address} has ended")
-                if name == "gone" and said["id"] == id:
+                if name == "gone" and event["id"] == id:
                     raise Refused("the job was removed", 404)
-                if name == "job" and said["id"] == id:
-                    job |= said
+                if name == "job" and event["id"] == id:
+                    job |= event
                     each(job)
         if job["state"] == "failed":
             raise Refused(job["error"], 200)
         return self.job(id)
 
     def events(self) -> Generator[tuple[str, dict[str, Any]], None, None]:
-        """What happens in the studio: ("job", ...), ("picture", ...), ("gone", ...); first ("hello", ...)."""
+        """The events of the studio: ("job", ...), ("picture", ...), ("gone", ...); first ("hello", ...)."""
         with self._open("GET", "/api/events") as answer, self._errors():
             name = ""
             for raw in answer:
@@ -134,12 +134,12 @@ class Client:
                     yield name, json.loads(line.removeprefix("data: "))
 
     def download(self, id: str, path: str | Path) -> Path:
-        """The painting, with its recipe inside, to a file."""
+        """Save the result, with its recipe inside, to a file."""
         with self._open("GET", f"/api/jobs/{_quoted(id)}/download") as answer, self._errors():
             data = answer.read()
         try:
             write_whole(Path(path), lambda file: file.write(data))
-        except ValueError as error:  # no file system can spell it
+        except ValueError as error:  # not a valid file name
             raise CannotWrite(f"cannot write {path}: {error}") from error
         return Path(path)
 
@@ -156,29 +156,29 @@ class Client:
 
     @contextlib.contextmanager
     def _errors(self) -> Generator[None, None, None]:
-        """What can go wrong between here and the studio, as an error of ours."""
+        """Errors of the connection and of the studio as errors of Impasto."""
         try:
             yield
         except urllib.error.HTTPError as error:
-            raise Refused(_said(error), error.code) from error
+            raise Refused(_message(error), error.code) from error
         except (OSError, ValueError, http.client.HTTPException) as error:
             why = getattr(error, "reason", error)
             raise BadInput(f"the studio at {self.address} does not answer: {reason(why)}") from error
 
 
 def _json(value: Any) -> bytes:
-    """Raises BadRecipe for what JSON has no word for."""
+    """Raises BadRecipe for values that JSON cannot carry."""
     try:
         return json.dumps(value).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise BadRecipe(f"cannot be asked of the studio: {error}") from error
+        raise BadRecipe(f"this request cannot be sent: {error}") from error
 
 
 def _quoted(id: str) -> str:
     return urllib.parse.quote(str(id), safe="", errors="replace")
 
 
-def _said(error: urllib.error.HTTPError) -> str:
+def _message(error: urllib.error.HTTPError) -> str:
     try:
         return str(json.loads(error.read())["error"])
     except (ValueError, KeyError, TypeError, OSError, http.client.HTTPException):

@@ -1,9 +1,8 @@
-"""A picture from outside, decoded in a process of its own that may do little: confine() says how little.
+"""Decodes an uploaded picture in a sandboxed process; confine() sets its limits.
 
-What comes out is written anew: picture.png (sRGB, alpha kept, 8 bits) and small.webp in the folder that is given, and a line of
-JSON with its size and the record that a painting of ours carries. A decoder that crashes, hangs or takes too much takes nothing
-else with it. Loading torch takes longer than any picture, so one process has it loaded, `python -m impasto.studio.decode`, and each
-picture is decoded by a fork of that.
+The pixels are written afresh: picture.png (sRGB with alpha, 8 bits) and small.webp, and a line of JSON with the size and the record
+of Impasto, if there is one. A decoder that crashes, hangs or needs too much harms nothing else. Loading torch takes longer than
+decoding, so one process, `python -m impasto.studio.decode`, has it loaded, and a fork of it decodes each picture.
 """
 
 import asyncio
@@ -34,26 +33,26 @@ ERRORS: dict[str | None, type[ImpastoError]] = {kind.__name__: kind for kind in 
 
 
 class Decoder:
-    """The process that pictures are decoded from, on the server's side; a new one where it has died."""
+    """The server's side of the decoding process, which is started again if it has died."""
 
     def __init__(self) -> None:
         self.process: asyncio.subprocess.Process | None = None
         self.lock = asyncio.Lock()
 
     async def decode(self, source: Path, folder: Path, name: str, kind: str) -> dict[str, Any]:
-        """The file into the folder: {width, height, record}; `name` is what messages call it. Raises BadImage, NoRoom."""
+        """Decode a file into the folder: {width, height, record}; `name` is for messages. Raises BadImage, NoRoom."""
         async with self.lock:
             process = self.process = await self._alive()
             assert process.stdin is not None and process.stdout is not None
             try:
                 process.stdin.write(json.dumps([str(source), str(folder), name, kind]).encode() + b"\n")
-                said = json.loads(await asyncio.wait_for(process.stdout.readline(), 2 * SECONDS))
+                answer = json.loads(await asyncio.wait_for(process.stdout.readline(), 2 * SECONDS))
             except (TimeoutError, ConnectionError, ValueError):
                 self.close()
                 raise BadImage(DAMAGED) from None
-        if "error" in said:
-            raise ERRORS.get(said.get("kind"), BadImage)(str(said["error"]))
-        return dict(said)
+        if "error" in answer:
+            raise ERRORS.get(answer.get("kind"), BadImage)(str(answer["error"]))
+        return dict(answer)
 
     async def _alive(self) -> asyncio.subprocess.Process:
         if self.process is not None and self.process.returncode is None:
@@ -63,24 +62,23 @@ class Decoder:
         return await asyncio.create_subprocess_exec(*command, **options, limit=2**24)
 
     def close(self) -> None:
-        """End the process; the next picture has another."""
+        """End the process; the next picture starts another."""
         if self.process is not None:
             end(self.process)
             self.process = None
 
 
 def end(process: asyncio.subprocess.Process) -> None:
-    """Kill it, if it still runs."""
+    """Kill a process if it still runs."""
     if process.returncode is None:
         process.kill()
 
 
 def confine(source: Path, folder: Path) -> None:
-    """Take from this process what a decoder does not need.
+    """Take from this process everything that a decoder does not need.
 
-    Everywhere but on Windows it has a bound of memory, time, open files and their size, and leaves no core file. On Linux, where
-    the kernel allows that, it has no network, reads no file but this one and those that programs are made of, and writes into this
-    folder only.
+    Everywhere but on Windows: limits of memory, time, open files and file size, and no core file. On Linux, if the kernel supports
+    it: no network, no files to read but this one and those of programs and libraries, and no folder to write to but this one.
     """
     try:
         import resource
@@ -98,7 +96,7 @@ def confine(source: Path, folder: Path) -> None:
 
 
 def _allow_files(read: list[Path], write: list[Path]) -> None:
-    """Landlock: from now on only these files, and those below these folders. Nothing happens where the kernel has none of it."""
+    """Allow only these files, and those below these folders (Landlock). Does nothing if the kernel does not support it."""
     call = ctypes.CDLL(None).syscall
     rules = call(444, struct.pack("Q", ALL_OF_FILES), ctypes.c_size_t(8), 0)  # landlock_create_ruleset
     if rules < 0:
@@ -114,7 +112,7 @@ def _allow_files(read: list[Path], write: list[Path]) -> None:
 
 
 def decode(source: Path, folder: Path, name: str, kind: str) -> dict[str, Any]:
-    """The file into the folder, here."""
+    """Decode the file into the folder, in this process."""
     from impasto.images.images import declared_size, read_bytes, read_record, to_pillow, write_picture, write_small
     from impasto.images.images import decode as decode_bytes
     from impasto.objective.masks import mask_of
@@ -138,11 +136,11 @@ def decode(source: Path, folder: Path, name: str, kind: str) -> dict[str, Any]:
 
 def _in_fork(answer: Connection, source: str, folder: str, name: str, kind: str) -> None:
     confine(Path(source), Path(folder))
-    answer.send_bytes(json.dumps(_said(Path(source), Path(folder), name, kind)).encode())
+    answer.send_bytes(json.dumps(_answer(Path(source), Path(folder), name, kind)).encode())
 
 
-def _said(source: Path, folder: Path, name: str, kind: str) -> dict[str, Any]:
-    """What is wrong with it is said too."""
+def _answer(source: Path, folder: Path, name: str, kind: str) -> dict[str, Any]:
+    """The result of decode(), or its error."""
     try:
         return decode(source, folder, name, kind)
     except (ImpastoError, MemoryError) as error:
@@ -150,19 +148,19 @@ def _said(source: Path, folder: Path, name: str, kind: str) -> dict[str, Any]:
 
 
 def apart(given: list[str]) -> bytes:
-    """What _said says, from a fork of this process; where it dies or takes too long, that."""
+    """The answer of _answer, from a fork of this process; an error if the fork dies or takes too long."""
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe(duplex=False)
     child = context.Process(target=_in_fork, args=(there, *given))
     child.start()
     there.close()
     try:
-        said = here.recv_bytes() if here.poll(SECONDS) else b""
+        found = here.recv_bytes() if here.poll(SECONDS) else b""
     except EOFError:
-        said = b""
+        found = b""
     child.kill()
     child.join()
-    return said or json.dumps({"error": DAMAGED}).encode()
+    return found or json.dumps({"error": DAMAGED}).encode()
 
 
 def main() -> None:
@@ -172,8 +170,8 @@ def main() -> None:
     out, has_fork = own_stdout(), "fork" in multiprocessing.get_all_start_methods()
     for line in sys.stdin:
         source, folder, name, kind = given = json.loads(line)
-        said = apart(given) if has_fork else json.dumps(_said(Path(source), Path(folder), name, kind)).encode()
-        print(said.decode(), file=out, flush=True)
+        answer = apart(given) if has_fork else json.dumps(_answer(Path(source), Path(folder), name, kind)).encode()
+        print(answer.decode(), file=out, flush=True)
 
 
 if __name__ == "__main__":

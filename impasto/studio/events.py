@@ -1,4 +1,4 @@
-"""What happens in the studio, told to every open page as server-sent events; a page that was away is told what it missed."""
+"""The events of the studio, sent to every open page as server-sent events; a page that reconnects gets those it missed."""
 
 import asyncio
 import contextlib
@@ -9,61 +9,61 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
-KEPT = 2000  # events; a page that missed more fetches everything again
-QUIET_SECONDS = 15.0  # without an event a comment is sent, so that a connection that is gone is noticed
+MOST_EVENTS = 2000  # in memory; a page that missed more fetches everything again
+QUIET_SECONDS = 15.0  # after which a comment is sent, so that a closed connection is noticed
 
 
 class Events:
-    """The last events, with a number each. `run` tells this run of the studio from the last."""
+    """The last events, numbered. `run` is different for each run of the studio."""
 
     def __init__(self) -> None:
         self.run = secrets.token_hex(4)
-        self.kept: deque[tuple[int, str]] = deque(maxlen=KEPT)
+        self.recent: deque[tuple[int, str]] = deque(maxlen=MOST_EVENTS)
         self.last = 0
-        self.happened = asyncio.Event()  # a new one for each event: no stream holds a lock as its page goes
+        self.arrived = asyncio.Event()  # a new object for each event, so that a stream which ends holds no lock
         self.closed = False
 
-    def tell(self, name: str, data: dict[str, Any]) -> None:
-        """To all pages."""
+    def send(self, name: str, data: dict[str, Any]) -> None:
+        """Send an event to all pages."""
         self.last += 1
-        self.kept.append((self.last, _event(name, data, f"{self.run}-{self.last}")))
+        self.recent.append((self.last, _event(name, data, f"{self.run}-{self.last}")))
         self._wake()
 
     def close(self) -> None:
-        """End every stream, or the server would wait for them."""
+        """End all streams; the server would wait for them."""
         self.closed = True
         self._wake()
 
     def _wake(self) -> None:
-        self.happened.set()
-        self.happened = asyncio.Event()
+        self.arrived.set()
+        self.arrived = asyncio.Event()
 
     async def since(self, seen: str, hello: dict[str, Any]) -> AsyncIterator[str]:
-        """The stream of a page that has seen up to this id ("" for none): first `hello`, then what comes."""
+        """The stream of a page whose last event has this id ("" for none): `hello`, then the events as they come."""
         yield "retry: 1000\n" + _event("hello", {"run": self.run, **hello}, seen or f"{self.run}-{self.last}")
         at = self._position(seen)
         if at is None:
             yield _event("reload", {}, f"{self.run}-{self.last}")
             at = self.last
         while not self.closed:
-            happened = self.happened
-            for number, event in [it for it in self.kept if it[0] > at]:
+            arrived = self.arrived
+            for number, event in [it for it in self.recent if it[0] > at]:
                 at = number
                 yield event
             if at == self.last and not self.closed:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(happened.wait(), QUIET_SECONDS)
+                    await asyncio.wait_for(arrived.wait(), QUIET_SECONDS)
                 if at == self.last:
                     yield ": still here\n\n"
 
     def _position(self, seen: str) -> int | None:
-        """The number of the event seen last; None where what followed it is no longer known."""
+        """The number of the event with this id; None if events after it are lost."""
         if not seen:
             return self.last
         run, _, number = seen.partition("-")
         if run != self.run or not re.fullmatch("[0-9]{1,15}", number):
             return None
-        oldest = self.kept[0][0] if self.kept else self.last + 1
+        oldest = self.recent[0][0] if self.recent else self.last + 1
         return int(number) if oldest - 1 <= int(number) <= self.last else None
 
 

@@ -1,4 +1,4 @@
-"""What the page's form is made of: the recipe's fields with their bounds, and what each preset sets."""
+"""The data of the page's form: the fields of the recipe with their bounds, and the presets."""
 
 from typing import Any, get_args
 
@@ -6,7 +6,7 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from impasto.recipe.recipe import CHANGEABLE, PRESETS, QUALITIES, Recipe, make_recipe, steps_of
 
-# The fields by what they are about, in the order in which they are shown. Masks, files and the preset have places of their own.
+# The fields in groups, in the order of the form. Masks, files and the preset are elsewhere on the page.
 GROUPS = {
     "main": ("size", "beta", "quality", "color", "seed"),
     "style": (
@@ -37,24 +37,24 @@ KINDS = {
 }
 SIMPLE = {int: "int", float: "float", bool: "bool", str: "text"}
 PRESETS_ABOUT = {
-    "impasto": "The default, tuned by eye: strokes of the painting on the forms of the photograph.",
-    "gatys": "The published code of the method's authors, to the letter.",
+    "impasto": "The default, tuned by eye: the strokes of the style on the shapes of the photograph.",
+    "gatys": "The settings of the code that the authors of the method published.",
     "gatys2015": "The first paper: from white noise, at one scale.",
     "course": "The deeplearning.ai assignment: Adam, from the photograph mixed with noise.",
-    "textbook": "The course's first statement of it: plain gradient descent on a small picture.",
-    "single-layer": "The style of one layer alone.",
+    "textbook": "The first version in the course: plain gradient descent on a small picture.",
+    "single-layer": "The style of one layer only.",
     "neural-style": "Johnson's neural-style: from noise, at one scale, smoothed.",
     "crowsonkb": "After Crowson's style-transfer-pytorch: optimal transport, coarse to fine.",
     "spst": "After Galerne and others, for large pictures: Gram matrices, means and deviations.",
-    "strotss": "After Kolkin and others: how the photograph's places relate, in the painting's colours and textures.",
-    "mrf": "After Li and Wand: pieces of the painting, put together anew.",
-    "texture": "The painting's style alone, without a photograph.",
-    "inversion": "What a layer knows of the photograph, without a painting.",
+    "strotss": "After Kolkin and others: self-similarity of the content, with the colours and textures of the style.",
+    "mrf": "After Li and Wand: patches of the style picture, put together in a new way.",
+    "texture": "A texture: the style without a content.",
+    "inversion": "The photograph reconstructed from one layer, without a style.",
 }
 
 
 def form() -> dict[str, Any]:
-    """The fields, the presets, what each is for, and how many steps it takes in which quality."""
+    """The fields, the presets with their descriptions, and their steps for each quality."""
     presets = {name: make_recipe(name).model_dump(mode="json") for name in PRESETS}
     fields = [_field(name, group) for group, names in GROUPS.items() for name in names]
     about = {"fields": fields, "presets": presets, "presets_about": PRESETS_ABOUT, "changeable": list(CHANGEABLE)}

@@ -1,8 +1,8 @@
-"""Who may ask: before anything else is done with a request, it is looked at here.
+"""Checks every request before anything else happens with it.
 
-The studio is for the person at this machine. Other programs and other people's pages can send requests to it as well (through the
-browser: cross-site requests, DNS rebinding), so a request must name this machine, come from the studio's own page, and bring the
-cookie that a token gave, or the key from the studio's folder. Nothing here depends on what kind of program says it is asking.
+The studio is for the person at this machine. Other programs and foreign pages can send requests to it too (through the browser:
+cross-site requests, DNS rebinding). So a request must name this machine, come from the studio's own page, and carry the cookie that
+a token gave, or the key from the studio's folder. The User-Agent plays no part.
 """
 
 import hashlib
@@ -17,8 +17,8 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SAFE_METHODS = {"GET", "HEAD"}
-HEADER = "x-impasto"  # a page of another origin cannot send it without asking first, and is never answered yes
-PAGES = "/pages/"  # what the studio's page shows in a frame
+HEADER = "x-impasto"  # a page of another origin cannot send it without a preflight request, which is always refused
+PAGES = "/pages/"  # the pages that the studio shows in a frame
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; frame-src 'self'; "
     "base-uri 'none'; form-action 'none'"
@@ -33,9 +33,9 @@ HEADERS = {
 
 
 class Keys:
-    """What opens the studio: a token that is good once, for a browser; the cookie that it is changed for; a key for programs.
+    """The credentials: a token, valid once, that gives a browser its cookie; the cookie; a key for programs.
 
-    Cookie and key come of `secret`, which the folder keeps, so that open pages go on after a restart.
+    Cookie and key are signatures with the folder's `secret`, so open pages work on after a restart.
     """
 
     def __init__(self, secret: bytes, port: int, announce: Callable[[str], None]) -> None:
@@ -45,7 +45,7 @@ class Keys:
         self.token = secrets.token_urlsafe(24)
 
     def spend(self, token: str) -> bool:
-        """Whether it is the token; it is not good again, and the next one is announced."""
+        """Whether this is the token. It becomes invalid, and the next one is announced."""
         if not same(token, self.token):
             return False
         self.token = secrets.token_urlsafe(24)
@@ -53,53 +53,53 @@ class Keys:
         return True
 
     def fit(self, headers: Headers) -> bool:
-        """Whether the request brings the cookie or the key."""
+        """Whether the request carries the cookie or the key."""
         scheme, _, key = headers.get("authorization", "").partition(" ")
-        cookie = cookie_parser(headers.get("cookie", "")).get(self.cookie_name, "")  # those of other ports come too, of any kind
+        cookie = cookie_parser(headers.get("cookie", "")).get(self.cookie_name, "")  # it may hold any cookies of other ports
         return same(cookie, self.cookie) or (scheme.lower() == "bearer" and same(key, self.key))
 
 
 def same(given: str, expected: str) -> bool:
-    """Whether two secrets are equal, without telling by the time it takes."""
+    """Whether two secrets are equal, in constant time."""
     return hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode())
 
 
 def hosts_of(port: int) -> set[str]:
-    """The names under which a browser on this machine knows the studio."""
+    """The Host names of the studio for a browser on this machine."""
     names = ("127.0.0.1", "localhost", "[::1]")
     return {f"{name}:{port}" for name in names} | set(names if port == 80 else ())
 
 
 def refusal(method: str, headers: Headers, hosts: Iterable[str]) -> tuple[int, str] | None:
-    """(status, why) of a request that comes neither from the studio's own page nor from a program here; None lets it in."""
+    """(status, reason) for a request from anywhere but the studio's page or a program here; None for one that may pass."""
     named = headers.getlist("host")
     if len(named) != 1 or named[0].lower() not in hosts:
-        return 421, "this is the studio of another address"
+        return 421, "this is not the address of the studio"
     origins = headers.getlist("origin")
     if origins and (len(origins) > 1 or origins[0].lower() != f"http://{named[0].lower()}"):
-        return 403, "another page may not ask this"
+        return 403, "another page may not send this request"
     if method not in SAFE_METHODS:
         if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-            return 403, "another page may not ask this"
+            return 403, "another page may not send this request"
         if HEADER not in headers:
-            return 403, f"a request that changes something carries the header {HEADER}"
+            return 403, f"a request that changes something needs the header {HEADER}"
     return None
 
 
 class Guard:
-    """Lets through what may ask; gives every answer the headers that keep a browser within the studio."""
+    """Refuses bad requests, and adds the security headers to every answer."""
 
     def __init__(self, app: ASGIApp, keys: Keys, port: int) -> None:
         self.app, self.keys, self.hosts = app, keys, hosts_of(port)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handle one request."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
             answer = self._answer(scope) or self.app
             await answer(scope, receive, with_headers(send, scope["path"]))
-        else:  # a web socket: there is none
+        else:  # a web socket, which the studio does not use
             await send({"type": "websocket.close", "code": 1008})
 
     def _answer(self, scope: Scope) -> Response | None:
@@ -114,14 +114,16 @@ class Guard:
         if self.keys.fit(headers):
             return RedirectResponse("/", 303) if token and scope["path"] == "/" else None
         if scope["path"] == "/":
-            again = {"refresh": "0; url=/"} if headers.get("sec-fetch-site") == "cross-site" else None  # a strict cookie comes then
+            again = (
+                {"refresh": "0; url=/"} if headers.get("sec-fetch-site") == "cross-site" else None
+            )  # then the strict cookie is sent
             return Response(LOCKED, 401, again, media_type="text/html")
-        return _error(401, "open the address that the studio printed when it was started")
+        return _error(401, "open the address that the studio printed at its start")
 
 
 LOCKED = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Impasto studio</title>
 <h1>Impasto studio</h1>
-<p>To come in, open the newest address that the studio has printed: the one that ends in a token. Each is good once.</p></html>
+<p>Open the newest address that the studio has printed, which ends in a token. Each address works once.</p></html>
 """
 
 
@@ -130,7 +132,7 @@ def _error(status: int, why: str) -> Response:
 
 
 def with_headers(send: Send, path: str) -> Callable[[Message], Awaitable[None]]:
-    """Adds the headers that every answer has; a page in a frame may be framed by the studio, nothing else by anyone."""
+    """Add the headers of every answer. Only the pages below PAGES may be framed, and only by the studio."""
     frames = "'self'" if path.startswith(PAGES) else "'none'"
 
     async def sending(message: Message) -> None:

@@ -1,4 +1,4 @@
-"""The studio as a process: on this machine alone, until it is told to stop."""
+"""The server process of the studio, for this machine only."""
 
 import asyncio
 import contextlib
@@ -30,30 +30,30 @@ from impasto.studio.store import InUse, Store, write_private
 HOST, PORT = "127.0.0.1", 8765
 ADDRESS = re.compile(r"http://127\.0\.0\.1:[0-9]{1,5}/\?token=[\w-]+")
 SHUTDOWN_SECONDS = 5
-BROWSE = "open-studio.html"  # in the folder: leads a browser to the newest address
+BROWSE = "open-studio.html"  # in the folder: sends a browser to the newest address
 MOST_CONNECTIONS = 500  # fewer where a process may open few files
-BACKLOG = 32  # connections that are taken at once
-PATIENCE = 15.0  # seconds that a connection may be without a whole request
+BACKLOG = 32  # connections that wait to be accepted
+IDLE_SECONDS = 15.0  # that a connection may go without a whole request
 LEAST = 100_000  # bytes of a body that must come in that time
 
 
 class _BoundedProtocol(H11Protocol):
-    """HTTP on a connection that must bring its requests in time: uvicorn alone waits for ever, and for any number of them."""
+    """HTTP with a limit of idle time and of connections, which uvicorn does not have."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.came, self.timer = 0, self.loop.call_later(PATIENCE, self._check, LEAST)
+        self.came, self.timer = 0, self.loop.call_later(IDLE_SECONDS, self._check, LEAST)
         alive = [it for it in self.connections if isinstance(it, _BoundedProtocol) and not it.transport.is_closing()]
-        if len(alive) > most_connections():  # the one that has idled longest goes, so that nobody is locked out
+        if len(alive) > most_connections():  # close the one that idled longest, so that nobody is locked out
             idle = [it for it in alive if it is not self and it.is_idle()]
             min(idle, key=lambda it: (it.has_begun(), it.timer.when()), default=self).transport.abort()
 
     def is_idle(self) -> bool:
-        """Whether it has brought no whole request."""
+        """Whether no whole request has arrived."""
         return self.conn.their_state is h11.IDLE or self.has_begun()
 
     def has_begun(self) -> bool:
-        """Whether the body of its request is on its way."""
+        """Whether the body of a request is arriving."""
         return self.conn.their_state is h11.SEND_BODY
 
     def data_received(self, data: bytes) -> None:
@@ -73,10 +73,10 @@ class _BoundedProtocol(H11Protocol):
 
     def _restart_timer(self) -> None:
         self.timer.cancel()
-        self.timer = self.loop.call_later(PATIENCE, self._check, self.came + LEAST)
+        self.timer = self.loop.call_later(IDLE_SECONDS, self._check, self.came + LEAST)
 
     def _check(self, least: int) -> None:
-        """Close it where a request, or enough of its body, has not come."""
+        """Close the connection if no request, or not enough of its body, has arrived."""
         if self.is_idle() and not (self.has_begun() and self.came >= least):
             self.transport.abort()
         else:
@@ -84,7 +84,7 @@ class _BoundedProtocol(H11Protocol):
 
 
 def most_connections() -> int:
-    """How many connections leave files enough for what they ask."""
+    """How many connections leave enough open files for the answers."""
     try:
         import resource
     except ImportError:
@@ -94,14 +94,14 @@ def most_connections() -> int:
 
 
 def _ignore_too_many_files(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Too many open files pass by themselves."""
+    """Ignore the error of too many open files, which passes by itself."""
     error = context.get("exception")
     if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE):
         loop.default_exception_handler(context)
 
 
 class _Server(uvicorn.Server):
-    """Ends the streams of events when it is to stop, since they never end by themselves."""
+    """Ends the streams of events at shutdown, since they never end by themselves."""
 
     def __init__(self, config: uvicorn.Config, studio: Studio) -> None:
         super().__init__(config)
@@ -113,14 +113,14 @@ class _Server(uvicorn.Server):
 
 
 def default_folder() -> Path:
-    """Where pictures are kept on this system."""
+    """The default folder: Impasto in the pictures folder of this system."""
     return platformdirs.user_pictures_path() / "Impasto"
 
 
 def serve(folder: Path, port: int | None, browse: bool, atlases: Sequence[Path] = ()) -> None:
-    """Serve the folder until Ctrl-C. The address goes to stdout, a new one whenever the last has been used.
+    """Serve the folder until Ctrl-C. Prints the address, and a new one whenever the last has been used.
 
-    Where a studio serves it already, that one is opened.
+    If a studio serves the folder already, that one is opened.
     """
     try:
         store = Store(folder)
@@ -128,7 +128,7 @@ def serve(folder: Path, port: int | None, browse: bool, atlases: Sequence[Path] 
         if not _open_running(folder.resolve(), browse):
             raise
         if port is not None or atlases:
-            warnings.warn("a studio runs for this folder: it keeps its own port and atlases", ImpastoWarning, stacklevel=2)
+            warnings.warn("a studio already runs for this folder: --port and --atlas have no effect", ImpastoWarning, stacklevel=2)
         return
     with contextlib.closing(store):
         _serve(store, listen(port), browse, found_atlases(atlases))
@@ -141,7 +141,7 @@ def _serve(store: Store, listening: socket.socket, browse: bool, atlases: dict[s
         address = f"http://{HOST}:{port}"
         about = {"address": address, "key": keys.key, "open": f"{address}/?token={token}"}
         page.unlink(missing_ok=True)
-        with contextlib.suppress(ImpastoError):  # on a full disk the printed one remains
+        with contextlib.suppress(ImpastoError):  # on a full disk: the printed address still works
             write_private(door, json.dumps(about).encode())
         print(about["open"], flush=True)
 
@@ -164,14 +164,14 @@ def _serve(store: Store, listening: socket.socket, browse: bool, atlases: dict[s
     app.router.lifespan_context = alive
     options: dict[str, Any] = {"log_level": "error", "access_log": False, "server_header": False, "proxy_headers": False}
     options |= {"ws": "none", "timeout_graceful_shutdown": SHUTDOWN_SECONDS, "http": _BoundedProtocol, "backlog": BACKLOG}
-    options["timeout_keep_alive"] = int(PATIENCE)
+    options["timeout_keep_alive"] = int(IDLE_SECONDS)
     config = uvicorn.Config(Guard(app, keys, port), **options)
     with contextlib.suppress(KeyboardInterrupt):
         _Server(config, studio).run(sockets=[listening])
 
 
 def _open_running(folder: Path, browse: bool) -> bool:
-    """Print and open the newest address of the studio that serves the folder; whether it answers."""
+    """Print and open the newest address of the studio that serves the folder. Returns whether it answers."""
     try:
         found = json.loads(read_whole(folder / DOOR, 100_000))
         address = str(found["open"])
@@ -187,7 +187,7 @@ def _open_running(folder: Path, browse: bool) -> bool:
 
 
 def _browse(folder: Path, address: str) -> None:
-    """Open the address in the browser, by a page that only its owner can read: command lines are for everyone to see."""
+    """Open the address in the browser through a private file, since everyone can see command lines."""
     page = folder / BROWSE
     head = f'<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={html.escape(address)}">'
     with contextlib.suppress(ImpastoError):  # on a full disk: the address has been printed
@@ -196,7 +196,7 @@ def _browse(folder: Path, address: str) -> None:
 
 
 def listen(port: int | None) -> socket.socket:
-    """A socket on the loopback address: at this port, else at the usual one or any that is free. Raises CannotWrite."""
+    """A socket on the loopback address: at this port, by default at PORT or any free one. Raises CannotWrite."""
     for number in [port] if port is not None else [PORT, 0]:
         listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         if sys.platform != "win32":
@@ -212,9 +212,9 @@ def listen(port: int | None) -> socket.socket:
 
 
 def found_atlases(folders: Sequence[Path]) -> dict[str, Path]:
-    """{id: folder} of pages by lens atlas. Raises BadInput for what is none."""
+    """{id: folder} of pages by lens atlas. Raises BadInput for any other folder."""
     for folder in folders:
         if not (folder / "index.html").is_file() or not (folder / "parts" / "atlas.js").is_file():
-            raise BadInput(f"{folder} is no page of lens atlas: make one with impasto lens atlas SCAN -o {folder}")
+            raise BadInput(f"{folder} is not a page by lens atlas: make one with impasto lens atlas SCAN -o {folder}")
     names = [re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-") or "atlas" for folder in folders]
     return {f"{name}-{n}": folder.resolve() for n, (name, folder) in enumerate(zip(names, folders, strict=True), 1)}

@@ -1,7 +1,7 @@
-"""A job in a process of its own: `python -m impasto.studio.worker`. What to do comes as JSON on the first line of stdin.
+"""A job in a process of its own: `python -m impasto.studio.worker`. The first line of stdin is the job, as JSON.
 
-Orders follow, a line each: "pause", or {"change": {knob: value}}; the end of stdin, when the studio is gone, is a pause too. What
-happens goes out as lines of JSON, on a stdout that no library has. Pausing leaves a checkpoint, from which the same job goes on to
+Orders follow, one per line: "pause", or {"change": {knob: value}}. The end of stdin, when the studio is gone, is a pause too.
+Events go to stdout as lines of JSON; what libraries print goes to stderr. After a pause the job continues from its checkpoint to
 the same picture.
 """
 
@@ -30,62 +30,62 @@ Work = Mapping[str, Any]
 
 
 class Paused(Exception):
-    """The job was told to stop here."""
+    """The studio has paused the job."""
 
 
 class Orders:
-    """What the studio wants of the job, read as it comes."""
+    """The orders of the studio, read in a thread."""
 
     def __init__(self) -> None:
-        self.came: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.queue: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def listen(self) -> None:
-        """From now on, in a thread: reading waits."""
+        """Start the thread."""
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
         for line in sys.stdin:
-            self.came.put(line.strip())
-        self.came.put("pause")
+            self.queue.put(line.strip())
+        self.queue.put("pause")
 
     def take(self) -> Iterator[dict[str, Any]]:
-        """The changes that were asked for. Raises Paused."""
-        while not self.came.empty():
-            order = self.came.get()
+        """The changes that have arrived. Raises Paused."""
+        while not self.queue.empty():
+            order = self.queue.get()
             if order == "pause":
                 raise Paused
             yield json.loads(order)["change"]
 
 
-class Telling:
-    """Tells the studio, on lines of `out`, of the steps of a painting: numbers at each, a picture now and then."""
+class Reporter:
+    """Sends events to the studio as lines of `out`: the numbers of each step, and a preview now and then."""
 
     def __init__(self, folder: Path, out: TextIO) -> None:
-        self.folder, self.out, self.previews, self.told = folder, out, 0, float("-inf")
+        self.folder, self.out, self.preview_id, self.preview_time = folder, out, 0, float("-inf")
 
-    def say(self, **what: Any) -> None:
-        """A line to the studio. Raises Paused where it is gone."""
+    def send(self, **event: Any) -> None:
+        """Send an event. Raises Paused if the studio is gone."""
         try:
-            print(json.dumps(what, allow_nan=False), file=self.out, flush=True)
+            print(json.dumps(event, allow_nan=False), file=self.out, flush=True)
         except BrokenPipeError:
             raise Paused from None
 
     def warn(self, message: Warning | str) -> None:
-        """A warning of ours; those of libraries are nothing to the studio."""
+        """Send a warning of Impasto; those of libraries are left out."""
         if isinstance(message, ImpastoWarning):
-            self.say(warning=one_line(str(message)))
+            self.send(warning=one_line(str(message)))
 
-    def step(self, painting: Any, step: Any, sheet: "OfSheet | None" = None) -> None:
-        """One step."""
-        if time.monotonic() - self.told >= PREVIEW_SECONDS or step.i == step.of:
+    def step(self, painting: Any, step: Any, sheet: "SheetProgress | None" = None) -> None:
+        """Send a step, with a preview if the last one is old."""
+        if time.monotonic() - self.preview_time >= PREVIEW_SECONDS or step.i == step.of:
             self._preview(painting, step)
         costs = {name: step.costs.get(name) for name in ("total", "content", "style")}
         left = time_left(painting.scales, step.i, step.scale, step.seconds)
         line = {"i": step.i, "of": step.of, "scale": step.scale, **costs, "left": left, "message": None}
-        line |= {} if sheet is None else sheet.told(left)
+        line |= {} if sheet is None else sheet.about(left)
         with open(self.folder / "curve.jsonl", "a", encoding="ascii") as file:
             file.write(json.dumps([step.i, *costs.values(), step.scale]) + "\n")
-        self.say(step=line, preview=self.previews)
+        self.send(step=line, preview=self.preview_id)
 
     def _preview(self, painting: Any, step: Any) -> None:
         from impasto.images.images import to_pillow, write_small
@@ -93,61 +93,61 @@ class Telling:
         shown = to_pillow(painting.shown(step))
         shown.thumbnail((PREVIEW, PREVIEW))
         write_small(self.folder / "preview.webp", shown)
-        self.previews, self.told = time.time_ns() // 1_000_000, time.monotonic()
+        self.preview_id, self.preview_time = time.time_ns() // 1_000_000, time.monotonic()
 
 
-class OfSheet:
-    """One painting of a sheet that has so many, some of them done."""
+class SheetProgress:
+    """The place of one painting among the cells of a sheet."""
 
     def __init__(self, name: str, done: int, cells: int) -> None:
         self.name, self.done, self.cells, self.begun = name, done, cells, time.monotonic()
 
-    def told(self, left: float | None) -> dict[str, Any]:
-        """Of the whole sheet: the seconds left if the others take as long as this one, of which so many are left."""
+    def about(self, left: float | None) -> dict[str, Any]:
+        """Fields of a step: the seconds left for the whole sheet if every painting takes as long as this one, which has `left`."""
         others = self.cells - self.done - 1
         whole = None if left is None else left + others * (time.monotonic() - self.begun + left)
         return {"left": whole, "message": f"{self.name}: {self.done + 1} of {self.cells}", "cells": [self.done, self.cells]}
 
 
-def paint(work: Work, orders: Orders, telling: Telling) -> dict[str, Any]:
-    """One painting, from its checkpoint where there is one; what is told of it."""
+def paint(work: Work, orders: Orders, reporter: Reporter) -> dict[str, Any]:
+    """One painting, from its checkpoint where there is one. Returns the result for the studio."""
     from impasto.recipe.recipe import make_recipe
     from impasto.transfer.painting import Painting
 
     recipe, start = make_recipe(**work["knobs"]), work["start"] and Path(work["start"])
     painting = Painting(Path(work["content"]), _paths(work["styles"]), Path(work["output"]), recipe, start=start)
-    go_through(painting, orders, telling)
+    go_through(painting, orders, reporter)
     report = painting.report()
     return {key: report[key] for key in ("width", "height", "seconds", "costs", "recipe", "peak_memory_mb")}
 
 
-def go_through(painting: Any, orders: Orders, telling: Telling, sheet: OfSheet | None = None) -> None:
-    """All steps; changes are made where they come. A pause leaves a checkpoint and the picture so far. Raises Paused."""
+def go_through(painting: Any, orders: Orders, reporter: Reporter, sheet: SheetProgress | None = None) -> None:
+    """Go through all steps and make changes as they arrive. A pause saves checkpoint and unfinished picture. Raises Paused."""
     try:
         for step in painting.steps(resume=True):
-            telling.step(painting, step, sheet)
+            reporter.step(painting, step, sheet)
             for knobs in orders.take():
                 try:
                     painting.change(knobs)
-                except BadRecipe as error:  # the studio cannot know all: a unit that its layer has not
-                    telling.say(warning=f"painted on unchanged: {error}")
+                except BadRecipe as error:  # the studio cannot check everything, as the number of units of a layer
+                    reporter.send(warning=f"the change was not made: {error}")
                 else:
-                    telling.say(changed={"i": step.i, "knobs": knobs})
+                    reporter.send(changed={"i": step.i, "knobs": knobs})
     except Paused:
         painting.set_aside()
         raise
 
 
-def paint_grid(work: Work, orders: Orders, telling: Telling) -> dict[str, Any]:
-    """All cells, then the sheet."""
+def paint_grid(work: Work, orders: Orders, reporter: Reporter) -> dict[str, Any]:
+    """Paint all cells, then the sheet."""
     from impasto.grid import Sheet, make_grid
 
     knobs = work["knobs"]
     grid = make_grid(_paths([it for it in (work["content"], *work["styles"]) if it]), work["rows"], work["columns"], knobs)
-    sheet = Sheet(grid, Path(work["output"]), telling.folder / "cells")
+    sheet = Sheet(grid, Path(work["output"]), reporter.folder / "cells")
 
     def one(spot: tuple[int, int], painting: Any) -> None:
-        go_through(painting, orders, telling, OfSheet(sheet.name_of(spot), len(sheet.found), len(grid.cells)))
+        go_through(painting, orders, reporter, SheetProgress(sheet.name_of(spot), len(sheet.found), len(grid.cells)))
 
     sheet.paint(one)
     sheet.write()
@@ -156,23 +156,23 @@ def paint_grid(work: Work, orders: Orders, telling: Telling) -> dict[str, Any]:
     return {"rows": report["rows"], "columns": report["columns"], "cells": cells}
 
 
-def read_style(work: Work, _orders: Orders, telling: Telling) -> dict[str, Any]:
-    """A style as a page."""
+def read_style(work: Work, _orders: Orders, reporter: Reporter) -> dict[str, Any]:
+    """Read a style and make its page."""
     from impasto.lens.style.page import read_painting, write_page
     from impasto.weights import load_net
 
     path, net = Path(work["picture"]), load_net(work["net"])
-    telling.say(step=_message("reading the style"))
+    reporter.send(step=_message("reading the style"))
     reading = read_painting(path, net, [], work["size"], "max")
     reading = replace(reading, painting=replace(reading.painting, name=work["painting"]))
-    telling.say(step=_message("drawing the page"))
-    write_page(telling.folder / "page", reading)
-    _small(path, telling.folder)
+    reporter.send(step=_message("drawing the page"))
+    write_page(reporter.folder / "page", reading)
+    _small(path, reporter.folder)
     units = {style.layer: style.gram.shape[-1] for style in reading.styles}
     return {"painting": work["painting"], "net": work["net"], "units": units}
 
 
-def make_atlas(work: Work, orders: Orders, telling: Telling) -> dict[str, Any]:
+def make_atlas(work: Work, orders: Orders, reporter: Reporter) -> dict[str, Any]:
     """A scan, from its checkpoint where there is one, and its page."""
     from impasto.lens.atlas import make_atlas as draw_atlas
     from impasto.lens.index import make_setup
@@ -180,17 +180,17 @@ def make_atlas(work: Work, orders: Orders, telling: Telling) -> dict[str, Any]:
     from impasto.weights import load_net
 
     net = load_net(work["net"])
-    setup, folder = make_setup(net, per_image=3 if len(work["pictures"]) < 30 else 1), telling.folder / "scan"
-    followed(scan(_paths(work["pictures"]), net, setup, folder, resume=True), orders, telling, "looked at")
-    followed(draw_atlas(folder, net, telling.folder / "page"), orders, telling, "drawn")
+    setup, folder = make_setup(net, per_image=3 if len(work["pictures"]) < 30 else 1), reporter.folder / "scan"
+    follow(scan(_paths(work["pictures"]), net, setup, folder, resume=True), orders, reporter, "scanned")
+    follow(draw_atlas(folder, net, reporter.folder / "page"), orders, reporter, "drawn")
     units = {name: layer.units for name, layer in setup.layers.items()}
     return {"net": work["net"], "units": units, "pictures": len(work["pictures"])}
 
 
-def followed(progress: Any, orders: Orders, telling: Telling, done: str) -> None:
-    """Pictures passed, told one by one. Raises Paused."""
+def follow(progress: Any, orders: Orders, reporter: Reporter, done: str) -> None:
+    """Go through the pictures and send each as a step. Raises Paused."""
     for it in progress:
-        telling.say(step={**_message(f"{it.done} of {it.of} pictures {done}"), "i": it.done, "of": it.of})
+        reporter.send(step={**_message(f"{it.done} of {it.of} pictures {done}"), "i": it.done, "of": it.of})
         list(orders.take())
 
 
@@ -210,7 +210,7 @@ def _paths(texts: list[str]) -> list[Path]:
     return [Path(text) for text in texts]
 
 
-DOERS: dict[str, Callable[[Work, Orders, Telling], dict[str, Any]]] = {
+RUNNERS: dict[str, Callable[[Work, Orders, Reporter], dict[str, Any]]] = {
     "painting": paint,
     "grid": paint_grid,
     "style": read_style,
@@ -219,35 +219,35 @@ DOERS: dict[str, Callable[[Work, Orders, Telling], dict[str, Any]]] = {
 
 
 def main() -> None:
-    """The job; how it ended is the last line."""
+    """Run the job. The last line says how it ended."""
     settle()
     work = json.loads(sys.stdin.readline())
-    orders, telling = Orders(), Telling(Path(work["folder"]), own_stdout())
-    alone = FileLock(telling.folder / "worker.lock")  # that of a studio that was killed may be at its last step still
+    orders, reporter = Orders(), Reporter(Path(work["folder"]), own_stdout())
+    alone = FileLock(reporter.folder / "worker.lock")  # a worker of a killed studio may still be at its last step
     alone.acquire()
     orders.listen()
     warnings.simplefilter("always", ImpastoWarning)
-    warnings.showwarning = lambda message, *_: telling.warn(message)
+    warnings.showwarning = lambda message, *_: reporter.warn(message)
     try:
         try:
-            result = DOERS[work["kind"]](work, orders, telling)
+            result = RUNNERS[work["kind"]](work, orders, reporter)
             if Path(work["output"]).exists():
-                _small(Path(work["output"]), telling.folder)
-            telling.say(ended="finished", result=result)
+                _small(Path(work["output"]), reporter.folder)
+            reporter.send(ended="finished", result=result)
         except ImpastoError as error:
-            telling.say(ended="failed", error=str(error))
+            reporter.send(ended="failed", error=str(error))
     except Paused:
         with contextlib.suppress(Paused):  # the studio is gone
-            _leave(work, telling)
+            _leave(work, reporter)
     except Exception as error:
         traceback.print_exc()
-        telling.say(ended="failed", error=_in_words(error))
+        reporter.send(ended="failed", error=_in_words(error))
 
 
-def _leave(work: Work, telling: Telling) -> None:
+def _leave(work: Work, reporter: Reporter) -> None:
     if Path(work["output"]).exists():
-        _small(Path(work["output"]), telling.folder)
-    telling.say(ended="paused")
+        _small(Path(work["output"]), reporter.folder)
+    reporter.send(ended="paused")
 
 
 def _in_words(error: Exception) -> str:

@@ -1,8 +1,8 @@
-"""Optical flow: where the pixels of one frame were in another, which of them were seen there, and whether it is the same scene.
+"""Optical flow: where the pixels of one frame were in another, which were visible in both, and where a scene ends.
 
-The flow is OpenCV's DIS (Kroeger, Timofte, Dai & Van Gool 2016, arXiv:1603.03590); what is said with it comes from Ruder,
-Dosovitskiy & Brox 2016 (arXiv:1604.08610), after Sundaram, Brox & Keutzer 2010. Frames are (1, 3, H, W) in [0, 1], flows
-(1, 2, H, W) in pixels to the right and down.
+The flow is OpenCV's DIS (Kroeger, Timofte, Dai & Van Gool 2016, arXiv:1603.03590). Visibility and weights follow Ruder, Dosovitskiy
+& Brox 2016 (arXiv:1604.08610) and Sundaram, Brox & Keutzer 2010. Frames are (1, 3, H, W) in [0, 1], flows (1, 2, H, W) in pixels to
+the right and down.
 """
 
 from collections.abc import Sequence
@@ -22,13 +22,13 @@ except ImportError as error:
     raise MissingExtra("OpenCV is missing: pip install '.[video]' in Impasto's folder brings it") from error
 
 OPENCV: str = cv2.__version__
-CUT_SEEN, CUT_UNLIKE = 0.4, 0.15  # a scene ends where less of a frame was seen in the last, or what was seen differs by more
+CUT_SEEN, CUT_UNLIKE = 0.4, 0.15  # a scene ends if less of a frame was visible before, or the visible part differs by more
 
 
 @dataclass(frozen=True)
 class Link:
-    """How a frame hangs together with another: where its pixels were, and (1, 1, H, W) of 0 and 1: which were seen there, and which
-    of those move as one with what is around them, so that the flow can be trusted."""
+    """How a frame relates to another: the flow to it, and masks (1, 1, H, W) of 0 and 1: `seen`, the pixels visible in both, and
+    `sure`, those of them away from motion boundaries, where the flow is reliable."""
 
     flow: Tensor
     seen: Tensor
@@ -36,7 +36,7 @@ class Link:
 
 
 def link(frame: Tensor, other: Tensor) -> Link:
-    """Where each pixel of `frame` was in `other`."""
+    """The Link from `frame` to `other`."""
     back = optical_flow(frame, other)
     seen = seen_in(back, optical_flow(other, frame))
     return Link(back, seen, seen * ~motion_boundary(back))
@@ -46,8 +46,8 @@ def optical_flow(frame: Tensor, other: Tensor) -> Tensor:
     """(1, 2, H, W) with frame(p) = other(p + flow(p)), on 8-bit grey."""
     empty = np.zeros((*frame.shape[-2:], 2), np.float32)
     dis, threads = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM), cv2.getNumThreads()
-    dis.setFinestScale(0)  # full resolution: half of it, the preset's, loses what is smaller than some 30 pixels
-    cv2.setNumThreads(1)  # its stripes, one a thread, change the result
+    dis.setFinestScale(0)  # full resolution: the preset's half loses objects below about 30 pixels
+    cv2.setNumThreads(1)  # it works in one stripe per thread, which changes the result
     try:
         flow = dis.calc(_grey(frame), _grey(other), empty)
     finally:
@@ -56,9 +56,9 @@ def optical_flow(frame: Tensor, other: Tensor) -> Tensor:
 
 
 def warp(image: Tensor, flow: Tensor) -> Tensor:
-    """(1, C, H, W) -> (1, C, H, W): image(p + flow(p)), bilinear; beyond the edge the edge goes on.
+    """(1, C, H, W) -> (1, C, H, W): image(p + flow(p)), bilinear; pixels beyond the edge repeat the edge.
 
-    torch's grid_sample goes by coordinates in [-1, 1], whose rounding blurs even a shift by whole pixels.
+    torch's grid_sample takes coordinates in [-1, 1], whose rounding blurs even a shift by whole pixels.
     """
     height, width = image.shape[-2:]
     (x, y), (x_most, y_most) = _places(flow), (width - 1, height - 1)
@@ -72,8 +72,8 @@ def warp(image: Tensor, flow: Tensor) -> Tensor:
 
 
 def seen_in(back: Tensor, forth: Tensor) -> Tensor:
-    """(1, 1, H, W): 1 where a pixel lies in the other frame and the way there and back ends where it began, within
-    |w + w'|^2 <= 0.01 (|w|^2 + |w'|^2) + 0.5. Half a pixel beyond the edge is in it."""
+    """(1, 1, H, W): 1 where a pixel is inside the other frame and the flow there and back returns to it, within
+    |w + w'|^2 <= 0.01 (|w|^2 + |w'|^2) + 0.5. Up to half a pixel beyond the edge counts as inside."""
     returned = warp(forth, back)
     astray = (back + returned).square().sum(1, keepdim=True)
     x, y = _places(back)
@@ -89,12 +89,12 @@ def motion_boundary(flow: Tensor) -> Tensor:
 
 
 def softened(seen: Tensor) -> Tensor:
-    """(1, 1, H, W): the mean of 5 x 5 pixels: no seam between what was seen and what was not, no pixel alone."""
+    """(1, 1, H, W): the mean over 5 x 5 pixels, so that masks have no hard edges and no single pixels."""
     return F.avg_pool2d(seen, 5, 1, 2, count_include_pad=False)
 
 
 def long_term_weights(weights: Sequence[Tensor]) -> list[Tensor]:
-    """c of the frames 1, 2, 4, ... back -> what each counts: a pixel hangs on the nearest frame that saw it.
+    """Masks c of the frames 1, 2, 4, ... back -> their weights: each pixel is tied to the nearest frame in which it was visible.
 
     c_long(i - j) = max(c(i - j) - sum of c(i - k) over the nearer k, 0).
     """
@@ -102,19 +102,19 @@ def long_term_weights(weights: Sequence[Tensor]) -> list[Tensor]:
 
 
 def is_cut(frame: Tensor, before: Tensor) -> bool:
-    """Whether a scene begins with this frame: most of it was not seen before, or what seems to have been is another colour."""
+    """Whether a scene begins with this frame: most of it was not visible before, or the visible part has other colours."""
     found = link(frame, before)
     return float(found.seen.mean()) < CUT_SEEN or warped_error(frame, before, found) > CUT_UNLIKE
 
 
 def warped_error(image: Tensor, before: Tensor, found: Link) -> float:
-    """Flicker: the mean of |x - warp(x before)| over the pixels that were seen before; 0 where none was."""
+    """Flicker: the mean of |x - warp(x before)| over the pixels that were visible before; 0 if none was."""
     error = (image - warp(before, found.flow)).abs().mean(1, keepdim=True)
     return float((error * found.seen).sum() / found.seen.sum().clamp(min=1))
 
 
 def _places(flow: Tensor) -> tuple[Tensor, Tensor]:
-    """Where each pixel goes: x (H, W), y (H, W)."""
+    """The coordinates that each pixel moves to: x (H, W), y (H, W)."""
     height, width = flow.shape[-2:]
     return torch.arange(width) + flow[0, 0], torch.arange(height)[:, None] + flow[0, 1]
 

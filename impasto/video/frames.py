@@ -1,7 +1,7 @@
-"""Frames in and out: a video, or a folder of pictures. The only module that knows video files, by PyAV (FFmpeg).
+"""Reads and writes frames: of a video, or of a folder of pictures. The only module that uses PyAV (FFmpeg).
 
-Frames come upright, in sRGB and at the size they are painted in. A video goes out with its own times, frame by frame, and its own
-audio, packet by packet.
+Frames are read upright, in sRGB and at the size to paint. A video is written with the frame times of the source and a
+copy of its audio packets.
 """
 
 import contextlib
@@ -36,17 +36,17 @@ except ImportError as error:
 
 PYAV: str = av.__version__
 CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
-READ = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,gif,m4v,h264,hevc"  # none that names other files to open
-MOST_RECORD = {".mp4": 16_000_000, ".mkv": 16_000_000, ".mov": 65_000}  # bytes that come back from their comments
-BT709, UNSPECIFIED, HD = 1, 2, 720  # a video that does not say is taken for BT.601 below so many rows, for BT.709 from there on
-CUT_OFF = 0.8  # of the time that a video says it lasts: frames that end before are told
-QUALITY = "16"  # of x264: hardly to be told from the frames
+READ = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,gif,m4v,h264,hevc"  # no format that opens other files
+MOST_RECORD = {".mp4": 16_000_000, ".mkv": 16_000_000, ".mov": 65_000}  # bytes that can be read back from a comment
+BT709, UNSPECIFIED, HD = 1, 2, 720  # a video without a colour space counts as BT.601 below so many rows, else as BT.709
+CUT_OFF = 0.8  # of the declared duration: if the frames end earlier, there is a warning
+QUALITY = "16"  # of x264: hardly different from the frames
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A video or a folder of frames: `size` (H, W) as its frames are to be shown; `rate` for those that have no times; `stream` is
-    which of the file's streams is the film."""
+    """A video or a folder of frames: `size` (H, W) of a frame as displayed; `rate` in frames per second, for frames without times;
+    `stream` is the index of the video stream."""
 
     path: Path
     sha256: str
@@ -63,7 +63,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Frame:
-    """`time` in units of the clip's time base, how long it is shown, the picture, and what shows of it where it is transparent."""
+    """`time` and `duration` in units of the clip's time base; `image` (1, 3, H, W) in [0, 1]; `alpha` (1, 1, H, W) or None."""
 
     name: str
     time: int
@@ -73,9 +73,9 @@ class Frame:
 
 
 def open_clip(path: Path, rate: float = 25.0) -> Clip:
-    """What there is to know before painting; `rate` is for a folder. Raises BadInput for what cannot be read."""
+    """Read what must be known before painting; `rate` is for a folder. Raises BadInput."""
     if path.is_dir():
-        pictures = _pictures(path, is_said=True)
+        pictures = _pictures(path, warns=True)
         digest = _digest(pictures)
         shown = Fraction(rate).limit_denominator(1001)
         return Clip(path, digest, size_of(read_picture(pictures[0]).image), shown, 1 / shown)
@@ -83,7 +83,7 @@ def open_clip(path: Path, rate: float = 25.0) -> Clip:
     with _opened(path) as video:
         stream = video.streams[film]
         if (places := stream.codec_context.width * stream.codec_context.height) > MAX_PIXELS:
-            raise BadInput(f"{path} has frames of {places} pixels, more than the {MAX_PIXELS // 1_000_000} million that are read")
+            raise BadInput(f"{path} has frames of {places} pixels, more than the limit of {MAX_PIXELS // 1_000_000} million")
         first = next(iter(video.decode(stream)), None)
         if first is None:
             raise BadInput(f"{path} has no frames")
@@ -92,7 +92,7 @@ def open_clip(path: Path, rate: float = 25.0) -> Clip:
 
 
 def _film(path: Path) -> int:
-    """The stream of a video with the most frames; cover art is none."""
+    """The index of the video stream with the most frames, without cover pictures."""
     with _opened(path) as video:
         films = [stream for stream in video.streams.video if not stream.disposition & Disposition.attached_pic]
         if not films:
@@ -103,7 +103,7 @@ def _film(path: Path) -> int:
 
 
 def _shown_size(frame: Any, stream: Any) -> tuple[int, int]:
-    """(H, W), upright, with square pixels."""
+    """(H, W) of the upright frame with square pixels."""
     pixel = stream.sample_aspect_ratio or Fraction(1)
     size = frame.height, max(1, round(frame.width * pixel))
     return size[::-1] if frame.rotation % 180 else size
@@ -112,19 +112,19 @@ def _shown_size(frame: Any, stream: Any) -> tuple[int, int]:
 def _check_shape(name: str, size: tuple[int, int], clip: Clip) -> None:
     if not are_alike(size, clip.size):
         (height, width), (first_height, first_width) = size, clip.size
-        said = f"{name} has {width} x {height} pixels, the first frame {first_width} x {first_height}"
-        raise BadInput(f"{said}: all must have one shape")
+        sizes = f"{name} has {width} x {height} pixels, the first frame {first_width} x {first_height}"
+        raise BadInput(f"{sizes}: all frames need the same shape")
 
 
 def painted_size(clip: Clip, longer: int, even: bool) -> tuple[int, int]:
-    """(H, W) with the longer side `longer`, the shape kept; both even where they are to be a video's."""
+    """(H, W) with the longer side `longer` and the same shape; both even if `even`, as a video needs."""
     scale, unit = longer / max(clip.size), 2 if even else 1
     height, width = (max(unit, round(side * scale / unit) * unit) for side in clip.size)
     return height, width
 
 
 def read_frames(clip: Clip, size: tuple[int, int]) -> Iterator[Frame]:
-    """The frames in their order, at this size. Raises BadInput, naming what is damaged."""
+    """The frames in order, resized to `size` (H, W). Raises BadInput, naming a damaged frame."""
     if clip.is_folder:
         for n, path in enumerate(_pictures(clip.path)):
             picture = read_picture(path)
@@ -145,17 +145,17 @@ def read_frames(clip: Clip, size: tuple[int, int]) -> Iterator[Frame]:
             alpha = layers[:, 3:] if layers.shape[1] == 4 and layers[:, 3:].min() < 1 else None
             last, end = time, time + (frame.duration or tick)
             yield Frame(f"{n:06d}", time, end - time, layers[:, :3], alpha)
-        whole = 0 if video.streams.audio else (video.duration or 0) / av.time_base  # the audio's, where it is longer
-        said, found = float((stream.duration or 0) * clip.time_base) or whole, float(end * clip.time_base)
-        if found < CUT_OFF * said:
-            told = f"{clip.path} says that it lasts {said:.1f} s, its frames end after {found:.1f} s: it may be cut off"
-            warnings.warn(told, ImpastoWarning, stacklevel=2)
+        whole = 0 if video.streams.audio else (video.duration or 0) / av.time_base  # with audio it may be the audio's duration
+        claimed, found = float((stream.duration or 0) * clip.time_base) or whole, float(end * clip.time_base)
+        if found < CUT_OFF * claimed:
+            text = f"{clip.path} claims to last {claimed:.1f} s, but its frames end after {found:.1f} s: it may be cut off"
+            warnings.warn(text, ImpastoWarning, stacklevel=2)
 
 
 def write_video(path: Path, pictures: Sequence[Path], times: Sequence[tuple[int, int]], clip: Clip, record: dict[str, Any]) -> None:
-    """Encode the pictures (H.264, BT.709, 8 bit) at their (time, duration), with the audio of the clip, whole or not at all.
+    """Encode the pictures (H.264, BT.709, 8 bits) with their (time, duration) and the audio of the clip, completely or not at all.
 
-    What is transparent is laid on white. A record that the file cannot hold is written beside it, with a warning.
+    Transparent pixels become white. A record that is too large for the file is written beside it, with a warning.
     """
     fits = len(json.dumps(record)) <= MOST_RECORD[path.suffix.lower()]
     try:
@@ -167,7 +167,7 @@ def write_video(path: Path, pictures: Sequence[Path], times: Sequence[tuple[int,
 
 
 def check_video(path: Path, clip: Clip) -> None:
-    """Raise CannotWrite now where this kind of file cannot hold the clip's audio, or no H.264 can be written."""
+    """Raise CannotWrite now if this kind of file cannot hold the clip's audio, or H.264 cannot be written."""
     if path.suffix.lower() not in CONTAINERS:
         raise CannotWrite(
             f"cannot write {path}: the name must end in one of {', '.join(CONTAINERS)}, or in none for a folder of frames"
@@ -181,7 +181,7 @@ def check_video(path: Path, clip: Clip) -> None:
 
 
 def read_video_record(path: Path) -> dict[str, Any]:
-    """The JSON that write_video put into the file, or beside it. Raises BadInput where there is none; it is not to be trusted."""
+    """The record that write_video put into or beside the file; do not trust it. Raises BadInput if there is none."""
     with _opened(path) as video:
         comment = {key.lower(): text for key, text in video.metadata.items()}.get("comment", "")
     try:
@@ -197,7 +197,7 @@ def read_video_record(path: Path) -> dict[str, Any]:
 def _begun(
     stack: contextlib.ExitStack, file: IO[bytes], path: Path, size: tuple[int, int], clip: Clip, record: dict[str, Any] | None
 ) -> tuple[Any, Any, Iterator[Any]]:
-    """The output, its video stream, and the audio packets, each at home in the output."""
+    """The output, its video stream, and the audio packets, ready to be muxed."""
     output = stack.enter_context(av.open(file, "w", format=CONTAINERS[path.suffix.lower()]))
     if record is not None:
         output.metadata["comment"] = f"{RECORD} {json.dumps(record, sort_keys=True)}"
@@ -205,14 +205,14 @@ def _begun(
     stream.height, stream.width = size
     stream.pix_fmt = "yuv420p"
     context = stream.codec_context
-    context.time_base, context.thread_count = clip.time_base, 1  # with several threads the bytes depend on their number
+    context.time_base, context.thread_count = clip.time_base, 1  # the bytes depend on the number of threads
     context.colorspace = context.color_primaries = context.color_trc = BT709
     context.color_range = ColorRange.MPEG
     return output, stream, _audio(stack, output, clip)
 
 
 def _audio(stack: contextlib.ExitStack, output: Any, clip: Clip) -> Iterator[Any]:
-    """The packets of all audio streams, which are added to the output."""
+    """Add all audio streams to the output, and return their packets."""
     if clip.is_folder:
         return iter(())
     video = stack.enter_context(_opened(clip.path))
@@ -222,7 +222,7 @@ def _audio(stack: contextlib.ExitStack, output: Any, clip: Clip) -> Iterator[Any
 
 def _packets(video: Any, copies: dict[int, Any]) -> Iterator[Any]:
     for packet in video.demux(video.streams.audio):
-        if packet.dts is not None:  # the last, empty one of a stream has none
+        if packet.dts is not None:  # the last, empty packet of a stream has none
             packet.stream = copies[packet.stream.index]
             yield packet
 
@@ -256,7 +256,7 @@ def _on_white(path: Path) -> Tensor:
 
 
 def _mux(output: Any, packets: Iterable[Any], durations: dict[int, int]) -> None:
-    """x264 forgets how long a frame is shown."""
+    """Mux packets with their durations, which x264 drops."""
     for packet in packets:
         packet.duration = durations[packet.pts]
         output.mux(packet)
@@ -271,9 +271,9 @@ def _frame(image: Tensor, time: int, time_base: Fraction) -> Any:
 
 
 def _picture(frame: Any) -> Tensor:
-    """(1, 3, H, W), or 4 with alpha, in [0, 1], upright. A frame that does not say has the colours of its size, limited range."""
-    said = frame.colorspace != UNSPECIFIED
-    source = None if said else Colorspace.ITU709 if frame.height >= HD else Colorspace.ITU601
+    """A frame as (1, 3, H, W), or (1, 4, H, W) with alpha, in [0, 1], upright. Without a colour space the size decides (HD)."""
+    is_declared = frame.colorspace != UNSPECIFIED
+    source = None if is_declared else Colorspace.ITU709 if frame.height >= HD else Colorspace.ITU601
     form = "rgba" if any(it.is_alpha for it in frame.format.components) else "rgb24"
     rgb = frame.reformat(format=form, src_colorspace=source, dst_color_range=ColorRange.JPEG).to_ndarray()
     upright = np.rot90(rgb, round(frame.rotation / 90) % 4).copy()
@@ -282,7 +282,7 @@ def _picture(frame: Any) -> Tensor:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """A video file to read; whatever goes wrong with it within is BadInput."""
+    """Open a video file; every error of reading it becomes BadInput."""
     begin = b""
     try:
         with open_file(path) as file:
@@ -297,40 +297,40 @@ def _opened(path: Path) -> Iterator[Any]:
                     raise BadInput(f"{path} has no video")
                 yield video
     except (av.FFmpegError, OSError, UnicodeDecodeError) as error:
-        if getattr(error, "errno", None) in FULL:  # of what is written meanwhile
+        if getattr(error, "errno", None) in FULL:  # of a file that is written meanwhile
             raise
         known = other_format(begin) if begin else None
         raise BadInput(f"cannot read {path}: {f'it is {known}' if known not in (None, 'a video') else reason(error)}") from error
 
 
 def _refuse(*_: Any) -> Any:
-    raise BadInput("names other files, which are not opened")
+    raise BadInput("it names other files, which are not opened")
 
 
 def _explained(path: Path, error: Exception) -> Exception:
-    """Full disk, or what the container cannot hold."""
+    """The error of a full disk, or of a container that cannot hold the streams."""
     if isinstance(error, OSError) and error.errno and not isinstance(error, ValueError):
         return cannot_write(path, error)
-    said = "H.264 with the video's audio cannot be written into it"
-    return CannotWrite(f"cannot write {path}: {said} ({getattr(error, 'strerror', None) or error}); .mkv holds most")
+    why = "this kind of file cannot hold H.264 with the audio of the video"
+    return CannotWrite(f"cannot write {path}: {why} ({getattr(error, 'strerror', None) or error}); .mkv holds most")
 
 
-def _pictures(folder: Path, is_said: bool = False) -> list[Path]:
-    """The picture files in the order of their names, digits as numbers; a warning, if it `is_said`, tells what else there is."""
+def _pictures(folder: Path, warns: bool = False) -> list[Path]:
+    """The picture files sorted by name, with digits as numbers. `warns` of other files."""
     try:
-        pictures = pictures_of(folder, is_said)
+        pictures = pictures_of(folder, warns)
     except OSError as error:
         raise BadInput(f"cannot read the folder {folder}: {reason(error)}") from error
     found = sorted(pictures, key=lambda it: _in_order(it.stem))
     if not found:
         raise BadInput(f"there are no pictures in the folder {folder} ({', '.join(PICTURE_SUFFIXES)})")
     if len({it.stem for it in found}) < len(found):
-        raise BadInput(f"two frames in {folder} differ only in their ending: frames go out as .png by their names")
+        raise BadInput(f"two frames in {folder} differ only in their suffix, and both would become the same .png")
     return found
 
 
 def _digest(pictures: Sequence[Path]) -> str:
-    """Of their names and what is in them."""
+    """The SHA-256 of the names and the contents of the pictures."""
     try:
         return hashlib.sha256(b"".join(os.fsencode(f"{it.name} {sha256(it)}\n") for it in pictures)).hexdigest()
     except OSError as error:
@@ -338,5 +338,5 @@ def _digest(pictures: Sequence[Path]) -> str:
 
 
 def _in_order(stem: str) -> list[tuple[int, str]]:
-    """f9 before f10."""
+    """A sort key that puts f9 before f10."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", stem)]

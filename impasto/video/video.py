@@ -1,7 +1,7 @@
 """A video painted frame by frame, each from the last: Ruder, Dosovitskiy & Brox 2016 (arXiv:1604.08610).
 
-A frame starts as the painting of the one before, moved along the optical flow, and is tied to it where its pixels were seen before.
-Every painted frame is a file in a folder beside the output: whatever ends the work, it goes on at the first frame that is missing.
+A frame starts as the painting of the frame before, moved along the optical flow, and is tied to it where its pixels were visible.
+Every painted frame is a file in a folder beside the output: after any interruption, painting continues at the first missing frame.
 """
 
 import json
@@ -34,21 +34,21 @@ from impasto.transfer.transfer import Ties, check_fit, finished, make_net, plan_
 from impasto.video.flow import OPENCV, is_cut, link, long_term_weights, softened, warp, warped_error
 from impasto.video.frames import PYAV, check_video, open_clip, painted_size, read_frames, read_video_record, write_video
 from impasto.weights import load_weights
-from impasto.workers import Hand, Said, recipe_for_work, shared_out, tried
+from impasto.workers import Event, Worker, distribute, recipe_for_task, with_retries
 
 MANIFEST = "impasto.json"
-OURS = re.compile(r"input|pass-\d+|impasto\.json|\.impasto-.*")  # what lies in the folder that the frames are painted in
-BLEND = 0.5  # delta: from the second pass on, how much of a start is the neighbour's painting, the rest the last pass's
+OURS = re.compile(r"input|pass-\d+|impasto\.json|\.impasto-.*")  # names in the folder for the painted frames
+BLEND = 0.5  # delta: the share of the neighbour's painting in a start from the second pass on; the rest is the last pass
 ONE_SCALE = 16384  # a coarsest scale at or above any size
 
 
 @dataclass(frozen=True)
 class Motion:
-    """What a video asks beside a recipe. Raises BadRecipe for what is out of bounds.
+    """The options of a video beside its recipe. Raises BadRecipe for values out of bounds.
 
-    `temporal` is the weight of the temporal cost, in units of what the scene's first painting costs: with 100, a picture that
-    is off by 0.1 everywhere costs twice as much. `long_term` are the frames that a frame is tied to, so many back. `steps` are
-    those of a frame that follows another. `start` is "warp", or "recipe" for frames that are each painted as if they stood alone.
+    `temporal` is the weight of the temporal cost, in units of the final cost of the scene's first frame: with 100, a picture that
+    is off by 0.1 everywhere costs twice as much. `long_term` are the offsets of the earlier frames to match. `steps` are those of a
+    frame after the first of a scene. `start` is "warp", or "recipe" to start every frame as a single picture.
     """
 
     temporal: float = 100.0
@@ -61,17 +61,17 @@ class Motion:
         if not 0 <= self.temporal < float("inf"):
             raise BadRecipe(f"temporal is {self.temporal}, must be a number from 0")
         if not self.long_term or list(self.long_term) != sorted(set(self.long_term)) or self.long_term[0] != 1:
-            raise BadRecipe(f"long_term is {self.long_term}, must be numbers that rise from 1, as 1,2,4")
+            raise BadRecipe(f"long_term is {self.long_term}, must be increasing numbers from 1 on, as 1,2,4")
         if self.passes < 1 or self.steps < 1:
             raise BadRecipe(f"passes is {self.passes} and frame_steps {self.steps}, must be 1 or more")
         if self.start not in ("warp", "recipe"):
             raise BadRecipe(f"start is {self.start!r}, must be warp or recipe")
         if self.start == "recipe" and self.passes > 1:
-            raise BadRecipe("a second pass starts from the first: start must be warp")
+            raise BadRecipe("with several passes start must be warp")
 
 
 class WorkFrame(BaseModel):
-    """A frame of the input in the manifest; `name` is that of its files, and nothing else of a path."""
+    """A frame of the input in the manifest; `name` is the stem of its files, without folders."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[^/\\\x00]+$")]
     time: int
@@ -80,7 +80,7 @@ class WorkFrame(BaseModel):
 
 
 class Manifest(BaseModel):
-    """How the work of a folder was begun, as it is read back: by anyone's hand, so all of it is checked."""
+    """The manifest of an unfinished video as it is read back. The file may have been edited, so all of it is checked."""
 
     versions: dict[str, str]
     place: dict[str, Any]
@@ -98,7 +98,7 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class FrameStep:
-    """A Step of one frame: its name, how many frames are done, of how many in all passes."""
+    """A Step of the frame `name`; `done` frames are finished `of` those in all passes."""
 
     name: str
     done: int
@@ -107,9 +107,9 @@ class FrameStep:
 
 
 class Video:
-    """One video, from its input files to `output`. Everything that can be wrong with them is raised here, before the work.
+    """One video, from its input files to `output`. Raises everything that can be wrong with them before the first frame is painted.
 
-    `source` and `output` are a video or a folder of frames; `rate` is that of a folder which becomes a video.
+    `source` and `output` are a video or a folder of frames; `rate`, in frames per second, is for a folder that becomes a video.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class Video:
         self.output, self.recipe, self.motion, self.place = output, recipe, motion or Motion(), place or Compute()
         _check_colors(recipe)
         if recipe.shape or recipe.seamless != "none":
-            raise BadRecipe("a video has the shape and the edges of its frames: it takes no shape, and seamless must be none")
+            raise BadRecipe("a video has the shape of its frames: leave out shape and seamless")
         self.clip = open_clip(source, rate)
         self.to_folder = output.is_dir() or not output.suffix
         self.work = output.with_name(f"{output.name}.frames")
@@ -157,17 +157,17 @@ class Video:
             },
             "weights": {"sha256": loaded.digest, "input": loaded.input},
         }
-        self.asked: dict[str, Any] = {"kind": "scene", "source": str(source), "output": str(output)}
-        self.asked |= {"styles": [str(style) for style in styles]}
-        self.asked |= {"rate": rate, "weights": weights and str(weights), "weights_input": weights_input, "max_memory": max_memory}
-        self.asked |= {"recipe": recipe_for_work(recipe), "motion": self.identity["motion"], "device": self.place.device}
+        self.task: dict[str, Any] = {"kind": "scene", "source": str(source), "output": str(output)}
+        self.task |= {"styles": [str(style) for style in styles]}
+        self.task |= {"rate": rate, "weights": weights and str(weights), "weights_input": weights_input, "max_memory": max_memory}
+        self.task |= {"recipe": recipe_for_task(recipe), "motion": self.identity["motion"], "device": self.place.device}
         self.frames: list[dict[str, Any]] = []
         self.seconds = 0.0
 
     def steps(self, *, resume: bool = False) -> Iterator[FrameStep]:
-        """Paint what is not painted yet, then write the output; the folder beside it goes.
+        """Paint the missing frames, then write the output and remove the folder beside it.
 
-        `resume` continues with the frames in that folder, and leaves a finished video alone.
+        `resume` continues with the frames in that folder, and does nothing for a finished video.
         """
         begun = time.monotonic()
         if resume and self.is_finished():
@@ -183,11 +183,11 @@ class Video:
         self.seconds = time.monotonic() - begun
 
     def scenes(self) -> list[int]:
-        """The first frame of each scene."""
+        """The index of the first frame of each scene."""
         return [i for i, frame in enumerate(self.frames) if frame["cut"]]
 
     def paint_scene(self, first: int) -> Iterator[FrameStep]:
-        """What is missing of the scene that begins with this frame, in all passes: it depends on no other scene."""
+        """Paint the missing frames of the scene that begins with frame `first`, in all passes. Scenes are independent."""
         scene = self._scene(first)
         of = len(scene) * self.motion.passes
         for number in range(self.motion.passes):
@@ -195,14 +195,14 @@ class Video:
                 if not self._painted(number, i).exists():
                     for step in self._paint(number, i):
                         yield FrameStep(self.frames[i]["name"], done, of, step)
-                    self._keep(number, i, step)
+                    self._save(number, i, step)
 
-    def share_out(
-        self, hands: Sequence[Hand], *, resume: bool = False, part: tuple[int, int] = (0, 1)
-    ) -> Generator[tuple[str, Said], None, None]:
-        """Have hands paint this part of the scenes, then write the video if all frames are there.
+    def distribute(
+        self, workers: Sequence[Worker], *, resume: bool = False, part: tuple[int, int] = (0, 1)
+    ) -> Generator[tuple[str, Event], None, None]:
+        """Paint this part of the scenes with workers, then write the video if all frames exist.
 
-        What is said of each scene, as it comes, with the name of its first frame. Raises SomeFailed where one could not be painted.
+        Yields the events of each scene as they come, with the name of its first frame. Raises SomeFailed if a scene failed.
         """
         begun, failed = time.monotonic(), dict[str, str]()
         with self._lock():
@@ -210,25 +210,25 @@ class Video:
                 self._clear()
                 return
             self._begin(resume)
-        works = [{**self.asked, "folder": os.getcwd(), "first": first} for first in self.scenes()[part[0] :: part[1]]]
-        for work, said in shared_out(works, hands, tried):
-            name = self.frames[work["first"]]["name"]
-            failed |= {name: said["error"]} if "error" in said else {}
-            yield name, said
+        tasks = [{**self.task, "folder": os.getcwd(), "first": first} for first in self.scenes()[part[0] :: part[1]]]
+        for task, event in distribute(tasks, workers, with_retries):
+            name = self.frames[task["first"]]["name"]
+            failed |= {name: event["error"]} if "error" in event else {}
+            yield name, event
         if failed:
             name, error = next(iter(failed.items()))
-            raise SomeFailed(f"{len(failed)} of {len(works)} scenes could not be painted, that of frame {name} first: {error}")
+            raise SomeFailed(f"{len(failed)} of {len(tasks)} scenes could not be painted, that of frame {name} first: {error}")
         with self._lock():
             if not self.is_finished() and self.is_painted():
                 self._finish()
         self.seconds = time.monotonic() - begun
 
     def join(self) -> None:
-        """Take up the work that another process has begun. Raises BadInput where there is none."""
+        """Join a video that another process has started. Raises BadInput if there is none."""
         manifest = self._manifest()
         if manifest is None:
             raise BadInput(f"there is no work to join in {self.work}")
-        self._go_on(manifest)
+        self._continue(manifest)
 
     def is_painted(self) -> bool:
         """Whether all frames are there."""
@@ -247,7 +247,7 @@ class Video:
         return all(record.get(key) == value for key, value in self.identity.items())
 
     def report(self) -> dict[str, Any]:
-        """What was painted. Costs are the mean of the frames', flicker the mean warped-frame error of paintings and of input."""
+        """The result for JSON: costs are means over the frames, flicker the mean warped-frame errors."""
         how = {"net": self.recipe.net, "seed": self.recipe.seed, "seconds": round(self.seconds, 2)}
         height, width = self.size
         shown = {"output": str(self.output), "width": width, "height": height}
@@ -255,61 +255,67 @@ class Video:
 
     def _check_output(self) -> None:
         if self.output.exists() and os.path.realpath(self.output) == os.path.realpath(self.clip.path):
-            raise CannotWrite(f"{self.output} is the video to paint: name another with -o")
+            raise CannotWrite(f"{self.output} is the video to paint: name another file with -o")
         if not self.to_folder:
             check_writable(self.output)
             check_video(self.output, self.clip)
         elif self.output.exists() and not _is_ours(self.output):
-            raise CannotWrite(f"the folder {self.output} holds other files than frames of ours: name a new one with -o")
+            raise CannotWrite(f"the folder {self.output} holds other files than frames by Impasto: name a new one with -o")
         if self.work.exists() and not _is_work(self.work):
-            raise CannotWrite(f"the folder {self.work}, to paint the frames in, holds other files: choose another output with -o")
+            raise CannotWrite(f"the folder {self.work}, needed for frames, holds other files: choose another output with -o")
 
     def _later(self) -> Recipe:
-        """The recipe of a frame that follows another: from there, at its size, for a few steps."""
+        """The recipe of a frame that follows another: it starts there, at full size, for a few steps."""
         if self.motion.start == "recipe":
             return self.recipe_at_size
         changed = {"init": "picture", "init_noise": 0.0, "coarsest": ONE_SCALE, "steps": self.motion.steps}
         return self.recipe_at_size.model_copy(update=changed)
 
     def _begin(self, resume: bool) -> None:
-        """The folder with all frames of the input at their size, and the manifest: new ones, or those of the work so far."""
+        """Prepare the folder with the resized input frames and the manifest, or read the manifest to resume."""
         if self.to_folder and self.output.exists():
             _check_unchanged(self.output)
         manifest = self._manifest() if resume else None
         if manifest is None:
             if self.work.exists() and not resume:
-                warnings.warn("an unfinished video is given up: --resume would have continued it", ImpastoWarning, stacklevel=3)
+                warnings.warn(
+                    "discarding the frames of an unfinished video (use --resume to continue it)", ImpastoWarning, stacklevel=3
+                )
             self._clear()
             make_folder(self.work / "input")
             self._write_manifest({})
             self._read_input()
             self._write_manifest({"frames": self.frames})
         else:
-            self._go_on(manifest)
+            self._continue(manifest)
         for number in range(self.motion.passes):
             make_folder(self._folder(number))
 
-    def _go_on(self, manifest: Manifest) -> None:
-        """As the work was begun, since the bytes depend on it."""
+    def _continue(self, manifest: Manifest) -> None:
+        """Continue with the threads and plans of the manifest, since the bytes depend on them."""
         run = self._run()
         if manifest.versions != run["versions"]:
-            warnings.warn("these frames were begun by other versions: the rest may differ", ImpastoWarning, stacklevel=4)
+            warnings.warn(
+                "the finished frames were painted with other versions: the rest may look different", ImpastoWarning, stacklevel=4
+            )
         if manifest.place != run["place"]:
-            warnings.warn("these frames were begun on another device: the rest will differ", ImpastoWarning, stacklevel=4)
+            warnings.warn(
+                "the finished frames were painted on another device: the rest will look different", ImpastoWarning, stacklevel=4
+            )
         else:
             torch.set_num_threads(manifest.threads)
             self.plans = {name: manifest.plans[name] for name in self.plans}
         self.frames = [frame.model_dump() for frame in manifest.frames]
 
     def _manifest(self) -> Manifest | None:
-        """Of the work so far; None where there is none, it is damaged, or the input was not read to its end. Raises BadRecipe for
-        other work."""
+        """The manifest to resume from; None if there is none, it is damaged, or the input was not read to its end. Raises BadRecipe
+        if it is that of another video."""
         manifest = _mapping(self.work / MANIFEST)
         if manifest is None:
             return None
         if changed := [name for name, value in self.identity.items() if manifest.get(name) != value]:
-            said = f"{self.work} is of another video ({', '.join(changed)} differ)"
-            raise BadRecipe(f"{said}: give the same again, another -o, or remove it")
+            other = f"{self.work} belongs to another video ({', '.join(changed)} differ)"
+            raise BadRecipe(f"{other}: repeat the same options, choose another -o, or remove it")
         if "frames" not in manifest:
             return None
         try:
@@ -318,11 +324,11 @@ class Video:
         except (ValidationError, RecursionError):
             fits = False
         if not fits:
-            warnings.warn(f"{self.work / MANIFEST} is damaged: the video is begun anew", ImpastoWarning, stacklevel=4)
+            warnings.warn(f"{self.work / MANIFEST} is damaged: painting the video from the start", ImpastoWarning, stacklevel=4)
         return found if fits else None
 
     def _fits(self, kind: str, plans: Sequence[Plan]) -> bool:
-        """Whether these plans are for the scales of this video and for its net."""
+        """Whether these plans fit the scales of this video and its net."""
         layers = {layer.name for layer in self.net.layers}
         tilings = [plan.tiling for plan in plans if plan.tiling]
         return len(plans) == len(self.plans[kind]) and all(it.side >= 1 and set(it.cuts) <= layers for it in tilings)
@@ -334,8 +340,8 @@ class Video:
             path = self.work / "input" / f"{frame.name}.png"
             write_picture(path, frame.image, frame.alpha)
             if frame.alpha is not None and is_opaque and not self.to_folder:
-                said = f"{self.output.suffix} cannot be transparent: frames are laid on white (a folder of frames keeps it)"
-                warnings.warn(said, ImpastoWarning, stacklevel=4)
+                text = f"{self.output.suffix} cannot be transparent: the background becomes white (not in a folder of frames)"
+                warnings.warn(text, ImpastoWarning, stacklevel=4)
             is_opaque &= frame.alpha is None
             image = read_picture(path).image
             cut = before is None or is_cut(image, before)
@@ -348,7 +354,7 @@ class Video:
         picture, near = self._input_picture(i), self._neighbours(number, i)
         content, alphas = picture.image, [picture.alpha, *self.style_alphas]
         last_pass = None if number == 0 else self._read(self._painted(number - 1, i)).image
-        start, ties = self._hung(number, i, near, content if last_pass is None else last_pass)
+        start, ties = self._start_and_ties(number, i, near, content if last_pass is None else last_pass)
         if self.motion.start == "recipe" or (not near and last_pass is None):
             recipe, plans = self.recipe_at_size, self.plans["first"]
             return stylize(content, self.styles, recipe, self.net, plans=plans, ties=ties, alphas=alphas)
@@ -358,19 +364,19 @@ class Video:
         return stylize(content, self.styles, recipe, self.net, picture=start, plans=plans, ties=ties, alphas=alphas)
 
     def _scene(self, i: int) -> range:
-        """The frames of the scene that frame i belongs to."""
+        """The frames of the scene of frame i."""
         first = next(n for n in range(i, -1, -1) if self.frames[n]["cut"])
         return range(first, next((n for n in range(i + 1, len(self.frames)) if self.frames[n]["cut"]), len(self.frames)))
 
     def _neighbours(self, number: int, i: int) -> list[int]:
-        """The frames of the scene that frame i is tied to, the nearest first."""
+        """The frames that frame i is tied to, the nearest first."""
         scene, towards = self._scene(i), 1 if number % 2 else -1
         return [n for j in self.motion.long_term if (n := i + towards * j) in scene]
 
-    def _hung(self, number: int, i: int, near: list[int], otherwise: Tensor) -> tuple[Tensor, Ties | None]:
-        """What frame i starts as and what it is tied to: what its neighbours' paintings become along the flow.
+    def _start_and_ties(self, number: int, i: int, near: list[int], otherwise: Tensor) -> tuple[Tensor, Ties | None]:
+        """The start of frame i, and its Ties to the neighbours' paintings, moved along the flow.
 
-        The start is `otherwise` where no neighbour saw a pixel, with soft seams.
+        Pixels that no neighbour shows start as `otherwise`, with soft edges.
         """
         frame = self._input(i)
         links = [link(frame, self._input(n)) for n in near]
@@ -387,7 +393,7 @@ class Video:
         """J at the end of the first painting of the frame's scene."""
         return _costs(self._painted(0, self._scene(i)[0]))["total"]
 
-    def _keep(self, number: int, i: int, step: Step) -> None:
+    def _save(self, number: int, i: int, step: Step) -> None:
         record = {**self._run(), "frame": i, "pass": number + 1, "steps": step.i, "costs": step.costs, "ended": "finished"}
         content = self._input_picture(i)
         image = finished(step.image, content.image, self.recipe_at_size, alpha=content.alpha)
@@ -415,7 +421,7 @@ class Video:
         self._clear()
 
     def _measured(self, number: int) -> dict[str, Any]:
-        """The mean costs of the frames, and how much they flicker: warped-frame errors with the flow of the input."""
+        """The mean costs of the frames and their flicker: warped-frame errors with the flow of the input."""
         records = [_costs(self._painted(number, i)) for i in range(len(self.frames))]
         names = dict.fromkeys(name for it in records for name in it if " " not in name)
         costs = {name: fmean(it[name] for it in records if name in it) for name in names}
@@ -430,7 +436,7 @@ class Video:
         return {"costs": costs, "flicker": {name: fmean(found) for name, found in errors.items() if found}}
 
     def _record(self) -> dict[str, Any]:
-        """What the finished output carries."""
+        """The record of the finished output."""
         if not self.to_folder:
             return read_video_record(self.output)
         record = _mapping(self.output / MANIFEST)
@@ -439,7 +445,7 @@ class Video:
         return {key: value for key, value in record.items() if key != "files"}
 
     def _run(self) -> dict[str, Any]:
-        """What the bytes of the frames depend on."""
+        """Everything that the bytes of the frames depend on."""
         found = circumstances(self.place)
         plans = {name: [written(plan) for plan in plans] for name, plans in self.plans.items()}
         return {**self.identity, **found, "plans": plans, "versions": {**found["versions"], "av": PYAV, "opencv": OPENCV}}
@@ -465,30 +471,30 @@ class Video:
     def _read(self, path: Path) -> Picture:
         picture = read_picture(path)
         if size_of(picture.image) != self.size:
-            raise BadInput(f"{path} has not the size of this video's frames: remove {self.work} and begin anew")
+            raise BadInput(f"{path} has another size than the frames of this video: remove {self.work} and start again")
         return picture
 
 
 def _check_colors(recipe: Recipe) -> None:
-    """Raise BadRecipe for colours that come in after painting, since the next frame would go on from them."""
+    """Raise BadRecipe for colours that are applied after painting, since the next frame starts from this one."""
     if recipe.color_when == "after" and {recipe.color, *(it.color for it in recipe.regions.values())} - {"style", None}:
-        raise BadRecipe("color_when is 'after', of a video's frames, which go on from one another, it must be before")
+        raise BadRecipe("color_when is 'after', must be before: each frame of a video starts from the last")
     for name, region in recipe.regions.items():
         if region.color == "luminance" and not recipe.paints_light:
-            said = f"the region {name} has color luminance, which comes in after painting"
-            raise BadRecipe(f"{said}: a video's frames go on from one another")
+            why = "which is applied after painting, and each frame of a video starts from the last"
+            raise BadRecipe(f"the region {name} has color luminance, {why}")
 
 
 def _costs(path: Path) -> dict[str, float]:
-    """What a painted frame says that it cost. Raises BadInput where it says nothing of the kind."""
+    """The costs in the record of a painted frame. Raises BadInput if it has none."""
     costs = read_record(path).get("costs")
     if not isinstance(costs, dict) or "total" not in costs or not all(isinstance(it, int | float) for it in costs.values()):
-        raise BadInput(f"{path} does not say what it cost: remove it, and --resume paints it again")
+        raise BadInput(f"{path} has no costs in its record: remove it, and --resume paints it again")
     return costs
 
 
 def _mapping(path: Path) -> dict[str, Any] | None:
-    """What a file of JSON says, in whatever way it was written; None where there is none, or it is no mapping."""
+    """The mapping in a JSON file; None if there is none."""
     try:
         found = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError):
@@ -497,12 +503,12 @@ def _mapping(path: Path) -> dict[str, Any] | None:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether it is empty or holds a finished video, so that a new one may take its place."""
+    """Whether a folder is empty or holds a finished video, so that a new one may replace it."""
     return not any(folder.iterdir()) or "files" in (_mapping(folder / MANIFEST) or {})
 
 
 def _check_unchanged(folder: Path) -> None:
-    """Raise CannotWrite where a folder of frames holds anything but what was written into it, before that is taken away."""
+    """Raise CannotWrite if a folder of frames holds other or changed files, before it is removed."""
     files = (_mapping(folder / MANIFEST) or {}).get("files")
     ours = files if isinstance(files, dict) else {}
     for path in folder.iterdir():
@@ -511,7 +517,7 @@ def _check_unchanged(folder: Path) -> None:
 
 
 def _is_work(folder: Path) -> bool:
-    """Whether it holds what a video is painted in and nothing else, so that it may go."""
+    """Whether a folder holds an unfinished video and nothing else, so that it may be removed."""
     files = [it for it in folder.rglob("*") if it.is_symlink() or not it.is_dir()]
     names = [it.name for it in folder.iterdir()] + [it.name for it in files if it.suffix != ".png"]
     return all(map(OURS.fullmatch, names)) and (not files or folder / MANIFEST in files)

@@ -1,4 +1,4 @@
-// The shell: where one is (#paint, #gallery, #gallery/JOB, #lens, #lens/style/JOB), what holds everywhere, and pictures from outside.
+// The page: its views (#paint, #gallery, #gallery/JOB, #lens, #lens/style/JOB), notices, and dropped or pasted pictures.
 
 import { html, render, useEffect, useErrorBoundary, useRef, useState } from "./vendor/htm-preact.js";
 import { bring, change, jobOf, start, studio, useStudio } from "./state.js";
@@ -29,7 +29,7 @@ function App() {
   const job = running(jobs);
   useEffect(() => { document.title = `${job ? `${percent(job)} % ` : ""}Impasto studio`; });
   useEffect(() => {
-    if (document.activeElement === document.body) document.querySelector("main")?.focus({ preventScroll: true }); // what had the focus is gone
+    if (document.activeElement === document.body) document.querySelector("main")?.focus({ preventScroll: true }); // the focused element is gone
   }, [said]);
   return html`
     <header>
@@ -38,13 +38,13 @@ function App() {
         <li><a href="#${it}" aria-current=${text === said ? "page" : undefined}>${text}</a></li>`)}</ul></nav>
     </header>
     ${lost && html`<p class="band" role="status">The studio does not answer; trying again.</p>`}
-    ${bringing && html`<p class="band" role="status">Bringing in “${bringing}”.</p>`}
+    ${bringing && html`<p class="band" role="status">Uploading “${bringing}”.</p>`}
     ${notice && html`<${Notice} ...${notice} />`}
-    ${denied ? html`<${Denied} />` : recipe ? html`<${Guarded} View=${View} at=${rest} />` : html`<main><p class="empty">One moment.</p></main>`}
+    ${denied ? html`<${Denied} />` : recipe ? html`<${Guarded} View=${View} at=${rest} />` : html`<main><p class="empty">Loading …</p></main>`}
     <${Spoken} jobs=${jobs} />`;
 }
 
-// What is in the form may come from a file of anybody's: if it cannot be shown, it goes.
+// The form may come from any file. If it cannot be shown, it can be emptied.
 function Guarded({ View, at }) {
   const [error, again] = useErrorBoundary();
   if (!error) return html`<${View} at=${at} />`;
@@ -53,11 +53,11 @@ function Guarded({ View, at }) {
 }
 
 function Denied() {
-  return html`<main class="plain"><h2>This browser has no key to the studio</h2>
-    <p>Open the newest address that the studio has printed where it was started: the one that ends in a token. Each is good once.</p></main>`;
+  return html`<main class="plain"><h2>This browser has no access to the studio</h2>
+    <p>Open the newest address that the studio has printed, which ends in a token. Each address works once.</p></main>`;
 }
 
-// For those who hear the page: how far it is in quarters, and how it ended.
+// For screen readers: the progress in quarters, and how a job ended.
 function Spoken({ jobs }) {
   const job = running(jobs), before = useRef(null), last = jobOf(before.current);
   const said = job ? `${job.name}: ${25 * Math.floor(percent(job) / 25)} percent done` : last ? `${last.name}: ${last.state}` : "";

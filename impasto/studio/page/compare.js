@@ -1,4 +1,4 @@
-// A picture to look at closely, alone or with another: by a slider, side by side, or one in place of the other.
+// A zoomable picture, alone or compared with another: by a slider, side by side, or by switching.
 
 import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
 import { Select, givenNumber } from "./controls.js";
@@ -85,12 +85,12 @@ export function Compare({ id, name, url, others }) {
   return html`<div class="compare">
     <div class="views ${place.scale > 1 ? "zoomed" : ""}" ref=${views} style=${shape} tabindex="0" role="group"
       onKeyDown=${key} onKeyUp=${() => hold(false)} onBlur=${() => hold(false)}
-      aria-label="${name}. Keys: plus and minus zoom, 0 fits, 1 shows true pixels, arrows move, x shows the other while held.">
+      aria-label="${name}. Keys: plus and minus zoom, 0 fits, 1 shows true pixels, arrows move, hold x to show the other.">
       <div class="view" ...${pointers}>
         ${layer({ name, url }, { loaded })}
         ${now === "hover" && held && layer(other)}
         ${now === "slider" && html`${layer(other, { clip: { clipPath: `inset(0 0 0 ${edge})` } })}
-          <input class="split" type="range" min="0" max="100" step="0.5" value=${at} aria-label="Where the two meet"
+          <input class="split" type="range" min="0" max="100" step="0.5" value=${at} aria-label="Position of the divider"
             onInput=${givenNumber(split)} />
           <div class="divider" style=${{ left: edge }} /><span class="tag right">${other.name}</span>`}
         ${now !== "alone" && html`<span class="tag">${now === "hover" && held ? other.name : name}</span>`}
@@ -98,7 +98,7 @@ export function Compare({ id, name, url, others }) {
       ${now === "beside" && html`<div class="view" ...${pointers}>${layer(other)}<span class="tag">${other.name}</span></div>`}
     </div>
     <div class="tools">
-      ${other && html`<fieldset class="modes"><legend class="unseen">How to compare</legend>${Object.entries(MODES).map(([it, text]) => html`
+      ${other && html`<fieldset class="modes"><legend class="unseen">Comparison</legend>${Object.entries(MODES).map(([it, text]) => html`
         <label key=${it}><input type="radio" name="compare" checked=${now === it} onChange=${() => setMode(it)} />${text}</label>`)}</fieldset>`}
       ${now !== "alone" && html`<label>with
         <${Select} value=${other.url} choices=${others.map((it) => [it.url, it.name])} put=${choose} /></label>`}
@@ -107,6 +107,6 @@ export function Compare({ id, name, url, others }) {
         <button onClick=${() => zoom(1 / STEP)} aria-label="Zoom out">−</button>
         <button onClick=${() => zoom(STEP)} aria-label="Zoom in">+</button>
         <button onClick=${fit}>Fit</button>
-        <button onClick=${oneToOne} title="A pixel of the picture is a pixel of the screen">1:1</button></span>
+        <button onClick=${oneToOne} title="One pixel of the picture per pixel of the screen">1:1</button></span>
     </div></div>`;
 }

@@ -15,7 +15,7 @@ export function Select({ choices, put, ...rest }) {
     ${pairs.map(([value, text]) => html`<option key=${value} value=${value}>${text}</option>`)}</select>`;
 }
 
-// What was done or refused. A dialog covers the page, so it shows its own.
+// Notices. A dialog covers the page, so it shows them too.
 const READ = 8000; // milliseconds in which a notice that asks nothing can be read
 
 export function Notice({ text, action, stays }) {
@@ -42,7 +42,7 @@ export function Dialog({ title, close, kind = "", unsaved = false, children }) {
   return html`<dialog ref=${dialog} class=${kind} aria-label=${title} onClose=${close} onCancel=${leave}>
     <div class="top"><h2>${title}</h2>${asking && unsaved ? html`<span class="buttons" role="group" aria-label="Close without saving?">
         <span>Close without saving?</span><button class="danger" ref=${(it) => it?.focus()} onClick=${() => dialog.current.close()}>Close</button>
-        <button onClick=${() => ask(false)}>Go on</button></span>`
+        <button onClick=${() => ask(false)}>Continue</button></span>`
       : html`<button onClick=${() => (unsaved ? ask(true) : dialog.current.close())}>Close</button>`}</div>
     ${notice && html`<${Notice} ...${notice} />`}
     ${children}</dialog>`;
@@ -51,14 +51,14 @@ export function Dialog({ title, close, kind = "", unsaved = false, children }) {
 // Closes the dialog that an element is in; what had the focus before gets it back.
 export const closeAround = (element) => element.closest("dialog").close();
 
-// A button that asks before it does what cannot be undone; `what` it is done to, for those who hear the page.
+// A button that asks for confirmation. `what` names the object, for screen readers.
 export function Sure({ text, what = "", sure, run }) {
   const [asking, ask] = useState(false);
   const act = () => { ask(false); run(); };
   if (!asking) return html`<button key="first" aria-label="${text} ${what}" onClick=${() => ask(true)}>${text}</button>`;
   return html`<span class="buttons" key="second" role="group" aria-label=${sure}><span>${sure}</span>
     <button class="danger" ref=${(it) => it?.focus()} onClick=${act}>${text}</button>
-    <button onClick=${() => ask(false)}>Keep</button></span>`;
+    <button onClick=${() => ask(false)}>Cancel</button></span>`;
 }
 
 // Any number of the studio's pictures, in the order in which they are chosen.

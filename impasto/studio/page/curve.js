@@ -45,5 +45,5 @@ export function Curve({ job }) {
       ${lines.map(([name, n]) => html`<polyline class=${name} points=${path(n)} />`)}</svg>
     <span class="bound">${number(most)}</span><span class="bound least">${number(least)}</span>
     <figcaption>${lines.map(([name, n]) => html`<span class="key ${name}">${name} ${number(last[n])}</span>`)}
-      ${grown.length > 0 && html`<span title="The picture grows there: the costs of other sizes are others">│ a larger scale</span>`}</figcaption></figure>`;
+      ${grown.length > 0 && html`<span title="The picture gets larger here, and costs of different sizes cannot be compared">│ next scale</span>`}</figcaption></figure>`;
 }

@@ -18,17 +18,17 @@ export function Form() {
     ${of("main").map((it) => html`<${Knob} key=${it.name} field=${it} />`)}
     <${StyleEdit} />
     <${Changes} />
-    <details><summary>Parts of the photograph</summary><${Regions} /></details>
+    <details><summary>Regions and protection</summary><${Regions} /></details>
     <details><summary>All settings</summary>
       ${count > 0 && html`<p class="hint">${count === 1 ? "1 setting differs" : `${count} settings differ`} from the preset.
         <button onClick=${() => edit({ knobs: {} })}>Reset all</button></p>`}
       ${Object.entries(GROUPS).map(([group, name]) => html`<${Group} key=${group} name=${name} fields=${of(group)} />`)}
     </details>
-    <details><summary>A sheet that compares values</summary><${Sheet} paint=${() => send(top.current, "grid")} /></details>
+    <details><summary>Compare values on a sheet</summary><${Sheet} paint=${() => send(top.current, "grid")} /></details>
     <div class="go">
       ${problem && html`<p class="problem" role="alert">${problem}</p>`}
       <button class="primary" onClick=${() => send(top.current, "painting")}>Paint</button>
-      <${Sure} text="Start over" what="with an empty form" sure="Empty the form?" run=${() => edit(emptyForm())} />
+      <${Sure} text="Start over" what="with an empty form" sure="Clear the form?" run=${() => edit(emptyForm())} />
     </div>
   </section>`;
 }
@@ -82,7 +82,7 @@ function Knob({ field }) {
     <label for=${id} title=${name}>${label(name)}${isChanged && html` <span class="mark">changed</span>`}</label>
     <${Entry} field=${field} id=${id} value=${value} usual=${usual} put=${put} />
     ${name === "init" && value === "picture" && html`<${StartPicture} />`}
-    <p class="hint" id="${id}-about">${sentence(field.description)} ${typed(usual) !== "" && `Usual: ${typed(usual)}.`}
+    <p class="hint" id="${id}-about">${sentence(field.description)} ${typed(usual) !== "" && `Default: ${typed(usual)}.`}
       ${isChanged && html` <button onClick=${() => put(asTyped)} aria-label="Reset ${label(name)}">Reset</button>`}</p>
   </div>`;
 }
@@ -99,7 +99,7 @@ function Entry({ field, id, value, usual, put }) {
       <${NumberEntry} field=${field} about=${about} value=${value} put=${put} /></span>`;
   }
   return html`<input type="text" spellcheck="false" autocomplete="off" ...${about} value=${typed(value)}
-    placeholder=${usual === "" ? "as usual" : undefined} onInput=${given(put)} />`;
+    placeholder=${usual === "" ? "default" : undefined} onInput=${given(put)} />`;
 }
 
 export function NumberEntry({ field, about, value, put }) {
@@ -112,7 +112,7 @@ export function NumberEntry({ field, about, value, put }) {
     ...${about} value=${typed(value)} onInput=${check} />`;
 }
 
-// From a hundredth of the usual value to a hundredfold; everywhere the same way multiplies by the same.
+// From 1/100 of the default to 100 times the default, on a logarithmic scale.
 export function LogSlider({ name, value, usual, put }) {
   const at = value > 0 ? Math.log10(value / usual) : -2;
   return html`<input type="range" min="-2" max="2" step="0.05" aria-label="${name}, slider" aria-valuetext=${typed(value)} value=${at}
@@ -135,7 +135,7 @@ function Changes() {
   const { changes } = useStudio().form, lines = Object.entries(changes);
   if (!lines.length) return null;
   const remove = (i) => edit({ changes: Object.fromEntries(lines.filter(([it]) => it !== i)) });
-  return html`<section class="knob changed" aria-label="Changes on the way"><h3>Changes on the way</h3>
+  return html`<section class="knob changed" aria-label="Changes while painting"><h3>Changes while painting</h3>
     <ul class="lines">${lines.map(([i, knobs]) => html`<li key=${i}><span>From step ${i}: ${changesInWords(knobs)}</span>
       <button onClick=${() => remove(i)} aria-label="Remove the change from step ${i}">Remove</button></li>`)}</ul>
   </section>`;
@@ -146,12 +146,12 @@ function Changes() {
 function Sheet({ paint }) {
   const { rows, columns } = studio.form;
   return html`
-    <p class="hint">One painting for each pair of values, side by side on a sheet. Leave down or across empty for a single row.</p>
-    <${Axis} name="rows" title="Down" axis=${rows} /><${Axis} name="columns" title="Across" axis=${columns} />
+    <p class="hint">One painting for each pair of values. Leave rows or columns empty for a single row or column.</p>
+    <${Axis} name="rows" title="Rows" axis=${rows} /><${Axis} name="columns" title="Columns" axis=${columns} />
     <button class="primary" disabled=${!rows.values.length && !columns.values.length} onClick=${paint}>Paint the sheet</button>`;
 }
 
-const OTHER_AXES = [["", "nothing"], ["ratio", "photograph over style (alpha/beta)"], ["contents", "photographs"], ["styles", "paintings"]];
+const OTHER_AXES = [["", "nothing"], ["ratio", "content/style ratio (alpha/beta)"], ["contents", "photographs"], ["styles", "styles"]];
 
 function Axis({ name, title, axis }) {
   const { recipe } = useStudio(), { knob, values } = axis, put = (parts) => edit({ [name]: { ...axis, ...parts } });
@@ -161,7 +161,7 @@ function Axis({ name, title, axis }) {
   const type = ({ target }) => {
     const those = target.value.split(between).filter(Boolean), isNumber = kind === "int" || kind === "float";
     const wrong = isNumber && those.find((it) => !Number.isFinite(Number(it)));
-    target.setCustomValidity(wrong ? `“${wrong}” is no number.` : "");
+    target.setCustomValidity(wrong ? `“${wrong}” is not a number.` : "");
     put({ values: those });
   };
   return html`<fieldset class="knob"><legend>${title}</legend>

@@ -21,7 +21,7 @@ export function Gallery({ at: [id] }) {
       <label class="search">Search <input type="search" value=${words} placeholder="hokusai beta 30" onInput=${given(search)} /></label>
       <label>Show <${Select} value=${kind} choices=${KINDS} put=${choose} /></label>
       <span class="hint" role="status">${shown.length} ${shown.length === 1 ? "picture" : "pictures"}</span></div>
-    ${shown.length === 0 && html`<p class="empty">${words || kind ? "There is nothing like that." : "Nothing is painted yet."}</p>`}
+    ${shown.length === 0 && html`<p class="empty">${words || kind ? "No matches" : "No paintings yet"}</p>`}
     <ul class="cards large">${shown.map((it) => html`<li key=${it.id}><a class="card" href="#gallery/${it.id}"><${Thumb} job=${it} />
       <span>${it.name}</span><span class="said own">${ownSettings(it)}</span>
       <span class="said">${it.state === "finished" ? when(it.created) : told(it)}</span></a></li>`)}</ul>
@@ -66,7 +66,7 @@ function toForm(parts, said) {
 }
 
 function Actions({ job }) {
-  const useAll = () => { toForm(fromAsked(job), "All its settings are in the form."); go("#paint"); };
+  const useAll = () => { toForm(fromAsked(job), "All settings are in the form."); go("#paint"); };
   const from = (place) => attempt(async () => { use([await pictureOfJob(job)], place); });
   const readStyle = () => attempt(async () => { addJob(await post("/api/jobs", { kind: "style", job: job.id })); go("#lens"); });
   return html`<div class="buttons">
@@ -74,9 +74,9 @@ function Actions({ job }) {
     <a class="button" href=${jobUrl(job.id, "download")} download>Download</a>
     <button onClick=${() => { paintAgain(job); go("#paint"); }}>Paint again</button>
     ${job.kind === "painting" && job.state === "finished" && html`
-      <button onClick=${readStyle} title="What a net's units do in it, and which act together: a page in the lens">Read its style</button>
-      <button onClick=${() => from("content")}>Use as photograph</button><button onClick=${() => from("styles")}>Use as painting</button>`}
-    ${job.state !== "running" && html`<${Sure} text="Delete" what=${job.name} sure="Delete it for good?" run=${() => removeJob(job)} />`}</div>`;
+      <button onClick=${readStyle} title="Make a page about its style: units, and which of them act together">Read its style</button>
+      <button onClick=${() => from("content")}>Use as photograph</button><button onClick=${() => from("styles")}>Use as style</button>`}
+    ${job.state !== "running" && html`<${Sure} text="Delete" what=${job.name} sure="Delete it permanently?" run=${() => removeJob(job)} />`}</div>`;
 }
 
 const ELSEWHERE = ["regions", "protect", "changes"]; // in a recipe, but no knobs of the form
@@ -100,7 +100,7 @@ function Settings({ job }) {
         <th scope="row" title=${name}>${label(name)}</th><td>${inWords(whole[name])}</td>
         <td><button onClick=${() => one(name)} aria-label="Use ${label(name)} in the form">Use</button></td>
       </tr>`)}</tbody></table>
-    <button onClick=${() => showAll(!all)} aria-expanded=${all}>${all ? "Only what differs from the preset" : "All settings"}</button>`;
+    <button onClick=${() => showAll(!all)} aria-expanded=${all}>${all ? "Only changes from the preset" : "All settings"}</button>`;
 }
 
 function Cells({ job }) {
@@ -113,15 +113,15 @@ function Cells({ job }) {
     }, "The settings of this painting are in the form.");
     go("#paint");
   };
-  return html`<table><caption>Its paintings</caption><tbody>${cells.map((it) => html`<tr key="${it.row},${it.column}">
+  return html`<table><caption>Paintings</caption><tbody>${cells.map((it) => html`<tr key="${it.row},${it.column}">
     <th scope="row">${[rows[it.row - 1], columns[it.column - 1]].filter(Boolean).join(", ")}</th><td>${it.error}</td>
     <td>${it.recipe && html`<button onClick=${() => useCell(it)}>Use</button>`}</td></tr>`)}</tbody></table>`;
 }
 
 function Costs({ result: { width, height, seconds: took, costs, peak_memory_mb: memory } }) {
   const rows = { total: costs.total, content: costs.content, style: costs.style, ...costs.style_layers };
-  return html`<p class="hint">${width} × ${height} pixels, painted in ${seconds(took)}${memory ? `, ${Math.round(memory)} MB at most` : ""}</p>
-    <table><caption title="How unlike it still is: the photograph in content, the paintings in style">Costs at the end</caption>
+  return html`<p class="hint">${width} × ${height} pixels, ${seconds(took)}${memory ? `, up to ${Math.round(memory)} MB` : ""}</p>
+    <table><caption title="How different the result still is from the photograph (content) and from the style">Final costs</caption>
       <tbody>${Object.entries(rows).map(([name, value]) => html`
         <tr key=${name}><th scope="row">${name}</th><td class="number">${typed(value)}</td></tr>`)}</tbody></table>`;
 }

@@ -21,7 +21,7 @@ export function seconds(left) {
 
 const STATES = {
   queued: "waiting", paused: "paused", finished: "finished", failed: "failed", cancelled: "cancelled",
-  unfinished: "not finished: the studio stopped meanwhile",
+  unfinished: "interrupted: the studio stopped",
 };
 
 // "step 12 of 90, at 256 px, 40 s left"
@@ -51,11 +51,11 @@ export function Thumb({ job }) {
 // What a job was painted from and can be compared with: [{name, url}].
 export function comparable(job) {
   const { content, styles = [] } = job.asked;
-  const from = [["photograph", content], ...styles.map((id) => ["painting", id])].map(([what, id]) => [what, pictureOf(id)]);
+  const from = [["photograph", content], ...styles.map((id) => ["style", id])].map(([what, id]) => [what, pictureOf(id)]);
   const earlier = studio.jobs.filter((it) => it.id !== job.id && it.kind === "painting" && it.state === "finished").slice(0, 60);
   return [
     ...from.filter(([, it]) => it).map(([what, it]) => ({ name: `${what}: ${it.name}`, url: pictureUrl(it.id) })),
-    ...earlier.map((it) => ({ name: `painted: ${it.name}, ${when(it.created)}`, url: jobUrl(it.id) })),
+    ...earlier.map((it) => ({ name: `result: ${it.name}, ${when(it.created)}`, url: jobUrl(it.id) })),
   ];
 }
 
@@ -80,7 +80,7 @@ export function JobButtons({ job }) {
   const can = ACTIONS[job.state], shown = can.filter((it) => it in BUTTONS).map((it) => BUTTONS[it]);
   return html`<div class="buttons">
     ${shown.map(([text, act]) => html`<button key=${text} onClick=${() => act(job)} aria-label="${text}: ${job.name}">${text}</button>`)}
-    ${can.includes("remove") && html`<${Sure} text="Remove" what=${job.name} sure="Remove it for good?" run=${() => removeJob(job)} />`}</div>`;
+    ${can.includes("remove") && html`<${Sure} text="Remove" what=${job.name} sure="Remove it permanently?" run=${() => removeJob(job)} />`}</div>`;
 }
 
 export function JobRow({ job, current, show }) {
@@ -90,6 +90,6 @@ export function JobRow({ job, current, show }) {
     ${show && html`<button class="open" aria-pressed=${current} onClick=${() => show(job)}>${text}</button>`}
     ${!show && html`<div class="open">${text}</div>`}
     <${JobButtons} job=${job} />
-    ${job.state === "running" && html`<progress max="100" value=${percent(job)} aria-label="How far ${job.name} is" />`}
+    ${job.state === "running" && html`<progress max="100" value=${percent(job)} aria-label="Progress of ${job.name}" />`}
   </li>`;
 }

@@ -26,26 +26,26 @@ function Pages({ pages, jobs }) {
   const [reading, read] = useState(false), [making, make] = useState(false), open = jobs.filter((it) => isLens(it) && isOpen(it)).reverse();
   const ask = (wanted) => attempt(async () => addJob(await post("/api/jobs", { kind: "style", ...wanted })));
   return html`<main class="lens" tabindex="-1">
-    <p>What a net sees in pictures. What you find here can be made stronger or weaker in the next painting.</p>
-    <div class="buttons"><button class="primary" onClick=${() => read(true)}>Read a painting’s style</button>
+    <p>What the units of a network respond to. You can make what you find here stronger or weaker in the next painting.</p>
+    <div class="buttons"><button class="primary" onClick=${() => read(true)}>Read a style</button>
       <button onClick=${() => make(true)}>Make an atlas</button></div>
-    ${open.length > 0 && html`<section><h2>At work and waiting</h2>
+    ${open.length > 0 && html`<section><h2>Queue</h2>
       <ul class="jobs">${open.map((it) => html`<${JobRow} key=${it.id} job=${it} />`)}</ul></section>`}
-    <${PageList} title="Styles that were read" kind="style" pages=${pages.styles}
-      about="A style is what a net’s units do in a painting, and which of them act together." />
+    <${PageList} title="Styles" kind="style" pages=${pages.styles}
+      about="Which units of a network are active in a picture, and which of them together." />
     <${PageList} title="Atlases" kind="atlas" pages=${pages.atlases}
-      about="An atlas shows for each unit of a net the pieces of pictures that excite it most." />
-    ${reading && html`<${Picker} title="Whose style is to be read?" close=${() => read(false)}
+      about="For each unit of a network, the patches of pictures that activate it most." />
+    ${reading && html`<${Picker} title="Choose a picture" close=${() => read(false)}
       picked=${(picture) => ask({ picture })} pickedJob=${(job) => ask({ job: job.id })} />`}
     ${making && html`<${NewAtlas} close=${() => make(false)} />`}</main>`;
 }
 
 function PageList({ title, kind, pages, about }) {
   const count = ({ units }) => Object.keys(units).length, of = (it) => [it.net, count(it) > 0 && `${count(it)} layers`].filter(Boolean).join(", ");
-  return html`<section><h2>${title}</h2><p class="hint">${about}${pages.length === 0 && " There is none yet."}</p>
+  return html`<section><h2>${title}</h2><p class="hint">${about}${pages.length === 0 && " None yet."}</p>
     <ul class="pages">${pages.map((it) => html`<li key=${it.id}>
       <a href="#lens/${kind}/${it.id}">${it.name || it.net}</a> <span class="said">${of(it)}</span>
-      ${jobOf(it.id) && html` <${Sure} text="Delete" what=${it.name} sure="Delete it for good?" run=${() => removeJob(it)} />`}
+      ${jobOf(it.id) && html` <${Sure} text="Delete" what=${it.name} sure="Delete it permanently?" run=${() => removeJob(it)} />`}
     </li>`)}</ul></section>`;
 }
 
@@ -57,8 +57,8 @@ function NewAtlas({ close }) {
     closeAround(target);
   });
   return html`<${Dialog} title="Make an atlas" close=${close} kind="wide">
-    <label>Net <${Select} value=${net} choices=${nets} put=${choose} /></label>
-    <p class="hint">Of which pictures? ${chosen.length ? `${chosen.length} chosen.` : "All of the studio’s, while none is chosen."}</p>
+    <label>Network <${Select} value=${net} choices=${nets} put=${choose} /></label>
+    <p class="hint">Pictures: ${chosen.length ? `${chosen.length} chosen.` : "all of the studio, unless you choose some."}</p>
     <${Choose} title="Pictures" chosen=${chosen} put=${pick} />
     <button class="primary" onClick=${make}>Make the atlas</button><//>`;
 }
@@ -75,7 +75,7 @@ function unitAt(address, { units }) {
 function whyNot(text, { net, units }) {
   const layer = text.trim().split("/")[0];
   if (!text.includes("/") || unitAt(text, { units })) return "";
-  return layer in units ? `${layer} has the units 0 to ${units[layer] - 1}.` : `${net} has no layer ${layer} here, but ${Object.keys(units).join(", ")}.`;
+  return layer in units ? `${layer} has the units 0 to ${units[layer] - 1}.` : `${net} has no layer ${layer} here. It has ${Object.keys(units).join(", ")}.`;
 }
 
 const addressOf = ({ layer, i, j }) => `${layer}/${i === j ? i : `${i}&${j}`}`;
@@ -94,7 +94,7 @@ function Opened({ page }) {
   return html`<main class="opened" tabindex="-1">
     <div class="tools"><a href="#lens">Back</a><strong>${page.name || page.net}</strong><span class="at">${address || "overview"}</span>
       <button disabled=${!at} aria-describedby="mark-about" onClick=${() => addMark(page.net, at)}>Mark</button>
-      <span class="hint" id="mark-about">${at ? "to change it in the next painting" : "Open a unit or a pair, to mark it."}</span></div>
+      <span class="hint" id="mark-about">${at ? "to change it in the next painting" : "Open a unit or a pair to mark it."}</span></div>
     <${Marks} page=${page} />
     <iframe src=${page.url} title=${page.name || page.net} onLoad=${loaded} /></main>`;
 }
@@ -127,7 +127,7 @@ function Marks({ page }) {
       <button disabled=${!at} onClick=${add}>Add</button>
       <button class="primary" disabled=${!own.length} onClick=${() => sendMarks(page, own, recipe)}>Send to Paint</button></div>
     ${why && html`<p class="problem" role="alert">${why}</p>`}
-    <p class="hint">Gain: how many times as much of it the painting is to have. Weight: how much that matters; 0 leaves it free.</p></details>`;
+    <p class="hint">Gain: the factor by which the result gets more or less of it. Weight: how important that is; 0 ignores it.</p></details>`;
 }
 
 // With the painting that was read, where the form has none yet.
@@ -138,6 +138,6 @@ function sendMarks({ id, net }, marks, recipe) {
     knobs: { ...knobs, style_edit: styleEdit, ...(!fits && { net }) },
     ...(read && !styles.length && { styles: [{ id: read.id, weight: 1 }] }),
   });
-  tell(fits ? "The marks are in the form." : `The marks are in the form, which now paints with the net ${net}, where they belong.`);
+  tell(fits ? "The marks are in the form." : `The marks are in the form, which now uses their network, ${net}.`);
   location.hash = "#paint";
 }

@@ -135,7 +135,7 @@ export function MaskDialog({ title, picture, mask, close, saved }) {
     <div class="easel" style=${easel}>
       <img src=${pictureUrl(picture.id)} alt="" draggable=${false} />
       <canvas ref=${canvas} width=${width} height=${height} tabindex="0" role="application"
-        aria-label="The mask over ${picture.name}. Arrows move the brush, space paints, Control Z takes back."
+        aria-label="The mask over ${picture.name}. Arrows move the brush, space paints, Control Z undoes."
         onPointerDown=${down} onPointerMove=${drag} onPointerUp=${up} onPointerCancel=${up} />
       <span class="ring ${brush.erase ? "erase" : ""}" style=${ring} /></div>
     <div class="tools">

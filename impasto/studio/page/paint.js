@@ -10,7 +10,7 @@ import { Curve } from "./curve.js";
 import { given } from "./controls.js";
 import { Form, LogSlider, NumberEntry, showStage } from "./form.js";
 
-const LATELY = 12; // finished ones that are shown
+const RECENT = 12; // finished jobs to show
 
 export function Paint() {
   const { jobs, shown } = useStudio();
@@ -26,8 +26,8 @@ export function Paint() {
 function Empty() {
   const { form } = useStudio(), picture = pictureOf(form.content);
   return html`<div class="empty">${picture && html`<img src=${pictureUrl(picture.id)} alt=${picture.name} />`}
-    <p>${!picture ? "Drop a photograph and a painting anywhere, then press Paint. The photograph is painted in the painting’s manner."
-      : form.styles.length ? "Press Paint." : "Add a painting, then press Paint."}</p></div>`;
+    <p>${!picture ? "Drop a photograph and a style picture anywhere, then press Paint."
+      : form.styles.length ? "Press Paint." : "Add a style, then press Paint."}</p></div>`;
 }
 
 function Stage({ job }) {
@@ -36,9 +36,9 @@ function Stage({ job }) {
     <div class="top"><h2>${job.name}</h2><${JobButtons} job=${job} /></div>
     ${url && html`<${Compare} id=${job.id} name=${job.kind === "grid" ? "Sheet" : "Painting"} url=${url} others=${comparable(job)} />`}
     ${!url && html`<div class="empty waiting"><${Thumb} job=${job} /></div>`}
-    <p class="told">${told(job)}${isDone && html` <a href="#gallery/${job.id}">Its settings and costs</a>
+    <p class="told">${told(job)}${isDone && html` <a href="#gallery/${job.id}">Settings and costs</a>
       <a href=${jobUrl(job.id, "download")} download>Download</a>`}</p>
-    ${isOpen(job) && job.step && html`<progress max="100" value=${percent(job)} aria-label="How far the painting is" />`}
+    ${isOpen(job) && job.step && html`<progress max="100" value=${percent(job)} aria-label="Progress of the painting" />`}
     ${job.error && html`<p class="problem">${job.error}</p>`}
     <${Warnings} job=${job} />
     <div class="beside">
@@ -76,12 +76,12 @@ function LiveKnob({ field, value, usual, isMoved, put }) {
 
 function Queue({ current }) {
   const { jobs } = useStudio(), open = jobs.filter(isOpen).reverse();
-  const done = jobs.filter((it) => it.state === "finished" && isPicture(it)).slice(0, LATELY);
+  const done = jobs.filter((it) => it.state === "finished" && isPicture(it)).slice(0, RECENT);
   const show = (job) => { change({ shown: job.id }); showStage(); };
   return html`
-    ${open.length > 0 && html`<section><h3>At work and waiting</h3><ul class="jobs">${open.map((it) => html`
+    ${open.length > 0 && html`<section><h3>Queue</h3><ul class="jobs">${open.map((it) => html`
       <${JobRow} key=${it.id} job=${it} current=${it === current} show=${isPicture(it) ? show : null} />`)}</ul></section>`}
-    ${done.length > 0 && html`<section><h3>Lately finished</h3><ul class="strip">${done.map((it) => html`<li key=${it.id}>
+    ${done.length > 0 && html`<section><h3>Recent</h3><ul class="strip">${done.map((it) => html`<li key=${it.id}>
       <button aria-pressed=${it === current} aria-label="Show ${it.name}" title=${it.name} onClick=${() => show(it)}>
         <${Thumb} job=${it} /></button></li>`)}</ul></section>`}`;
 }

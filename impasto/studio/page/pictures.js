@@ -32,9 +32,9 @@ export function Drop({ title, hint, place, many, children }) {
 
 // A picture that was chosen; one that was deleted since has no more than that to say.
 function Chosen({ id, what, takeAway, children }) {
-  const picture = pictureOf(id), name = picture?.name ?? "a picture that is gone";
+  const picture = pictureOf(id), name = picture?.name ?? "deleted picture";
   return html`<figure>${picture && html`<img src=${pictureUrl(id, "small")} alt="" />`}<figcaption>${name}</figcaption>
-    ${children}<button class="away" aria-label="Take away the ${what} ${name}" onClick=${takeAway}>×</button></figure>`;
+    ${children}<button class="away" aria-label="Remove the ${what} ${name}" onClick=${takeAway}>×</button></figure>`;
 }
 
 export function Photograph() {
@@ -53,9 +53,9 @@ export function Paintings() {
   const { form } = useStudio(), { styles } = form;
   const put = (n, weight) => edit({ styles: styles.map((it, k) => (k === n ? { ...it, weight } : it)) });
   const takeAway = (n) => edit({ styles: styles.filter((_, k) => k !== n) });
-  return html`<${Drop} title="Paintings" hint="Drop one or more paintings here." place="styles" many>
+  return html`<${Drop} title="Style" hint="Drop one or more style pictures here." place="styles" many>
     ${styles.length > 0 && html`<div class="figures">${styles.map(({ id, weight }, n) => html`
-      <${Chosen} key="${id}${n}" id=${id} what="painting" takeAway=${() => takeAway(n)}>
+      <${Chosen} key="${id}${n}" id=${id} what="style" takeAway=${() => takeAway(n)}>
         ${styles.length > 1 && html`<label class="weight">weight <input type="number" min="0" step="any" required value=${weight}
           aria-label="Weight of ${pictureOf(id)?.name}" onInput=${given((it) => put(n, it))} /></label>`}<//>`)}</div>`}<//>`;
 }
@@ -71,8 +71,8 @@ export function Picker({ title, close, picked, pickedJob = (job) => attempt(asyn
     <label class="search">Search <input type="search" value=${words} onInput=${given(search)} /></label>
     <ul class="cards">${pictures.filter(matches).map((it) => html`<li key=${it.id}>
       ${card(it.name, pictureUrl(it.id, "small"), () => picked(it.id))}
-      ${!it.bundled && html`<${Sure} text="Delete" what=${it.name} sure="Delete it for good?" run=${() => removePicture(it)} />`}
+      ${!it.bundled && html`<${Sure} text="Delete" what=${it.name} sure="Delete it permanently?" run=${() => removePicture(it)} />`}
     </li>`)}</ul>
-    ${painted.length > 0 && html`<h3>Painted here</h3><ul class="cards">${painted.map((it) => html`
+    ${painted.length > 0 && html`<h3>Results</h3><ul class="cards">${painted.map((it) => html`
       <li key=${it.id}>${card(it.name, jobUrl(it.id, "small"), () => pickedJob(it))}</li>`)}</ul>`}<//>`;
 }

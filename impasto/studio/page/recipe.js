@@ -12,14 +12,14 @@ export const emptyForm = () => ({
 export const PLACED = ["preset", "style_weights", "style_edit", "regions", "protect", "changes"];
 
 const LABELS = {
-  beta: "Style strength", alpha: "Photograph strength", size: "Size", quality: "Quality", seed: "Seed", tv: "Smoothness", color: "Colours",
+  beta: "Style strength", alpha: "Photograph strength", size: "Size", quality: "Number of steps", seed: "Seed", tv: "Smoothness", color: "Colours",
   style_scale: "Stroke size", lr: "Step size", init: "Start from", content_costs: "Content costs",
 };
 export const label = (name) => LABELS[name] ?? name[0].toUpperCase() + name.slice(1).replaceAll("_", " ");
 
 export const GROUPS = {
-  style: "Style", content: "Photograph", colour: "Colours", frame: "Shape and edges", start: "Where it starts",
-  descent: "Descent: how it is painted", network: "Network: what looks at it",
+  style: "Style", content: "Photograph", colour: "Colours", frame: "Shape and edges", start: "Start picture",
+  descent: "Optimiser and scales", network: "Network",
 };
 
 // The value that a knob has while nobody changes it: steps are those of the quality.
@@ -64,9 +64,9 @@ const isNumber = (field) => field.kind === "int" || field.kind === "float";
 export function asked(form, recipe, kind = "painting") {
   const gives = (axis) => [form.rows, form.columns].some((it) => kind === "grid" && it.knob === axis && it.values.length);
   if (!form.content && form.preset !== "texture" && !gives("contents")) throw new Error("Choose a photograph first.");
-  if (!form.styles.length && form.preset !== "inversion" && !gives("styles")) throw new Error("Choose a painting first, for its style.");
+  if (!form.styles.length && form.preset !== "inversion" && !gives("styles")) throw new Error("Choose a style first.");
   const twice = form.regions.find((it, n) => form.regions.findIndex((other) => other.name === it.name) < n);
-  if (twice) throw new Error(`Two parts of the photograph are called “${twice.name}”: give one another name.`);
+  if (twice) throw new Error(`Two regions are called “${twice.name}”: rename one of them.`);
   const fields = Object.fromEntries(recipe.fields.map((it) => [it.name, it]));
   const knobs = Object.fromEntries(Object.entries(form.knobs).map(([name, value]) => [name, taken(fields[name], value)]));
   const weights = form.styles.map((it) => Number(it.weight));

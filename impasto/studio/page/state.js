@@ -153,9 +153,9 @@ export async function bring(files, place) {
 
 function restore(picture, place) {
   edit(fromRecord(picture.record, studio.recipe));
-  const { missing: lacks } = picture.record, missing = lacks.length ? `Missing here: ${lacks.join(", ")}.` : "Its pictures are here too.";
+  const { missing: lacks } = picture.record, missing = lacks.length ? `Missing in the studio: ${lacks.join(", ")}.` : "Its pictures are in the studio.";
   const instead = { label: "Use it as a picture instead", run: () => use([picture.id], place) };
-  tell(`Impasto painted “${picture.name}”: its settings are in the form now. ${missing}`, instead);
+  tell(`Impasto painted “${picture.name}”: its settings are now in the form. ${missing}`, instead);
   location.hash = "#paint";
 }
 

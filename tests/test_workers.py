@@ -1,4 +1,4 @@
-"""Work shared out among hands, tried again when one has died, parted among processes that know nothing of each other."""
+"""Tasks distributed among workers, retried when one has died, divided among processes that know nothing of each other."""
 
 import json
 import subprocess
@@ -16,10 +16,10 @@ from impasto.images.images import read_picture, read_record
 from impasto.lens.index import INDEX, MANIFEST
 from impasto.pictures import picture_path
 from impasto.recipe.recipe import Recipe, checked_recipe, make_recipe
-from impasto.workers import LocalHand, painting_work, shard_of, shared_out, tried
+from impasto.workers import LocalWorker, distribute, painting_task, shard_of, with_retries
 from tests.clips import moving
 from tests.conftest import save
-from tests.hands import Here
+from tests.fake_workers import FakeWorker
 
 
 def counting(work):
@@ -29,19 +29,19 @@ def counting(work):
 
 
 def test_every_work_is_done_once_whichever_hand_dies():
-    hands = [Here(2, counting), Here(0, counting)]
-    events = list(shared_out(range(9), hands, tried))
-    assert sorted(said["report"] for _, said in events if "report" in said) == list(range(9))
-    assert sum(said.get("tries", 1) - 1 for _, said in events) in (1, 2) and all(hand.closed for hand in hands)
+    workers = [FakeWorker(2, counting), FakeWorker(0, counting)]
+    events = list(distribute(range(9), workers, with_retries))
+    assert sorted(event["report"] for _, event in events if "report" in event) == list(range(9))
+    assert sum(event.get("tries", 1) - 1 for _, event in events) in (1, 2) and all(worker.closed for worker in workers)
 
 
 def test_the_events_of_a_work_come_in_their_order():
-    events = list(shared_out([3, 4], [Here(does=counting), Here(does=counting)], tried))
+    events = list(distribute([3, 4], [FakeWorker(runs=counting), FakeWorker(runs=counting)], with_retries))
     for work in (3, 4):
-        assert [said.get("step", "end") for it, said in events if it == work] == [*range(work), "end"]
+        assert [event.get("step", "end") for it, event in events if it == work] == [*range(work), "end"]
 
 
-def test_hands_work_at_the_same_time():
+def test_workers_run_at_the_same_time():
     """Each waits for the other within its work."""
     both = threading.Barrier(2, timeout=30)
 
@@ -49,7 +49,7 @@ def test_hands_work_at_the_same_time():
         both.wait()
         yield {"report": work}
 
-    assert len(list(shared_out("ab", [Here(does=meeting), Here(does=meeting)], tried))) == 2
+    assert len(list(distribute("ab", [FakeWorker(runs=meeting), FakeWorker(runs=meeting)], with_retries))) == 2
 
 
 @pytest.mark.parametrize("wrong", [BadInput, IndexError])
@@ -58,18 +58,18 @@ def test_what_goes_wrong_in_a_hand_is_raised_and_all_are_closed(wrong):
         raise wrong("a defect")
         yield
 
-    hands = [Here(does=failing), Here(does=failing)]
+    workers = [FakeWorker(runs=failing), FakeWorker(runs=failing)]
     with pytest.raises(wrong, match="a defect"):
-        list(shared_out([1, 2, 3], hands, lambda work, hand: hand.do(work)))
-    assert all(hand.closed for hand in hands)
+        list(distribute([1, 2, 3], workers, lambda work, worker: worker.run(work)))
+    assert all(worker.closed for worker in workers)
 
 
-def test_who_stops_listening_closes_the_hands():
-    hands = [Here(does=counting), Here(does=counting)]
-    events = shared_out([10**6, 10**6], hands, tried)
+def test_who_stops_listening_closes_the_workers():
+    workers = [FakeWorker(runs=counting), FakeWorker(runs=counting)]
+    events = distribute([10**6, 10**6], workers, with_retries)
     next(events)
     events.close()
-    assert all(hand.closed for hand in hands) and threading.active_count() < 9
+    assert all(worker.closed for worker in workers) and threading.active_count() < 9
 
 
 HANGING = """
@@ -85,24 +85,24 @@ for line in sys.stdin:
 
 
 @pytest.fixture
-def hand(monkeypatch):
+def worker(monkeypatch):
     monkeypatch.setattr("impasto.workers.COMMAND", [sys.executable, "-c", HANGING])
-    hand = LocalHand(patience=2.0)
-    yield hand
-    hand.close()
+    worker = LocalWorker(timeout=2.0)
+    yield worker
+    worker.close()
 
 
-def test_37_work_that_hangs_is_ended_and_tried_again(hand, tmp_path):
-    works = [(hangs, str(tmp_path / "marker")) for hangs in ("never", "once", "never")]
-    found = [said for _, said in shared_out(works, [hand], tried) if "report" in said]
-    assert [(said["report"], said["tries"]) for said in found] == [("never", 1), ("once", 2), ("never", 1)]
+def test_37_a_task_that_hangs_is_stopped_and_tried_again(worker, tmp_path):
+    tasks = [(hangs, str(tmp_path / "marker")) for hangs in ("never", "once", "never")]
+    found = [event for _, event in distribute(tasks, [worker], with_retries) if "report" in event]
+    assert [(event["report"], event["tries"]) for event in found] == [("never", 1), ("once", 2), ("never", 1)]
 
 
-def test_37_work_that_always_hangs_is_set_aside_and_said(hand, tmp_path):
-    *steps, last = tried(("always", str(tmp_path / "marker")), hand)
+def test_37_a_task_that_always_hangs_fails_and_the_next_one_runs(worker, tmp_path):
+    *steps, last = with_retries(("always", str(tmp_path / "marker")), worker)
     assert steps == [{"step": 1}] * 2
-    assert last == {"error": "nothing was heard of it for 2 s", "is_final": False, "tries": 2}
-    assert list(tried(("never", ""), hand)) == [{"report": "never", "tries": 1}]
+    assert last == {"error": "no progress for 2 s, so the worker was stopped", "is_final": False, "tries": 2}
+    assert list(with_retries(("never", ""), worker)) == [{"report": "never", "tries": 1}]
 
 
 OTHERWISE = {  # of every knob a value that is not the default's
@@ -158,7 +158,7 @@ OTHERWISE = {  # of every knob a value that is not the default's
 def test_every_knob_reaches_whoever_does_the_work(knob):
     recipe = make_recipe(**{knob: OTHERWISE[knob]})
     assert getattr(recipe, knob) != getattr(make_recipe(), knob)
-    work = json.loads(json.dumps(painting_work(Path("a"), [Path("s")], Path("o"), recipe, {})))
+    work = json.loads(json.dumps(painting_task(Path("a"), [Path("s")], Path("o"), recipe, {})))
     assert checked_recipe(work["recipe"]) == recipe
 
 
@@ -181,42 +181,42 @@ def test_nothing_is_run_from_the_folder_that_the_pictures_lie_in(tmp_path, monke
     for name in ("queue", "json", "impasto", "torch", "sitecustomize"):
         (tmp_path / f"{name}.py").write_text("open('ran', 'w').close()\nraise SystemExit\n")
     monkeypatch.chdir(tmp_path)
-    hand = LocalHand(patience=60.0)
-    (*_, last) = tried({"kind": "painting", "folder": str(tmp_path / "none")}, hand, 1)
-    hand.close()
-    assert "has not the folder" in last["error"] and not (tmp_path / "ran").exists()
+    worker = LocalWorker(timeout=60.0)
+    (*_, last) = with_retries({"kind": "painting", "folder": str(tmp_path / "none")}, worker, 1)
+    worker.close()
+    assert "cannot open the folder" in last["error"] and not (tmp_path / "ran").exists()
 
 
 CHATTY = """
 import os, sys
-from impasto import tasks as work
+from impasto import tasks
 def chatty(asked, cache):
     print("a library says hello")
     os.write(1, b"from below\\n")
     yield {"report": asked["n"]}
-work.DOERS["chatty"] = chatty
-work.main()
+tasks.RUNNERS["chatty"] = chatty
+tasks.main()
 """
 
 
 def test_what_libraries_print_is_not_taken_for_an_answer(monkeypatch, capfd):
     monkeypatch.setattr("impasto.workers.COMMAND", [sys.executable, "-c", CHATTY])
-    hand = LocalHand(patience=60.0)
-    assert [last["report"] for n in (1, 2) for last in tried({"kind": "chatty", "folder": ".", "n": n}, hand)] == [1, 2]
-    hand.close()
+    worker = LocalWorker(timeout=60.0)
+    assert [last["report"] for n in (1, 2) for last in with_retries({"kind": "chatty", "folder": ".", "n": n}, worker)] == [1, 2]
+    worker.close()
     assert capfd.readouterr().err.count("from below") == 2
 
 
 DRIVER = """
 import subprocess, sys, time
-from impasto.workers import LocalHand
-hand = LocalHand()
-words = hand.do({"kind": "waiting", "folder": "."})
-next(words)
-print(hand.process.pid, flush=True)
+from impasto.workers import LocalWorker
+worker = LocalWorker()
+events = worker.run({"kind": "waiting", "folder": "."})
+next(events)
+print(worker.process.pid, flush=True)
 time.sleep(1000)
 """
-WAITING = "import time; from impasto import work; work.DOERS['waiting'] = lambda *_: time.sleep(1000) or iter(()); work.main()"
+WAITING = "import time; from impasto import tasks; tasks.RUNNERS['waiting'] = lambda *_: time.sleep(1000) or iter(()); tasks.main()"
 
 
 def test_a_worker_ends_with_whoever_gives_it_work():
@@ -244,7 +244,7 @@ def test_a_final_error_is_not_tried_again(is_final, tries):
     def failing(_):
         yield {"error": "no", "is_final": is_final}
 
-    assert list(tried({}, Here(does=failing), 3)) == [{"error": "no", "is_final": is_final, "tries": tries}]
+    assert list(with_retries({}, FakeWorker(runs=failing), 3)) == [{"error": "no", "is_final": is_final, "tries": tries}]
 
 
 def test_shards_part_the_jobs():

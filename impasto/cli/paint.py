@@ -1,0 +1,210 @@
+"""Commands that paint one picture: transfer, texture, invert; a mask, and the demo."""
+
+import json as json_
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from impasto.cli.lens import demo_sheets
+from impasto.cli.options import (
+    START,
+    Given,
+    Output,
+    PaintOptions,
+    Quiet,
+    check_weights_input,
+    given,
+    memory_of,
+    option,
+    recipe_from,
+)
+from impasto.cli.progress import saved_on_interrupt, show_steps
+from impasto.errors import BadImage, BadRecipe, CannotWrite
+from impasto.files import check_writable, make_folder
+from impasto.images.formats import check_ending, check_pictures
+from impasto.messages import say, show
+from impasto.recipe.recipe import Recipe
+
+if TYPE_CHECKING:
+    from impasto.transfer.painting import Painting
+
+BEGUN = time.monotonic()
+DEMO = (("cat", "hokusai-great-wave"), ("astronaut", "van-gogh-auvers"))
+
+
+def transfer(
+    content: Path,
+    /,
+    *styles: Path,
+    init_image: Annotated[Path | None, option("Start from this picture (--init picture).", START)] = None,
+    options: PaintOptions | None = None,
+    knobs: Given = None,
+) -> None:
+    """Paint the photograph CONTENT in the style of the paintings STYLES.
+
+    Prints the path of the result. Ctrl-C saves the unfinished picture and a checkpoint; the same command with --resume continues.
+
+    Example: impasto transfer cat.jpg wave.jpg -o painted.png --size 1024
+
+    Parameters
+    ----------
+    content
+        The photograph, or any picture: it decides what the result shows.
+    styles
+        One or more pictures: they decide how it is painted.
+    """
+    options = options or PaintOptions()
+    recipe = recipe_from(given(knobs), options.like, init_image)
+    output = options.output or _unused(f"{content.stem}-{styles[0].stem if styles else 'painted'}.png")
+    paint(content, styles, output, recipe, options, init_image)
+
+
+def texture(painting: Path, /, *, layers: str | None = None, options: PaintOptions | None = None, knobs: Given = None) -> None:
+    """Generate a texture: the style of PAINTING without a content, from noise (preset texture).
+
+    Prints the path of the result. Ctrl-C saves the unfinished picture and a checkpoint; the same command with --resume continues.
+
+    Example: impasto texture wave.jpg -o waves.png --seamless both
+
+    Parameters
+    ----------
+    painting
+        The style picture.
+    layers
+        Layers of the style: conv1_1..conv3_1 (with the preset's weights) or conv2_1=1,conv3_1=0.5. [default: all five]
+    """
+    options = options or PaintOptions()
+    recipe = recipe_from(_with("style_layers", layers, given(knobs)), options.like, preset="texture")
+    paint(painting, (painting,), options.output or _unused(f"{painting.stem}-texture.png"), recipe, options)
+
+
+def invert(picture: Path, /, *, layer: str | None = None, options: PaintOptions | None = None, knobs: Given = None) -> None:
+    """Reconstruct PICTURE from the activations of one layer, from noise (preset inversion).
+
+    Prints the path of the result. Ctrl-C saves the unfinished picture and a checkpoint; the same command with --resume continues.
+
+    Example: impasto invert cat.jpg --layer conv3_1 -o inverted.png
+
+    Parameters
+    ----------
+    picture
+        The picture to reconstruct.
+    layer
+        The layer: conv3_1 (after its ReLU), conv3_1:pre (before it) or pool3. [default: conv4_2; in alexnet conv4]
+    """
+    options = options or PaintOptions()
+    recipe = recipe_from(_with("content_layers", layer, given(knobs)), options.like, preset="inversion")
+    paint(picture, (), options.output or _unused(f"{picture.stem}-inverted.png"), recipe, options)
+
+
+def mask(picture: Path, how: str, /, *, output: Output, feather: float = 0.01) -> None:
+    """Write a mask made from PICTURE: white inside, black outside. Edit it, or give it to a region or --protect.
+
+    Example: impasto mask cat.jpg "k-means 1 of 3" -o mask.png
+
+    Parameters
+    ----------
+    picture
+        The picture.
+    how
+        light or dark; or "k-means 1 of 3", the darkest of three parts by colour.
+    output
+        The file to write: .png, .webp, .tif or .jpg.
+    feather
+        Width of the soft edge, as a fraction of the longer side.
+    """
+    check_pictures(picture)
+    check_ending(output)
+    from impasto.images.images import check_format, read_picture, write_picture
+    from impasto.objective.masks import make_mask
+
+    check_format(output)
+    check_writable(output)
+    write_picture(output, make_mask(how, read_picture(picture).image, feather).expand(1, 3, -1, -1))
+    show(output)
+
+
+def demo(folder: Path = Path("impasto-demo"), /, *, quiet: Quiet = False, knobs: Given = None) -> None:
+    """Paint the bundled pictures into FOLDER, and draw what AlexNet's units respond to in them, a sheet for each layer.
+
+    Finished paintings in the folder stay; an unfinished one continues.
+
+    Example: impasto demo
+
+    Parameters
+    ----------
+    folder
+        The folder for paintings and sheets.
+    """
+    from impasto.pictures import picture_path
+    from impasto.transfer.painting import Painting
+
+    recipe = recipe_from(given(knobs))
+    make_folder(folder)
+    for content, style in DEMO:
+        output = folder / f"{content}-{style}.png"
+        show_painting(Painting(picture_path(content), [picture_path(style)], output, recipe), quiet, resume=True)
+        show(output)
+    for output in demo_sheets(folder, quiet):
+        show(output)
+
+
+def paint(
+    content: Path, styles: tuple[Path, ...], output: Path, recipe: Recipe, options: PaintOptions, start: Path | None = None
+) -> None:
+    """Paint one picture and print its path."""
+    check_pictures(content, *styles, *([start] if start else []), *recipe.mask_files().values())
+    check_ending(output)
+    from impasto.nets.nets import choose_compute
+    from impasto.transfer.painting import Painting
+
+    check_weights_input(options.weights, options.weights_input)
+    if options.verbose:
+        say(json_.dumps(recipe.model_dump(), indent=1))
+    how: dict[str, Any] = {"weights": options.weights, "weights_input": options.weights_input, "bits": options.bits}
+    how |= {"place": choose_compute(options.device, options.precision), "max_memory": memory_of(options.max_memory)}
+    painting = Painting(content, styles, output, recipe, start=start, keep_profile=options.keep_profile, **how)
+    seconds = _seconds_left(options.time_budget)
+    show_painting(painting, options.quiet, resume=options.resume, seconds=seconds, save_every=options.save_every)
+    show(json_.dumps(painting.report()) if options.json else output)
+
+
+def show_painting(painting: "Painting", quiet: bool, **how: Any) -> None:
+    """Go through the steps of a painting with its progress; on Ctrl-C save the unfinished picture."""
+    if not quiet and not (how["resume"] and painting.is_finished()):
+        for (side, _), plan in zip(painting.scales, painting.plans, strict=True):
+            say(f"{side} px: {plan}")
+    with saved_on_interrupt(painting):
+        show_steps(painting.steps(**how), painting.scales, quiet)
+    if not quiet:
+        say(f"{painting.output}: {f'painted in {painting.seconds:.0f} s' if painting.seconds else 'was finished already'}")
+
+
+def _with(name: str, value: str | None, knobs: dict[str, Any]) -> dict[str, Any]:
+    """The knobs with one that has a shorter option too."""
+    if value is None:
+        return knobs
+    if name in knobs:
+        raise BadRecipe(f"{name} is given twice: {value!r} and {knobs[name]!r}")
+    return {**knobs, name: value}
+
+
+def _unused(name: str) -> Path:
+    """A path that the user did not type: it may replace a painting of Impasto, and no other file."""
+    output = Path(name)
+    if not output.exists():
+        return output
+    from impasto.images.images import read_record
+
+    try:
+        read_record(output)
+    except BadImage as error:
+        raise CannotWrite(f"{output} exists and is no painting of Impasto: name the output with -o") from error
+    return output
+
+
+def _seconds_left(budget: timedelta | None) -> float | None:
+    if budget is not None and budget <= timedelta():
+        raise BadRecipe(f"--time-budget is {budget}, must be more than nothing")
+    return None if budget is None else budget.total_seconds() - (time.monotonic() - BEGUN)
