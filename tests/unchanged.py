@@ -15,10 +15,12 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import torch
 from PIL import Image
 
+from impasto import disk
 from impasto.cli.app import main
 from impasto.images.images import read_picture, write_picture
 from impasto.objective.tiles import Tiling
@@ -119,7 +121,8 @@ def paint_on_disk() -> None:
     content, style = (read_picture(f"{name}.jpg").image for name in ("cat", "mosaic"))
     recipe = make_recipe("gatys", net="alexnet", size=160, coarsest=80, steps=2, fine_steps=2)
     plans = [Plan(None, 10), Plan(Tiling(("pool1",), 64), 10, on_disk=True)]
-    *_, last = stylize(content, [style], recipe, make_net(recipe), plans=plans, folder=Path())
+    with mock.patch.object(disk, "BAND", 4000):
+        *_, last = stylize(content, [style], recipe, make_net(recipe), plans=plans, folder=Path())
     write_picture(Path("out.png"), last.image)
 
 

@@ -2,7 +2,7 @@
 
 Gatys, Bethge, Hertzmann & Shechtman 2016, "Preserving Color in Neural Artistic Style Transfer" (arXiv:1606.05897), and the colour
 control of Gatys et al. 2017 (arXiv:1611.07865). All of it is computed in float64, in bands of rows.
-coloring.py says when, and where in a picture.
+color_transfer.py says when, and where in a picture.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

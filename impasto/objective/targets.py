@@ -1,6 +1,6 @@
 """What a picture is compared with: its parts, the paintings' statistics in each of them, the photograph's activations.
 
-Costs are functions of sums over places and of maps, so that tiles.py can take them apart; costs.py says what each cost reads.
+Costs are functions of sums over places and of maps, so that tiles.py can take them apart; style_costs.py says what each cost reads.
 """
 
 import warnings

@@ -21,7 +21,7 @@ AT_ONCE = 512
 
 def finest_band(fine: Tensor, coarse: tuple[int, int], wraps: Wraps = EDGES) -> Tensor:
     """(1, 3, H, W) -> the same shape: what is lost when the picture is made as small as `coarse` (h, w)."""
-    return fine - resize(resize(fine, coarse, wraps), size_of(fine), wraps)
+    return fine - resize(resize(fine, coarse, wraps), size_of(fine), wraps, fine)
 
 
 def borrowed_band(
