@@ -1,9 +1,10 @@
-"""The house: a module imports only what stands above it, importing does nothing, the public face is exact."""
+"""The rooms: each imports only from rooms above it, importing does nothing, the public names are exact."""
 
 import ast
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,17 @@ import impasto.lens
 
 HOUSE = Path(impasto.__file__).parent
 DRAWN = (HOUSE.parent / "ARCHITECTURE.md").read_text()
-ORDER = re.findall(r"^    ([\w/]+)\.py ", DRAWN, re.MULTILINE)
-OUTSIDE = {"__init__", "__main__"}
+ROOMS = re.findall(r"^    ([\w/]+?)/? {2,}\S", DRAWN.split("##")[0], re.MULTILINE)
+MODULES = sorted(
+    str(path.relative_to(HOUSE).with_suffix(""))
+    for path in HOUSE.rglob("*.py")
+    if path.parent.name != "pictures" and path.stem not in ("__init__", "__main__")
+)
+
+
+def room_of(module: str) -> str:
+    """lens/style/page -> lens/style, files -> files."""
+    return max((room for room in ROOMS if f"{module}/".startswith(f"{room}/")), key=len, default="")
 
 
 def imports(module: str) -> set[str]:
@@ -33,14 +43,23 @@ def imports(module: str) -> set[str]:
     return found
 
 
-def test_the_drawing_shows_every_module():
-    modules = [path.relative_to(HOUSE).with_suffix("") for path in HOUSE.rglob("*.py") if path.parent.name != "pictures"]
-    assert sorted(ORDER) == sorted(str(module) for module in modules if module.name not in OUTSIDE)
+def test_the_drawing_shows_every_room_and_no_other():
+    assert {room_of(module) for module in MODULES} == set(ROOMS) and len(ROOMS) == len(set(ROOMS))
 
 
-@pytest.mark.parametrize("module", ORDER)
-def test_a_module_imports_only_what_stands_above_it(module):
-    assert imports(module) - {"pictures"} <= set(ORDER[: ORDER.index(module)])
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_from_its_room_and_those_above(module):
+    above = {*ROOMS[: ROOMS.index(room_of(module)) + 1], "pictures"}
+    assert {room_of(it) or it for it in imports(module)} <= above
+
+
+def test_no_two_modules_import_each_other_in_any_number_of_steps():
+    TopologicalSorter({module: imports(module) for module in MODULES}).prepare()  # raises CycleError
+
+
+def test_inside_names_come_from_modules_and_not_from_the_faces_of_rooms():
+    packages = {room for room in ROOMS if (HOUSE / room).is_dir()}
+    assert not {(module, it) for module in MODULES for it in imports(module) & packages}
 
 
 @pytest.mark.parametrize("package", [impasto, impasto.lens], ids=["impasto", "lens"])
