@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from impasto.images.images import read_picture, read_record
+from impasto.pictures import picture_path
 from impasto.recipe.recipe import Recipe
 from tests.conftest import check_one_line, picture, save
 from tests.test_hires import p3
@@ -383,3 +384,10 @@ def test_whatever_is_on_the_command_line_is_said_in_bounds_and_steers_no_termina
     result = impasto("transfer", "a.jpg", "b.jpg", "--size", "\x1b[31m" + "9" * 100_000)
     assert result.returncode == 2 and "\x1b" not in result.stderr and len(result.stderr) < 5000
     assert "\\x1b[31m" in result.stderr
+
+
+def test_the_bundled_pictures_are_copied_and_nothing_is_written_over(impasto, tmp_path):
+    (tmp_path / "cat.jpg").write_bytes(b"mine")
+    assert impasto("pictures", tmp_path).stdout.count("\n") == 8
+    assert (tmp_path / "cat.jpg").read_bytes() == b"mine"
+    assert (tmp_path / "mosaic.jpg").read_bytes() == picture_path("mosaic").read_bytes()

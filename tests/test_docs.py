@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from impasto.cli.app import app
+from impasto.pictures import picture_path
 from impasto.recipe.recipe import PRESETS, Recipe
-from tests.write_docs import DOCS, cli_page, recipe_page
+from tests.write_docs import DOCS, MADE, cli_page, recipe_page
 
 ROOT = DOCS.parent
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md"), ROOT / "impasto" / "pictures" / "SOURCES.md"])
@@ -95,3 +96,11 @@ def test_the_pictures_stay_small():
         )
 
     assert size(DOCS, ROOT / "impasto" / "pictures") < 5e6 and size(ROOT / "impasto" / "pictures") < 1e6
+
+
+def test_every_page_with_bundled_pictures_says_how_to_get_them():
+    names = "|".join(path.stem for path in picture_path("cat").parent.glob("*.jpg"))
+    for path in (DOCS.parent / "README.md", *DOCS.glob("*.md")):
+        text = path.read_text()
+        if re.search(rf"impasto (transfer|grid|texture|style|lens|mask)[^\n]* ({names})\.jpg", text) and MADE not in text:
+            assert "`impasto pictures .`" in text or "$ impasto pictures ." in text, path.name

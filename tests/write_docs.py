@@ -21,6 +21,7 @@ COMMANDS = (
     "batch",
     "studio",
     "demo",
+    "pictures",
     "lens",
     *(f"lens {it}" for it in LENS),
     "style",

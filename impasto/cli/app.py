@@ -17,7 +17,7 @@ from cyclopts.validators import Number
 from impasto.cli.lens import lens_app
 from impasto.cli.many import batch, grid, video
 from impasto.cli.options import OWN, Flag, Folded, MaybeOutput, names_of, numbers_of, shown_as
-from impasto.cli.paint import demo, invert, mask, texture, transfer
+from impasto.cli.paint import demo, invert, mask, pictures, texture, transfer
 from impasto.cli.style import style_app
 from impasto.errors import BadRecipe, ImpastoError, MissingExtra, one_line
 from impasto.files import check_writable, write_whole
@@ -46,6 +46,7 @@ app.command(grid, **shown_as("grid CONTENT STYLES... --output PATH"))
 app.command(video, **shown_as("video SOURCE STYLES... --output PATH"))
 app.command(batch, **shown_as("batch CONTENTS STYLES --output PATH"))
 app.command(demo, **shown_as("demo [FOLDER]"))
+app.command(pictures, **shown_as("pictures [FOLDER]"))
 app.command(lens_app)
 app.command(style_app)
 app.command(weights_app)

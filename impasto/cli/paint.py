@@ -1,8 +1,10 @@
 """Commands that paint one picture: transfer, texture, invert; a mask, and the demo."""
 
 import json as json_
+import shutil
 import time
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +23,7 @@ from impasto.cli.options import (
 )
 from impasto.cli.progress import saved_on_interrupt, show_steps
 from impasto.errors import BadImage, BadRecipe, CannotWrite
-from impasto.files import check_writable, make_folder
+from impasto.files import check_writable, make_folder, write_whole
 from impasto.images.formats import check_ending, check_pictures
 from impasto.messages import say, show
 from impasto.recipe.recipe import Recipe
@@ -148,6 +150,28 @@ def demo(folder: Path = Path("impasto-demo"), /, *, quiet: Quiet = False, knobs:
         show(output)
     for output in demo_sheets(folder, quiet):
         show(output)
+
+
+def pictures(folder: Path = Path(), /) -> None:
+    """Copy the bundled pictures into FOLDER: three photographs and five style pictures, public domain or CC0.
+
+    A file of the same name in the folder stays as it is.
+
+    Example: impasto pictures .
+
+    Parameters
+    ----------
+    folder
+        The folder for the pictures.
+    """
+    from impasto.pictures import picture_path
+
+    make_folder(folder)
+    for source in sorted(picture_path("cat").parent.glob("*.jpg")):
+        if not (folder / source.name).exists():
+            with open(source, "rb") as picture:
+                write_whole(folder / source.name, partial(shutil.copyfileobj, picture))
+        show(folder / source.name)
 
 
 def paint(
