@@ -1,4 +1,4 @@
-"""The plots of docs/performance.md from what `impasto bench -o FILE` wrote: python bench/plot.py FILE... docs/performance
+"""The plots of docs/performance.md from what `python -m bench -o FILE` wrote: python bench/plot.py FILE... docs/performance
 
 Several files are taken together: the parts of a measurement may be made one by one.
 """

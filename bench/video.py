@@ -88,4 +88,5 @@ def measure(folder: Path, size: int, frames: int) -> None:
 
 if __name__ == "__main__":
     settle()
-    measure(Path(sys.argv[1]), *(int(word) for word in (*sys.argv[2:], 128, 8)[:2]))
+    side, steps = (int(word) for word in [*sys.argv[2:], "128", "8"][:2])
+    measure(Path(sys.argv[1]), side, steps)

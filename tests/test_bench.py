@@ -5,8 +5,10 @@ import json
 import pytest
 import torch
 
-from impasto import bench
-from impasto.bench import Point, cost_reached, eager_cost, prepared, reached, some_views, table
+from bench import measure as bench
+from bench.__main__ import bench as command
+from bench.measure import Point, cost_reached, eager_cost, prepared, reached, some_views, table
+from impasto.errors import BadRecipe
 from impasto.images.images import read_picture, resize
 from impasto.objective.objective import make_cost
 from impasto.objective.targets import make_targets
@@ -82,3 +84,8 @@ def test_the_lens_is_timed_on_many_different_squares():
 def test_the_pairs_have_six_styles_and_are_bundled():
     assert len({style for _, style in bench.PAIRS}) == 6
     assert all(picture_path(name).exists() for pair in bench.PAIRS for name in pair)
+
+
+def test_what_is_not_measured_is_refused():
+    with pytest.raises(BadRecipe, match="there is no colour"):
+        command(parts="step,colour")

@@ -98,10 +98,6 @@ def test_a_memory_that_is_none_or_too_little_is_one_line(impasto, pictures, size
     check_one_line(impasto("transfer", *pictures[:2], "-o", pictures[2], "--net", "alexnet", "--max-memory", size), code, said)
 
 
-def test_what_bench_does_not_measure_is_exit_2(impasto):
-    check_one_line(impasto("bench", "--parts", "step,colour"), 2, "there is no colour")
-
-
 def test_a_preset_and_another_paintings_recipe_exclude_each_other(impasto, pictures):
     check_one_line(impasto("transfer", *pictures[:2], "--like", pictures[0], "--preset", "gatys"), 2, "--preset another")
 

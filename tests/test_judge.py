@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from bench.judge import judge_net, lpips, style_distance
 from impasto.images.images import read_picture, resize, scaled_size
-from impasto.judge import judge_net, lpips, style_distance
 from impasto.pictures import picture_path
 from impasto.weights import load_weights
 
@@ -37,7 +37,7 @@ def test_lpips_is_symmetric_and_grows_with_the_noise(judge):
 
 def test_lpips_is_its_formula(judge):
     """Unit-length channels, squared differences, one weight a channel, mean over places, sum over layers: in float64, by loops."""
-    from impasto.judge import LAYERS
+    from bench.judge import LAYERS
     from impasto.nets.nets import features
 
     net, heads = judge

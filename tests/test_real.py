@@ -4,8 +4,8 @@ import pytest
 import torch
 from PIL import Image
 
+from bench.judge import judge_net, lpips, style_distance
 from impasto.images.images import read_picture, resize, scaled_size
-from impasto.judge import judge_net, lpips, style_distance
 from impasto.nets.nets import features
 from impasto.pictures import CALIBRATION, picture_path
 from impasto.recipe.recipe import make_recipe

@@ -27,7 +27,6 @@ COMMANDS = (
     "style",
     "style read",
     "style compare",
-    "bench",
     "weights list",
     "weights fetch",
     "weights path",

@@ -1,12 +1,10 @@
 """The command line: registers the commands, and turns errors into one line and an exit code. stdout carries only results."""
 
 import io
-import json as json_
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -16,11 +14,10 @@ from cyclopts.validators import Number
 
 from impasto.cli.lens import lens_app
 from impasto.cli.many import batch, grid, video
-from impasto.cli.options import OWN, Flag, Folded, MaybeOutput, names_of, numbers_of, shown_as
+from impasto.cli.options import OWN, Folded, shown_as
 from impasto.cli.paint import demo, invert, mask, pictures, texture, transfer
 from impasto.cli.style import style_app
 from impasto.errors import BadRecipe, ImpastoError, MissingExtra, one_line
-from impasto.files import check_writable, write_whole
 from impasto.machine import settle
 from impasto.messages import say, show, show_warnings
 
@@ -87,66 +84,6 @@ def studio(
     serve(folder or default_folder(), port, browser, atlas or [])
 
 
-@app.command
-def bench(
-    *,
-    parts: str = "step,memory,lens,fronts",
-    against: Literal["pastiche"] | None = None,
-    size: Annotated[int, Parameter(validator=Number(gte=64))] = 256,
-    pairs: Annotated[int, Parameter(validator=Number(gte=1, lte=6))] = 6,
-    peer_weights: str = "1,0.1,0.01",
-    output: MaybeOutput = None,
-    json: Flag = False,
-) -> None:
-    """Measure this machine: a step against plain torch, memory against the plan, a scan, pictures against another program.
-
-    All parts together take from half an hour to several hours. Prints a table.
-
-    Example: impasto bench --parts step,memory
-
-    Parameters
-    ----------
-    parts
-        What to measure: step,memory,lens,fronts.
-    against
-        Install this program into an environment of its own and paint the same pictures with it.
-    size
-        Longer side of the pictures of the fronts.
-    pairs
-        How many of the six pairs of pictures to paint for the fronts.
-    peer_weights
-        Style weights for the other program.
-    output
-        Write everything measured to this file, as JSON.
-    json
-        Print everything measured as one JSON object in place of the table.
-    """
-    from impasto import bench as measured
-
-    chosen = names_of(parts)
-    if wrong := set(chosen) - {"step", "memory", "lens", "fronts"}:
-        raise BadRecipe(f"--parts is {parts!r}: there is no {', '.join(sorted(wrong))}, there are step, memory, lens and fronts")
-    if output is not None:
-        check_writable(output)
-    weights = numbers_of("--peer-weights", peer_weights, float, "numbers above 0, as 1,0.1")
-    found: dict[str, list[Any]] = {}
-    rows: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
-        "step": lambda: measured.step_times(measured.STEP_SIDES),
-        "memory": lambda: measured.memory(measured.MEMORY_CASES),
-        "lens": lambda: measured.lens(measured.LENS_CASES),
-        "fronts": lambda: measured.fronts(size, against is not None, pairs, weights),
-    }
-    for part in chosen:
-        for row in rows[part]():
-            found.setdefault(part, []).append(row)
-            if output is not None:
-                write_whole(output, lambda file: file.write(json_.dumps(found, indent=1).encode()))
-            for line in measured.table(part, row):
-                say(line) if json else show(line)
-    if json:
-        show(json_.dumps(found))
-
-
 @weights_app.command(name="list")
 def list_weights() -> None:
     """List all weights: whether they are on this machine, their source and licence."""
@@ -188,8 +125,8 @@ def weights_path(net: WeightsName = "vgg19", /) -> None:
     show(cache_path(net))
 
 
-def main() -> None:
-    """Run a command. An error prints one line on stderr and sets the exit code."""
+def main(program: App = app) -> None:
+    """Run a command of the program. An error prints one line on stderr and sets the exit code."""
     settle()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs with Ctrl-C ignored
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that temporary folders are removed
@@ -199,7 +136,7 @@ def main() -> None:
     show_warnings()
     Folded.is_open = "--help-all" in sys.argv
     try:
-        app(["--help" if word == "--help-all" else word for word in sys.argv[1:]])
+        program(["--help" if word == "--help-all" else word for word in sys.argv[1:]])
     except KeyboardInterrupt:
         sys.exit(130)
     except (ImpastoError, OSError, MemoryError, RuntimeError) as error:

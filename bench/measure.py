@@ -25,10 +25,10 @@ import torch.nn.functional as F
 from platformdirs import user_cache_path
 from torch import Tensor
 
+from bench.judge import judge_net, lpips, style_distance
 from impasto.errors import ImpastoError
 from impasto.files import make_folder
 from impasto.images.images import quantize, read_picture, resize, scaled_size, write_picture
-from impasto.judge import judge_net, lpips, style_distance
 from impasto.lens.index import empty_index, make_setup
 from impasto.lens.patches import rank_picture
 from impasto.machine import SETTINGS, peak_memory_mb
@@ -429,7 +429,7 @@ def _timed(work: Callable[[], Any]) -> float:
 def _child(*arguments: Any) -> Any:
     """What a process of its own prints, as JSON. Torch's own step runs in one as torch finds it, ours in a settled one."""
     environment = _unsettled() | ({} if "eager" in arguments else SETTINGS)
-    command = [sys.executable, "-m", "impasto.bench", *(str(argument) for argument in arguments)]
+    command = [sys.executable, "-m", "bench.measure", *(str(argument) for argument in arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise ImpastoError(f"a measurement failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")

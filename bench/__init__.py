@@ -1,0 +1,1 @@
+"""Measurements: speed, memory, and pictures against those of other programs."""
