@@ -1,6 +1,8 @@
-# Two commands do everything on a fresh machine with Python 3.11 or later:
-#   make demo   paint the bundled pictures, draw what the units look for in them
-#   make test   lint, types, tests and docs
+# Everything on a fresh machine with Python 3.11 or later:
+#   make demo           paint the bundled pictures, draw what the units respond to in them
+#   make test           lint, types, tests and docs
+#   make test-browser   the pages in headless Chromium, which it installs where it may
+#   make check          lint, types and the quick tests, for while you work
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,23 +11,33 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # On Linux the usual index has torch for NVIDIA's GPUs, 5 GB. `make CPU=1 demo` takes the build without, 200 MB, from PyTorch's own.
 TORCH := torch$(if $(CPU), --index-url https://download.pytorch.org/whl/cpu)
 
-.PHONY: demo test browser sbom clean
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
+
+.PHONY: demo test test-browser check lint chromium sbom clean
 
 demo: $(VENV)/installed
 	$(BIN)/impasto demo impasto-demo
 
-test: $(VENV)/installed-dev browser
+test: lint
+	$(PYTEST) --dist loadfile -m "not browser"
+
+test-browser: $(VENV)/installed-dev chromium
+	$(PYTEST) --dist loadfile -m browser
+
+check: lint
+	$(PYTEST) --dist worksteal -m "not browser and not weights and not processes"
+
+lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-# For the pages. Debian's, where we may install it; without one the tests that need it are skipped and say so.
-browser:
+# Debian's, with apt and the right to install; without one the tests of the pages are skipped and say so.
+chromium:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
-	|| { echo "installing Chromium, which the pages are tried in"; \
+	|| { echo "installing Chromium, which the pages are tested in"; \
 	     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends chromium >/dev/null; } \
-	|| echo "Chromium is missing and could not be installed: the pages will not be tried in a browser"
+	|| echo "Chromium is missing and could not be installed: the tests of the pages are skipped"
 
 # What is installed, with licences, as CycloneDX: for who has to account for it.
 sbom: $(VENV)/installed

@@ -28,6 +28,8 @@ from impasto.transfer.painting import Painting
 from tests.conftest import paint_with_the_tiny_net, picture, tiny_net
 from tests.fake_workers import FakeWorker
 
+pytestmark = pytest.mark.processes
+
 QUICK = {"net": "alexnet", "size": 64, "coarsest": 64, "steps": 4}
 weights = pytest.mark.weights
 

@@ -17,7 +17,7 @@ from tests.test_lens_atlas import make_page
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the page is not tried in a browser: playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-MISSING = "the page is not tried in a browser: there is no Chromium (Debian: apt-get install chromium)"
+MISSING = "the page is not tried in a browser: there is no Chromium: make test-browser installs it"
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason=MISSING)]
 QUIET = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
 

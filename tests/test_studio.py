@@ -40,6 +40,8 @@ from impasto.studio.store import Store
 from impasto.transfer.painting import Painting
 from tests.studios import Running
 
+pytestmark = pytest.mark.processes
+
 weights = pytest.mark.weights
 
 

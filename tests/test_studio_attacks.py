@@ -35,6 +35,8 @@ from impasto.studio.guard import hosts_of, refusal
 from impasto.studio.store import Store, open_within
 from tests.studios import Answer, Running
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory) -> Iterator[Running]:

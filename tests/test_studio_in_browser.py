@@ -21,7 +21,7 @@ from impasto.studio import serve
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the studio is not tried in a browser: playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-MISSING = "the studio is not tried in a browser: there is no Chromium (Debian: apt-get install chromium)"
+MISSING = "the studio is not tried in a browser: there is no Chromium: make test-browser installs it"
 pytestmark = [pytest.mark.browser, pytest.mark.weights, pytest.mark.skipif(CHROMIUM is None, reason=MISSING)]
 QUIET = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
 LONG = 120_000  # milliseconds

@@ -17,6 +17,8 @@ from impasto.studio.store import Store
 
 OBEYS = """
 import json, sys
+
+pytestmark = pytest.mark.processes
 work = json.loads(sys.stdin.readline())
 for line in sys.stdin:
     if line.strip() == "pause":

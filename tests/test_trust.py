@@ -26,6 +26,8 @@ from tests.conftest import paint_with_the_tiny_net, picture, room_for, save
 from tests.fake_workers import FakeWorker
 from tests.test_lens_scan import LAYERS, bytes_of, looked, scanned
 
+pytestmark = pytest.mark.processes
+
 KNOBS = {"size": 32, "coarsest": 24, "steps": 6, "fine_steps": 4, "style_layers": "conv1_1", "content_layers": "conv2_1"}
 NAMES = ("one.png", "two.png", "three.png")
 unwritable = pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no folder that nobody can write")

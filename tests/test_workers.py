@@ -21,6 +21,8 @@ from tests.clips import moving
 from tests.conftest import save
 from tests.fake_workers import FakeWorker
 
+pytestmark = pytest.mark.processes
+
 
 def counting(work):
     """As many steps as the work says, then its report."""
