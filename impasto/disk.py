@@ -9,7 +9,6 @@ else torch can do runs in memory.
 import contextlib
 import ctypes
 import os
-import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -241,7 +240,7 @@ SPECIAL: dict[Any, Callable[[Any, Any, Any], Any]] = {
 
 def is_possible() -> bool:
     """Whether this system maps files as it is done here."""
-    return sys.platform == "linux"
+    return libc() is not None and hasattr(os, "posix_fallocate")
 
 
 def file_of(x: Tensor) -> Path | None:

@@ -52,8 +52,11 @@ def used_memory() -> int | None:
 
 @cache
 def libc() -> ctypes.CDLL | None:
-    """The C library of this process on Linux; None elsewhere."""
-    return ctypes.CDLL(None) if sys.platform == "linux" else None
+    """The C library of this process on Linux; None elsewhere, and where it cannot be loaded."""
+    try:
+        return ctypes.CDLL(None) if sys.platform == "linux" else None
+    except (OSError, TypeError):
+        return None
 
 
 def give_back() -> None:

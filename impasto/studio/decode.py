@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from impasto.errors import BadImage, CannotWrite, ImpastoError, NoRoom
-from impasto.machine import own_stdout, python_module
+from impasto.machine import libc, own_stdout, python_module
 
 MEMORY = 8 * 2**30
 SECONDS = 60
@@ -89,15 +89,15 @@ def confine(source: Path, folder: Path) -> None:
         _, hard = resource.getrlimit(what)
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)  # noqa: PLW2901
         resource.setrlimit(what, (most, most))
-    if sys.platform == "linux":
-        ctypes.CDLL(None).unshare(NEWUSER | NEWNET)
+    if (c := libc()) is not None:
+        c.unshare(NEWUSER | NEWNET)
         programs = (sys.prefix, sys.base_prefix, *filter(None, sys.path), "/usr", "/lib", "/lib64", "/proc/self")
-        _allow_files([source, *map(Path, programs)], [folder])
+        _allow_files(c, [source, *map(Path, programs)], [folder])
 
 
-def _allow_files(read: list[Path], write: list[Path]) -> None:
+def _allow_files(c: ctypes.CDLL, read: list[Path], write: list[Path]) -> None:
     """Allow only these files, and those below these folders (Landlock). Does nothing if the kernel does not support it."""
-    call = ctypes.CDLL(None).syscall
+    call = c.syscall
     rules = call(444, struct.pack("Q", ALL_OF_FILES), ctypes.c_size_t(8), 0)  # landlock_create_ruleset
     if rules < 0:
         return
@@ -106,7 +106,7 @@ def _allow_files(read: list[Path], write: list[Path]) -> None:
         descriptor = os.open(path, os.O_RDONLY)
         call(445, rules, 1, struct.pack("=Qi", allowed, descriptor), 0)  # landlock_add_rule, of what is below a path
         os.close(descriptor)
-    ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS, without which the next is refused
+    c.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS, without which the next is refused
     call(446, rules, 0)  # landlock_restrict_self
     os.close(rules)
 
