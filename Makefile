@@ -25,7 +25,7 @@ test-browser: $(VENV)/installed-dev chromium
 	$(PYTEST) --dist loadfile -m browser
 
 check: lint
-	$(PYTEST) --dist worksteal -m "not browser and not weights and not processes"
+	$(PYTEST) --dist worksteal -m "not browser and not weights and not slow"
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -28,7 +28,7 @@ from impasto.transfer.painting import Painting
 from tests.conftest import paint_with_the_tiny_net, picture, tiny_net
 from tests.fake_workers import FakeWorker
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.slow
 
 QUICK = {"net": "alexnet", "size": 64, "coarsest": 64, "steps": 4}
 weights = pytest.mark.weights

@@ -18,7 +18,7 @@ from impasto.recipe.recipe import Recipe
 from tests.conftest import check_one_line, picture, save
 from tests.test_hires import p3
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.slow
 
 SMALL = ["--net", "alexnet", "--size", "64", "--coarsest", "48", "--steps", "4", "--fine-steps", "3"]
 LONG = ["--net", "alexnet", "--size", "96", "--coarsest", "96", "--steps", "80"]

@@ -40,7 +40,7 @@ from impasto.transfer.painting import Painting
 from impasto.transfer.transfer import finished, painted_scales, stylize
 from tests.conftest import kill_at, paint_with_the_tiny_net, picture, room_for, tiny_net
 
-pytestmark = pytest.mark.skipif(not disk.is_possible(), reason="files are mapped on Linux alone")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not disk.is_possible(), reason="files are mapped on Linux alone")]
 
 LAYERS = {"style_layers": {"conv1_1": 1.0, "conv3_1": 1.0}, "content_layers": {"conv2_1": 1.0}, "beta": 1.0}
 KNOBS = {"size": 96, "coarsest": 48, "steps": 4, "fine_steps": 6, **LAYERS}

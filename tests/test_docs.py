@@ -31,6 +31,7 @@ def test_the_source_archive_has_all_that_pages_link_to():
             assert any(fnmatch(first, pattern) for pattern in taken), (page.name, link)
 
 
+@pytest.mark.slow
 def test_the_made_pages_are_fresh():
     assert (DOCS / "cli.md").read_text() == cli_page(), "run python -m tests.write_docs"
     assert (DOCS / "recipe.md").read_text() == recipe_page(), "run python -m tests.write_docs"

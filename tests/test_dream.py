@@ -437,7 +437,7 @@ def test_ctrl_c_leaves_the_dream_so_far(tmp_path):
     assert process.stderr is not None and "step 1/100000" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=120)
-    assert process.returncode == 130 and f"{out} is the picture so far" in said and "Traceback" not in said
+    assert process.returncode == 130 and f"{out} is the unfinished picture" in said and "Traceback" not in said
     assert read_record(out)["ended"] == "interrupted" and read_picture(out).image.shape[-1] == 99
 
 

@@ -399,7 +399,7 @@ def test_ctrl_c_leaves_the_sheet_so_far(impasto, files, monkeypatch):
         (["--rows", "brush", 1], 2, "there is no brush"),
         (["--rows", "beta", "x"], 2, "beta is 'x'"),
         ([], 2, "nothing to compare"),
-        (["--rows", "beta", 1, "--figure", "style-layers"], 2, "give either"),
+        (["--rows", "beta", 1, "--figure", "style-layers"], 2, "give one or the other"),
         (["--rows", "beta", 1, "--paint", "3,3"], 2, "the cell is '3,3'"),
         (["--rows", "beta", 1, "--max-memory", "some"], 2, "a size like"),
     ],

@@ -24,6 +24,8 @@ from impasto.lens.view import apply_view
 from tests.conftest import kill_at, picture, room_for, save, tiny_net
 from tests.test_cli import check_one_line
 
+pytestmark = pytest.mark.slow
+
 NET = tiny_net()
 NET.layers[3].bias[4] = -100.0  # unit 4 of conv2_1 never fires
 NAMES = ["</script><b>0</b>.png", "a\u2028\"'\\${x}.png", *(f"{n:02}.png" for n in range(2, 11))]

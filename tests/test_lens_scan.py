@@ -21,6 +21,8 @@ from impasto.lens.scan import begin_shards, merge_shards, scan, scan_shards, sha
 from tests.conftest import kill_at, picture, room_for, save, tiny_net
 from tests.fake_workers import FakeWorker
 
+pytestmark = pytest.mark.slow
+
 LAYERS = ["conv1_2", "conv3_1", "conv3_1:pre"]
 
 

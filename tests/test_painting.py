@@ -29,6 +29,8 @@ from impasto.transfer.painting import Painting, recipe_of
 from tests.conftest import paint_with_the_tiny_net
 from tests.test_hires import p3, png
 
+pytestmark = pytest.mark.slow
+
 KNOBS = {
     "size": 40,
     "coarsest": 24,

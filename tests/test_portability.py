@@ -8,7 +8,7 @@ import pytest
 
 from impasto.pictures import picture_path
 
-pytestmark = [pytest.mark.weights, pytest.mark.processes]
+pytestmark = [pytest.mark.weights, pytest.mark.slow]
 
 # The module is missing where the package asks for it; other libraries have it.
 MODULE = """

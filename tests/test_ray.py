@@ -33,7 +33,7 @@ from tests.conftest import check_one_line, save
 
 pytestmark = [
     pytest.mark.weights,
-    pytest.mark.processes,
+    pytest.mark.slow,
     pytest.mark.skipif(find_spec("ray") is None, reason="Ray is missing: pip install '.[ray]'"),
 ]
 QUICK = {"net": "alexnet", "size": 48, "coarsest": 48, "steps": 50}

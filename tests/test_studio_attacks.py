@@ -35,7 +35,7 @@ from impasto.studio.guard import hosts_of, refusal
 from impasto.studio.store import Store, open_within
 from tests.studios import Answer, Running
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from impasto.studio.store import Store
 OBEYS = """
 import json, sys
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.slow
 work = json.loads(sys.stdin.readline())
 for line in sys.stdin:
     if line.strip() == "pause":

@@ -13,6 +13,8 @@ from impasto.recipe.recipe import make_recipe
 from impasto.transfer.transfer import make_net
 from tests.conftest import TINY, picture, tiny_net
 
+pytestmark = pytest.mark.slow
+
 ALL = {"conv1_1": 1.0, "conv1_2:pre": 0.5, "pool1": 1.0, "conv2_1": 2.0, "conv3_1": 0.3}
 WHOLE = make_recipe(style_layers=ALL, content_layers={"conv2_1": 1.0, "conv3_1:pre": 1.0, "conv1_2": 0.1}, tv=2.0, size=64)
 SIZES = [(32, 32), (33, 47), (17, 61)]

@@ -26,7 +26,7 @@ from tests.conftest import paint_with_the_tiny_net, picture, room_for, save
 from tests.fake_workers import FakeWorker
 from tests.test_lens_scan import LAYERS, bytes_of, looked, scanned
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.slow
 
 KNOBS = {"size": 32, "coarsest": 24, "steps": 6, "fine_steps": 4, "style_layers": "conv1_1", "content_layers": "conv2_1"}
 NAMES = ("one.png", "two.png", "three.png")

@@ -26,6 +26,8 @@ from tests.clips import encode, moving, packets, shown_times
 from tests.conftest import check_one_line, kill_at, picture, room_for, save, tiny_net
 from tests.fake_workers import FakeWorker
 
+pytestmark = pytest.mark.slow
+
 KNOBS = {
     "size": 64,
     "coarsest": 32,
@@ -303,9 +305,9 @@ def test_a_finished_video_is_left_alone(clip, style, tmp_path):
 
 def test_work_of_another_video_is_neither_continued_nor_lost(clip, style, tmp_path):
     next(made(clip, style, tmp_path / "out.mp4").steps())
-    with pytest.raises(BadRecipe, match=r"of another video \(recipe differ\)"):
+    with pytest.raises(BadRecipe, match=r"to another video \(recipe differ\)"):
         next(made(clip, style, tmp_path / "out.mp4", seed=9).steps(resume=True))
-    with pytest.raises(BadRecipe, match=r"of another video \(motion differ\)"):
+    with pytest.raises(BadRecipe, match=r"to another video \(motion differ\)"):
         next(made(clip, style, tmp_path / "out.mp4", Motion(steps=4)).steps(resume=True))
     with pytest.warns(ImpastoWarning, match="discarding the frames"):
         next(made(clip, style, tmp_path / "out.mp4", seed=9).steps())
@@ -333,7 +335,7 @@ def test_a_full_disk_loses_no_frame(clip, style, tmp_path):
             names.add(step.name)
             if step.done == 2:
                 with room_for(100):
-                    video._keep(0, 2, step.step)
+                    video._save(0, 2, step.step)
     assert len(frames_of(video)) == 2
     finish(video_again := made(clip, style, tmp_path / "out.mp4"), resume=True)
     assert video_again.is_finished() and len(names) == 3

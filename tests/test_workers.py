@@ -21,7 +21,7 @@ from tests.clips import moving
 from tests.conftest import save
 from tests.fake_workers import FakeWorker
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.slow
 
 
 def counting(work):

@@ -513,7 +513,9 @@ def _check_unchanged(folder: Path) -> None:
     ours = files if isinstance(files, dict) else {}
     for path in folder.iterdir():
         if path.name != MANIFEST and (path.is_symlink() or not path.is_file() or ours.get(path.name) != sha256(path)):
-            raise CannotWrite(f"the folder {folder} holds other files than frames of ours, {path.name}: name a new one with -o")
+            raise CannotWrite(
+                f"the folder {folder} holds other files than frames by Impasto, {path.name}: choose a new one with -o"
+            )
 
 
 def _is_work(folder: Path) -> bool:
