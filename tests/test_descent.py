@@ -1,5 +1,6 @@
 """The loop on costs whose minimum is known, its bounds, and its exact continuation."""
 
+import weakref
 from itertools import pairwise
 
 import numpy as np
@@ -125,6 +126,17 @@ def test_a_steps_image_is_its_own():
     steps = run(quadratic(picture(5, 5), CURVATURE), picture(5, 5, 1), 3, Optimizer("gd", lr=0.01))
     steps[0].image.zero_()
     assert steps[0].state.x.abs().sum() > 0 and steps[1].image.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_descent_keeps_nothing_of_earlier_steps_but_what_lbfgs_remembers(name):
+    cost, optimizer = quadratic(picture(8, 9, 1), torch.linspace(1, 30, 3 * 8 * 9).view(1, 3, 8, 9)), Optimizer(name, 0.01, 2)
+    seen: list[weakref.ref] = []
+    for step in descend(cost, begin(picture(8, 9), cost), 9, 9, optimizer):
+        kept = [step.state.x, step.state.gradient, *(it for its in step.state.memory.values() for it in its)]
+        seen += [weakref.ref(it) for it in kept if id(it) not in {id(ref()) for ref in seen}]
+        alive = [ref for ref in seen if ref() is not None]
+        assert len(alive) == len(kept)
 
 
 def test_descent_ends_where_nothing_leads_down():

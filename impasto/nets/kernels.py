@@ -14,12 +14,12 @@ from torch import Tensor
 WINOGRAD_CHANNELS, WINOGRAD_PLACES = 32, 768  # below these, transforming the weights costs more time than it saves
 
 
-@cache
 def widest(x: Tensor) -> torch.dtype:
     """The type to add up in: float64, on Apple's GPUs, which have none, float32."""
     return torch.float32 if x.device.type == "mps" else torch.float64
 
 
+@cache
 def has_winograd() -> bool:
     """Whether this torch and this processor have NNPACK. The call also initialises it."""
     return hasattr(torch, "_nnpack_spatial_convolution") and bool(getattr(torch, "_nnpack_available", lambda: False)())
