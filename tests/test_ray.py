@@ -105,13 +105,14 @@ def paintings(folder: Path) -> dict[str, bytes]:
 
 
 def processes(nodes) -> list[int]:
-    """The processes of the actors of these machines."""
+    """The processes of the actors of these machines that have started."""
     raylets = {info.process.pid for node in nodes for info in node.all_processes["raylet"]}
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((path / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            if parent in raylets and b"ray::Actor" in (path / "cmdline").read_bytes():
+            title = (path / "cmdline").read_bytes()
+            if parent in raylets and b"ray::Actor" in title and b"__init__" not in title:  # one that starts may wait for ever
                 found.append(int(path.name))
         except OSError:  # it has ended
             continue
