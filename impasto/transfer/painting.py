@@ -150,7 +150,8 @@ class Painting:
             remove_checkpoint(checkpoint_path(self.output))
             return
         if not resume and checkpoint_path(self.output).exists():
-            warnings.warn("an unfinished painting is given up: --resume would have continued it", ImpastoWarning, stacklevel=2)
+            said = "discarding the checkpoint of an unfinished painting (use --resume to continue it)"
+            warnings.warn(said, ImpastoWarning, stacklevel=2)
         self.state = self._resumed() if resume else None
         self._prepare_folder()
         keeper = _Keeper(self)

@@ -300,10 +300,6 @@ def _least_side_of(net: str, layers: frozenset[str], least: int) -> int:
     return next(side for side in range(1, 10_000) if all(_reaches(lengths(down, side), least) for down in downs))
 
 
-def _bare(layer: str) -> str:
-    return canonical(layer).removesuffix(":pre")
-
-
 def _reaches(maps: Sequence[int], least: int) -> bool:
     return min(maps) > 0 and maps[-1] >= least
 
