@@ -336,7 +336,7 @@ def test_the_report_costs_the_saved_picture(files):
 
 def test_starting_over_says_what_is_given_up(files):
     interrupted(files, 5)
-    with pytest.warns(ImpastoWarning, match="--resume would have"):
+    with pytest.warns(ImpastoWarning, match="use --resume to continue it"):
         finish(made(files))
 
 
