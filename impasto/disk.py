@@ -69,8 +69,8 @@ def _tensors(args: Any, kwargs: Any) -> list[Tensor]:
     return [it for it in tree_leaves((args, kwargs)) if isinstance(it, Tensor)]
 
 
-def plain(x: Tensor) -> Tensor:
-    """The same elements as an ordinary tensor, which torch works upon as on one in memory."""
+def plain(x: Any) -> Any:
+    """The same elements as an ordinary tensor, which torch treats as one in memory. Anything else comes back as it is."""
     if not isinstance(x, DiskTensor):
         return x
     return torch.empty(0, dtype=x.dtype).set_(x.untyped_storage(), x.storage_offset(), x.size(), x.stride())
@@ -82,21 +82,17 @@ def loaded(x: Tensor) -> Tensor:
         return x
     found = plain(x).clone()
     release(x)
-    return found
-
-
-def _plain(it: Any) -> Any:
-    return plain(it) if isinstance(it, DiskTensor) else it
+    return found  # type: ignore[no-any-return]
 
 
 def _view(func: Any, args: Any, kwargs: Any) -> Any:
-    found = func(*tree_map(_plain, args), **tree_map(_plain, kwargs))
+    found = func(*tree_map(plain, args), **tree_map(plain, kwargs))
     return tree_map(lambda it: Tensor._make_subclass(DiskTensor, it) if isinstance(it, Tensor) else it, found)
 
 
 def _in_memory(func: Any, args: Any, kwargs: Any) -> Any:
     """The operation on what lies in the files, all at once; what it changes is changed there."""
-    found = func(*tree_map(_plain, args), **tree_map(_plain, kwargs))
+    found = func(*tree_map(plain, args), **tree_map(plain, kwargs))
     return args[0] if func._schema.is_mutable else found
 
 
@@ -104,15 +100,15 @@ def _element_wise(func: Any, args: Any, kwargs: Any) -> Tensor:
     """Into a new tensor: in memory where it is small, or computed with one in memory that is as large."""
     tensors = _tensors(args, kwargs)
     shape = torch.broadcast_shapes(*(it.shape for it in tensors))  # type: ignore[no-untyped-call]
-    lying = next(it for it in tensors if isinstance(it, DiskTensor))
+    source = next(it for it in tensors if isinstance(it, DiskTensor))
     if prod(shape) <= BAND or any(_is_held(it, prod(shape)) for it in tensors):
         return _in_memory(func, args, kwargs)  # type: ignore[no-any-return]
     found: Tensor | None = None
     for part in _parts(shape, tensors):
         band = func(*tree_map(part, args), **tree_map(part, kwargs))
-        found = _beside(lying, shape, band.dtype) if found is None else found
+        found = _beside(source, shape, band.dtype) if found is None else found
         part(found).copy_(band)
-        release(*tensors, found)
+        release(found)
     assert found is not None  # it has elements
     return found
 
@@ -126,30 +122,33 @@ def _in_place(func: Any, args: Any, kwargs: Any) -> Tensor:
     changed: Tensor = args[0]
     for part in _parts(changed.shape, _tensors(args, kwargs)):
         func(*tree_map(part, args), **tree_map(part, kwargs))
-        release(*_tensors(args, kwargs))
     return changed
 
 
 def _parts(shape: Sequence[int], tensors: Sequence[Tensor], in_rows: bool = False) -> Iterator[Callable[[Any], Any]]:
-    """For one band after the other: what takes its part, as an ordinary tensor, out of any tensor that is broadcast to `shape`.
+    """For each band a function from any tensor that broadcasts to `shape` to its part, an ordinary tensor.
 
-    Bands are flat pieces where all tensors lie in one order, else rows.
+    Bands are flat pieces if all tensors have this shape and one order of elements, else rows. After each band the pages of the
+    tensors are released.
     """
     if not in_rows and all(it.shape == shape and it.is_contiguous() for it in tensors if it.dim()):
-        yield from (partial(_piece, at=at) for at in range(0, prod(shape), BAND))
-        return
-    axis = -2 if len(shape) > 1 else -1
-    count = max(1, BAND * shape[axis] // max(1, prod(shape)))
-    yield from (partial(_rows, axis=axis, at=at, count=min(count, shape[axis] - at)) for at in range(0, shape[axis], count))
+        parts = [partial(_piece, at=at) for at in range(0, prod(shape), BAND)]
+    else:
+        axis = -2 if len(shape) > 1 else -1
+        count = max(1, BAND * shape[axis] // max(1, prod(shape)))
+        parts = [partial(_rows, axis=axis, at=at, count=min(count, shape[axis] - at)) for at in range(0, shape[axis], count)]
+    for part in parts:
+        yield part
+        release(*tensors)
 
 
 def _piece(it: Any, at: int) -> Any:
-    return plain(it).view(-1)[at : at + BAND] if isinstance(it, Tensor) and it.dim() else _plain(it)
+    return plain(it).view(-1)[at : at + BAND] if isinstance(it, Tensor) and it.dim() else plain(it)
 
 
 def _rows(it: Any, axis: int, at: int, count: int) -> Any:
     is_long = isinstance(it, Tensor) and it.dim() >= -axis and it.shape[axis] > 1
-    return plain(it).narrow(axis, at, count) if is_long else _plain(it)
+    return plain(it).narrow(axis, at, count) if is_long else plain(it)
 
 
 def _total(func: Any, args: Any, kwargs: Any) -> Any:
@@ -177,8 +176,8 @@ def _over_axes(func: Any, args: Any, kwargs: Any) -> Tensor:
     shape = [1 if axis in axes else length for axis, length in enumerate(x.shape)]
     found = _made(aten.new_empty.default, (x, shape), kwargs)
     for part in _parts(x.shape, [x], in_rows=True):
-        part(plain(found)).copy_(func(part(x), axes, True, **kwargs))
-        release(x, found)
+        part(found).copy_(func(part(x), axes, True, **kwargs))
+        release(found)
     return found if keeps else found.squeeze(axes)
 
 

@@ -585,7 +585,7 @@ def _files(path: Path) -> list:
 @pytest.mark.usefixtures("on_disk")
 def test_starting_over_gives_up_the_files_too(files):
     begun(files, 9).close()
-    with pytest.warns(ImpastoWarning, match="--resume would have"):
+    with pytest.warns(ImpastoWarning, match="use --resume to continue it"):
         again = made(files).steps()
         next(again)
     assert not [*disk_folder(checkpoint_path(files[2])).glob("*.held")]

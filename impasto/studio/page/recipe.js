@@ -12,7 +12,7 @@ export const emptyForm = () => ({
 export const PLACED = ["preset", "style_weights", "style_edit", "regions", "protect", "changes"];
 
 const LABELS = {
-  beta: "Style strength", alpha: "Photograph strength", size: "Size", quality: "Number of steps", seed: "Seed", tv: "Smoothness", color: "Colours",
+  beta: "Style strength", alpha: "Photograph strength", size: "Size", quality: "Quality", seed: "Seed", tv: "Smoothness", color: "Colours",
   style_scale: "Stroke size", lr: "Step size", init: "Start from", content_costs: "Content costs",
 };
 export const label = (name) => LABELS[name] ?? name[0].toUpperCase() + name.slice(1).replaceAll("_", " ");
