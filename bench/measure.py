@@ -40,7 +40,7 @@ from impasto.recipe.recipe import Recipe, make_recipe
 from impasto.transfer.canvas import PIXELS
 from impasto.transfer.descent import evaluate
 from impasto.transfer.memory_plan import default_budget, held_memory
-from impasto.transfer.transfer import make_net, plan_scales, stylize
+from impasto.transfer.transfer import Execution, make_net, plan_scales, stylize
 from impasto.weights import load_weights
 
 PAIRS = (
@@ -172,7 +172,9 @@ def measure_memory(side: int, budget: float, steps: int) -> None:
     content, style = (read_picture(picture_path(name)).image for name in PAIRS[1])
     plans = plan_scales(content, [style], recipe, net, held_memory(net), budget or default_budget())
     if steps:
-        seconds = [step.seconds for step in stylize(content, [style], recipe, net, plans=plans) if step.scale == side]
+        seconds = [
+            step.seconds for step in stylize(content, [style], recipe, net, execution=Execution(plans)) if step.scale == side
+        ]
     else:
         content = resize(content, (side, side))
         cost = make_cost(make_targets(content, [style], recipe, net, plans[-1].tiling), recipe, net, plans[-1].tiling)

@@ -18,7 +18,7 @@ from impasto.nets.geometry import field_of
 from impasto.nets.nets import INPUTS, Net, build_net, features
 from impasto.objective.distances import laplacian_cost, self_similarity_cost
 from impasto.objective.losses import mean_gram
-from impasto.objective.style_costs import COARSE, HOW, Reading, similarity
+from impasto.objective.style_costs import COARSE, COSTS, Reading, similarity
 from impasto.pictures import picture_path
 from impasto.recipe.recipe import STYLE_LAYERS
 from impasto.weights import load_weights
@@ -41,7 +41,7 @@ def costs_between(painting: Mapping[str, Tensor], photograph: Mapping[str, Tenso
     preceding = {layer: before for before, layer in (*pairwise(layers), *pairwise(own))}
     for layer in layers:
         target, found = (reading(maps, layer, preceding.get(layer)) for maps in (painting, photograph))
-        for cost, how in HOW.items():
+        for cost, how in COSTS.items():
             if (cost == "cross" and layer not in preceding) or (cost == "patches" and field_of(net.layers, layer).stride < COARSE):
                 continue
             yield cost, layer, float(how.cost(how.target(target), found))

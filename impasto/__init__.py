@@ -10,6 +10,8 @@ __getattr__, __dir__, __all__ = lazy_names(
         "BadRecipe": "errors",
         "BadWeights": "errors",
         "CannotWrite": "errors",
+        "Execution": "transfer.transfer",
+        "Extras": "transfer.transfer",
         "ImpastoError": "errors",
         "ImpastoWarning": "errors",
         "NoRoom": "errors",

@@ -237,11 +237,6 @@ SPECIAL: dict[Any, Callable[[Any, Any, Any], Any]] = {
 # Files
 
 
-def is_possible() -> bool:
-    """Whether this system maps files as it is done here."""
-    return libc() is not None and hasattr(os, "posix_fallocate")
-
-
 def file_of(x: Tensor) -> Path | None:
     """The file that a tensor lies in; None of one in memory."""
     name = x.untyped_storage().filename
@@ -313,7 +308,7 @@ def release(*tensors: Tensor) -> None:
 
 def _advise(x: Tensor, advice: int) -> None:
     storage, c = x.untyped_storage(), libc()
-    assert c is not None  # is_possible
+    assert c is not None  # can_map_files
     c.madvise(ctypes.c_void_p(storage.data_ptr()), ctypes.c_size_t(storage.nbytes()), advice)
 
 

@@ -59,6 +59,11 @@ def libc() -> ctypes.CDLL | None:
         return None
 
 
+def can_map_files() -> bool:
+    """Whether this system can keep tensors in mapped files (impasto/disk.py)."""
+    return libc() is not None and hasattr(os, "posix_fallocate")
+
+
 def give_back() -> None:
     """Return freed memory to the system, which glibc does not do by itself. Does nothing without glibc."""
     if trim := getattr(libc(), "malloc_trim", None):

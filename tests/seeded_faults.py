@@ -56,8 +56,8 @@ FAULTS = [
     Fault("(x >= canvas.high) & (gradient < 0)", "(x >= canvas.high) & (gradient > 0)", "test_canvas.py test_descent.py"),
     Fault("return x.clamp(canvas.low, canvas.high)", "return x", "test_canvas.py test_descent.py"),
     Fault(
-        "state = begin(state.x, cost, first, state.cut)",
-        "state = begin(state.x, cost, first, True)",
+        "state = begin(state.x, cost, stage.first, state.truncated)",
+        "state = begin(state.x, cost, stage.first, True)",
         "test_changes.py test_painting.py",
     ),
     Fault("while self.coarsest * 2**finer < self.size:", "while self.coarsest * 2**finer <= self.size:", "test_recipe.py"),
@@ -102,9 +102,7 @@ FAULTS = [
     Fault("return int(part) - first, int(count)", "return int(part), int(count)", "test_workers.py -k shards"),
     Fault("    os._exit(0)\n", "", "test_workers.py -k ends_with"),
     Fault('return sys.executable, "-P", "-c", run', 'return sys.executable, "-c", run', "test_workers.py -k nothing_is_run"),
-    Fault(
-        "torch.set_num_threads(threads)  # those of a checkpoint", "pass  # those of a checkpoint", "test_painting.py -k threads"
-    ),
+    Fault("torch.set_num_threads(threads)", "pass  # those of a checkpoint", "test_painting.py -k threads"),
     # Lens
     Fault("np.flatnonzero(value > ranking.value[:, -1])", "np.flatnonzero(value > ranking.value[:, 0])", "test_lens_patches.py"),
     Fault('order = np.argsort(-value, 1, kind="stable")', 'order = np.argsort(value, 1, kind="stable")', "test_lens_patches.py"),

@@ -7,13 +7,13 @@ import torch
 from impasto.errors import BadRecipe
 from impasto.images.images import quantize, read_picture, resize, to_pillow
 from impasto.objective.color import MAPS, SPACES, grey, keep_color, luminance, match_color, moments
-from impasto.objective.color_transfer import compared_with, recolored, seen
+from impasto.objective.color_transfer import as_compared, recolored, recolored_inputs
 from impasto.objective.masks import Masks, read_masks, shares
 from impasto.objective.objective import costs_of
 from impasto.objective.targets import make_targets
 from impasto.recipe.recipe import PROTECTED, Recipe, make_recipe
 from impasto.transfer.descent import Step
-from impasto.transfer.transfer import finished, paint, stylize
+from impasto.transfer.transfer import Extras, finished, paint, stylize
 from tests.conftest import picture, tiny_net
 from tests.test_color import mask, muted
 from tests.test_hires import p3
@@ -35,28 +35,28 @@ def painted(**knobs) -> list[Step]:
 
 
 def test_style_keeps_all_as_it_is():
-    content, styles = compared_with(CONTENT, [STYLE], recipe())
+    content, styles = recolored_inputs(CONTENT, [STYLE], recipe())
     assert content is CONTENT and styles[0] is STYLE and recolored(STYLE, CONTENT, recipe()) is STYLE
 
 
 @pytest.mark.parametrize("how", [*MAPS, "histogram"])
 def test_before_the_style_pictures_are_recoloured_and_after_the_painting_is(how):
     before, after = (recipe(color=how, color_when=when) for when in ("before", "after"))
-    content, (style,) = compared_with(CONTENT, [STYLE], before)
+    content, (style,) = recolored_inputs(CONTENT, [STYLE], before)
     assert content is CONTENT and torch.equal(style, match_color(STYLE, CONTENT, how))
-    assert recolored(STYLE, CONTENT, before) is STYLE and compared_with(CONTENT, [STYLE], after)[1][0] is STYLE
+    assert recolored(STYLE, CONTENT, before) is STYLE and recolored_inputs(CONTENT, [STYLE], after)[1][0] is STYLE
     assert torch.equal(recolored(STYLE, CONTENT, after), match_color(STYLE, resize(CONTENT, (40, 30)), how))
 
 
 @pytest.mark.parametrize("space", SPACES)
 def test_luminance_before_compares_grey_pictures_and_brings_the_chroma_back(space):
     r = recipe(color="luminance", color_space=space)
-    content, (style,) = compared_with(CONTENT, [STYLE], r)
+    content, (style,) = recolored_inputs(CONTENT, [STYLE], r)
     for it, own in ((content, CONTENT), (style, STYLE)):
         torch.testing.assert_close(it, it.mean(1, keepdim=True).expand_as(it), atol=1e-6, rtol=0)
         assert it.shape == own.shape
     torch.testing.assert_close(luminance(content, space), luminance(CONTENT, space), atol=1e-5 * SPACES[space].white, rtol=0)
-    _, (unmatched,) = compared_with(CONTENT, [STYLE], recipe(color="luminance", color_space=space, match_light=False))
+    _, (unmatched,) = recolored_inputs(CONTENT, [STYLE], recipe(color="luminance", color_space=space, match_light=False))
     torch.testing.assert_close(unmatched, grey(luminance(STYLE, space), space))
     G = painted(color="luminance", color_space=space)[-1].image
     kept = recolored(G, CONTENT, r)
@@ -99,9 +99,9 @@ def test_luminance_before_costs_the_light_of_the_saved_picture(space):
     last = painted(color="luminance", color_space=space)[-1]
     torch.testing.assert_close(last.image, last.image[:, :1].expand_as(last.image), atol=1e-5, rtol=0)
     saved = finished(last.image, CONTENT, r)
-    content, styles = compared_with(CONTENT, [STYLE], r)
+    content, styles = recolored_inputs(CONTENT, [STYLE], r)
     costs = costs_of(saved, CONTENT, [STYLE], r, net)
-    assert costs == costs_of(seen(saved, r), content, styles, recipe(), net)
+    assert costs == costs_of(as_compared(saved, r), content, styles, recipe(), net)
     assert costs["total"] == pytest.approx(last.costs["total"], rel=0.05)
 
 
@@ -112,7 +112,7 @@ def test_what_does_not_show_has_no_colours():
     style_junk = torch.where(style_w > 0, STYLE, torch.rand(1, 3, 40, 30))
     for rule in [*MAPS, "histogram"]:
         clean, dirty = (
-            compared_with(c, [s], recipe(color=rule), [w, style_w])[1][0][..., 15:]
+            recolored_inputs(c, [s], recipe(color=rule), [w, style_w])[1][0][..., 15:]
             for c, s in ((CONTENT, STYLE), (junk, style_junk))
         )
         torch.testing.assert_close(clean, dirty, atol=1e-6, rtol=0)
@@ -126,7 +126,7 @@ def test_a_texture_can_be_matched_and_has_no_photograph_for_its_chroma():
         make_recipe("texture", color="luminance")
     r = make_recipe("texture", color="monge", color_when="after", style_layers={"conv1_1": 1.0}, size=40, coarsest=40, steps=3)
     alpha = mask(40, 30)
-    *_, last = stylize(STYLE, [STYLE], r, tiny_net(), alphas=[alpha, alpha])
+    *_, last = stylize(STYLE, [STYLE], r, tiny_net(), Extras(alphas=[alpha, alpha]))
     found = moments(recolored(last.image, STYLE, r, alpha))
     torch.testing.assert_close(found[0], moments(resize(STYLE, (40, 30)), alpha)[0], atol=0.02, rtol=0)
 
@@ -226,7 +226,7 @@ def test_what_is_protected_keeps_the_photographs_colours_whatever_comes_after(ru
 def test_before_a_regions_painting_has_the_photographs_statistics_under_its_mask(how):
     style_mask = mask(40, 30)
     r = recipe(color_when="before", regions={"left": {"mask": "dark", "style": 2, "style_mask": "dark", "color": how}})
-    content, styles = compared_with(
+    content, styles = recolored_inputs(
         PHOTO, [STYLE, muted(40, 30, 5)], r, masks=Masks({"left": SOFT}, {"left": style_mask}, {}, {"left": (2,)})
     )
     assert content is PHOTO and styles[0] is STYLE and len(styles) == 3
@@ -237,7 +237,7 @@ def test_a_region_is_painted_from_its_own_colours_and_the_rest_from_the_painting
     net, both = tiny_net(), [STYLE, muted(40, 30, 5)]
     r = recipe(color_when="before", regions={"left": {"mask": "k-means 1 of 2", "color": "monge"}})
     found = read_masks(r, CONTENT, both)
-    content, styles = compared_with(CONTENT, both, r, masks=found)
+    content, styles = recolored_inputs(CONTENT, both, r, masks=found)
     targets = make_targets(content, styles, r, net, masks=found)
     for part, its in ((0, styles[2:]), (1, both)):
         expected = make_targets(CONTENT, its, recipe(), net).styles[0]["conv1_1"]

@@ -20,6 +20,7 @@ from impasto.disk import DiskTensor, empty, file_of, loaded, mapped, release, to
 from impasto.errors import CannotWrite, ImpastoWarning, NoRoom
 from impasto.images import pixels, reading, writing
 from impasto.images.images import read_picture, read_record, resize, tiles_of, write_picture
+from impasto.machine import can_map_files
 from impasto.objective import color as color_module
 from impasto.objective.color import MAPS, moments
 from impasto.objective.color_transfer import recolored
@@ -37,10 +38,10 @@ from impasto.transfer.checkpoint import checkpoint_path, disk_folder, previous
 from impasto.transfer.descent import Step
 from impasto.transfer.memory_plan import Plan, fits_on_disk, make_plan
 from impasto.transfer.painting import Painting
-from impasto.transfer.transfer import finished, painted_scales, stylize
+from impasto.transfer.transfer import Execution, finished, painted_scales, stylize
 from tests.conftest import kill_at, paint_with_the_tiny_net, picture, room_for, tiny_net
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not disk.is_possible(), reason="files are mapped on Linux alone")]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not can_map_files(), reason="files are mapped on Linux alone")]
 
 LAYERS = {"style_layers": {"conv1_1": 1.0, "conv3_1": 1.0}, "content_layers": {"conv2_1": 1.0}, "beta": 1.0}
 KNOBS = {"size": 96, "coarsest": 48, "steps": 4, "fine_steps": 6, **LAYERS}
@@ -279,7 +280,7 @@ def test_a_painting_on_disk_is_the_one_in_memory(tmp_path, optimizer, lr, tolera
     found = []
     for on_disk in (False, True):
         plans = [Plan(None, 10), Plan(CUTS, 10, on_disk=on_disk)]
-        found.append([*stylize(picture(60, 80), [picture(50, 70, 1)], recipe, tiny_net(), plans=plans, folder=tmp_path)])
+        found.append([*stylize(picture(60, 80), [picture(50, 70, 1)], recipe, tiny_net(), execution=Execution(plans, tmp_path))])
     for step, other in zip(*found, strict=True):
         assert other.costs["total"] == pytest.approx(step.costs["total"], rel=tolerance)
         torch.testing.assert_close(other.image, step.image, rtol=0, atol=tolerance)
@@ -337,7 +338,7 @@ def painted(folder: Path, on_disk: bool, side: int = 96, **knobs) -> tuple[Step,
     recipe = make_recipe(**{**KNOBS, "size": side, "coarsest": side // 2, **short, **knobs})
     content = picture(60, 80)
     plans = [Plan(CUTS, 10, on_disk=on_disk) for _ in painted_scales(content, [], recipe)]
-    *_, step = stylize(content, [picture(50, 70, 1)], recipe, tiny_net(), plans=plans, folder=folder)
+    *_, step = stylize(content, [picture(50, 70, 1)], recipe, tiny_net(), execution=Execution(plans, folder))
     return step, finished(step.state.x, content, recipe)
 
 
@@ -394,7 +395,7 @@ def test_parts_on_disk_are_those_in_memory(tmp_path):
     parts, others = (parts_of(it, 1, recipe, masks) for it in (content, lying))
     assert [part.area for part in others] == pytest.approx([part.area for part in parts], rel=1e-6) and len(parts) == 4
     weights, other = (Targets({}, its, (), (61, 83), None).content_weights() for its in (parts, others))
-    for one, on_disk in [*((part.where, it.where) for part, it in zip(parts, others, strict=True)), (weights, other)]:
+    for one, on_disk in [*((part.mask, it.mask) for part, it in zip(parts, others, strict=True)), (weights, other)]:
         torch.testing.assert_close(on_disk, one, rtol=0, atol=1e-6)
         assert file_of(on_disk)
 
@@ -605,7 +606,7 @@ def test_out_of_memory_goes_on_on_disk(files, monkeypatch):
             yield step
 
     monkeypatch.setattr(module, "stylize", failing)
-    with pytest.warns(ImpastoWarning, match=r"going on in tiles .* on disk"):
+    with pytest.warns(ImpastoWarning, match=r"continuing in tiles .* on disk"):
         assert [step.i for step in painting.steps()] == [*range(1, 11)]
     torch.testing.assert_close(read_picture(files[2]).image, unhurt, atol=0.02, rtol=0)
 
@@ -670,7 +671,7 @@ from pathlib import Path
 from impasto.transfer.memory_plan import Plan
 from impasto.recipe.recipe import make_recipe
 from impasto.objective.tiles import Tiling
-from impasto.transfer.transfer import stylize
+from impasto.transfer.transfer import Execution, stylize
 from impasto import disk
 from impasto.transfer import canvas
 from impasto.images import pixels, reading, writing
@@ -688,7 +689,7 @@ def held():
 recipe = make_recipe(size=side, coarsest=16384, steps=3, **LAYERS)
 plans = [Plan(Tiling(("pool1",), 128), 10, on_disk=len(sys.argv) < 4)]
 most = 0
-for step in stylize(picture(200, 200), [picture(200, 200, 1)], recipe, tiny_net(), plans=plans, folder=Path(sys.argv[1])):
+for step in stylize(picture(200, 200), [picture(200, 200, 1)], recipe, tiny_net(), execution=Execution(plans, Path(sys.argv[1]))):
     most = max(most, held())
 print(most)
 """

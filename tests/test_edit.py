@@ -186,21 +186,21 @@ def test_units_and_paintings_that_there_are_not_are_refused():
     with pytest.raises(BadRecipe, match="unit 6 of conv2_1, which has the units 0 to 5"):
         check_edit(recipe_with(conv2_1={"pairs": {"2&6": 2}}), tiny_net())
     before = make_recipe(**{**KNOBS, "style_layers": {"conv2_1:pre": 1.0}}, style_edit={"conv2_1:pre": {"gain": 2}})
-    with pytest.raises(BadRecipe, match="edited behind the ReLU"):
+    with pytest.raises(BadRecipe, match="only layers after their ReLU"):
         check_edit(before, tiny_net())
-    with pytest.raises(BadRecipe, match="shares of 2 paintings in conv1_1, the style pictures are 1"):
+    with pytest.raises(BadRecipe, match="2 shares for conv1_1, but the number of style pictures is 1"):
         check_fit(picture(40, 48), [picture(40, 48)], recipe_with(conv1_1={"paintings": [1, 1]}), None)
 
 
-def test_a_pair_out_of_reach_is_told():
+def test_a_pair_out_of_reach_gives_a_warning():
     recipe = recipe_with(conv2_1={"pairs": {"0&3": 50}})
-    with pytest.warns(UserWarning, match=r"conv2_1: the pair 0&3 .* reached"):
+    with pytest.warns(UserWarning, match=r"conv2_1: the pair 0&3 should become 50 times as strong, but .* times is the nearest possible"):
         make_targets(picture(40, 48), [picture(44, 48, 1)], recipe, tiny_net())
 
 
-def test_a_direction_that_asks_for_less_than_nothing_is_told():
+def test_an_edit_to_negative_entries_gives_a_warning():
     recipe = recipe_with(conv2_1={"directions": [{"gain": 0, "units": {"0": 1, "1": 1, "2": -1, "3": 1}}]})
-    with pytest.warns(UserWarning, match=r"conv2_1: .* % of the edited style is below 0"):
+    with pytest.warns(UserWarning, match=r"conv2_1: .* % of the edited style is negative"):
         make_targets(picture(40, 48), [picture(44, 48, 1)], recipe, tiny_net())
 
 

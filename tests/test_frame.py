@@ -12,10 +12,10 @@ from impasto.images.images import resize
 from impasto.nets.nets import INPUTS, NETS, ConvShape, Net, assemble, features
 from impasto.objective.distances import laplacian_cost, patches_cost
 from impasto.objective.framing import (
-    closed,
     cropped,
     finished_size,
     framed,
+    made_periodic,
     painted_size,
     style_at,
     style_size,
@@ -27,12 +27,12 @@ from impasto.objective.losses import total_variation
 from impasto.objective.masks import Masks
 from impasto.objective.objective import costs_of, make_cost
 from impasto.objective.targets import make_targets
-from impasto.objective.tiles import Tiling, area_read, cut
+from impasto.objective.tiles import Tiling, area_read, split_net
 from impasto.recipe.recipe import Recipe, make_recipe
 from impasto.transfer.canvas import soften
 from impasto.transfer.descent import Step
 from impasto.transfer.memory_plan import Plan
-from impasto.transfer.transfer import check_fit, finished, painted_scales, stylize
+from impasto.transfer.transfer import Execution, check_fit, finished, painted_scales, stylize
 from tests.conftest import picture, tiny_net
 
 AXES = {"x": (False, True), "y": (True, False), "both": (True, True)}
@@ -223,7 +223,7 @@ def test_a_closed_photograph_goes_on_at_its_other_side(dim):
     """A ramp from dark to light: the step between its ends is spread over half of what fades. The rest stays."""
     ramp = torch.linspace(0, 1, 64).view(1, 1, 1, 64).expand(1, 3, 32, 64)
     image = ramp if dim == -1 else ramp.mT
-    found = closed(image, (dim == -2, dim == -1))
+    found = made_periodic(image, (dim == -2, dim == -1))
     assert found.shape[dim] == 56
     steps = (found - found.roll(1, dim)).abs()
     assert float(steps.max()) < 1.5 / 4 + 1 / 63
@@ -233,7 +233,7 @@ def test_a_closed_photograph_goes_on_at_its_other_side(dim):
 def test_what_is_periodic_already_stays_so_where_nothing_fades():
     """A photograph whose last eighth is its first is closed by cutting that off."""
     torus = picture(40, 56)
-    torch.testing.assert_close(closed(torch.cat([torus, torus[..., :8]], -1), (False, True)), torus)
+    torch.testing.assert_close(made_periodic(torch.cat([torus, torus[..., :8]], -1), (False, True)), torus)
 
 
 # The size of the painting
@@ -390,7 +390,7 @@ def test_where_a_seamless_painting_begins_does_not_matter(net, tiling):
     torus = resize(picture(16, 16), (64, 64), (True, True))
     contents = [unclosed(x) for x in (torus, torus.roll((16, 32), (2, 3)))]
     plans = [Plan(tiling, recipe.history) for _ in painted_scales(torus, [], recipe)]
-    one, other = (painted(content, recipe, net, plans=plans).image for content in contents)
+    one, other = (painted(content, recipe, net, execution=Execution(plans)).image for content in contents)
     assert float((one.roll((16, 32), (2, 3)) - other).abs().max()) < 0.02
 
 
@@ -404,6 +404,6 @@ def test_a_run_on_a_torus_continues_to_the_same_picture(net):
 
 @pytest.mark.parametrize("axes", AXES.values(), ids=AXES)
 def test_the_plan_counts_what_tiles_read_beyond_the_edge(axes):
-    parts, tiling = cut(tiny_net(), ["conv3_1"], ("pool1",)), Tiling(("pool1",), 16)
+    parts, tiling = split_net(tiny_net(), ["conv3_1"], ("pool1",)), Tiling(("pool1",), 16)
     beyond, within = ([read for *_, read, _ in area_read(parts, (64, 96), tiling, wraps)] for wraps in (axes, (False, False)))
     assert all(more > less for more, less in zip(beyond, within, strict=True))

@@ -57,7 +57,7 @@ def test_a_mask_is_read_by_its_light_and_its_alpha_and_brought_to_size(tmp_path)
 
 
 def test_a_mask_of_another_shape_is_refused(tmp_path):
-    with pytest.raises(BadImage, match="32 x 24 pixels, its picture 24 x 32: another shape"):
+    with pytest.raises(BadImage, match="32 x 24 pixels, its picture 24 x 32: the shapes differ"):
         read_mask(tmp_path / write(tmp_path / "m.png", left_half()), (32, 24))
     read_mask(tmp_path / write(tmp_path / "m.png", left_half(47, 64)), (24, 32))  # rounded by an editor
 
@@ -123,10 +123,10 @@ def test_the_rest_is_what_is_left_and_protection_comes_first(tmp_path):
 
 
 def test_two_rests_an_empty_mask_and_a_missing_one_are_said(tmp_path):
-    with pytest.raises(BadRecipe, match="a and b are both the rest"):
+    with pytest.raises(BadRecipe, match="the regions a and b both have the mask"):
         read_masks(make_recipe(regions={"a": {"mask": "rest"}, "b": {"mask": "rest"}}), CONTENT, [STYLE])
     black = write(tmp_path / "black.png", torch.zeros(1, 1, 24, 32))
-    with pytest.raises(BadImage, match="region sky is black all over"):
+    with pytest.raises(BadImage, match="region sky is black everywhere"):
         read_masks(make_recipe(regions={"sky": {"mask": black}}), CONTENT, [STYLE])
     with pytest.raises(BadImage, match=r"none\.png"):
         read_masks(make_recipe(protect=str(tmp_path / "none.png")), CONTENT, [STYLE])
@@ -136,7 +136,7 @@ def test_two_rests_an_empty_mask_and_a_missing_one_are_said(tmp_path):
 def test_a_part_of_a_painting_asks_for_the_painting():
     recipe = make_recipe(regions={"sky": {"mask": "light", "style_mask": "dark"}})
     assert set(read_masks(recipe, CONTENT, [STYLE]).style) == {"sky"}
-    with pytest.raises(BadRecipe, match="sky has a style_mask and no style, the number of its painting, from 1 to 2"):
+    with pytest.raises(BadRecipe, match="sky has a style_mask, so it needs style, the number of its style picture from 1 to 2"):
         read_masks(recipe, CONTENT, [STYLE, STYLE])
 
 
@@ -146,7 +146,7 @@ def test_the_record_names_no_file_and_asks_for_it_again(tmp_path):
     record = recipe.model_dump(mode="json")
     assert str(tmp_path) not in str(record) and record["regions"]["land"]["mask"] == "dark"
     assert read_masks(recipe, CONTENT, [STYLE]).hashes.keys() == {"sky", PROTECTED}
-    with pytest.raises(BadRecipe, match="sky had a mask from a file: give the file of regions again"):
+    with pytest.raises(BadRecipe, match="does not contain the mask file of the region sky: give the file of regions again"):
         read_masks(checked_recipe({**record, "protect": ""}), CONTENT, [STYLE])
 
 
@@ -190,5 +190,5 @@ def test_a_mask_of_ones_instead_of_white_is_said(tmp_path):
     with pytest.warns(ImpastoWarning, match=r"the brightest value of the mask .*m\.png is 1 of 255"):
         read_mask(tmp_path / "m.png", (24, 32))
     recipe = make_recipe(regions={"sky": {"mask": write(tmp_path / "black.png", 0 * left_half())}})
-    with pytest.raises(BadImage, match="black all over"):
+    with pytest.raises(BadImage, match="black everywhere"):
         read_masks(recipe, CONTENT, [STYLE])

@@ -8,7 +8,7 @@ from impasto.errors import BadRecipe
 from impasto.nets.nets import features
 from impasto.objective.masks import Masks, place_weights
 from impasto.objective.objective import costs_of, make_cost
-from impasto.objective.style_costs import HOW, kept_memory, unit, wants_of
+from impasto.objective.style_costs import COSTS, costs_by_layer, map_cost_memory, unit
 from impasto.objective.targets import make_targets
 from impasto.objective.tiles import Tiling
 from impasto.recipe.recipe import CONTENT_COSTS, STYLE_COSTS, make_recipe
@@ -193,7 +193,7 @@ def test_patches_are_those_of_coarse_layers_and_cross_needs_a_layer_before():
     layers = {"conv3_1": 1.0, "conv1_1": 1.0, "conv2_1:pre": 1.0}
     recipe = make_recipe(style_layers=layers, style_costs="gram,patches,cross,sliced=0")
     wanted = {"conv1_1": ["gram"], "conv2_1:pre": ["gram", "cross"], "conv3_1": ["gram", "patches", "cross"]}
-    assert wants_of(recipe, tiny_net()) == wanted and list(wants_of(recipe, tiny_net())) == list(wanted)
+    assert costs_by_layer(recipe, tiny_net()) == wanted and list(costs_by_layer(recipe, tiny_net())) == list(wanted)
 
 
 @pytest.mark.weights
@@ -204,14 +204,14 @@ def test_a_cost_that_reads_no_layer_is_said_before_the_work():
 
 def test_costs_of_whole_maps_keep_memory_that_is_planned():
     layers = {"conv1_1": 1.0, "conv3_1": 1.0}
-    kept = {cost: kept_memory(make_recipe(style_layers=layers, style_costs=cost), tiny_net(), (48, 64)) for cost in STYLE_COSTS}
+    kept = {cost: map_cost_memory(make_recipe(style_layers=layers, style_costs=cost), tiny_net(), (48, 64)) for cost in STYLE_COSTS}
     assert kept["gram"] == kept["w2"] == 0
     assert kept["sliced"] == 32 * (4 * 48 * 64 + 7 * 12 * 16) and kept["patches"] == 120 * 7 * 12 * 16
 
 
 def test_every_style_cost_of_the_recipe_is_computed():
-    assert tuple(HOW) == STYLE_COSTS
+    assert tuple(COSTS) == STYLE_COSTS
 
 
 def test_a_net_that_was_not_measured_has_no_units():
-    assert {unit(tiny_net(), cost, "conv1_1") for cost in (*HOW, *CONTENT_COSTS)} == {1.0}
+    assert {unit(tiny_net(), cost, "conv1_1") for cost in (*COSTS, *CONTENT_COSTS)} == {1.0}

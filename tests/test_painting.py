@@ -239,7 +239,7 @@ def test_pictures_on_the_way_are_saved(files):
 
 def test_no_time_still_gives_a_picture_of_the_size_asked_for(files):
     painting = made(files)
-    with pytest.warns(ImpastoWarning, match=r"the time was up after step 1 of 10: .*--resume goes on"):
+    with pytest.warns(ImpastoWarning, match=r"the time limit ended after step 1 of 10: .*--resume continues"):
         finish(painting, seconds=0.0)
     assert read_picture(files[2]).image.shape[-2:] == (30, 40)
     assert read_record(files[2])["ended"] == "time budget" and painting.state.i == 1
@@ -283,14 +283,15 @@ def test_out_of_memory_falls_back_to_a_smaller_plan(files, monkeypatch):
     unhurt = read_picture(files[2]).image
     painting, real = made(files, **knobs), module.stylize
 
-    def failing(*args, plans, **kwargs):
-        for step in real(*args, plans=plans, **kwargs):
-            if step.i == 3 and plans[0].tiling is None:
+    def failing(*args):
+        execution = args[5]
+        for step in real(*args):
+            if step.i == 3 and execution.plans[0].tiling is None:
                 raise MemoryError
             yield step
 
     monkeypatch.setattr(module, "stylize", failing)
-    with pytest.warns(ImpastoWarning, match="going on in tiles"):
+    with pytest.warns(ImpastoWarning, match="continuing in tiles"):
         steps = list(painting.steps())
     assert [step.i for step in steps] == list(range(1, 7)) and painting.plans[0].tiling is not None
     assert read_record(files[2])["plans"][0]["tiling"] is not None
@@ -710,6 +711,6 @@ def test_masks_are_framed_with_the_photograph(files):
     painting = made(files, protect=str(mask), shape="2:1")
     content = resize(framed(painting.content.image, painting.recipe), (20, 40))
     (spared, rest) = parts_of(content, 1, painting.recipe, painting.masks)
-    above, below = spared.where.tensor_split(2, -2)
+    above, below = spared.mask.tensor_split(2, -2)
     assert float(above.mean()) > 0.95 and float(below.mean()) < 0.05
-    torch.testing.assert_close(spared.where + rest.where, torch.ones(1, 1, 20, 40))
+    torch.testing.assert_close(spared.mask + rest.mask, torch.ones(1, 1, 20, 40))

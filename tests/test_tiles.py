@@ -7,7 +7,7 @@ from impasto.images.images import read_picture, resize
 from impasto.nets.nets import INPUTS, NETS, Conv, ConvShape, Net, Pool, assemble, average_pooled
 from impasto.objective.objective import make_cost
 from impasto.objective.targets import activations_of, make_targets
-from impasto.objective.tiles import Sum, Tiling, add_up, cut
+from impasto.objective.tiles import Sum, Tiling, add_up, split_net
 from impasto.pictures import picture_path
 from impasto.recipe.recipe import make_recipe
 from impasto.transfer.transfer import make_net
@@ -103,14 +103,14 @@ def test_a_wrong_overlap_would_be_noticed(monkeypatch):
     """The test of the tests: reading one pixel too few at each seam changes the cost."""
     import impasto.objective.tiles as tiles
 
-    right = tiles._stretches
+    right = tiles._spans
 
     def narrow(*args):
         *inner, last = right(*args)
         return [(slice(crop.start, crop.stop - 2), own, local) for crop, own, local in inner] + [last]
 
     image = picture(64, 64, 3).double()
-    monkeypatch.setattr(tiles, "_stretches", narrow)
+    monkeypatch.setattr(tiles, "_spans", narrow)
     (whole, _), (tiled, _) = both(tiny_net(dtype=torch.float64), image, WHOLE, Tiling((), 16), image.flip(2), image.flip(3))
     assert tiled["total"].item() != pytest.approx(whole["total"].item(), rel=1e-6)
 
@@ -131,7 +131,7 @@ def test_the_tiled_gradient_is_the_finite_difference():
 
 def test_cuts_part_the_net_and_lose_no_layer():
     net = tiny_net()
-    parts = cut(net, ["conv3_1"], ("pool1", "pool2"))
+    parts = split_net(net, ["conv3_1"], ("pool1", "pool2"))
     assert [layer.name for part in parts for layer in part] == [x.name for x in TINY]
     assert [part[-1].name for part in parts] == ["pool1", "pool2", "conv3_1"]
     assert all(isinstance(part[0], Conv) and isinstance(part[-1], Conv | Pool) for part in parts)

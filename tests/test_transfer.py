@@ -20,7 +20,7 @@ from impasto.objective.targets import make_targets
 from impasto.recipe.recipe import PRESETS, Recipe, make_recipe
 from impasto.transfer import transfer
 from impasto.transfer.descent import Step
-from impasto.transfer.transfer import check_fit, finished, first_image, stylize
+from impasto.transfer.transfer import Extras, check_fit, finished, first_image, stylize
 from tests.conftest import picture, tiny_net
 
 LAYERS = {"style_layers": {"conv1_1": 0.5, "conv2_1": 2.0}, "content_layers": {"conv2_1": 1.0}}
@@ -140,7 +140,9 @@ def test_a_run_continues_to_the_same_picture(at, optimizer):
 
 def test_a_given_picture_is_the_start(net):
     given = picture(12, 16, 9)
-    first = next(stylize(CONTENT, [STYLE], recipe(init="picture", coarsest=48, optimizer="gd", lr=1e-12), net, picture=given))
+    first = next(
+        stylize(CONTENT, [STYLE], recipe(init="picture", coarsest=48, optimizer="gd", lr=1e-12), net, extras=Extras(given))
+    )
     torch.testing.assert_close(first.image, resize(given, (36, 48)), atol=1e-6, rtol=0)
 
 
@@ -181,7 +183,7 @@ def test_a_time_budget_gives_each_scale_its_share(monkeypatch):
             seen.append(scale)
             if fine.is_over(index, Step(i, 150, scale, {}, seconds, None)):  # type: ignore[arg-type]
                 break
-    assert seen.count(16) == 20 and 50 < clock[0] < 60 and fine.is_up
+    assert seen.count(16) == 20 and 50 < clock[0] < 60 and fine.over == 2
     assert seen.count(32) >= 5
 
 
@@ -197,7 +199,7 @@ def test_a_scale_that_time_does_not_suffice_for_is_not_begun(monkeypatch):
             seen.append(scale)
             if fine.is_over(index, Step(i, 160, scale, {}, seconds, None)):  # type: ignore[arg-type]
                 break
-        if fine.is_up:
+        if fine.over == 3:
             break
     assert set(seen) == {16, 32} and seen.count(32) >= 5 and 45 < clock[0] < 60
 

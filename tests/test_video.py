@@ -17,7 +17,7 @@ from impasto.objective.targets import make_targets
 from impasto.recipe.recipe import make_recipe
 from impasto.tasks import run_task
 from impasto.transfer.painting import recipe_of
-from impasto.transfer.transfer import Ties, stylize, tied_cost
+from impasto.transfer.transfer import Extras, Ties, stylize, tied_cost
 from impasto.video import video as module
 from impasto.video.flow import link, softened, warp
 from impasto.video.video import Motion, Video
@@ -76,7 +76,7 @@ def test_ties_are_light_alone_where_light_alone_is_painted():
     recipe, net = make_recipe(**{**KNOBS, "coarsest": 64}, color="luminance", init="picture"), tiny_net()
     painted, everywhere = picture(48, 64, 2), torch.ones(1, 1, 48, 64)
     for other, far in ((painted, False), (1 - painted, True)):
-        steps = stylize(picture(48, 64), [picture(36, 28, 1)], recipe, net, picture=painted, ties=Ties(1e9, ((other, everywhere),)))
+        steps = stylize(picture(48, 64), [picture(36, 28, 1)], recipe, net, Extras(painted, ties=Ties(1e9, ((other, everywhere),))))
         assert (next(steps).costs["temporal"] > 1e-3) == far
 
 
@@ -137,11 +137,12 @@ def test_a_frame_starts_as_the_last_painting_along_the_flow_and_as_the_photograp
         save(tmp_path / "in" / f"{n}.png", frame)
     starts = []
 
-    def seen(*args, **kwargs):
-        starts.append((kwargs.get("picture"), kwargs["ties"]))
-        return stylize(*args, **kwargs)
+    def recording_stylize(*args):
+        extras = args[4]
+        starts.append((extras.start, extras.ties))
+        return stylize(*args)
 
-    monkeypatch.setattr(module, "stylize", seen)
+    monkeypatch.setattr(module, "stylize", recording_stylize)
     finish(made(tmp_path / "in", style, tmp_path / "out", size=80))
     before, frame = (read_picture(tmp_path / "in" / f"{n}.png").image for n in (0, 1))
     found, painted = link(frame, before), read_picture(tmp_path / "out" / "0.png").image

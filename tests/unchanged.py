@@ -27,7 +27,7 @@ from impasto.objective.tiles import Tiling
 from impasto.pictures import picture_path
 from impasto.recipe.recipe import PRESETS, make_recipe
 from impasto.transfer.memory_plan import Plan
-from impasto.transfer.transfer import make_net, stylize
+from impasto.transfer.transfer import Execution, make_net, stylize
 from tests.clips import moving
 from tests.conftest import save
 
@@ -122,7 +122,7 @@ def paint_on_disk() -> None:
     recipe = make_recipe("gatys", net="alexnet", size=160, coarsest=80, steps=2, fine_steps=2)
     plans = [Plan(None, 10), Plan(Tiling(("pool1",), 64), 10, on_disk=True)]
     with mock.patch.object(disk, "BAND", 4000):
-        *_, last = stylize(content, [style], recipe, make_net(recipe), plans=plans, folder=Path())
+        *_, last = stylize(content, [style], recipe, make_net(recipe), execution=Execution(plans, Path()))
     write_picture(Path("out.png"), last.image)
 
 

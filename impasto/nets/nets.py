@@ -223,7 +223,7 @@ def preprocess(image: Tensor, input: Input) -> Tensor:
 
 def walk(net: Net, image: Tensor, pre: Container[str] = ()) -> Iterator[tuple[str, Tensor]]:
     """(B, 3, H, W) in [0, 1] -> (layer, activations) of every layer in order; of maps before the ReLU only those named in `pre`."""
-    yield from walk_layers(net.layers, preprocess(image, net.input), net.padding, pre, net.wraps)
+    return walk_layers(net.layers, preprocess(image, net.input), net.padding, pre, net.wraps)
 
 
 def walk_layers(

@@ -1,7 +1,7 @@
-"""The frame of a painting: its shape, whether its sides meet, and style pictures turned.
+"""The frame of a painting: its aspect ratio, its periodic axes if it is seamless, and the rotation of style pictures.
 
-Pictures are given to stylize, costs_of and the like as they were read. They are framed where they are brought to their size, and
-nowhere else: the photograph, its alpha, its masks and a start by `framed`, style pictures and their masks by `style_at`.
+stylize, costs_of and similar functions take pictures as they were read, and frame them once, when they resize them: the photograph,
+its alpha channel, its masks and a start picture by `framed`, style pictures and their masks by `style_at`.
 """
 
 from dataclasses import replace
@@ -18,8 +18,8 @@ from impasto.nets.geometry import field_of
 from impasto.nets.nets import NETS, Net, name_among
 from impasto.recipe.recipe import Recipe
 
-FADE = 1 / 8  # of a side: how much of a photograph fades into what lies at its opposite side
-LAPLACIAN = 16  # pixels a side of the coarser squares whose edges the content cost laplacian compares
+FADE = 1 / 8  # share of a side over which a picture is blended with its opposite side
+LAPLACIAN = 16  # side in pixels of the coarser squares that the content cost "laplacian" compares
 
 Given = TypeVar("Given", Tensor, Tensor | None)
 
@@ -28,9 +28,9 @@ Given = TypeVar("Given", Tensor, Tensor | None)
 
 
 def framed(image: Given, recipe: Recipe) -> Given:
-    """(1, C, H, W) as it was read -> cropped about its middle to the recipe's shape, its sides made to meet where they are to.
+    """(1, C, H, W) as it was read -> cropped to the recipe's aspect ratio about its middle, and made periodic if seamless.
 
-    None stays.
+    None stays None.
     """
     if image is None:
         return image
@@ -38,25 +38,25 @@ def framed(image: Given, recipe: Recipe) -> Given:
     if recipe.proportions:
         height, width = recipe.proportions
         image = cropped(image, height / (1 - FADE * rows), width / (1 - FADE * columns))
-    return closed(image, recipe.wraps)
+    return made_periodic(image, recipe.wraps)
 
 
 def cropped(image: Tensor, height: float, width: float) -> Tensor:
-    """The largest part about the middle that is as high for its width."""
+    """The largest part about the middle with the aspect ratio height : width."""
     H, W = size_of(image)
     h, w = min(H, max(1, round(W * height / width))), min(W, max(1, round(H * width / height)))
     y, x = (H - h) // 2, (W - w) // 2
     return image[..., y : y + h, x : x + w]
 
 
-def closed(image: Tensor, wraps: Wraps) -> Tensor:
-    """The picture with its ends faded into its beginnings, shorter by that much: then it goes on at its other side."""
+def made_periodic(image: Tensor, wraps: Wraps) -> Tensor:
+    """The picture made periodic on these axes: its last rows (columns) are blended into its first and cut off."""
     for dim, wrap in ((-2, wraps[0]), (-1, wraps[1])):
-        image = _closed(image, dim) if wrap else image
+        image = _periodic(image, dim) if wrap else image
     return image
 
 
-def _closed(image: Tensor, dim: int) -> Tensor:
+def _periodic(image: Tensor, dim: int) -> Tensor:
     length, other = (image.shape[it] for it in (dim, -3 - dim))
     fade = round(FADE * length)
     ramp = _ramp(fade, other).to(image)
@@ -66,7 +66,7 @@ def _closed(image: Tensor, dim: int) -> Tensor:
 
 
 def _ramp(fade: int, side: int) -> Tensor:
-    """(fade, side): from 0 to 1 in half of the way, sooner here and later there, since the eye finds a straight line."""
+    """(fade, side): from 0 to 1 within half of `fade`, along a wavy line, since the eye would find a straight one."""
     t, s = ((torch.arange(n) + 0.5) / n for n in (fade, side))
     wander = (torch.sin(2 * pi * 3 * s) + torch.sin(2 * pi * 7 * s + 2)) / 8  # at most a quarter of the way
     u = (2 * (t[:, None] - 0.5 - wander) + 0.5).clamp(0, 1)
@@ -74,12 +74,12 @@ def _ramp(fade: int, side: int) -> Tensor:
 
 
 def painted_size(content: Tensor, longer: int, recipe: Recipe) -> tuple[int, int]:
-    """(H, W) at which a content picture, as it was read, is painted when the longer side is to be `longer`."""
+    """(H, W) at which a content picture, given as it was read, is painted with a longer side of `longer`."""
     return torus_size(finished_size(content, longer, recipe), recipe)
 
 
 def finished_size(content: Tensor, longer: int, recipe: Recipe) -> tuple[int, int]:
-    """(H, W) of the finished painting: in the recipe's shape, else in that of the framed content picture, a texture in its own."""
+    """(H, W) of the finished painting: in the recipe's shape, or that of the framed content picture, or a texture's own."""
     if recipe.proportions:
         height, width = recipe.proportions
     elif recipe.has_content:
@@ -91,7 +91,7 @@ def finished_size(content: Tensor, longer: int, recipe: Recipe) -> tuple[int, in
 
 
 def torus_size(size: tuple[int, int], recipe: Recipe) -> tuple[int, int]:
-    """The nearest size (H, W) whose sides that meet are multiples of the deepest layer's stride, which a torus needs."""
+    """The nearest size (H, W) that is a multiple of the deepest layer's stride on periodic axes, as a torus needs."""
     if not any(recipe.wraps):
         return size
     layers = NETS[recipe.net]
@@ -101,8 +101,8 @@ def torus_size(size: tuple[int, int], recipe: Recipe) -> tuple[int, int]:
     return height, width
 
 
-def wrapping(net: Net, recipe: Recipe) -> Net:
-    """The net that sees the painting, and what it is compared with: on the sides that meet it sees no edge."""
+def periodic_net(net: Net, recipe: Recipe) -> Net:
+    """The net with periodic padding on the recipe's periodic axes."""
     return replace(net, wraps=recipe.wraps)
 
 
@@ -110,13 +110,13 @@ def wrapping(net: Net, recipe: Recipe) -> Net:
 
 
 def style_at(style: Tensor, longer: int, recipe: Recipe, where: Tensor | None = None) -> Tensor:
-    """A style picture or its mask (1, C, H, W), as it was read, at the scale that gives it this longer side: turned, then closed.
+    """A style picture or its mask (1, C, H, W), as it was read -> rotated, made periodic, and scaled to this longer side.
 
-    Of a seamless painting it is a torus too. With edges it had what no torus has, such as more steps up than down along a row.
-    It lies where the tensor `where` lies, on disk or in memory.
+    The style picture of a seamless painting is periodic too: the statistics of hard edges are out of reach of a periodic picture.
+    The result lies where the tensor `where` lies, on disk or in memory.
     """
-    framed = closed(turned(style, recipe.style_rotation), recipe.wraps)
-    return resize(framed, style_size(style, longer, recipe), recipe.wraps, where)
+    periodic = made_periodic(turned(style, recipe.style_rotation), recipe.wraps)
+    return resize(periodic, style_size(style, longer, recipe), recipe.wraps, where)
 
 
 def style_size(style: Tensor, longer: int, recipe: Recipe) -> tuple[int, int]:
@@ -127,14 +127,17 @@ def style_size(style: Tensor, longer: int, recipe: Recipe) -> tuple[int, int]:
 
 
 def turned(image: Tensor, degrees: float) -> Tensor:
-    """(1, C, H, W) turned counter-clockwise, the largest upright part of it without empty corners; quarter turns are exact."""
+    """(1, C, H, W) rotated counter-clockwise and cropped to the largest upright part without empty corners.
+
+    Rotations by multiples of 90 degrees are exact.
+    """
     quarters = round(degrees / 90)
     image = image.rot90(quarters, (-2, -1)) if quarters % 4 else image
     return _turned(image, degrees - 90 * quarters) if degrees % 90 else image
 
 
 def _turned(image: Tensor, degrees: float) -> Tensor:
-    """turned, by at most an eighth of a turn."""
+    """turned, by at most 45 degrees."""
     (height, width), (h, w) = size_of(image), (max(1, int(n)) for n in turned_size(size_of(image), degrees))
     c, s = cos(radians(degrees)), sin(radians(degrees))
     left, top = width / 2 - (c * w - s * h) / 2, height / 2 - (s * w + c * h) / 2
@@ -147,10 +150,10 @@ def _turned(image: Tensor, degrees: float) -> Tensor:
 
 
 def turned_size(size: tuple[float, float], degrees: float) -> tuple[float, float]:
-    """(H, W) of the largest upright rectangle in a turned one.
+    """(H, W) of the largest upright rectangle inside a rotated one.
 
-    Either all four of its corners lie on the turned rectangle's sides, or, where that is narrow, two of them, opposite each other,
-    on its long ones.
+    Either all four of its corners touch the rotated rectangle's sides, or, in a narrow rectangle, two opposite corners touch its
+    long sides.
     """
     quarters = round(degrees / 90)
     height, width = size[::-1] if quarters % 2 else size

@@ -1,4 +1,4 @@
-"""Guide masks: where the regions of a picture are, from files or from the picture itself, and what a layer's places weigh for them.
+"""Guide masks: the regions of a picture, from files or made from the picture itself, and the weights they give a layer's places.
 
 Masks are (1, 1, H, W) in [0, 1]. Guides after Gatys et al. 2017, "Controlling Perceptual Factors" (arXiv:1611.07865, section 4).
 """
@@ -21,22 +21,22 @@ from impasto.objective.color import YIQ, luminance
 from impasto.recipe.recipe import PROTECTED, Recipe
 from impasto.recipe.regions import FILE, is_made
 
-SIDE = 256  # longer side at which a picture is parted by its colours
-FAINT_MASK = 0.25  # a mask that is nowhere as light was meant otherwise, as one of 0 and 1 of 255
-FAINT = 1e-3  # of a picture's area: regions smaller than that are taken for mistakes
+SIDE = 256  # longer side at which k-means clusters a picture's colours
+FAINT_MASK = 0.25  # a mask darker than this everywhere is probably a mistake, such as values 0 and 1 of 255
+FAINT = 1e-3  # share of the picture's area: smaller regions are taken for mistakes
 
 
 @dataclass(frozen=True)
 class Masks:
-    """Of each region, by name, the mask of the photograph and, where it has one, of its painting; the hashes of those read.
+    """By region: the mask of the photograph, the mask of its style picture if it has one, and the SHA-256 of mask files.
 
-    `matched` are the numbers of the paintings of a region with colours of its own before painting, behind the given ones.
+    `recolored` has the numbers of the style pictures that are recoloured for a region alone, which follow the given ones.
     """
 
     content: Mapping[str, Tensor]
     style: Mapping[str, Tensor]
     hashes: Mapping[str, str]
-    matched: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    recolored: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 NO_MASKS = Masks({}, {}, {})
@@ -45,25 +45,27 @@ NO_MASKS = Masks({}, {}, {})
 def read_masks(recipe: Recipe, content: Tensor, styles: Sequence[Tensor]) -> Masks:
     """The masks of the recipe's regions for these pictures. Raises BadImage, BadRecipe for one that is missing or empty."""
     hashes: dict[str, str] = {}
-    found, style, matched, behind = content_masks(recipe, content, hashes), {}, {}, len(styles)
+    found, style, recolored, count = content_masks(recipe, content, hashes), {}, {}, len(styles)
     for name, region in recipe.regions.items():
-        paintings = region.paintings(len(styles))
-        if region.style_mask and len(paintings) > 1:
-            raise BadRecipe(f"the region {name} has a style_mask and no style, the number of its painting, from 1 to {len(styles)}")
+        numbers = region.style_numbers(len(styles))
+        if region.style_mask and len(numbers) > 1:
+            raise BadRecipe(
+                f"the region {name} has a style_mask, so it needs style, the number of its style picture from 1 to {len(styles)}"
+            )
         if region.style_mask:
-            style[name] = _mask(f"{name}, style", region.style_mask, styles[paintings[0]], region.feather, hashes)
+            style[name] = _mask(f"{name}, style", region.style_mask, styles[numbers[0]], region.feather, hashes)
         if region.color and {recipe.before(region.color), recipe.before(recipe.color)} != {"style"}:
-            matched[name] = range(behind, behind + len(paintings))
-            behind += len(paintings)
-    return Masks(found, style, hashes, matched)
+            recolored[name] = range(count, count + len(numbers))
+            count += len(numbers)
+    return Masks(found, style, hashes, recolored)
 
 
 def content_masks(recipe: Recipe, content: Tensor, hashes: dict[str, str] | None = None) -> dict[str, Tensor]:
-    """The masks of the photograph; the `hashes` of those read are entered."""
-    kept = {} if hashes is None else hashes
+    """{region: mask (1, 1, H, W) of the photograph}; the SHA-256 of mask files are added to `hashes`."""
+    hashes = {} if hashes is None else hashes
     regions = recipe.all_regions()
-    found = {name: _mask(name, it.mask, content, it.feather, kept) for name, it in regions.items() if it.mask != "rest"}
-    if PROTECTED in found:  # which nothing else may have
+    found = {name: _mask(name, it.mask, content, it.feather, hashes) for name, it in regions.items() if it.mask != "rest"}
+    if PROTECTED in found:  # it takes precedence over every region
         others = {name: mask * (1 - found[PROTECTED]) for name, mask in found.items() if name != PROTECTED}
         found = {**others, PROTECTED: found[PROTECTED]}
     return {**found, **_rest(recipe, found, content)}
@@ -72,42 +74,42 @@ def content_masks(recipe: Recipe, content: Tensor, hashes: dict[str, str] | None
 def _rest(recipe: Recipe, found: Mapping[str, Tensor], content: Tensor) -> dict[str, Tensor]:
     names = [name for name, region in recipe.all_regions().items() if region.mask == "rest"]
     if len(names) > 1:
-        raise BadRecipe(f"the regions {' and '.join(names)} are both the rest: one can be")
-    left = (1 - sum(found.values(), content.new_zeros(1, 1, *content.shape[-2:]))).clamp(0, 1)
-    return dict.fromkeys(names, left)
+        raise BadRecipe(f'the regions {" and ".join(names)} both have the mask "rest": only one can')
+    rest = (1 - sum(found.values(), content.new_zeros(1, 1, *content.shape[-2:]))).clamp(0, 1)
+    return dict.fromkeys(names, rest)
 
 
 def _mask(name: str, mask: str, picture: Tensor, feather: float, hashes: dict[str, str]) -> Tensor:
     if mask == FILE:
-        raise BadRecipe(f"the region {name} had a mask from a file: give the file of regions again")
+        raise BadRecipe(f"the record does not contain the mask file of the region {name}: give the file of regions again")
     if is_made(mask):
         found = make_mask(mask, picture, feather)
     else:
         read, hashes[name] = read_mask(Path(mask), size_of(picture))
         found = soften(read, feather)
     if float(found.mean()) < FAINT:
-        raise BadImage(f"the mask of the region {name} is black all over: there is nothing to paint")
+        raise BadImage(f"the mask of the region {name} is black everywhere, so the region is empty")
     return found
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> tuple[Tensor, str]:
-    """A picture file, white where the region is -> its mask in this size (H, W), and the file's hash. Raises BadImage.
+    """A picture file, white inside the region -> its mask resized to (H, W), and the file's SHA-256.
 
-    A mask of another shape than the picture's is refused: it was made for another picture.
+    Raises BadImage for a mask with another aspect ratio than the picture's, which was made for another picture.
     """
     picture = read_picture(path, keep_hidden=True)
     height, width = picture.image.shape[-2:]
     if not are_alike((height, width), size):
-        raise BadImage(f"the mask {path} has {width} x {height} pixels, its picture {size[1]} x {size[0]}: another shape")
+        raise BadImage(f"the mask {path} has {width} x {height} pixels, its picture {size[1]} x {size[0]}: the shapes differ")
     mask = mask_of(picture)
     if 0 < (brightest := float(mask.max())) < FAINT_MASK:
-        said = f"the brightest value of the mask {path} is {brightest * 255:.3g} of 255: a region is where its mask is white"
-        warnings.warn(said, ImpastoWarning, stacklevel=2)
+        message = f"the brightest value of the mask {path} is {brightest * 255:.3g} of 255; a region is where its mask is white"
+        warnings.warn(message, ImpastoWarning, stacklevel=2)
     return resize(mask, size), picture.sha256
 
 
 def mask_of(picture: Picture) -> Tensor:
-    """(1, 1, H, W): how light a picture is; what is transparent is black."""
+    """(1, 1, H, W): the luminance of a picture; transparent pixels are black."""
     grey = luminance(picture.image, "yiq")
     return grey if picture.alpha is None else grey * picture.alpha
 
@@ -159,16 +161,16 @@ def soften(mask: Tensor, feather: float) -> Tensor:
 
 
 def shares(masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Masks that nowhere sum to more than 1: where they overlap they share the place."""
+    """The masks divided by their sum where they overlap, so that they sum to 1 at most everywhere."""
     added = sum(masks.values(), torch.zeros(())).clamp(min=1)
     return {name: mask / added for name, mask in masks.items()}
 
 
 def place_weights(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """(1, 1, H, W) -> (h, w) that sum to 1: what each place of a layer's map weighs, by the area of the mask that lies in it.
+    """(1, 1, H, W) -> (h, w) that sum to 1: the weight of each place of a layer's map, the area of the mask inside it.
 
-    The paper's T^2, which has mean 1: here T is the root of the mask, so that the guided Gram matrices of regions that part the
-    picture add up, each by its area, to that of the whole.
+    The paper's T^2, which has mean 1. Here T is the root of the mask, so that the guided Gram matrices of regions that cover the
+    picture, weighted by their areas, add up to that of the whole picture.
     """
     pooled = F.adaptive_avg_pool2d(mask, size)[0, 0]
     return pooled / pooled.sum().clamp(min=1e-12)

@@ -1,8 +1,8 @@
-"""The costs to choose from: what each reads of a layer, what it keeps of the painting, how it compares; all in one unit.
+"""The costs to choose from: what each reads of a layer, its target from the style picture, and its formula; all in one unit.
 
-Every cost is brought to the unit of the Gram matrices' (features', for content) by a constant: the medians of both at the
-start, the photograph against the painting, over pairs of bundled pictures (typical.json). So a weight means as much for one
-as for another.
+A constant brings every cost to the unit of "gram" (content costs to that of "features"): the ratio of the medians of both at the
+start of the descent, photograph against style picture, over pairs of bundled pictures (typical.json). So equal weights have equal
+effects.
 """
 
 import json
@@ -36,19 +36,19 @@ from impasto.objective.distances import (
 from impasto.objective.losses import gram_cost
 from impasto.recipe.recipe import CONTENT_COSTS, Recipe
 
-PATCHES = 2048  # of a painting that are searched at most
-PLACES = 1024  # between which similarities are compared at most
-KEPT = {"sliced": 32, "histogram": 32, "patches": 120, "cross": 8}  # bytes an activation, of costs that read whole maps (measured)
-COARSE = 4  # pixels a place: patches of finer layers are too many to search
+PATCHES = 2048  # the most patches of a style picture to search
+PLACES = 1024  # the most places to compare similarities between
+MAP_BYTES = {"sliced": 32, "histogram": 32, "patches": 120, "cross": 8}  # memory for each activation of a map (measured)
+COARSE = 4  # least stride in pixels of layers to search patches in: finer ones have too many
 
 
 @dataclass(frozen=True)
 class Reading:
     """What a cost may read of a layer: means over the places of a part of a picture, or the map itself.
 
-    `gram` (1, C, C), `mean` and `square` (1, C); `map` (1, C, h, w), and of the style layer `before`; `p` (h, w) what each place
-    weighs, None for all alike. What a cost does not ask for is None. `weights` (C, C) are those of a style edit; `wraps` says
-    whether the map goes on at its other side.
+    `gram` is (1, C, C), `mean` and `square` (1, C); `map` is (1, C, h, w), `before` the map of the style layer before; `p` (h, w)
+    has the weight of each place, None for equal weights. Fields that no cost reads are None. `weights` (C, C) are those of a style
+    edit; `wraps` are the axes on which the map is periodic.
     """
 
     gram: Tensor | None = None
@@ -63,9 +63,9 @@ class Reading:
 
 @dataclass(frozen=True)
 class StyleCost:
-    """`reads` are fields of a Reading; `target` is what is kept of the painting's; `cost` compares it with G's: a scalar.
+    """`reads` are fields of a Reading; `target` takes the style picture's Reading; `cost` takes that target and G's Reading.
 
-    `least` is the shortest side of a map that it can be read of.
+    `least` is the shortest side of a map that the cost can read.
     """
 
     reads: tuple[str, ...]
@@ -78,14 +78,14 @@ def _covariance(it: Any) -> Tensor:
     return covariance(it.mean, it.gram)
 
 
-def _turned(it: Any) -> Tensor:
-    """(C, K): the map along random directions, the same at every step, since L-BFGS needs one function."""
-    rows: Tensor = directions(it.map.shape[1], 0).to(it.map) @ it.map[0].flatten(1)
+def _projected(it: Any) -> Tensor:
+    """The map along random directions, the same at every step, since L-BFGS needs one function."""
+    rows: Tensor = directions(it.map.shape[1], 0).to(it.map) @ it.map[0].flatten(1)  # (C, C) @ (C, h w) -> (C, h w)
     return rows
 
 
-def _own(it: Any) -> Tensor:
-    rows: Tensor = it.map[0].flatten(1)
+def _channels(it: Any) -> Tensor:
+    rows: Tensor = it.map[0].flatten(1)  # (1, C, h, w) -> (C, h w)
     return rows
 
 
@@ -100,7 +100,7 @@ def _transport(rows: Callable[[Any], Tensor]) -> StyleCost:
 
 
 def _some_patches(it: Any) -> Tensor:
-    """The painting's; of a part those in its middle."""
+    """(N, 9 C): patches of the style picture; for a part of it, those in the middle of the part."""
     if it.p is None:
         return thinned(patches_of(it.map), PATCHES)
     inner = it.p[1:-1, 1:-1].flatten()
@@ -111,7 +111,7 @@ def _cross(it: Any) -> Tensor:
     return cross_gram(it.before, it.map, it.p)
 
 
-HOW: dict[str, StyleCost] = {
+COSTS: dict[str, StyleCost] = {
     "gram": StyleCost(("gram",), lambda it: it.gram, lambda target, it: gram_cost(target, it.gram, it.weights)),
     "covariance": StyleCost(("gram", "mean"), _covariance, lambda target, it: gram_cost(target, _covariance(it))),
     "moments": StyleCost(
@@ -124,8 +124,8 @@ HOW: dict[str, StyleCost] = {
         lambda it: normal(it.mean, _covariance(it)),
         lambda target, it: gaussian_cost(target, it.mean, _covariance(it)),
     ),
-    "sliced": _transport(_turned),
-    "histogram": _transport(_own),
+    "sliced": _transport(_projected),
+    "histogram": _transport(_channels),
     "patches": StyleCost(("map",), _some_patches, lambda target, it: patches_cost(target, it.map, it.p, it.wraps), 3),
     "cross": StyleCost(("map", "before"), _cross, lambda target, it: cross_cost(target, _cross(it))),
 }
@@ -137,9 +137,9 @@ def _typical() -> dict[str, dict[str, dict[str, float]]]:
 
 
 def unit(net: Net, cost: str, layer: str) -> float:
-    """What a cost of this layer is multiplied by to be in the unit of "gram" or, of content, of "features".
+    """The factor that brings a cost of this layer to the unit of "gram" or, for content costs, of "features".
 
-    A pool has the unit of the convolution before it. A net whose costs were not measured has none: they count as they are.
+    A pool has that of the convolution before it. For nets that are not in typical.json it is 1.
     """
     base = "features" if cost in CONTENT_COSTS else "gram"
     if cost == base or net.name not in _typical():
@@ -152,15 +152,15 @@ def unit(net: Net, cost: str, layer: str) -> float:
 
 
 def similarity(a: Tensor) -> Tensor:
-    """(1, C, h, w) -> (K, K): self_similarity of places on a regular grid."""
+    """(1, C, h, w) -> (K, K): self_similarity of K places on a regular grid."""
     step = max(1, round((a.shape[2] * a.shape[3] / PLACES) ** 0.5))
     return self_similarity(a[0, :, step // 2 :: step, step // 2 :: step].flatten(1))
 
 
-def wants_of(recipe: Recipe, net: Net) -> dict[str, list[str]]:
-    """{style layer, from the shallowest: the costs that read it}.
+def costs_by_layer(recipe: Recipe, net: Net) -> dict[str, list[str]]:
+    """{style layer: the costs that read it}, from the shallowest layer.
 
-    Patches are read where places are COARSE, cross where there is a layer before.
+    "patches" reads layers with a stride of COARSE or more, "cross" those with a style layer before them.
     """
     names = [x.name for x in net.layers]
     layers = sorted(recipe.style_layers, key=lambda layer: names.index(layer_name(net, layer).removesuffix(":pre")))
@@ -171,10 +171,10 @@ def wants_of(recipe: Recipe, net: Net) -> dict[str, list[str]]:
     return {layer: [cost for cost in chosen if layer in read.get(cost, layers)] for layer in layers}
 
 
-def kept_memory(recipe: Recipe, net: Net, size: tuple[int, int]) -> float:
-    """Bytes that costs of whole maps keep beside the maps until the way back, for a picture of this size (H, W)."""
+def map_cost_memory(recipe: Recipe, net: Net, size: tuple[int, int]) -> float:
+    """Bytes that costs of whole maps hold, beside the maps, until the backward pass; size (H, W) is that of the picture."""
     return sum(
-        KEPT.get(cost, 0) * channels(net, layer) * prod(map_size(net, layer, size))
-        for layer, costs in wants_of(recipe, net).items()
+        MAP_BYTES.get(cost, 0) * channels(net, layer) * prod(map_size(net, layer, size))
+        for layer, costs in costs_by_layer(recipe, net).items()
         for cost in costs
     )

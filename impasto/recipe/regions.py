@@ -52,7 +52,7 @@ class Region(BaseModel):
     color: Rule | None = None
     feather: Annotated[float, Field(ge=0, le=0.5)] = 0.01
 
-    def paintings(self, styles: int) -> tuple[int, ...]:
+    def style_numbers(self, styles: int) -> tuple[int, ...]:
         """The numbers of its style pictures, from 0, if there are `styles` in all."""
         return tuple(range(styles)) if self.style is None else (self.style - 1,)
 

@@ -4,5 +4,13 @@ from impasto.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
-    {"Painting": "painting", "finished": "transfer", "make_net": "transfer", "paint": "transfer", "stylize": "transfer"},
+    {
+        "Execution": "transfer",
+        "Extras": "transfer",
+        "Painting": "painting",
+        "finished": "transfer",
+        "make_net": "transfer",
+        "paint": "transfer",
+        "stylize": "transfer",
+    },
 )

@@ -109,7 +109,7 @@ def save_checkpoint(path: Path, state: State, run: dict[str, Any]) -> None:
         raise cannot_write(path, error) from error
     metadata = {
         "i": str(state.i),
-        "cut": str(int(state.cut)),
+        "cut": str(int(state.truncated)),
         "costs": json.dumps(state.costs),
         "run": json.dumps(run, sort_keys=True),
     }

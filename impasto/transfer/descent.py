@@ -1,6 +1,6 @@
-"""The one optimisation loop: descend on a picture's pixels, or on whatever else its canvas is made of, a Step at a time.
+"""The one optimisation loop: descend on the pixels of a picture, or on other parameters of it (its canvas), a Step at a time.
 
-Any cost will do that takes (B, 3, H, W) in [0, 1] and gives named scalars, "total" among them. Pixels stay in [0, 1].
+A cost is any function of (B, 3, H, W) in [0, 1] that returns named scalars, "total" among them. Pixels stay in [0, 1].
 """
 
 import math
@@ -17,44 +17,47 @@ from impasto.nets.kernels import widest
 from impasto.objective.losses import Cost
 from impasto.transfer.canvas import PIXELS, Canvas, movable, project, soften
 
-FIRST_MOVE = 0.05  # the most that a pixel moves in L-BFGS' first step, which knows no curvature
+FIRST_MOVE = 0.05  # the most that a pixel moves in the first step of L-BFGS, before any curvature is known
 SUFFICIENT = 1e-4  # Armijo's constant (Nocedal & Wright 2006, eq. 3.4)
 TRIALS = 12
 BETAS, EPSILON = (0.9, 0.99), 1e-8
-PIECE = 2**21  # elements of which products are held at a time
+PIECE = 2**21  # elements to multiply at a time
 
 
 @dataclass(frozen=True)
 class State:
-    """All that the rest of a descent depends on: x and the gradient there (of one shape, (1, 3, H, W) where x are pixels), the
-    costs, steps done, the optimiser's memory, whether steps were left out to keep to a time, and what x stands for."""
+    """All that the rest of a descent depends on.
+
+    `x` are the parameters, (1, 3, H, W) where they are pixels, with the gradient and the costs there; `i` steps are done; `memory`
+    is the optimiser's; `truncated` says that a time limit has left out steps; `canvas` turns x into a picture.
+    """
 
     x: Tensor
     gradient: Tensor
     costs: dict[str, float]
     i: int = 0
     memory: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
-    cut: bool = False
+    truncated: bool = False
     canvas: Canvas = PIXELS
 
 
 def can_resume(state: State, optimizer: str) -> bool:
-    """Whether a state that was read back is one of this optimiser, whole."""
+    """Whether a state that was read from a file is complete and belongs to this optimiser."""
     shape, pairs = state.x.shape, len(state.memory.get("s", ()))
-    whole = {"lbfgs": {"s": [shape] * pairs, "y": [shape] * pairs}, "adam": {"moments": [shape, shape, ()]}, "gd": {}}
-    kept = {name: [tensor.shape for tensor in its] for name, its in state.memory.items()}
-    return state.gradient.shape == shape and "total" in state.costs and kept in ({}, whole[optimizer])
+    expected = {"lbfgs": {"s": [shape] * pairs, "y": [shape] * pairs}, "adam": {"moments": [shape, shape, ()]}, "gd": {}}
+    found = {name: [tensor.shape for tensor in its] for name, its in state.memory.items()}
+    return state.gradient.shape == shape and "total" in state.costs and found in ({}, expected[optimizer])
 
 
 def moved(state: State, device: torch.device) -> State:
     """The state on this device."""
-    memory = {name: tuple(tensor.to(device) for tensor in kept) for name, kept in state.memory.items()}
+    memory = {name: tuple(tensor.to(device) for tensor in tensors) for name, tensors in state.memory.items()}
     return replace(state, x=state.x.to(device), gradient=state.gradient.to(device), memory=memory)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step: the i-th of `of`, on a picture with longer side `scale`. `costs` are those of `image`."""
+    """One step of the optimiser, number i of `of`, on a picture with the longer side `scale`; `costs` are those of `image`."""
 
     i: int
     of: int
@@ -69,18 +72,18 @@ class Step:
         return self.state.canvas.image(self.state.x).clone()
 
 
-def begin(x: Tensor, cost: Cost, i: int = 0, cut: bool = False, canvas: Canvas = PIXELS) -> State:
-    """The state before the first step, with x a picture (1, 3, H, W) or what else the canvas takes."""
+def begin(x: Tensor, cost: Cost, i: int = 0, truncated: bool = False, canvas: Canvas = PIXELS) -> State:
+    """The state before step i + 1, from a picture (1, 3, H, W) or the canvas' other parameters."""
     x = project(x.detach().clone(), canvas)
     costs, gradient = evaluate(cost, x, canvas)
-    return State(x, gradient, costs, i, cut=cut, canvas=canvas)
+    return State(x, gradient, costs, i, truncated=truncated, canvas=canvas)
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """`name` is one of OPTIMIZERS, `lr` its step size; L-BFGS remembers `history` steps and starts from 1 / f^falloff (soften).
+    """`name` is one of OPTIMIZERS, `lr` its step size. L-BFGS remembers `history` steps and starts from 1 / f^falloff (soften).
 
-    `wraps` is whether the picture's rows and columns go on at the other side.
+    `wraps` are the axes (rows, columns) on which the picture is periodic.
     """
 
     name: str = "lbfgs"
@@ -91,9 +94,9 @@ class Optimizer:
 
 
 def descend(cost: Cost, state: State, until: int, of: int, optimizer: Optimizer) -> Iterator[Step]:
-    """Steps state.i + 1 ... until. Ends early where no direction leads further down.
+    """The steps state.i + 1 to `until`; fewer if no direction leads further down.
 
-    The state of any Step, given back, continues to the same picture. Raises ImpastoError when cost or gradient are not finite.
+    From the state of any Step the descent continues to the same picture. Raises ImpastoError if cost or gradient are not finite.
     """
     take = OPTIMIZERS[optimizer.name]
     while state.i < until:
@@ -106,7 +109,7 @@ def descend(cost: Cost, state: State, until: int, of: int, optimizer: Optimizer)
 
 
 def evaluate(cost: Cost, x: Tensor, canvas: Canvas) -> tuple[dict[str, float], Tensor]:
-    """The costs of the picture that x stands for, and the gradient of the total to x."""
+    """The costs of the picture with parameters x, and the gradient of their total to x."""
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         costs = cost(canvas.image(x))
@@ -118,12 +121,12 @@ def evaluate(cost: Cost, x: Tensor, canvas: Canvas) -> tuple[dict[str, float], T
 
 
 def gradient_descent(cost: Cost, state: State, optimizer: Optimizer) -> State:
-    """G := G - lr dJ/dG, cut to the canvas' bounds: the textbook form."""
+    """G := G - lr dJ/dG, clipped to the canvas' bounds: the textbook form."""
     return _moved(cost, state, project(state.x - optimizer.lr * state.gradient, state.canvas))
 
 
 def adam(cost: Cost, state: State, optimizer: Optimizer) -> State:
-    """Kingma & Ba 2014 (arXiv:1412.6980, algorithm 1), cut to the canvas' bounds after each step."""
+    """Kingma & Ba 2014 (arXiv:1412.6980, algorithm 1), clipped to the canvas' bounds after each step."""
     mean, square, count = state.memory.get("moments") or _no_moments(state.x)
     count = count + 1
     mean = torch.lerp(state.gradient, mean, BETAS[0])
@@ -139,19 +142,20 @@ def _no_moments(x: Tensor) -> tuple[Tensor, ...]:
 
 
 def lbfgs(cost: Cost, state: State, optimizer: Optimizer) -> State:
-    """L-BFGS (Nocedal & Wright 2006, algorithm 7.4) on the pixels that are free to move, its path bent along the bounds.
+    """L-BFGS (Nocedal & Wright 2006, algorithm 7.4) on the pixels that are free to move, along a path projected to the bounds.
 
-    Pixels at a bound that the gradient pushes outwards are held (Bertsekas 1982, projected Newton). A step that does not go down
-    is halved or more until it does. The same state comes back when there is no way down.
+    Pixels at a bound that the negative gradient points across stay (Bertsekas 1982, projected Newton). A step that does not go down
+    far enough is shortened until it does. Returns the same state if there is no way down.
     """
-    after = _search(cost, state, _direction(state, partial(soften, falloff=optimizer.falloff, wraps=optimizer.wraps)), optimizer.lr)
+    direction = _direction(state, partial(soften, falloff=optimizer.falloff, wraps=optimizer.wraps))
+    after = _search(cost, state, direction, optimizer.lr)
     if after is None:
         return lbfgs(cost, replace(state, memory={}), optimizer) if state.memory else state
     s, y = after.x - state.x, after.gradient - state.gradient
-    kept = state.memory
+    memory = state.memory
     if _dot(s, y) > 1e-10 * _dot(y, y) > 0:
-        kept = {name: (*kept.get(name, ()), new)[-optimizer.history :] for name, new in (("s", s), ("y", y))}
-    return replace(after, memory=kept)
+        memory = {name: (*memory.get(name, ()), new)[-optimizer.history :] for name, new in (("s", s), ("y", y))}
+    return replace(after, memory=memory)
 
 
 OPTIMIZERS: dict[str, Callable[[Cost, State, Optimizer], State]] = {"lbfgs": lbfgs, "adam": adam, "gd": gradient_descent}
@@ -163,9 +167,12 @@ def _moved(cost: Cost, state: State, x: Tensor) -> State:
 
 
 def _direction(state: State, first: Callable[[Tensor], Tensor]) -> Tensor:
-    """Minus the inverse Hessian times the gradient, both of the free pixels: the two-loop recursion from `first`."""
+    """Minus the inverse Hessian times the gradient, both of the free pixels: the two-loop recursion.
+
+    `first` is the first approximation of the inverse Hessian.
+    """
     free = movable(state.x, state.gradient, state.canvas).to(state.x.dtype)
-    q = state.gradient * free  # stays 0 where a pixel is held, so that s and y need no mask in products with it
+    q = state.gradient * free  # 0 where a pixel is not free, so that s and y need no mask in products with q
     pairs = zip(state.memory.get("s", ()), state.memory.get("y", ()), strict=True)
     curved = [(s, y, sy) for s, y in pairs if (sy := _dot(s, free, y)) > 1e-10 * _dot(y, free, y) > 0]
     if not curved:
@@ -184,7 +191,7 @@ def _direction(state: State, first: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 def _search(cost: Cost, state: State, direction: Tensor, t: float) -> State | None:
-    """The first point along the projected path with a sufficient decrease; None where there is none."""
+    """The first point along the projected path with a sufficient decrease; None if there is none within TRIALS."""
     J = state.costs["total"]
     for _ in range(TRIALS):
         x = project(state.x + t * direction, state.canvas)
@@ -195,11 +202,11 @@ def _search(cost: Cost, state: State, direction: Tensor, t: float) -> State | No
         rise = after.costs["total"] - J
         if rise <= SUFFICIENT * slope:
             return after
-        t *= min(0.5, max(0.1, -slope / (2 * (rise - slope))))  # the minimum of the parabola through what is known
+        t *= min(0.5, max(0.1, -slope / (2 * (rise - slope))))  # the minimum of the parabola through both values and the slope
     return None
 
 
 def _dot(*factors: Tensor) -> float:
-    """The sum over all elements of the factors' product, added up in float64."""
+    """The sum over all elements of the product of the factors, in float64."""
     pieces = zip(*(torch.split(x.reshape(-1), PIECE) for x in factors), strict=True)
     return sum(float(reduce(torch.mul, parts).sum(dtype=widest(factors[0]))) for parts in pieces)

@@ -17,9 +17,9 @@ from impasto.errors import BadRecipe, NoRoom
 from impasto.images.images import Wraps
 from impasto.machine import free_memory, used_memory
 from impasto.nets.nets import Conv, Net, Pool, channels, map_size, window
-from impasto.objective.framing import wrapping
-from impasto.objective.style_costs import HOW, kept_memory, wants_of
-from impasto.objective.tiles import Tiling, area_read, cut
+from impasto.objective.framing import periodic_net
+from impasto.objective.style_costs import COSTS, costs_by_layer, map_cost_memory
+from impasto.objective.tiles import Tiling, area_read, split_net
 from impasto.recipe.recipe import Recipe
 
 FLOAT = 4
@@ -78,7 +78,7 @@ def read_plan(record: dict[str, Any]) -> Plan:
 
 def is_plan_for(plan: Plan, net: Net, recipe: Recipe) -> bool:
     """Whether a plan that was read back can be carried out."""
-    (whole,) = cut(net, {*recipe.content_layers, *recipe.style_layers}, ())
+    (whole,) = split_net(net, {*recipe.content_layers, *recipe.style_layers}, ())
     tiling, pools = plan.tiling or Tiling((), 1), [layer.name for layer in whole if isinstance(layer, Pool)]
     fits = tiling.side > 0 and list(tiling.cuts) == [name for name in pools if name in tiling.cuts]
     return fits and plan.history > 0 and (not plan.on_disk or (plan.tiling is not None and fits_on_disk(recipe, net)))
@@ -110,7 +110,7 @@ def make_plan(
     `style_places` are the pixels of the largest style picture, `disk` the bytes there are for files, which are used where memory
     does not suffice. L-BFGS forgets earlier only where nothing else helps. Raises NoRoom with what is needed at least.
     """
-    least, net = inf, wrapping(net, recipe)
+    least, net = inf, periodic_net(net, recipe)
     for history in _histories(recipe):
         plans = [*_plans(net, recipe, size, style_places, history)]
         filed = [*_plans_on_disk(net, recipe, size, history)] if fits_on_disk(recipe, net) else []
@@ -126,8 +126,8 @@ def make_plan(
 
 def fits_on_disk(recipe: Recipe, net: Net) -> bool:
     """Whether nothing that the recipe asks for needs all of a large picture at once."""
-    costs = {cost for costs in wants_of(recipe, net).values() for cost in costs}
-    in_parts = {"gram", "mean", "square"}.issuperset(read for cost in costs for read in HOW[cost].reads)
+    costs = {cost for costs in costs_by_layer(recipe, net).values() for cost in costs}
+    in_parts = {"gram", "mean", "square"}.issuperset(read for cost in costs for read in COSTS[cost].reads)
     plain = not (any(recipe.wraps) or "histogram" in _rules_after(recipe))
     return in_parts and plain and {cost for cost, weight in recipe.content_costs.items() if weight} <= {"features"}
 
@@ -151,7 +151,7 @@ def _plans(net: Net, recipe: Recipe, size: tuple[int, int], style_places: int, h
     """Every way with its work, in multiply-adds."""
     layers = {*recipe.content_layers, *recipe.style_layers}
     kept = _pictures(recipe, size, history) + _targets(net, recipe, size)
-    (whole,) = cut(net, layers, ())
+    (whole,) = split_net(net, layers, ())
     larger = max(size[0] * size[1], style_places // 2)  # targets are walked forwards alone
     yield _work(whole, *size), Plan(None, history, kept + _walking(whole, larger, any(net.wraps)))
     pools = [layer.name for layer in whole if isinstance(layer, Pool)]
@@ -159,7 +159,7 @@ def _plans(net: Net, recipe: Recipe, size: tuple[int, int], style_places: int, h
         tiling = Tiling(tuple(pools[first:]), side)
         if side >= max(size) and first == len(pools):
             continue
-        work, most = _tiled(cut(net, layers, tiling.cuts), size, tiling, net.wraps)
+        work, most = _tiled(split_net(net, layers, tiling.cuts), size, tiling, net.wraps)
         yield work, Plan(tiling, history, kept + most + HOLES)
 
 
@@ -178,12 +178,12 @@ def _tiled(parts: Sequence[Sequence[Conv | Pool]], size: tuple[int, int], tiling
 def _plans_on_disk(net: Net, recipe: Recipe, size: tuple[int, int], history: int) -> Iterator[tuple[float, Plan]]:
     """Every way that keeps in memory a tile, the rows of maps that it lies in, and some bands."""
     layers = {*recipe.content_layers, *recipe.style_layers}
-    (whole,) = cut(net, layers, ())
+    (whole,) = split_net(net, layers, ())
     pools = [layer.name for layer in whole if isinstance(layer, Pool)]
     pictures = _pictures(recipe, size, history) + COPIES_ON_DISK * 3 * FLOAT * prod(size) + _asked_for(recipe, net, size)
     for first, side in product(range(len(pools) + 1), SIDES):
         tiling = Tiling(tuple(pools[first:]), side)
-        work, most, maps = _tiled_on_disk(cut(net, layers, tiling.cuts), size, tiling)
+        work, most, maps = _tiled_on_disk(split_net(net, layers, tiling.cuts), size, tiling)
         yield work, Plan(tiling, history, most + BANDS + HOLES, True, pictures + _targets(net, recipe, size) + maps)
 
 
@@ -216,7 +216,7 @@ def _pictures(recipe: Recipe, size: tuple[int, int], history: int) -> float:
 
 def _targets(net: Net, recipe: Recipe, size: tuple[int, int]) -> float:
     """The content picture's activations, and what costs of whole maps keep."""
-    return kept_memory(recipe, net, size) + sum(
+    return map_cost_memory(recipe, net, size) + sum(
         FLOAT * channels(net, layer) * prod(map_size(net, layer, size)) for layer in recipe.content_layers
     )
 

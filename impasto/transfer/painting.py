@@ -1,6 +1,6 @@
-"""A painting on disk: from files to a finished file that carries its recipe, losing nothing on the way.
+"""A painting from its input files to a finished file that carries its recipe.
 
-While it is painted a checkpoint lies beside it; painting it again with resume continues to the same bytes.
+While it is painted, a checkpoint lies beside the output; painting again with resume continues to the same bytes.
 """
 
 import contextlib
@@ -22,7 +22,6 @@ from typing import Any
 import torch
 
 from impasto.cache import Cache
-from impasto.disk import is_possible
 from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning, NoRoom
 from impasto.files import check_room, check_writable, make_folder, temporary_folder
 from impasto.images.formats import DEEP_ZOOM
@@ -36,7 +35,7 @@ from impasto.images.images import (
     usable_profile,
     write_picture,
 )
-from impasto.machine import peak_memory_mb
+from impasto.machine import can_map_files, peak_memory_mb
 from impasto.nets.kernels import has_winograd
 from impasto.nets.nets import Compute
 from impasto.objective.color_transfer import recolored
@@ -54,21 +53,32 @@ from impasto.transfer.checkpoint import (
 )
 from impasto.transfer.descent import State, Step, can_resume
 from impasto.transfer.memory_plan import FLOAT, SPARE, Plan, default_budget, held_memory, is_plan_for, read_plan, written
-from impasto.transfer.transfer import alpha_at, check_edit, check_fit, finished, make_net, painted_scales, plan_scales, stylize
+from impasto.transfer.transfer import (
+    Execution,
+    Extras,
+    alpha_at,
+    check_edit,
+    check_fit,
+    finished,
+    make_net,
+    painted_scales,
+    plan_scales,
+    stylize,
+)
 from impasto.weights import load_weights
 
 CHECKPOINT_SECONDS = 5.0
 RETRY_SECONDS = 60.0  # after a checkpoint that could not be written
-# What libraries say; the last is oneDNN.
+# Parts of the error messages of libraries that ran out of memory; the last is oneDNN's.
 NO_MEMORY = r"allocate memory|out of memory|bad_alloc|ALLOC_FAILED|could not create a (primitive$|memory object)"
-SHRINK = 0.6  # of what was predicted for a plan that did not fit
-OLD_FILE = {"bits": 8, "profile": None}  # of paintings whose record does not say
-PICTURE_SHARE = 0.1  # of the budget, that one of the pictures to paint from may take in memory
-CHECKPOINT_SHARE = 20  # where writing one takes long, painting takes at least this many times as long between two
+SHRINK = 0.6  # share of the predicted memory for the new plan, after a plan that did not fit
+OLD_FILE = {"bits": 8, "profile": None}  # for older records, which do not have the entry
+PICTURE_SHARE = 0.1  # share of the memory budget from which an input picture is kept on disk
+CHECKPOINT_SHARE = 20  # least ratio of the time between two checkpoints to the time that writing one takes
 
 
 def recipe_of(path: Path) -> Recipe:
-    """The recipe that a painting carries. Raises BadImage where there is none. It names no files, whoever wrote it."""
+    """The recipe in a painting's file, without paths, since anyone may have written it. Raises BadImage if there is none."""
     recipe = read_record(path).get("recipe")
     if not isinstance(recipe, dict):
         raise BadImage(f"{path} carries no recipe")
@@ -76,13 +86,13 @@ def recipe_of(path: Path) -> Recipe:
 
 
 def circumstances(place: Compute) -> dict[str, Any]:
-    """What the bytes of a painting depend on beside its recipe, inputs and plans."""
+    """What the bytes of a painting depend on besides its recipe, inputs and plans: versions, device, threads, kernels."""
     versions = {name: version(name) for name in ("impasto", "torch", "pillow", "numpy", "scipy")}
     return {"versions": versions, "place": asdict(place), "threads": torch.get_num_threads(), "winograd": has_winograd()}
 
 
 class Painting:
-    """One painting, from its input files to `output`. Everything that can be wrong with them is raised here, before the work."""
+    """One painting, from its input files to `output`. The constructor reads the inputs and raises every error they contain."""
 
     def __init__(
         self,
@@ -132,55 +142,44 @@ class Painting:
         self.seconds = 0.0
 
     def steps(self, *, resume: bool = False, seconds: float | None = None, save_every: int = 0) -> Iterator[Step]:
-        """Paint, keeping checkpoints; the finished picture is written at the end and the checkpoint goes.
+        """Paint, with checkpoints on the way; at the end write the finished picture and remove the checkpoint.
 
-        `resume` continues from the checkpoint, and leaves a finished painting alone. `seconds` ends in time with the finest
-        picture so far, and keeps the checkpoint for a resume. `save_every` writes the picture on its way, out-0050.png, every so
-        many steps. Raises NoRoom when memory runs out, with the picture so far and a checkpoint saved.
+        `resume` continues from the checkpoint, and leaves a finished painting alone. `seconds` is a time limit: then the finest
+        picture so far is written, and the checkpoint stays for a resume. `save_every` writes an intermediate picture every so many
+        steps, such as out-0050.png. Raises NoRoom if memory runs out, after saving the picture so far and a checkpoint.
         """
-        threads = torch.get_num_threads()
-        try:
-            yield from self._steps(resume, seconds, save_every)
-        finally:
-            torch.set_num_threads(threads)  # those of a checkpoint may be others
-
-    def _steps(self, resume: bool, seconds: float | None, save_every: int) -> Iterator[Step]:
-        begun = time.monotonic()
         if resume and self.is_finished():
             remove_checkpoint(checkpoint_path(self.output))
             return
         if not resume and checkpoint_path(self.output).exists():
-            said = "discarding the checkpoint of an unfinished painting (use --resume to continue it)"
-            warnings.warn(said, ImpastoWarning, stacklevel=2)
-        self.state = self._resumed() if resume else None
-        self._prepare_folder()
-        keeper = _Keeper(self)
-        while True:
-            recipe = self.recipe
-            try:
-                for step in self._stylize(seconds and seconds - (time.monotonic() - begun)):
-                    self.state = step.state
-                    if save_every and step.i % save_every == 0:
-                        self._write(self.output.with_stem(f"{self.output.stem}-{step.i:04d}"), self.shown(step), "on its way")
-                    keeper.keep()
-                    yield step
-                    if self.recipe is not recipe:
-                        break
-                else:
-                    break
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                self._shrink(error)
-        self.seconds = time.monotonic() - begun
-        self._finish()
+            message = "discarding the checkpoint of an unfinished painting (use --resume to continue it)"
+            warnings.warn(message, ImpastoWarning, stacklevel=2)
+        begun, is_done = time.monotonic(), False
+        with _restored_threads():
+            self.state = self._resumed() if resume else None
+            self._prepare_folder()
+            checkpoints = _Checkpoints(self)
+            while not is_done:
+                recipe = self.recipe
+                with self._replanned():
+                    for step in self._stylize(seconds and seconds - (time.monotonic() - begun)):
+                        self.state = step.state
+                        if save_every and step.i % save_every == 0:
+                            self._write(self.output.with_stem(f"{self.output.stem}-{step.i:04d}"), self.shown(step), "on its way")
+                        checkpoints.save_if_due()
+                        yield step
+                        if self.recipe is not recipe:  # change()
+                            break
+                    is_done = self.recipe is recipe
+            self.seconds = time.monotonic() - begun
+            self._finish()
 
     def shown(self, step: Step) -> torch.Tensor:
-        """The picture of a step in the colours that the painting will have."""
+        """The picture of a step, (1, 3, H, W), with the colour rules of the finished painting."""
         return recolored(step.image, self.content.image, self.recipe, self.content.alpha, self.masks)
 
     def change(self, knobs: dict[str, Any]) -> None:
-        """Paint with these knobs, some of CHANGEABLE, from the next step on; the recipe says so. Raises BadRecipe."""
+        """Change these knobs, a subset of CHANGEABLE, from the next step on; the recipe records it. Raises BadRecipe."""
         i = 0 if self.state is None else self.state.i
         changes = {**self.recipe.changes, i: {**self.recipe.changes.get(i, {}), **knobs}}
         recipe = checked_recipe({**dict(self.recipe), "changes": changes})
@@ -189,7 +188,7 @@ class Painting:
         self.recipe, self.identity = recipe, {**self.identity, "recipe": recipe.model_dump(mode="json")}
 
     def _prepare_folder(self) -> None:
-        """The folder for the files of plans on disk, with nothing in it but what the state holds; none where no plan is."""
+        """Make the folder for the files of plans on disk, if there are any, with no files but those of the state."""
         if self.state is None and self.folder.exists():
             remove_checkpoint(checkpoint_path(self.output))
         if any(plan.on_disk for plan in self.plans):
@@ -197,8 +196,8 @@ class Painting:
             clear_folder(checkpoint_path(self.output))
 
     def _disk_room(self) -> float:
-        """Bytes that files may take: what is free less a margin, and what an earlier run has taken for this painting."""
-        if not is_possible():
+        """Bytes that files may take: the free space less a margin, and the files of an earlier run of this painting."""
+        if not can_map_files():
             return 0.0
         ours = sum(file.stat().st_size / file.stat().st_nlink for file in self.folder.glob("*") if file.is_file())
         return ours + (1 - SPARE) * shutil.disk_usage(self.output.parent).free
@@ -206,12 +205,22 @@ class Painting:
     def _planned(self, budget: float) -> list[Plan]:
         plans = plan_scales(self.content.image, self.pictures, self.recipe, self.net, self.held, budget, self._disk_room())
         if any(plan.history < self.recipe.history for plan in plans):
-            said = "to fit into memory L-BFGS remembers fewer steps, which changes the picture"
-            warnings.warn(f"{said}: {', '.join(str(plan.history) for plan in plans)}", ImpastoWarning, stacklevel=2)
+            message = "to fit into memory L-BFGS remembers fewer steps, which changes the picture"
+            warnings.warn(f"{message}: {', '.join(str(plan.history) for plan in plans)}", ImpastoWarning, stacklevel=2)
         return plans
 
+    @contextlib.contextmanager
+    def _replanned(self) -> Iterator[None]:
+        """Where memory runs out, make smaller plans for another try. Raises NoRoom if there are none."""
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self._shrink(error)
+
     def _shrink(self, error: Exception) -> None:
-        """Plan the scale that ran out of memory, and those after it, anew with less. Raises NoRoom where nothing is less."""
+        """Make new plans with less memory from the scale that ran out of it on. Raises NoRoom if no plan takes less."""
         if self.place.device != "cpu":
             raise NoRoom(f"out of memory on {self.place.device}: try a smaller --size{self._saved()}") from error
         index = self._scale()
@@ -221,10 +230,10 @@ class Painting:
         except NoRoom as smaller:
             raise NoRoom(f"out of memory: try a smaller --size{self._saved()} ({smaller})") from error
         make_folder(self.folder)
-        warnings.warn(f"out of memory: going on {self.plans[index]}", ImpastoWarning, stacklevel=2)
+        warnings.warn(f"out of memory: continuing {self.plans[index]}", ImpastoWarning, stacklevel=2)
 
     def _saved(self) -> str:
-        """What an error says of what there is of the picture, which is saved now."""
+        """Save the picture so far; the part of an error message that names its file."""
         path = self.set_aside()
         return "" if path is None else f"; {path} is the picture so far"
 
@@ -238,9 +247,9 @@ class Painting:
         return len(self.scales) - 1
 
     def set_aside(self) -> Path | None:
-        """Save the picture so far and a checkpoint: what an interruption leaves behind. None before the first step.
+        """Save the picture so far and a checkpoint after an interruption. Returns its path, or None before the first step.
 
-        The picture takes the output's place, unless another, finished picture is there: then it lies beside it, as out-so-far.png.
+        The path is the output's, or, if a finished picture is already there, beside it as out-so-far.png.
         """
         if self.state is None:
             return None
@@ -250,14 +259,14 @@ class Painting:
         return path
 
     def _is_free(self) -> bool:
-        """Whether the output is not there yet, or not yet finished."""
+        """Whether the output does not exist, or is unfinished."""
         try:
             return not self.output.exists() or read_record(self.output).get("ended") == "interrupted"
         except BadImage:
             return False
 
     def is_finished(self) -> bool:
-        """Whether the output is this very painting, done."""
+        """Whether the output is this same painting, finished."""
         try:
             record = read_record(self.output)
         except BadImage:
@@ -268,7 +277,7 @@ class Painting:
         )
 
     def report(self) -> dict[str, Any]:
-        """What was painted, with the costs of the picture in the file."""
+        """The record of the finished painting, and the costs of the picture in its file."""
         record, tiling = read_record(self.output), self.plans[-1].tiling
         recipe = self.recipe.at_last()
         given = self.content.image, self.pictures, recipe, self.net, tiling, self.masks, self.alphas
@@ -288,14 +297,14 @@ class Painting:
         }
 
     def _read_again(self, folder: Path | None) -> torch.Tensor:
-        """The finished picture, as it is in its file."""
+        """The finished picture (1, 3, H, W), read from its file."""
         if self.output.suffix.lower() == DEEP_ZOOM:
             return read_deep_zoom(self.output, folder)
         return read_picture(self.output, keep_hidden=True, folder=folder).image
 
     @contextlib.contextmanager
     def _folder_if(self, on_disk: bool) -> Iterator[Path | None]:
-        """A folder for files that go again, where there are to be any."""
+        """A temporary folder for files if the plan is on disk, else None."""
         if not on_disk:
             yield None
             return
@@ -303,10 +312,9 @@ class Painting:
             yield folder
 
     def _stylize(self, seconds: float | None) -> Iterator[Step]:
-        picture, resume = self._start_image(), self.state
-        options: dict[str, Any] = {"picture": picture, "resume": resume, "seconds": seconds, "plans": self.plans}
-        options |= {"alphas": self.alphas, "masks": self.masks, "cache": self.cache, "folder": self.folder}
-        return stylize(self.content.image, self.pictures, self.recipe, self.net, **options)
+        extras = Extras(self._start_image(), self.masks, self.alphas)
+        execution = Execution(self.plans, self.folder, self.cache, seconds)
+        return stylize(self.content.image, self.pictures, self.recipe, self.net, extras, execution, self.state)
 
     def _start_image(self) -> torch.Tensor | None:
         return None if self.start is None else self.start.image
@@ -321,7 +329,7 @@ class Painting:
         return {"recipe": self.recipe.model_dump(mode="json"), "inputs": inputs, "weights": weights}
 
     def _run(self) -> dict[str, Any]:
-        """What the bytes of the painting depend on."""
+        """Everything that the bytes of the painting depend on."""
         return {**self.identity, "plans": [written(plan) for plan in self.plans], **circumstances(self.place)}
 
     def _resumed(self) -> State | None:
@@ -339,12 +347,14 @@ class Painting:
             pairs = zip(map(read_plan, run["plans"]), planned, strict=True)
             self.plans = [replace(plan, peak=now.peak, disk=now.disk) for plan, now in pairs]
             if self.plans != planned:
-                said = f"going on as the checkpoint was begun, with the finest scale {self.plans[-1].way}: the bytes depend on it"
-                warnings.warn(said, ImpastoWarning, stacklevel=2)
+                message = (
+                    f"continuing as the checkpoint was begun, with the finest scale {self.plans[-1].way}: the bytes depend on it"
+                )
+                warnings.warn(message, ImpastoWarning, stacklevel=2)
         return state
 
     def _check(self, state: State, run: dict[str, Any]) -> None:
-        """Raise BadInput, ValueError for a state that is not one of this painting on its way, whatever says so."""
+        """Raise BadInput or ValueError for a checkpoint that cannot come from this painting; its file is not to be trusted."""
         plans, ends = [read_plan(plan) for plan in run["plans"]], list(accumulate(steps for _, steps in self.scales))
         side = next((side for (side, _), end in zip(self.scales, ends, strict=True) if 0 < state.i <= end), 0)
         shape = (1, 3, *painted_size(self.content.image, side, self.recipe)) if side else ()
@@ -357,12 +367,12 @@ class Painting:
         if self.state.i < (of := sum(steps for _, steps in self.scales)):
             self._write_final(self.output, "time budget")
             save_checkpoint(checkpoint_path(self.output), self.state, self._run())
-            said = f"the time was up after step {self.state.i} of {of}: {self.output} is the picture so far, --resume goes on"
-            warnings.warn(said, ImpastoWarning, stacklevel=3)
+            message = f"the time limit ended after step {self.state.i} of {of}: {self.output} is unfinished, --resume continues"
+            warnings.warn(message, ImpastoWarning, stacklevel=3)
         else:
-            if self.state.cut:
-                warnings.warn("coarser scales got fewer steps, to stay within the time budget", ImpastoWarning, stacklevel=3)
-            self._write_final(self.output, "finished in time" if self.state.cut else "finished")
+            if self.state.truncated:
+                warnings.warn("coarser scales got fewer steps to keep to the time limit", ImpastoWarning, stacklevel=3)
+            self._write_final(self.output, "finished in time" if self.state.truncated else "finished")
             remove_checkpoint(checkpoint_path(self.output))
 
     def _write_final(self, path: Path, ended: str) -> None:
@@ -374,7 +384,7 @@ class Painting:
             raise type(error)(f"{error}{self._written_elsewhere(image, ended)}") from error
 
     def _written_elsewhere(self, image: torch.Tensor, ended: str) -> str:
-        """Keep a picture that its place does not take in the system's temporary folder, and say where, if that can be."""
+        """Write a picture that cannot be written to its path to the system's temporary folder; the message that names it."""
         try:
             path = Path(tempfile.mkdtemp(prefix="impasto-")) / self.output.name
             self._write(path, image, ended)
@@ -387,7 +397,7 @@ class Painting:
             raise CannotWrite(f"{path} is one of the pictures to paint from: name another file with -o")
 
     def _alpha(self, image: torch.Tensor) -> torch.Tensor | None:
-        """What of the painting shows: what shows of the content picture; all of a texture, which has none."""
+        """The alpha channel: that of the content picture; none for a texture, which has no content."""
         if not self.recipe.has_content:
             return None
         return alpha_at(self.content.alpha, image, self.recipe)
@@ -399,12 +409,22 @@ class Painting:
         write_picture(path, image, self._alpha(image), record, self.bits, self.profile)
 
     def _file(self) -> dict[str, Any]:
-        """How the file holds the picture: no knobs of the recipe, since the picture is the same."""
+        """The file's bit depth and profile: not knobs of the recipe, since the picture is the same."""
         return {"bits": self.bits, "profile": None if self.profile is None else hashlib.sha256(self.profile).hexdigest()}
 
 
+@contextlib.contextmanager
+def _restored_threads() -> Iterator[None]:
+    """Restore torch's number of threads, which a checkpoint may change."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _grouped(costs: dict[str, float]) -> dict[str, dict[str, float]]:
-    """The style cost by layer and, where there are several, by kind."""
+    """The style cost by layer and, if several costs are chosen, by cost."""
     groups = {"style_layers": "style ", "style_costs": "style_cost "}
     found = {
         name: {key.removeprefix(of): value for key, value in costs.items() if key.startswith(of)} for name, of in groups.items()
@@ -412,20 +432,20 @@ def _grouped(costs: dict[str, float]) -> dict[str, dict[str, float]]:
     return {name: its for name, its in found.items() if its or name == "style_layers"}
 
 
-class _Keeper:
-    """Writes a checkpoint every few seconds; when that fails it says so, tries later, and lets the painting go on."""
+class _Checkpoints:
+    """Writes a checkpoint every few seconds; if that fails, it warns, tries again later, and the painting continues."""
 
     def __init__(self, painting: Painting) -> None:
         self.painting, self.due = painting, time.monotonic() + CHECKPOINT_SECONDS
 
-    def keep(self) -> None:
+    def save_if_due(self) -> None:
         begun = time.monotonic()
         if begun < self.due or self.painting.state is None:
             return
         try:
             save_checkpoint(checkpoint_path(self.painting.output), self.painting.state, self.painting._run())
         except ImpastoError as error:
-            warnings.warn(f"painting on without a checkpoint: {error}", ImpastoWarning, stacklevel=2)
+            warnings.warn(f"the painting continues without a checkpoint: {error}", ImpastoWarning, stacklevel=2)
             self.due = begun + RETRY_SECONDS
             return
         now = time.monotonic()
@@ -433,14 +453,14 @@ class _Keeper:
 
 
 def _read(folder: Path, budget: float, path: Path) -> Picture:
-    """A picture to paint from: on disk where it would take much of the budget."""
+    """Read an input picture: into a file of the folder if it would take much of the budget."""
     height, width = declared_size(path)
     is_large = 3 * FLOAT * height * width > PICTURE_SHARE * budget
-    return read_picture(path, folder=folder if is_large and is_possible() else None)
+    return read_picture(path, folder=folder if is_large and can_map_files() else None)
 
 
 def _state_of(path: Path) -> tuple[Any, ...]:
-    """What changes when a file does; a file that is not there has a state too."""
+    """A key that changes when the file does; a missing file has one too."""
     try:
         stat = path.stat()
     except OSError:
@@ -453,5 +473,5 @@ def _same_file(path: Path, other: Path) -> bool:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether Python, torch or a library below it could not get the memory it asked for."""
+    """Whether Python, torch or a library below it ran out of memory."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or re.search(NO_MEMORY, str(error)) is not None

@@ -30,7 +30,7 @@ from impasto.recipe.recipe import Recipe
 from impasto.transfer.descent import Step
 from impasto.transfer.memory_plan import Plan, default_budget, held_memory, written
 from impasto.transfer.painting import circumstances
-from impasto.transfer.transfer import Ties, check_fit, finished, make_net, plan_scales, stylize
+from impasto.transfer.transfer import Execution, Extras, Ties, check_fit, finished, make_net, plan_scales, stylize
 from impasto.video.flow import OPENCV, is_cut, link, long_term_weights, softened, warp, warped_error
 from impasto.video.frames import PYAV, check_video, open_clip, painted_size, read_frames, read_video_record, write_video
 from impasto.weights import load_weights
@@ -357,11 +357,11 @@ class Video:
         start, ties = self._start_and_ties(number, i, near, content if last_pass is None else last_pass)
         if self.motion.start == "recipe" or (not near and last_pass is None):
             recipe, plans = self.recipe_at_size, self.plans["first"]
-            return stylize(content, self.styles, recipe, self.net, plans=plans, ties=ties, alphas=alphas)
+            return stylize(content, self.styles, recipe, self.net, Extras(alphas=alphas, ties=ties), Execution(plans))
         if last_pass is not None:
             start = torch.lerp(last_pass, start, BLEND)
         recipe, plans = self._later(), self.plans["later"]
-        return stylize(content, self.styles, recipe, self.net, picture=start, plans=plans, ties=ties, alphas=alphas)
+        return stylize(content, self.styles, recipe, self.net, Extras(start, alphas=alphas, ties=ties), Execution(plans))
 
     def _scene(self, i: int) -> range:
         """The frames of the scene of frame i."""
