@@ -6,7 +6,7 @@ import torch
 
 from impasto.images.images import read_picture, resize
 from impasto.pictures import CALIBRATION, picture_path
-from impasto.transfer.canvas import COLOR_AXES, color_axes, movable, project, ripples, soften, waves, white_noise
+from impasto.transfer.canvas import COLOR_AXES, color_axes, fourier, fourier_noise, movable, project, soften, white_noise
 from impasto.transfer.descent import Optimizer, begin, descend
 from tests.conftest import picture
 
@@ -54,16 +54,16 @@ def flat(image: torch.Tensor) -> torch.Tensor:
 
 def drawn(size: tuple[int, int], pictures: int = 4000) -> torch.Tensor:
     """The waves of standard normal x."""
-    return flat(waves(*size, limit=10.0).image(ripples((pictures, 3, *size), 1.0, seed=1).double()))
+    return flat(fourier(*size, limit=10.0).image(fourier_noise((pictures, 3, *size), 1.0, seed=1).double()))
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_every_picture_is_a_sum_of_waves(size):
     """Back from a picture to coefficients by numpy's transform; the canvas makes the same picture of them."""
     image = 0.02 + 0.96 * picture(*size).double()
-    unit = flat(waves(*size, limit=100.0).image(torch.zeros(1, 3, size[0], size[1] // 2 + 1, 2)))
+    unit = flat(fourier(*size, limit=100.0).image(torch.zeros(1, 3, size[0], size[1] // 2 + 1, 2)))
     assert unit.abs().max() < 1e-6
-    found, canvas = np.fft.rfft2(flat(image).numpy(), norm="ortho"), waves(*size, limit=1e6)
+    found, canvas = np.fft.rfft2(flat(image).numpy(), norm="ortho"), fourier(*size, limit=1e6)
     one = torch.ones(1, 3, size[0], size[1] // 2 + 1, 2, dtype=torch.float64)
     one[..., 1] = 0
     response = np.fft.rfft2(flat(canvas.image(1e-3 * one)).numpy(), norm="ortho").real / 1e-3
@@ -86,15 +86,15 @@ def test_the_power_of_waves_falls_with_the_square_of_their_frequency(size):
 
 
 def test_waves_beyond_the_limit_count_as_at_the_limit():
-    x, canvas = ripples((2, 3, 6, 7), 0.5, seed=2), waves(6, 7, limit=0.6)
+    x, canvas = fourier_noise((2, 3, 6, 7), 0.5, seed=2), fourier(6, 7, limit=0.6)
     torch.testing.assert_close(canvas.image(8 * x), canvas.image(5 * x))
     assert not torch.allclose(canvas.image(0.5 * x), canvas.image(x))
 
 
 @pytest.mark.parametrize("limit", [0.1, 10.0])
 def test_the_gradient_through_waves_is_right(limit):
-    x = ripples((2, 3, 5, 4), 1.0, seed=3).double().requires_grad_()
-    assert torch.autograd.gradcheck(waves(5, 4, limit).image, x)
+    x = fourier_noise((2, 3, 5, 4), 1.0, seed=3).double().requires_grad_()
+    assert torch.autograd.gradcheck(fourier(5, 4, limit).image, x)
 
 
 def test_the_axes_of_colour_are_those_of_the_bundled_pictures():
@@ -114,7 +114,7 @@ def test_axes_of_colour_make_the_covariance_of_the_colours():
 def test_waves_can_become_a_photograph(optimizer):
     photo = resize(read_picture(picture_path("cat")).image, (31, 44))
     cost = lambda image: {"total": (image - photo).square().sum()}  # noqa: E731
-    start = begin(ripples(photo.shape, 0.1, seed=4), cost, canvas=waves(31, 44, limit=10.0))
+    start = begin(fourier_noise(photo.shape, 0.1, seed=4), cost, canvas=fourier(31, 44, limit=10.0))
     last = list(descend(cost, start, 200, 200, optimizer))[-1]
     assert (last.image - photo).square().mean() < 1e-3 and last.scale == 44
     assert start.costs["total"] > 100 * last.costs["total"] > 0

@@ -65,9 +65,9 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(path, damage):
 
 def test_a_checkpoint_of_another_painting_is_not_used(path):
     save_checkpoint(path, state(3), RUN)
-    with pytest.raises(BadRecipe, match=r"another painting \(size differ\)"):
+    with pytest.raises(BadRecipe, match=r"other settings \(size differ\)"):
         load_checkpoint(path, IDENTITY | {"recipe": {"size": 65}})
-    with pytest.raises(BadRecipe, match=r"another painting \(inputs differ\)"):
+    with pytest.raises(BadRecipe, match=r"other settings \(inputs differ\)"):
         load_checkpoint(path, IDENTITY | {"inputs": {}})
 
 

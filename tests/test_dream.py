@@ -38,7 +38,7 @@ from impasto.lens.index import make_setup
 from impasto.nets.geometry import field_of
 from impasto.nets.nets import INPUTS, NETS, ConvShape, Net, Pool, assemble, build_net, features, map_size, weight_shapes
 from impasto.objective.losses import gram_matrix
-from impasto.transfer.canvas import COLOR_AXES, ripples, waves
+from impasto.transfer.canvas import COLOR_AXES, fourier, fourier_noise
 from impasto.weights import load_weights
 from tests.conftest import check_one_line, picture, room_for, tiny_net
 
@@ -101,7 +101,7 @@ def test_a_linear_unit_is_maximised_by_its_filter(monkeypatch):
 @pytest.mark.parametrize("layer", ["conv1_2", "conv2_1", "relu2_1", "conv2_1:pre", "pool2", "conv3_1"])
 def test_any_layer_is_excited(layer, everywhere):
     net, objective = tiny_net(), Objective(layer, (1,), (), everywhere)
-    noise = waves(24, 24, LIMIT).image(ripples((1, 3, 24, 24), CONTRAST, 0))
+    noise = fourier(24, 24, LIMIT).image(fourier_noise((1, 3, 24, 24), CONTRAST, 0))
     dreamt = last(net, objective, steps=60).image
     reached, begun = (float(objective_value(features(net, image, [layer])[layer], objective)) for image in (dreamt, noise))
     assert reached > max(0.0, begun) + 0.5
@@ -110,8 +110,8 @@ def test_any_layer_is_excited(layer, everywhere):
 def test_a_unit_that_noise_leaves_silent_is_excited_by_the_map_before_its_relu():
     """Through its ReLU there is no gradient at all: no descent from there would move."""
     net = biased(tiny_net(), "conv2_1", 2, -1.0)
-    x = ripples((1, 3, 24, 24), CONTRAST, 0).requires_grad_()
-    a = features(net, waves(24, 24, LIMIT).image(x), ["conv2_1"])["conv2_1"][:, 2]
+    x = fourier_noise((1, 3, 24, 24), CONTRAST, 0).requires_grad_()
+    a = features(net, fourier(24, 24, LIMIT).image(x), ["conv2_1"])["conv2_1"][:, 2]
     (gradient,) = torch.autograd.grad(a.sum(), x)
     assert a.max() == 0 and gradient.abs().max() == 0
     for everywhere in (False, True):

@@ -194,7 +194,7 @@ def test_units_and_paintings_that_there_are_not_are_refused():
 
 def test_a_pair_out_of_reach_gives_a_warning():
     recipe = recipe_with(conv2_1={"pairs": {"0&3": 50}})
-    with pytest.warns(UserWarning, match=r"conv2_1: the pair 0&3 should become 50 times as strong, but .* times is the nearest possible"):
+    with pytest.warns(UserWarning, match=r"the pair 0&3 should become 50 times as strong, but .* the nearest possible"):
         make_targets(picture(40, 48), [picture(44, 48, 1)], recipe, tiny_net())
 
 

@@ -122,7 +122,7 @@ def test_a_checkpoint_of_anybodys_making_is_gone_on_from_or_gives_way_to_the_one
             try:
                 painting.state = painting._resumed()
             except BadRecipe as error:
-                assert "of another painting" in str(error)
+                assert "was made with other settings" in str(error)
                 continue
         assert painting.state is not None and 1 <= painting.state.i <= 5 and torch.get_num_threads() < 4096
         assert max(painting.state.x.shape) == (24 if painting.state.i <= 3 else 40) and len(painting.plans) == 2
@@ -205,7 +205,7 @@ def test_resume_without_a_checkpoint_starts_afresh(files):
 def test_a_checkpoint_of_other_knobs_is_not_used(files):
     interrupted(files, 5)
     before = checkpoint_path(files[2]).read_bytes()
-    with pytest.raises(BadRecipe, match=r"another painting \(seed differ\)"):
+    with pytest.raises(BadRecipe, match=r"other settings \(seed differ\)"):
         list(made(files, seed=9).steps(resume=True))
     assert checkpoint_path(files[2]).read_bytes() == before
 

@@ -29,7 +29,7 @@ from impasto.cli.options import (
     option,
     recipe_from,
 )
-from impasto.cli.paint import paint
+from impasto.cli.paint import paint, prepare
 from impasto.cli.progress import TaskBar, show_frames, show_steps
 from impasto.errors import BadRecipe
 from impasto.files import check_exists
@@ -95,7 +95,7 @@ def grid(
     if cell:
         one = cell_at(made, cell)
         alone = PaintOptions(options.device, options.json, options.quiet, max_memory=options.max_memory, resume=resume)
-        paint(one.content, one.styles, output, one.recipe, alone)
+        paint(prepare(one.content, one.styles, output, one.recipe, alone), alone)
         return
     sheet, part = Sheet(made, output, cells), shard_of(many.shard, os.environ)
     how = _how(options, many, resume)

@@ -21,7 +21,7 @@ from impasto.cli.options import (
     option,
     recipe_from,
 )
-from impasto.cli.progress import saved_on_interrupt, show_steps
+from impasto.cli.progress import saved_on_interrupt, step_progress
 from impasto.errors import BadImage, BadRecipe, CannotWrite
 from impasto.files import check_writable, make_folder, write_whole
 from impasto.images.formats import check_ending, check_pictures
@@ -59,7 +59,7 @@ def transfer(
     options = options or PaintOptions()
     recipe = recipe_from(given(knobs), options.like, init_image)
     output = options.output or _unused(f"{content.stem}-{styles[0].stem if styles else 'painted'}.png")
-    paint(content, styles, output, recipe, options, init_image)
+    paint(prepare(content, styles, output, recipe, options, init_image), options)
 
 
 def texture(painting: Path, /, *, layers: str | None = None, options: PaintOptions | None = None, knobs: Given = None) -> None:
@@ -78,7 +78,8 @@ def texture(painting: Path, /, *, layers: str | None = None, options: PaintOptio
     """
     options = options or PaintOptions()
     recipe = recipe_from(_with("style_layers", layers, given(knobs)), options.like, preset="texture")
-    paint(painting, (painting,), options.output or _unused(f"{painting.stem}-texture.png"), recipe, options)
+    output = options.output or _unused(f"{painting.stem}-texture.png")
+    paint(prepare(painting, (painting,), output, recipe, options), options)
 
 
 def invert(picture: Path, /, *, layer: str | None = None, options: PaintOptions | None = None, knobs: Given = None) -> None:
@@ -97,7 +98,8 @@ def invert(picture: Path, /, *, layer: str | None = None, options: PaintOptions 
     """
     options = options or PaintOptions()
     recipe = recipe_from(_with("content_layers", layer, given(knobs)), options.like, preset="inversion")
-    paint(picture, (), options.output or _unused(f"{picture.stem}-inverted.png"), recipe, options)
+    output = options.output or _unused(f"{picture.stem}-inverted.png")
+    paint(prepare(picture, (), output, recipe, options), options)
 
 
 def mask(picture: Path, how: str, /, *, output: Output, feather: float = 0.01) -> None:
@@ -145,9 +147,8 @@ def demo(folder: Path = Path("impasto-demo"), /, *, quiet: Quiet = False, knobs:
     recipe = recipe_from(given(knobs))
     make_folder(folder)
     for content, style in DEMO:
-        output = folder / f"{content}-{style}.png"
-        show_painting(Painting(picture_path(content), [picture_path(style)], output, recipe), quiet, resume=True)
-        show(output)
+        painting = Painting(picture_path(content), [picture_path(style)], folder / f"{content}-{style}.png", recipe)
+        paint(painting, PaintOptions(quiet=quiet, resume=True))
     for output in demo_sheets(folder, quiet):
         show(output)
 
@@ -174,10 +175,10 @@ def pictures(folder: Path = Path(), /) -> None:
         show(folder / source.name)
 
 
-def paint(
+def prepare(
     content: Path, styles: tuple[Path, ...], output: Path, recipe: Recipe, options: PaintOptions, start: Path | None = None
-) -> None:
-    """Paint one picture and print its path."""
+) -> "Painting":
+    """The painting of these files, checked; torch is imported only after the quick checks."""
     check_pictures(content, *styles, *([start] if start else []), *recipe.mask_files().values())
     check_ending(output)
     from impasto.nets.nets import choose_compute
@@ -188,21 +189,21 @@ def paint(
         say(json_.dumps(recipe.model_dump(), indent=1))
     how: dict[str, Any] = {"weights": options.weights, "weights_input": options.weights_input, "bits": options.bits}
     how |= {"place": choose_compute(options.device, options.precision), "max_memory": memory_of(options.max_memory)}
-    painting = Painting(content, styles, output, recipe, start=start, keep_profile=options.keep_profile, **how)
+    return Painting(content, styles, output, recipe, start=start, keep_profile=options.keep_profile, **how)
+
+
+def paint(painting: "Painting", options: PaintOptions) -> None:
+    """Paint with progress and print the path of the result, or its report; on Ctrl-C save the unfinished picture."""
     seconds = _seconds_left(options.time_budget)
-    show_painting(painting, options.quiet, resume=options.resume, seconds=seconds, save_every=options.save_every)
-    show(json_.dumps(painting.report()) if options.json else output)
-
-
-def show_painting(painting: "Painting", quiet: bool, **how: Any) -> None:
-    """Go through the steps of a painting with its progress; on Ctrl-C save the unfinished picture."""
-    if not quiet and not (how["resume"] and painting.is_finished()):
+    if not options.quiet and not (options.resume and painting.is_finished()):
         for (side, _), plan in zip(painting.scales, painting.plans, strict=True):
             say(f"{side} px: {plan}")
-    with saved_on_interrupt(painting):
-        show_steps(painting.steps(**how), painting.scales, quiet)
-    if not quiet:
+    with saved_on_interrupt(painting), step_progress(painting.scales, options.quiet) as show_step:
+        for step in painting.steps(resume=options.resume, seconds=seconds, save_every=options.save_every):
+            show_step(step)
+    if not options.quiet:
         say(f"{painting.output}: {f'painted in {painting.seconds:.0f} s' if painting.seconds else 'was finished already'}")
+    show(json_.dumps(painting.report()) if options.json else painting.output)
 
 
 def _with(name: str, value: str | None, knobs: dict[str, Any]) -> dict[str, Any]:

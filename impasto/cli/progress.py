@@ -1,7 +1,7 @@
 """Progress on stderr, so that stdout carries only the result: a bar on a terminal, else a line now and then."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
@@ -57,13 +57,24 @@ class Bar:
         self.bar.start()
 
 
-def show_steps(steps: Iterator["Step"], scales: Scales, quiet: bool, cost: str = "total") -> None:
-    """Go through the steps of a painting or a dream and show one of their costs."""
+@contextmanager
+def step_progress(scales: Scales, quiet: bool, cost: str = "total") -> Iterator[Callable[["Step"], None]]:
+    """A function that shows the progress of the steps of a painting or a dream, and one of their costs."""
     whole = work_left(scales, 0)
     with Bar(quiet) as bar:
-        for step in steps:
+
+        def show_step(step: "Step") -> None:
             text = f"{step.scale} px, step {step.i}/{step.of}, {'J' if cost == 'total' else cost} = {step.costs[cost]:.4g}"
             bar.update(whole - work_left(scales, step.i), whole, text, step.i == step.of)
+
+        yield show_step
+
+
+def show_steps(steps: Iterator["Step"], scales: Scales, quiet: bool, cost: str = "total") -> None:
+    """Run all steps and show their progress."""
+    with step_progress(scales, quiet, cost) as show_step:
+        for step in steps:
+            show_step(step)
 
 
 def show_frames(steps: Iterator["FrameStep"], quiet: bool) -> None:

@@ -28,11 +28,11 @@ from impasto.nets.kernels import has_winograd
 from impasto.nets.nets import INPUTS, Net, Pool, channels, features, layer_name, map_size
 from impasto.objective.losses import Cost, gram_matrix
 from impasto.pictures import CALIBRATION, picture_path
-from impasto.transfer.canvas import ripples, waves
+from impasto.transfer.canvas import fourier, fourier_noise
 from impasto.transfer.descent import Optimizer, State, Step, begin, descend
 from impasto.weights import digest
 
-CONTRAST, LIMIT = 0.1, 0.6  # of the initial noise, and the upper limit; see canvas.waves
+CONTRAST, LIMIT = 0.1, 0.6  # of the initial noise, and the upper limit; see canvas.fourier
 LR = 0.05  # the article's
 RAISED = 16  # steps on the map before the ReLU, which has a gradient where the unit is inactive; the number in the article's code
 ANGLE, ZOOM, SHIFT = 10.0, 1.1, 1 / 16  # limits of the random rotation (degrees), scale and shift (share of the side)
@@ -74,7 +74,9 @@ def dream(
     size = natural_size(net, objective) if size is None else size
     check(net, objective, size)
     shape = (pictures, 3, size, size)
-    state = resume or begin(ripples(shape, CONTRAST, seed), make_cost(net, objective, seed, 0), canvas=waves(size, size, LIMIT))
+    state = resume or begin(
+        fourier_noise(shape, CONTRAST, seed), make_cost(net, objective, seed, 0), canvas=fourier(size, size, LIMIT)
+    )
     for i in range(state.i + 1, steps + 1):
         for step in descend(make_cost(net, objective, seed, i), state, i, steps, Optimizer("adam", LR)):
             state = step.state
@@ -168,7 +170,7 @@ def draw(pictures: int, everywhere: bool, seed: int, i: int) -> tuple[Tensor, Te
 def warp(image: Tensor, angle: Tensor, zoom: Tensor, shift: Tensor) -> Tensor:
     """(B, 3, H, W) rotated by `angle` (B,), scaled by `zoom` (B,), shifted by `shift` (B, 2) of its sides; bilinear, same shape.
 
-    Sampling wraps around, since a picture made of waves is periodic.
+    Sampling wraps around, since a picture made of Fourier waves is periodic.
     """
     height, width = image.shape[-2:]
     down = torch.arange(height).to(image).view(1, -1, 1) - (height - 1) / 2
@@ -219,7 +221,7 @@ class Dream:
         assert self.state is not None  # there is at least one step
         sheet = read_picture(self.output).image
         dreamt = objective_value(self._map(split_pictures(sheet, self.options["pictures"], self.size)), self.objective)
-        noise = self.state.canvas.image(ripples((1, 3, self.size, self.size), CONTRAST, self.options["seed"]))
+        noise = self.state.canvas.image(fourier_noise((1, 3, self.size, self.size), CONTRAST, self.options["seed"]))
         best, picture = max((self._strongest(picture_image(name)), name) for name in CALIBRATION)
         return {
             "output": str(self.output),

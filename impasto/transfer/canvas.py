@@ -1,8 +1,8 @@
-"""What is optimised: the pixels of a picture, bounded to [0, 1] all along, or the waves that it is made of.
+"""The parameters that are optimised: the pixels of a picture, bounded to [0, 1], or its Fourier coefficients.
 
-Either way the picture lies in [0, 1] at every step, so that the saved picture is the one that was optimised. Waves after Olah,
-Mordvintsev & Schubert 2017, "Feature Visualization" (Distill, doi:10.23915/distill.00007): a step then moves large shapes and grain
-alike, and colours along axes that natural pictures do not correlate.
+Either way the picture is in [0, 1] at every step, so that the saved picture is the optimised one. Fourier coefficients after Olah,
+Mordvintsev & Schubert 2017, "Feature Visualization" (Distill, doi:10.23915/distill.00007): each step then moves large shapes and
+grain alike, and colours along decorrelated axes.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -17,14 +17,14 @@ from impasto.disk import BAND, DiskTensor, plain, release
 
 
 def white_noise(shape: Sequence[int], width: float, seed: int) -> Tensor:
-    """Uniform noise around grey, 0.5 - width / 2 to 0.5 + width / 2, each value on its own."""
+    """Independent uniform noise from 0.5 - width / 2 to 0.5 + width / 2."""
     generator = torch.Generator().manual_seed(seed)
     return 0.5 + width * (torch.rand(shape, generator=generator) - 0.5)
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """What x is: `image` makes a picture (B, 3, H, W) in [0, 1] of it, every value of x stays in [low, high]."""
+    """A parametrisation: `image` turns x into a picture (B, 3, H, W) in [0, 1]; every value of x stays in [low, high]."""
 
     image: Callable[[Tensor], Tensor]
     low: float
@@ -35,21 +35,21 @@ PIXELS = Canvas(lambda x: x, 0.0, 1.0)
 
 
 def project(x: Tensor, canvas: Canvas = PIXELS) -> Tensor:
-    """The nearest x that the canvas allows: every value cut to its bounds."""
+    """The nearest x within the canvas' bounds."""
     return x.clamp(canvas.low, canvas.high)
 
 
 def movable(x: Tensor, gradient: Tensor, canvas: Canvas = PIXELS) -> Tensor:
-    """Where a descent can move: not at a bound that the negative gradient points across."""
+    """Where a descent can move x: not at a bound that the negative gradient points across."""
     return ~(((x <= canvas.low) & (gradient > 0)) | ((x >= canvas.high) & (gradient < 0)))
 
 
 def soften(x: Tensor, falloff: float, wraps: tuple[bool, bool] = (False, False)) -> Tensor:
     """(B, C, H, W) with each frequency f, in cycles a pixel, divided by f^falloff: a symmetric, positive operator.
 
-    The frequencies are those of a cosine transform (DCT-II), which knows no edge, on an axis that wraps those of Fourier's; the
-    mean counts as the lowest but one.
-    As the first inverse Hessian of L-BFGS it makes large shapes and flat colours move before grain does.
+    The frequencies are those of a cosine transform (DCT-II), which has no seam at the edge; on periodic axes those of a Fourier one;
+    the mean counts as the lowest frequency above 0. As the first inverse Hessian of L-BFGS it moves large shapes and flat colours
+    before grain.
     """
     if not falloff:
         return x
@@ -75,7 +75,7 @@ def soften(x: Tensor, falloff: float, wraps: tuple[bool, bool] = (False, False))
 
 
 def _softened_on_disk(x: Tensor, gain: Callable[[slice], np.ndarray]) -> Tensor:
-    """soften by cosines: across some rows at a time, down some columns there and back, then back across. `gain` is of columns."""
+    """soften by cosine transforms of bands: of rows, then of columns and back, then of rows back. `gain` takes columns."""
     (height, width), found = x.shape[-2:], torch.empty_like(x)
     lines, columns = _stretches(height, width), _stretches(width, height)
     for channel, mine in zip(plain(x)[0], plain(found)[0], strict=True):
@@ -95,13 +95,13 @@ def _softened_on_disk(x: Tensor, gain: Callable[[slice], np.ndarray]) -> Tensor:
 
 
 def _stretches(length: int, other: int) -> list[slice]:
-    """An axis cut so that a part of a map with this other side has about BAND elements."""
+    """An axis cut into parts so that each, times the other side, has about BAND elements."""
     count = max(1, BAND // other)
     return [slice(at, min(length, at + count)) for at in range(0, length, count)]
 
 
 def _gathered(x: Tensor, lines: Sequence[slice], part: slice, of: Tensor) -> np.ndarray:
-    """Columns of (H, W), a copy; the pages of the tensor that they are of are let go as they are read."""
+    """A copy of some columns of x (H, W); the pages of the tensor `of` are released as they are read."""
     found = np.empty((x.shape[0], part.stop - part.start), np.float32)
     for rows in lines:
         found[rows] = x[rows, part].numpy()
@@ -109,16 +109,15 @@ def _gathered(x: Tensor, lines: Sequence[slice], part: slice, of: Tensor) -> np.
     return found
 
 
-# How much red, green and blue the three axes of colour carry, one column an axis: light, then two of hue. color_axes of the
-# bundled pictures gives these numbers.
+# The result of color_axes for the bundled pictures: rows are red, green and blue, columns the three axes, luminance and two of hue.
 COLOR_AXES = ((1.0301, 0.3663, 0.0751), (0.9580, -0.0342, -0.1475), (0.8229, -0.4187, 0.0777))
 
 
 def color_axes(images: Iterable[Tensor]) -> Tensor:
-    """Pictures (1, 3, H, W) -> (3, 3), float64: A with A A^T the covariance of their colours, its mean variance made 1.
+    """Pictures (1, 3, H, W) -> A (3, 3), float64: A A^T is the covariance of their colours, scaled to a mean variance of 1.
 
-    Columns are the principal axes by falling variance, each scaled by its deviation, red positive: as much of each axis as
-    pictures have. Every picture counts the same.
+    Columns are the principal axes by falling variance, each scaled by its standard deviation, with red positive. All pictures have
+    equal weights.
     """
     covariance = torch.stack([image.double().flatten(2)[0].cov() for image in images]).mean(0)
     variance, axes = torch.linalg.eigh(3 * covariance / covariance.trace())
@@ -126,15 +125,15 @@ def color_axes(images: Iterable[Tensor]) -> Tensor:
     return scaled * scaled[0].sign()
 
 
-def waves(height: int, width: int, limit: float) -> Canvas:
-    """Pictures as sums of waves: x (B, 3, height, width // 2 + 1, 2) are the coefficients of a real Fourier transform.
+def fourier(height: int, width: int, limit: float) -> Canvas:
+    """Pictures by x (B, 3, height, width // 2 + 1, 2), the coefficients of a real Fourier transform.
 
-    A wave of f cycles a pixel counts as 1 / f, as in natural pictures (Field 1987), the mean as the lowest. Where x is standard
-    normal each axis of colour has variance 1; COLOR_AXES make it red, green and blue, a sigmoid brings it to [0, 1]. The picture
-    has no edge: its left side continues the right one, its top the bottom.
+    A frequency of f cycles a pixel is scaled by 1 / f, as in natural pictures (Field 1987), the mean as the lowest one. If x is
+    standard normal, each colour axis has variance 1; COLOR_AXES converts the axes to red, green and blue, and a sigmoid maps these
+    to [0, 1]. The picture is periodic on both axes.
 
-    An x longer than `limit` times the standard normal one counts as one of that length, so that no picture is less likely than
-    that among pictures with these statistics. Differs from the source, where colours and grain grow with every step.
+    An x longer than `limit` times a standard normal one is scaled down to that length, which bounds how unlikely a picture can be
+    among pictures with these statistics. This differs from the source, where colours and grain grow with every step.
     """
     gain, axes = _gain(height, width), torch.tensor(COLOR_AXES, dtype=torch.float64)
 
@@ -150,9 +149,9 @@ def waves(height: int, width: int, limit: float) -> Canvas:
 
 
 def _gain(height: int, width: int) -> Tensor:
-    """(height, width // 2 + 1): what each coefficient is multiplied by.
+    """(height, width // 2 + 1): the factor of each coefficient.
 
-    Columns without a mirror image are real after the transform, which drops half of their power: they get twice as much.
+    Columns without a mirror image are real after the transform, which drops half of their power, so they get twice as much.
     """
     f = torch.hypot(torch.fft.fftfreq(height, dtype=torch.float64)[:, None], torch.fft.fftfreq(width, dtype=torch.float64))
     gain = 1 / f.clamp(min=1 / max(height, width))
@@ -164,8 +163,8 @@ def _gain(height: int, width: int) -> Tensor:
     return gain
 
 
-def ripples(shape: Sequence[int], contrast: float, seed: int) -> Tensor:
-    """The x of seeded random waves for pictures (B, 3, H, W): grey but for deviations of about `contrast` before the sigmoid."""
+def fourier_noise(shape: Sequence[int], contrast: float, seed: int) -> Tensor:
+    """Random Fourier coefficients for pictures (B, 3, H, W): grey with deviations of about `contrast` before the sigmoid."""
     batch, colors, height, width = shape
     generator = torch.Generator().manual_seed(seed)
     return contrast * torch.randn((batch, colors, height, width // 2 + 1, 2), generator=generator)

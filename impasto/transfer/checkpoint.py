@@ -1,7 +1,7 @@
-"""A descent on disk: written whole, two generations, checked by SHA-256; read back it continues to the same bytes.
+"""The state of a descent in a file, from which it continues to the same bytes: written whole, with its SHA-256, two generations.
 
-Tensors that lie in files already are not written again: their files are given a second name that tells their SHA-256, under which
-both generations hold them.
+Tensors that are on disk already are not written again: their files get a second name (a hard link) that contains their SHA-256, by
+which both generations refer to them.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ class _Recipe(BaseModel):
 
 
 class _Run(BaseModel):
-    """What is read of what a state depends on; the rest is only compared."""
+    """The part of a run's record that is read; the rest is only compared."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -61,7 +61,7 @@ class _Metadata(BaseModel):
 
 
 class _Lying(BaseModel):
-    """Where in the file a tensor lies."""
+    """The position of a tensor in the file."""
 
     dtype: Literal["F32"]
     shape: Shape
@@ -74,22 +74,22 @@ def checkpoint_path(output: Path) -> Path:
 
 
 def previous(path: Path) -> Path:
-    """Where the generation before this one is kept."""
+    """The path of the generation before this one."""
     return path.with_name(path.name + ".old")
 
 
 def disk_folder(path: Path) -> Path:
-    """Where the files of a painting larger than memory are, by the checkpoint's path: out.png.checkpoint -> out.png.disk."""
+    """The folder for the tensor files of a painting larger than memory: out.png.checkpoint -> out.png.disk."""
     return path.with_suffix(".disk")
 
 
 def clear_folder(path: Path) -> None:
-    """Remove from the disk_folder what no generation of the checkpoint holds, as what a killed process left."""
-    _let_go(path, "*")
+    """Remove files from the disk_folder that no generation of the checkpoint refers to, such as those of a killed process."""
+    _remove_unused(path, "*")
 
 
 def on_disk(state: State, folder: Path) -> State:
-    """The state with all that is as large as x in files of the folder."""
+    """The state with every tensor of the shape of x in a file of the folder."""
 
     def put(it: Tensor) -> Tensor:
         return to_disk(it, folder) if it.shape == state.x.shape else it
@@ -99,7 +99,7 @@ def on_disk(state: State, folder: Path) -> State:
 
 
 def save_checkpoint(path: Path, state: State, run: dict[str, Any]) -> None:
-    """Save the state, and in `run` what it depends on: recipe, input hashes, versions. The last one becomes the previous one."""
+    """Save the state and `run`, everything that it depends on: recipe, input hashes, versions. Keeps the previous generation."""
     tensors = {"x": state.x, "gradient": state.gradient}
     tensors |= {f"{name}.{n}": tensor for name, kept in state.memory.items() for n, tensor in enumerate(kept)}
     in_files = {name: file for name, tensor in tensors.items() if (file := file_of(tensor))}
@@ -125,11 +125,11 @@ def save_checkpoint(path: Path, state: State, run: dict[str, Any]) -> None:
         raise cannot_write(path, error) from error
     write_whole(path, lambda file: file.writelines((MAGIC, digest.digest(), *parts)))
     if held:
-        _let_go(path, f"*{HELD}")
+        _remove_unused(path, f"*{HELD}")
 
 
 def _hold(file: Path) -> str:
-    """The second name of a tensor's file, given to it unless it has one; what is in it is on the disk then."""
+    """The second name of a tensor's file, made if it has none; its contents are flushed to disk."""
     if file.suffix == HELD:
         return file.name
     found = next(file.parent.glob(f"{file.stem}-*{HELD}"), None)
@@ -142,7 +142,7 @@ def _hold(file: Path) -> str:
 
 
 def _give_name(file: Path, name: Path) -> None:
-    """A second name for a file; where the file system knows none, as exFAT, a copy, whole before it has the name."""
+    """Hard-link a file; on a file system without hard links, such as exFAT, copy it and then rename the copy."""
     try:
         os.link(file, name)
     except OSError as error:
@@ -152,8 +152,8 @@ def _give_name(file: Path, name: Path) -> None:
             Path(shutil.copyfile(file, Path(folder) / "copy")).rename(name)
 
 
-def _let_go(path: Path, which: str) -> None:
-    """Remove those of the files that neither generation holds."""
+def _remove_unused(path: Path, which: str) -> None:
+    """Remove the files that neither generation refers to."""
     held = _held_by(path) | _held_by(previous(path))
     for file in disk_folder(path).glob(which):
         if file.name not in held:
@@ -161,7 +161,7 @@ def _let_go(path: Path, which: str) -> None:
 
 
 def _held_by(path: Path) -> set[str]:
-    """The names of the files that belong to a checkpoint; none where there is none, or a damaged one."""
+    """The names of the files that a checkpoint refers to; none if it is missing or damaged."""
     try:
         _, metadata, _ = _opened(path)
         return {name for name, _ in metadata.files.values()}
@@ -170,7 +170,7 @@ def _held_by(path: Path) -> set[str]:
 
 
 def _safetensors(tensors: dict[str, Tensor], metadata: dict[str, str]) -> list[bytes | memoryview]:
-    """A safetensors file in parts, float32 and without a copy: a state can be half of the memory there is."""
+    """A safetensors file in parts, float32, without copying the tensors: a state can take half of the memory."""
     header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
     for name, tensor in tensors.items():
@@ -185,17 +185,17 @@ def _safetensors(tensors: dict[str, Tensor], metadata: dict[str, str]) -> list[b
 def load_checkpoint(
     path: Path, identity: dict[str, Any], check: Callable[[State, dict[str, Any]], object] = lambda state, run: None
 ) -> tuple[State, dict[str, Any]] | None:
-    """The state and run of the newest generation that is whole and whose run agrees with `identity`; None where there is none.
+    """The state and run of the newest undamaged generation whose run agrees with `identity`; None if there is none.
 
-    It may come from anywhere: one that is damaged, or of which `check` raises ValueError, is not used, as a warning says. Raises
-    BadRecipe for one of another painting, which would be lost.
+    The file is not trusted: if it is damaged, or `check` raises ValueError, a warning says so and it is not used. Raises BadRecipe
+    for the checkpoint of another painting, which would be lost.
     """
     for candidate in (path, previous(path)):
         try:
             run, state = _read(candidate)
             if changed := _changed(run, identity, state.i):
-                said = f"{candidate} is of another painting ({changed} differ)"
-                raise BadRecipe(f"{said}: give the same again, another -o, or remove it")
+                message = f"the checkpoint {candidate} was made with other settings ({changed} differ)"
+                raise BadRecipe(f"{message}: repeat the same options, name another output with -o, or remove it")
             check(state, run)
             return state, run
         except FileNotFoundError:
@@ -207,27 +207,27 @@ def load_checkpoint(
 
 
 def _changed(run: dict[str, Any], identity: dict[str, Any], i: int) -> str:
-    """What of `run` is not as in `identity`; knobs of the recipe by name, without what is changed from step i on."""
+    """The names of the entries in which `run` and `identity` differ; for the recipe its knobs, without changes from step i on."""
     ours, theirs = (_up_to(it.get("recipe", {}), i) for it in (identity, run))
     names = [name for name in identity if name != "recipe" and run.get(name) != identity[name]]
     return ", ".join([*names, *(knob for knob in ours if theirs.get(knob) != ours[knob])])
 
 
 def _up_to(recipe: dict[str, Any], i: int) -> dict[str, Any]:
-    """A recipe as far as the state after step i depends on it."""
+    """The part of a recipe that the state after step i depends on."""
     return {**recipe, "changes": {str(step): knobs for step, knobs in recipe.get("changes", {}).items() if int(step) < i}}
 
 
 def remove_checkpoint(path: Path) -> None:
     """Both generations, and the files that belong to them."""
     for candidate in (path, previous(path)):
-        with contextlib.suppress(OSError):  # a leftover that cannot go is harmless: it is known by its painting
+        with contextlib.suppress(OSError):  # one that cannot be removed is harmless: it is never used for another painting
             candidate.unlink()
     shutil.rmtree(disk_folder(path), ignore_errors=True)
 
 
 def _opened(path: Path) -> tuple[dict[str, _Lying], _Metadata, memoryview]:
-    """The tensors of a checkpoint, what is said of them, and their data. Raises BadInput, ValueError, OSError for a damaged one."""
+    """The positions of a checkpoint's tensors, its metadata and its data. Raises BadInput, ValueError, OSError if it is damaged."""
     with open_file(path) as file:
         whole = bytearray(os.fstat(file.fileno()).st_size)
         file.readinto(whole)
@@ -272,7 +272,7 @@ def _tensor(data: memoryview, lying: _Lying) -> Tensor:
 
 
 def _mapped(path: Path, name: str, shape: tuple[int, ...]) -> Tensor:
-    """A tensor that the checkpoint holds. Raises BadInput where what is in its file has changed, or is not one of ours."""
+    """A tensor in a file that the checkpoint refers to. Raises BadInput if the file has changed, or is not one of ours."""
     folder = disk_folder(path.with_suffix("") if path.suffix == ".old" else path)
     file = folder / Path(name).name
     if not file.is_file() or not name.endswith(f"-{sha256(file)}{HELD}") or file.stat().st_size != 4 * prod(shape):

@@ -122,7 +122,9 @@ def evaluate(cost: Cost, x: Tensor, canvas: Canvas) -> tuple[dict[str, float], T
 
 def gradient_descent(cost: Cost, state: State, optimizer: Optimizer) -> State:
     """G := G - lr dJ/dG, clipped to the canvas' bounds: the textbook form."""
-    return _moved(cost, state, project(state.x - optimizer.lr * state.gradient, state.canvas))
+    x = project(state.x - optimizer.lr * state.gradient, state.canvas)
+    costs, gradient = evaluate(cost, x, state.canvas)
+    return replace(state, x=x, gradient=gradient, costs=costs)
 
 
 def adam(cost: Cost, state: State, optimizer: Optimizer) -> State:
@@ -132,8 +134,9 @@ def adam(cost: Cost, state: State, optimizer: Optimizer) -> State:
     mean = torch.lerp(state.gradient, mean, BETAS[0])
     square = torch.lerp(state.gradient.square(), square, BETAS[1])
     corrected, spread = mean / (1 - BETAS[0] ** float(count)), (square / (1 - BETAS[1] ** float(count))).sqrt()
-    after = _moved(cost, state, project(state.x - optimizer.lr * corrected / (spread + EPSILON), state.canvas))
-    return replace(after, memory={"moments": (mean, square, count)})
+    x = project(state.x - optimizer.lr * corrected / (spread + EPSILON), state.canvas)
+    costs, gradient = evaluate(cost, x, state.canvas)
+    return replace(state, x=x, gradient=gradient, costs=costs, memory={"moments": (mean, square, count)})
 
 
 def _no_moments(x: Tensor) -> tuple[Tensor, ...]:
@@ -159,11 +162,6 @@ def lbfgs(cost: Cost, state: State, optimizer: Optimizer) -> State:
 
 
 OPTIMIZERS: dict[str, Callable[[Cost, State, Optimizer], State]] = {"lbfgs": lbfgs, "adam": adam, "gd": gradient_descent}
-
-
-def _moved(cost: Cost, state: State, x: Tensor) -> State:
-    costs, gradient = evaluate(cost, x, state.canvas)
-    return replace(state, x=x, gradient=gradient, costs=costs)
 
 
 def _direction(state: State, first: Callable[[Tensor], Tensor]) -> Tensor:
@@ -198,10 +196,10 @@ def _search(cost: Cost, state: State, direction: Tensor, t: float) -> State | No
         slope = _dot(state.gradient, x - state.x)
         if slope >= 0:
             return None
-        after = _moved(cost, state, x)
-        rise = after.costs["total"] - J
+        costs, gradient = evaluate(cost, x, state.canvas)
+        rise = costs["total"] - J
         if rise <= SUFFICIENT * slope:
-            return after
+            return replace(state, x=x, gradient=gradient, costs=costs)
         t *= min(0.5, max(0.1, -slope / (2 * (rise - slope))))  # the minimum of the parabola through both values and the slope
     return None
 

@@ -1,7 +1,7 @@
-"""Fitting a painting into memory: what each way to compute it takes, and the fastest that fits.
+"""Fitting a painting into memory: the memory and work of each way to compute it, and the fastest way that fits.
 
-Everything is predicted from shapes: the maps that a walk keeps for its way back, what the kernels need beside them, the pictures
-that the optimiser holds. docs/performance.md compares the predictions with measured peaks.
+Everything is predicted from shapes: the maps that the forward pass keeps for the backward pass, the buffers of the kernels, and the
+pictures that the optimiser holds. docs/performance.md compares the predictions with measured peaks.
 """
 
 import os
@@ -23,29 +23,29 @@ from impasto.objective.tiles import Tiling, area_read, split_net
 from impasto.recipe.recipe import Recipe
 
 FLOAT = 4
-LIMIT = "IMPASTO_MAX_MEMORY"  # in the environment
+LIMIT = "IMPASTO_MAX_MEMORY"  # environment variable
 PICTURES = {
     "lbfgs": 5,
     "adam": 7,
     "gd": 4,
-}  # at once, beside what L-BFGS remembers: x and gradient of two points, direction, moments
-SLACK = 150e6  # the kernels' own buffers, weights as Winograd's convolution transforms them, what malloc cannot join
-HOLES = 250e6  # what tiles of several sizes leave between them, whatever the picture's size (measured at 1024 and 2048 px)
-SPARE = 0.1  # of the free memory, left alone unless --max-memory says otherwise
+}  # pictures held at a time, without the history of L-BFGS: x and gradient of two points, direction, moments
+SLACK = 150e6  # bytes of the kernels' buffers, Winograd's transformed weights, and memory that malloc cannot merge
+HOLES = 250e6  # bytes lost to fragmentation by tiles of several sizes, at any picture size (measured at 1024 and 2048 px)
+SPARE = 0.1  # share of the free memory to leave unused without --max-memory
 SIDES = (2048, 1448, 1024, 724, 512, 362, 256, 181, 128)
-FRAMES = 2  # maps more at a time where a picture wraps: put into its frame, and taken out (measured at 512 px)
-BANDS = 200e6  # of pictures on disk, while the optimiser works upon them, or one is made as large as another
-COPIES_ON_DISK = 8  # pictures more: those compared with, at their size, what is left of the last step, what checkpoints hold
-COPIES = 1.5  # a tile's own places are copied out of what it computes
-AGAIN = 1.5  # with a tiling everything is walked forwards twice
+FRAMES = 2  # extra maps for a periodic picture: padded and cropped copies (measured at 512 px)
+BANDS = 200e6  # bytes of the bands of pictures on disk that the optimiser and resize hold in memory
+COPIES_ON_DISK = 8  # extra pictures on disk: scaled content and styles, the last step, two checkpoints
+COPIES = 1.5  # factor for copying the tile's own places out of its maps
+AGAIN = 1.5  # factor of the work in tiles, where the forward pass is computed twice
 MB = 1e6
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How one scale is computed: whole (None) or tiled, with so many L-BFGS steps remembered; `peak` is the bytes predicted.
+    """How one scale is computed: whole (tiling None) or in tiles; L-BFGS remembers `history` steps; `peak` is in bytes, predicted.
 
-    With `on_disk` everything that grows with the picture lies in files, which take `disk` bytes.
+    With `on_disk` everything that grows with the picture is kept in files, of `disk` bytes.
     """
 
     tiling: Tiling | None
@@ -56,7 +56,7 @@ class Plan:
 
     @property
     def way(self) -> str:
-        """In words."""
+        """A description for users."""
         if self.tiling is None:
             return "whole"
         return f"in tiles of {self.tiling.side} cut at {len(self.tiling.cuts)} pools{', on disk' if self.on_disk else ''}"
@@ -66,18 +66,18 @@ class Plan:
 
 
 def written(plan: Plan) -> dict[str, Any]:
-    """What of a plan the bytes of a painting depend on, for its record."""
+    """The fields of a plan that the bytes of a painting depend on, for its record."""
     found = {"tiling": plan.tiling and asdict(plan.tiling), "history": plan.history}
     return {**found, "on_disk": True} if plan.on_disk else found
 
 
 def read_plan(record: dict[str, Any]) -> Plan:
-    """A plan as it was written. Raises ValueError for what is none."""
+    """The plan in a record. Raises ValueError if it is not one."""
     return TypeAdapter(Plan).validate_python(record)
 
 
 def is_plan_for(plan: Plan, net: Net, recipe: Recipe) -> bool:
-    """Whether a plan that was read back can be carried out."""
+    """Whether a plan from a record can be carried out for this recipe."""
     (whole,) = split_net(net, {*recipe.content_layers, *recipe.style_layers}, ())
     tiling, pools = plan.tiling or Tiling((), 1), [layer.name for layer in whole if isinstance(layer, Pool)]
     fits = tiling.side > 0 and list(tiling.cuts) == [name for name in pools if name in tiling.cuts]
@@ -85,14 +85,14 @@ def is_plan_for(plan: Plan, net: Net, recipe: Recipe) -> bool:
 
 
 def held_memory(net: Net) -> float:
-    """Bytes that the process holds before it paints with this net, and the kernels' share: what no plan can change."""
+    """Bytes that no plan can change: the process before it paints, the weights, and the kernels' buffers."""
     return (used_memory() or 0) + sum(conv.weight.nbytes for conv in net.convs) + SLACK
 
 
 def default_budget() -> float:
-    """Bytes that the whole process may hold: $IMPASTO_MAX_MEMORY, else what it has, and what is free less a margin.
+    """Bytes that the whole process may hold: $IMPASTO_MAX_MEMORY, else its present memory and most of the free memory.
 
-    Endless where no one tells. Raises BadRecipe for a variable that is no number.
+    Infinite if the system does not report its memory. Raises BadRecipe for a variable that is not a number.
     """
     if limit := os.environ.get(LIMIT):
         if not limit.isdecimal():
@@ -105,10 +105,11 @@ def default_budget() -> float:
 def make_plan(
     net: Net, recipe: Recipe, size: tuple[int, int], style_places: int, held: float, budget: float, disk: float = 0.0
 ) -> Plan:
-    """The fastest way for a picture of this size (H, W) that stays within `budget` bytes of the process, `held` of them taken.
+    """The fastest plan for a picture of this size (H, W) within `budget` bytes of the process, of which `held` are in use already.
 
-    `style_places` are the pixels of the largest style picture, `disk` the bytes there are for files, which are used where memory
-    does not suffice. L-BFGS forgets earlier only where nothing else helps. Raises NoRoom with what is needed at least.
+    `style_places` is the number of pixels of the largest style picture, `disk` the bytes available for files, which are used only
+    if memory does not suffice. The history of L-BFGS is shortened only if nothing else helps. Raises NoRoom, with the least memory
+    that is needed.
     """
     least, net = inf, periodic_net(net, recipe)
     for history in _histories(recipe):
@@ -119,13 +120,13 @@ def make_plan(
             if fitting := [(work, plan) for work, plan in found if plan.peak <= budget]:
                 return min(fitting, key=lambda found: found[0])[1]
             least = min(least, *(plan.peak for _, plan in found), inf)
-    said = f"{size[1]} x {size[0]} pixels need {least / MB:.0f} MB of memory, {budget / MB:.0f} MB are allowed: lower --size"
+    message = f"{size[1]} x {size[0]} pixels need {least / MB:.0f} MB of memory, {budget / MB:.0f} MB are allowed: lower --size"
     too_large = [plan.disk for _, plan in filed if plan.peak + held <= budget]
-    raise NoRoom(f"{said}, or free {min(too_large) / MB:.0f} MB of disk" if too_large and disk else said)
+    raise NoRoom(f"{message}, or free {min(too_large) / MB:.0f} MB of disk" if too_large and disk else message)
 
 
 def fits_on_disk(recipe: Recipe, net: Net) -> bool:
-    """Whether nothing that the recipe asks for needs all of a large picture at once."""
+    """Whether nothing in the recipe needs a whole large picture in memory at once."""
     costs = {cost for costs in costs_by_layer(recipe, net).values() for cost in costs}
     in_parts = {"gram", "mean", "square"}.issuperset(read for cost in costs for read in COSTS[cost].reads)
     plain = not (any(recipe.wraps) or "histogram" in _rules_after(recipe))
@@ -133,13 +134,13 @@ def fits_on_disk(recipe: Recipe, net: Net) -> bool:
 
 
 def _rules_after(recipe: Recipe) -> set[str]:
-    """The rules by which colours come in when the painting is done, in all of it or in a region."""
+    """The colour rules that apply after painting, to the whole picture or to a region."""
     rules = [recipe.color, *(region.color or recipe.color for region in recipe.all_regions().values())]
     return {rule for rule in rules if recipe.comes_after(rule)}
 
 
 def _histories(recipe: Recipe) -> list[int]:
-    """The recipe's, then half of it and so on, where L-BFGS remembers at all."""
+    """The recipe's history, then half of it and so on down to 1; for other optimisers only the recipe's."""
     history, found = recipe.history, [recipe.history]
     while recipe.optimizer == "lbfgs" and history > 1:
         history //= 2
@@ -148,11 +149,11 @@ def _histories(recipe: Recipe) -> list[int]:
 
 
 def _plans(net: Net, recipe: Recipe, size: tuple[int, int], style_places: int, history: int) -> Iterator[tuple[float, Plan]]:
-    """Every way with its work, in multiply-adds."""
+    """Every plan in memory with its work, in multiply-adds."""
     layers = {*recipe.content_layers, *recipe.style_layers}
     kept = _pictures(recipe, size, history) + _targets(net, recipe, size)
     (whole,) = split_net(net, layers, ())
-    larger = max(size[0] * size[1], style_places // 2)  # targets are walked forwards alone
+    larger = max(size[0] * size[1], style_places // 2)  # style targets need the forward pass alone
     yield _work(whole, *size), Plan(None, history, kept + _walking(whole, larger, any(net.wraps)))
     pools = [layer.name for layer in whole if isinstance(layer, Pool)]
     for first, side in product(range(len(pools) + 1), SIDES):
@@ -176,20 +177,23 @@ def _tiled(parts: Sequence[Sequence[Conv | Pool]], size: tuple[int, int], tiling
 
 
 def _plans_on_disk(net: Net, recipe: Recipe, size: tuple[int, int], history: int) -> Iterator[tuple[float, Plan]]:
-    """Every way that keeps in memory a tile, the rows of maps that it lies in, and some bands."""
+    """Every plan on disk with its work: in memory are a tile, the rows of the maps that contain it, and some bands."""
     layers = {*recipe.content_layers, *recipe.style_layers}
     (whole,) = split_net(net, layers, ())
     pools = [layer.name for layer in whole if isinstance(layer, Pool)]
-    pictures = _pictures(recipe, size, history) + COPIES_ON_DISK * 3 * FLOAT * prod(size) + _asked_for(recipe, net, size)
+    pictures = _pictures(recipe, size, history) + COPIES_ON_DISK * 3 * FLOAT * prod(size) + _optional(recipe, net, size)
     for first, side in product(range(len(pools) + 1), SIDES):
         tiling = Tiling(tuple(pools[first:]), side)
         work, most, maps = _tiled_on_disk(split_net(net, layers, tiling.cuts), size, tiling)
         yield work, Plan(tiling, history, most + BANDS + HOLES, True, pictures + _targets(net, recipe, size) + maps)
 
 
-def _asked_for(recipe: Recipe, net: Net, size: tuple[int, int]) -> float:
-    """Bytes on disk more: a gradient with that of the total variation; G's light and the gradient to it, or the photograph and G on
-    the way to its colours; of regions a band of detail, masks, twice while they are made, and what places weigh for them."""
+def _optional(recipe: Recipe, net: Net, size: tuple[int, int]) -> float:
+    """Extra bytes on disk for knobs of the recipe.
+
+    The gradient of the total variation; for colour rules after painting, the photograph and G (or G's luminance and its gradient);
+    for regions, a band of detail, the masks and a copy of them, and the weights of each layer's places.
+    """
     pixels, regions = prod(size), len(recipe.all_regions())
     pictures = bool(recipe.tv) + 2 * bool(_rules_after(recipe)) + bool(regions)
     masks = 2 * (regions + 1) * pixels + (regions + 1) * sum(prod(map_size(net, layer, size)) for layer in recipe.style_layers)
@@ -198,7 +202,7 @@ def _asked_for(recipe: Recipe, net: Net, size: tuple[int, int]) -> float:
 
 
 def _tiled_on_disk(parts: Sequence[Sequence[Conv | Pool]], size: tuple[int, int], tiling: Tiling) -> tuple[float, float, float]:
-    """Work of a tiling, the most bytes that a tile and the rows that it lies in take, and the bytes of the maps and gradients."""
+    """Work of a tiling, the most bytes of a tile and the rows that contain it, and the bytes of the maps and gradients."""
     work, most, maps = 0.0, 0.0, 0.0
     for part, (here, behind, read, largest) in zip(parts, area_read(parts, size, tiling), strict=True):
         rows = min(here[0], largest**0.5) / here[0]
@@ -215,17 +219,17 @@ def _pictures(recipe: Recipe, size: tuple[int, int], history: int) -> float:
 
 
 def _targets(net: Net, recipe: Recipe, size: tuple[int, int]) -> float:
-    """The content picture's activations, and what costs of whole maps keep."""
+    """Bytes of the content picture's activations and of costs of whole maps."""
     return map_cost_memory(recipe, net, size) + sum(
         FLOAT * channels(net, layer) * prod(map_size(net, layer, size)) for layer in recipe.content_layers
     )
 
 
 def _walking(layers: Sequence[Conv | Pool], places: float, wraps: bool) -> float:
-    """The most bytes at a time on the way there and back, from so many places of the input.
+    """The most bytes at a time in the forward and backward pass, for an input of so many places.
 
-    A convolution keeps its map, a pooling two masks; the way back needs three maps more where it stands. Winograd's convolution has
-    its maps in 8x8 tiles of which 6x6 count, in a buffer that it never gives back.
+    A convolution keeps its map and a pooling two masks; the backward pass of each layer needs three maps more. Winograd's
+    convolution transforms its maps into 8x8 tiles for 6x6 places each, in a buffer that is never freed.
     """
     kept, most, buffer, before = 0.0, 0.0, 0.0, _channels_before(layers) * places
     for layer in layers:
@@ -243,7 +247,7 @@ def _walking(layers: Sequence[Conv | Pool], places: float, wraps: bool) -> float
 
 
 def _work(layers: Iterable[Conv | Pool], height: int, width: int) -> float:
-    """Multiply-adds of a walk forwards."""
+    """Multiply-adds of the forward pass."""
     places, total = float(height * width), 0.0
     for layer in layers:
         places /= window(layer)[1] ** 2
