@@ -47,7 +47,7 @@ def movable(x: Tensor, gradient: Tensor, canvas: Canvas = PIXELS) -> Tensor:
 def soften(x: Tensor, falloff: float, wraps: tuple[bool, bool] = (False, False)) -> Tensor:
     """(B, C, H, W) with each frequency f, in cycles a pixel, divided by f^falloff: a symmetric, positive operator.
 
-    The frequencies are those of a cosine transform (DCT-II), which has no seam at the edge; on periodic axes those of a Fourier one;
+    The frequencies are those of a cosine transform (DCT-II), without a seam at the edge; on periodic axes those of a Fourier one;
     the mean counts as the lowest frequency above 0. As the first inverse Hessian of L-BFGS it moves large shapes and flat colours
     before grain.
     """
