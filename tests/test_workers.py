@@ -164,6 +164,14 @@ def test_every_knob_reaches_whoever_does_the_work(knob):
     assert checked_recipe(work["recipe"]) == recipe
 
 
+@pytest.fixture
+def workers_in_this_process(monkeypatch):
+    """Those of a command, which are processes otherwise; it gives them the same tasks."""
+    monkeypatch.setattr("impasto.cluster.LocalWorker", lambda _: FakeWorker())
+
+
+@pytest.mark.weights
+@pytest.mark.usefixtures("workers_in_this_process")
 def test_masks_that_are_files_are_found_by_workers_and_not_told_to_anybody_else(impasto, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Image.linear_gradient("L").resize((300, 200)).save("mask.png")
@@ -278,7 +286,8 @@ def one_thread():
 
 @pytest.mark.weights
 @pytest.mark.parametrize("command", SHARDED)
-def test_the_last_shard_ends_what_all_have_begun(impasto, tmp_path, monkeypatch, one_thread, command):
+def test_the_last_shard_ends_what_all_have_begun(impasto, tmp_path, monkeypatch, one_thread, request, command):
+    """The first is a worker in a process of its own, as users have them; the others are in this one."""
     monkeypatch.chdir(tmp_path)
     Path("in").mkdir()
     for n, frame in enumerate([*moving(3, 64, 80), *(1 - frame for frame in moving(2, 64, 80))]):
@@ -290,6 +299,7 @@ def test_the_last_shard_ends_what_all_have_begun(impasto, tmp_path, monkeypatch,
         assert not (Path("out") / MADE[command][0]).is_file()
         done = impasto(*words, f"out{end}", "--shard", f"{n}/2")
         assert done.returncode == 0, done.stderr
+        request.getfixturevalue("workers_in_this_process")
     assert impasto(*words, f"out{end}", "--shard", "2/2").returncode == 0  # all is done
     for name in MADE[command]:
         assert (Path(f"out{end}") / name).read_bytes() == (Path(f"whole{end}") / name).read_bytes()
