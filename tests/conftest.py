@@ -19,6 +19,15 @@ from impasto.transfer import painting
 from impasto.weights import Loaded
 from tests.forks import Forked
 
+LONGEST = ("test_ray", "test_studio", "test_disk", "test_studio_attacks", "test_cli", "test_tiles", "test_painting", "test_video")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first, so that no worker ends with one of them while the others wait."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
+
+
 TINY = (
     ConvShape("conv1_1", 3, 4),
     ConvShape("conv1_2", 4, 5),
