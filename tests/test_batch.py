@@ -171,7 +171,7 @@ def test_a_table_is_read_as_spreadsheets_write_it(tmp_path, table):
         ("content,style,beta\na.jpg,s.jpg,x\n", "job 1: beta"),
     ],
 )
-def test_what_is_wrong_with_a_table_is_said(tmp_path, table, said):
+def test_a_wrong_table_gives_an_error_that_names_the_fault(tmp_path, table, said):
     (tmp_path / "jobs.csv").write_text(table)
     with pytest.raises((BadInput, BadRecipe), match=said):
         read_jobs(str(tmp_path / "jobs.csv"), {})
@@ -220,12 +220,12 @@ def test_jobs_come_from_standard_input():
         ([], "must be tables"),
     ],
 )
-def test_what_is_wrong_with_a_job_is_said_with_its_number(told, said):
+def test_a_wrong_job_gives_an_error_with_its_number(told, said):
     with pytest.raises((BadInput, BadRecipe), match=said):
         read_jobs("-", {}, io.StringIO(json.dumps(told)))
 
 
-def test_a_file_that_cannot_be_read_is_said(tmp_path):
+def test_a_file_of_jobs_that_cannot_be_read_gives_an_error(tmp_path):
     for name, text in (("a.toml", "x = ["), ("a.jsonl", "{"), ("a.txt", ""), ("a.csv", ""), ("a.toml", "")):
         (tmp_path / name).write_text(text)
         with pytest.raises((BadInput, BadRecipe)):
@@ -255,7 +255,7 @@ def test_an_output_never_replaces_an_input(folders):
         Batch([Job(folders[0] / "cat.jpg", job.styles, job.recipe, "cat.jpg")], folders[0])
 
 
-def test_time_is_told_by_pixels_and_steps(folders):
+def test_time_is_estimated_from_pixels_and_steps(folders):
     (job, other) = jobs_of(folders)
     assert estimated([job, other], 1e-6) == pytest.approx(2 * 4 * 64**2 * 1e-6)
 

@@ -382,7 +382,7 @@ def test_a_file_where_it_is_called_is_no_module_of_ours(tmp_path):
     assert result.returncode == 0, result.stderr
 
 
-def test_whatever_is_on_the_command_line_is_said_in_bounds_and_steers_no_terminal(impasto):
+def test_errors_shorten_a_long_argument_and_escape_control_characters(impasto):
     result = impasto("transfer", "a.jpg", "b.jpg", "--size", "\x1b[31m" + "9" * 100_000)
     assert result.returncode == 2 and "\x1b" not in result.stderr and len(result.stderr) < 5000
     assert "\\x1b[31m" in result.stderr

@@ -146,7 +146,7 @@ def test_pages_that_are_let_go_keep_what_was_written(tmp_path):
     assert x[77] == 5.0 and mapped(file_of(x), (100_000,))[77] == 5.0
 
 
-def test_a_full_disk_is_said_when_the_file_is_made(tmp_path):
+def test_a_full_disk_gives_an_error_when_the_file_is_made(tmp_path):
     with room_for(10_000), pytest.raises(NoRoom, match="no room on the disk"):
         empty((1000, 1000), tmp_path)
     assert not [*tmp_path.iterdir()]

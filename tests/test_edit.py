@@ -192,13 +192,13 @@ def test_units_and_paintings_that_there_are_not_are_refused():
         check_fit(picture(40, 48), [picture(40, 48)], recipe_with(conv1_1={"paintings": [1, 1]}), None)
 
 
-def test_a_pair_out_of_reach_is_told():
+def test_a_pair_out_of_reach_gives_a_warning():
     recipe = recipe_with(conv2_1={"pairs": {"0&3": 50}})
     with pytest.warns(UserWarning, match=r"conv2_1: the pair 0&3 .* reached"):
         make_targets(picture(40, 48), [picture(44, 48, 1)], recipe, tiny_net())
 
 
-def test_a_direction_that_asks_for_less_than_nothing_is_told():
+def test_a_direction_that_asks_for_less_than_nothing_gives_a_warning():
     recipe = recipe_with(conv2_1={"directions": [{"gain": 0, "units": {"0": 1, "1": 1, "2": -1, "3": 1}}]})
     with pytest.warns(UserWarning, match=r"conv2_1: .* % of the edited style is below 0"):
         make_targets(picture(40, 48), [picture(44, 48, 1)], recipe, tiny_net())

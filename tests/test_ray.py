@@ -256,7 +256,7 @@ def test_a_worker_of_other_versions_does_nothing(jobs, cluster, tmp_path):
     assert re.fullmatch(r"a worker has torch \S+ in place of 1\.0", batch.results[jobs[0].output].error)
 
 
-def test_a_folder_that_a_worker_has_not_is_said(jobs, workers, tmp_path, monkeypatch):
+def test_a_folder_that_a_worker_does_not_have_gives_an_error(jobs, workers, tmp_path, monkeypatch):
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rename(tmp_path / "moved")
@@ -294,7 +294,7 @@ def test_the_command_starts_a_ray_of_its_own_that_runs_nothing_from_where_it_is_
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "127.0.0.1:99999", "cluster"])
-def test_a_cluster_that_is_not_there_is_said(impasto, jobs, tmp_path, address):
+def test_a_cluster_that_is_not_there_gives_a_one_line_error(impasto, jobs, tmp_path, address):
     result = impasto("lens", "scan", jobs[0].content, "-o", tmp_path / "out", "--ray", address)
     check_one_line(result, 5, f"no Ray cluster answers at {address}, or")
 

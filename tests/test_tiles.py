@@ -90,7 +90,7 @@ def test_every_place_is_counted_once():
         }
 
 
-def test_a_tile_is_told_where_it_is():
+def test_a_tile_gets_its_place_in_the_picture():
     net, image = tiny_net(dtype=torch.float64), picture(37, 53).double()
     whole = activations_of(image, ["conv2_1", "conv1_2:pre"], net, None)
     for tiling in TILINGS:

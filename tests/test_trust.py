@@ -152,7 +152,7 @@ def test_35_parts_of_a_scan_on_a_full_disk_are_not_merged_to_half_an_index(pictu
 
 
 @unwritable
-def test_35_a_folder_that_cannot_be_written_is_said_before_the_work(inputs, pictures):
+def test_35_a_folder_that_cannot_be_written_is_an_error_before_the_work(inputs, pictures):
     for begin in (lambda: batch_of(inputs, Path("/proc/self")), lambda: begin_shards(Path("/proc/self"), 2, resume=False)):
         with pytest.raises(CannotWrite, match="/proc/self"):
             begin()
@@ -211,7 +211,7 @@ def test_39_a_damaged_part_is_scanned_again(pictures, tmp_path, name):
 ODD = ["a b.png", "#50%?.png", "-o.png", "naïve 絵.png", "'\"<&>.png", "n" * 250 + ".png", os.fsdecode(b"\xff\xfe.png")]
 
 
-def test_40_odd_names_are_painted_shown_and_told(inputs, tmp_path):
+def test_40_odd_names_are_painted_and_shown(inputs, tmp_path):
     for name in ODD:
         shutil.copy(inputs / NAMES[0], inputs / name)
     outputs = [f"x{name}" if len(name) < 250 else f"{name[:250]}-painting.png" for name in ODD]

@@ -287,7 +287,7 @@ def test_a_video_begun_here_is_ended_by_workers_and_the_reverse(scenes, whole, s
     assert contents(tmp_path / "one") == contents(tmp_path / "other") == whole
 
 
-def test_a_scene_that_cannot_be_painted_is_said_and_the_others_are_kept(scenes, style, tmp_path):
+def test_a_scene_that_cannot_be_painted_gives_an_error_and_the_others_stay(scenes, style, tmp_path):
     def failing(task):
         yield from [{"error": "no paint", "is_final": True}] if task["first"] == 0 else run_task(task, Cache())
 
@@ -526,7 +526,7 @@ def test_a_frame_that_does_not_say_what_it_cost_is_one_line(begun_once, clip, st
         finish(made(clip, style, tmp_path / "out.mp4"), resume=True)
 
 
-def test_what_is_transparent_stays_so_in_a_folder_and_is_said_of_a_video(style, tmp_path):
+def test_what_is_transparent_stays_so_in_a_folder_and_gives_a_warning_in_a_video(style, tmp_path):
     alpha = (torch.arange(64) < 30).expand(1, 1, 48, 64).float()
     (tmp_path / "in").mkdir()
     for n, frame in enumerate(moving(2)):

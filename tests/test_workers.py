@@ -30,7 +30,7 @@ def counting(work):
     yield {"report": work}
 
 
-def test_every_work_is_done_once_whichever_hand_dies():
+def test_every_task_is_done_once_whichever_worker_dies():
     workers = [FakeWorker(2, counting), FakeWorker(0, counting)]
     events = list(distribute(range(9), workers, with_retries))
     assert sorted(event["report"] for _, event in events if "report" in event) == list(range(9))
@@ -55,7 +55,7 @@ def test_workers_run_at_the_same_time():
 
 
 @pytest.mark.parametrize("wrong", [BadInput, IndexError])
-def test_what_goes_wrong_in_a_hand_is_raised_and_all_are_closed(wrong):
+def test_an_error_in_a_worker_is_raised_and_all_are_closed(wrong):
     def failing(work):
         raise wrong("a defect")
         yield
@@ -172,7 +172,7 @@ def workers_in_this_process(monkeypatch):
 
 @pytest.mark.weights
 @pytest.mark.usefixtures("workers_in_this_process")
-def test_masks_that_are_files_are_found_by_workers_and_not_told_to_anybody_else(impasto, tmp_path, monkeypatch):
+def test_workers_find_masks_that_are_files_and_no_record_names_them(impasto, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Image.linear_gradient("L").resize((300, 200)).save("mask.png")
     Path("regions.toml").write_text('[low]\nmask = "mask.png"\nstyle_weight = 2\n')
