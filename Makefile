@@ -19,7 +19,7 @@ demo: $(VENV)/installed
 	$(BIN)/impasto demo impasto-demo
 
 test: lint
-	$(PYTEST) --dist loadfile -m "not browser"
+	$(PYTEST) --dist loadfile --no-loadscope-reorder -m "not browser"
 
 test-browser: $(VENV)/installed-dev chromium
 	$(PYTEST) --dist loadfile -m browser

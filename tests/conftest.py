@@ -1,4 +1,3 @@
-import os
 import resource
 import signal
 import subprocess
@@ -18,6 +17,16 @@ from impasto.lens.module import AnyNet, visit
 from impasto.nets.nets import INPUTS, ConvShape, Net, Pool, assemble
 from impasto.transfer import painting
 from impasto.weights import Loaded
+from tests.forks import Forked
+
+LONGEST = ("test_ray", "test_studio", "test_disk", "test_studio_attacks", "test_cli", "test_tiles", "test_painting", "test_video")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first, so that no worker ends with one of them while the others wait."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
+
 
 TINY = (
     ConvShape("conv1_1", 3, 4),
@@ -127,12 +136,10 @@ def check_one_line(result: subprocess.CompletedProcess, code: int, said: str) ->
     assert len(result.stderr.strip().splitlines()) == 1
 
 
-def kill_at(line: bytes, script: str, *arguments: Path) -> None:
+def kill_at(line: bytes, script: str, *arguments: object) -> None:
     """Run a script in a process of its own and kill -9 it when it has printed this line."""
-    command = [sys.executable, "-c", script, *map(str, arguments)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent)
-    assert process.stdout is not None
-    while process.stdout.readline().strip() != line:
-        assert process.poll() is None
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process = Forked(script, *arguments)
+    while (printed := process.stdout.readline()).strip() != line.decode():
+        assert printed, "it ended"
+    process.kill()
+    assert process.wait() == -signal.SIGKILL

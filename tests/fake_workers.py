@@ -1,5 +1,6 @@
-"""A worker in this process, so that a test can replace the nets, and have it die."""
+"""A worker in this process, so that a test can replace the nets, have it die, and need not wait for a new process to load torch."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
@@ -9,7 +10,8 @@ from impasto.workers import Event, Task, WorkerDied
 
 
 def run_here(task: Task) -> Iterator[Event]:
-    return run_task(task, Cache())
+    """The events of a task, which goes through JSON as on its way to another process."""
+    return run_task(json.loads(json.dumps(task)), Cache())
 
 
 class FakeWorker:

@@ -25,6 +25,7 @@ from impasto.objective.targets import make_targets
 from impasto.pictures import picture_path
 from impasto.recipe.recipe import make_recipe
 from impasto.transfer.painting import Painting
+from impasto.workers import LocalWorker, Worker
 from tests.conftest import paint_with_the_tiny_net, picture, tiny_net
 from tests.fake_workers import FakeWorker
 
@@ -47,8 +48,9 @@ def jobs_of(folders, vary=(), **knobs) -> list[Job]:
     return crossed(pictures_in(folders[0]), pictures_in(folders[1]), vary, {**QUICK, **knobs})
 
 
-def results_of(batch: Batch, **how) -> dict[str, str]:
-    return {result.job.output: result.state for result in batch.paint(**how)}
+def results_of(batch: Batch, worker: Worker | None = None, **how) -> dict[str, str]:
+    """Painted in this process unless a worker is given."""
+    return {result.job.output: result.state for result in batch.paint(workers=[worker or FakeWorker()], **how)}
 
 
 # Planning
@@ -169,7 +171,7 @@ def test_a_table_is_read_as_spreadsheets_write_it(tmp_path, table):
         ("content,style,beta\na.jpg,s.jpg,x\n", "job 1: beta"),
     ],
 )
-def test_what_is_wrong_with_a_table_is_said(tmp_path, table, said):
+def test_a_wrong_table_gives_an_error_that_names_the_fault(tmp_path, table, said):
     (tmp_path / "jobs.csv").write_text(table)
     with pytest.raises((BadInput, BadRecipe), match=said):
         read_jobs(str(tmp_path / "jobs.csv"), {})
@@ -218,12 +220,12 @@ def test_jobs_come_from_standard_input():
         ([], "must be tables"),
     ],
 )
-def test_what_is_wrong_with_a_job_is_said_with_its_number(told, said):
+def test_a_wrong_job_gives_an_error_with_its_number(told, said):
     with pytest.raises((BadInput, BadRecipe), match=said):
         read_jobs("-", {}, io.StringIO(json.dumps(told)))
 
 
-def test_a_file_that_cannot_be_read_is_said(tmp_path):
+def test_a_file_of_jobs_that_cannot_be_read_gives_an_error(tmp_path):
     for name, text in (("a.toml", "x = ["), ("a.jsonl", "{"), ("a.txt", ""), ("a.csv", ""), ("a.toml", "")):
         (tmp_path / name).write_text(text)
         with pytest.raises((BadInput, BadRecipe)):
@@ -233,13 +235,11 @@ def test_a_file_that_cannot_be_read_is_said(tmp_path):
             read_jobs(str(tmp_path / name), {})
 
 
-def test_the_command_reads_jobs_from_standard_input(tmp_path):
-    command = [sys.executable, "-m", "impasto", "batch", "--jobs", "-", "-o", str(tmp_path / "out")]
-    done = subprocess.run(command, input='{"style": "a.png"}\n', capture_output=True, text=True, check=False)
-    assert (
-        done.returncode == 5
-        and done.stderr == "impasto: job 1: it needs a content and a style, or styles, as paths; it has style\n"
-    )
+def test_a_wrong_job_is_one_line_and_exit_5(impasto, tmp_path):
+    (tmp_path / "jobs.jsonl").write_text('{"style": "a.png"}\n')
+    done = impasto("batch", "--jobs", tmp_path / "jobs.jsonl", "-o", tmp_path / "out")
+    assert done.returncode == 5
+    assert done.stderr == "impasto: job 1: it needs a content and a style, or styles, as paths; it has style\n"
 
 
 def test_no_two_jobs_have_one_name():
@@ -255,7 +255,7 @@ def test_an_output_never_replaces_an_input(folders):
         Batch([Job(folders[0] / "cat.jpg", job.styles, job.recipe, "cat.jpg")], folders[0])
 
 
-def test_time_is_told_by_pixels_and_steps(folders):
+def test_time_is_estimated_from_pixels_and_steps(folders):
     (job, other) = jobs_of(folders)
     assert estimated([job, other], 1e-6) == pytest.approx(2 * 4 * 64**2 * 1e-6)
 
@@ -266,8 +266,7 @@ def test_time_is_told_by_pixels_and_steps(folders):
 @weights
 def test_a_batch_paints_what_transfer_paints_and_paints_it_once(folders):
     jobs = jobs_of(folders)
-    batch = Batch(jobs, folders[2])
-    assert results_of(batch) == {job.output: "finished" for job in jobs}
+    assert results_of(Batch(jobs, folders[2]), LocalWorker()) == {job.output: "finished" for job in jobs}
     own = folders[2] / "own.png"
     for _ in Painting(jobs[1].content, jobs[1].styles, own, jobs[1].recipe).steps():
         pass
@@ -302,18 +301,26 @@ def test_shards_together_paint_everything_once(folders):
 
 
 @weights
-def test_a_batch_that_is_killed_goes_on_to_the_same_bytes(folders):
+def test_a_batch_that_is_killed_goes_on_to_the_same_bytes(impasto, folders, monkeypatch):
+    """The command, which reads its jobs from stdin, and its worker are processes of their own until the kill; the rest is here."""
+    monkeypatch.setattr("impasto.cluster.LocalWorker", lambda _: FakeWorker())
     knobs = [f"--{name}={value}" for name, value in {**QUICK, "steps": 60}.items()]
-    command = [sys.executable, "-m", "impasto", "batch", str(folders[0]), str(folders[1]), *knobs, "-q", "-o"]
+    knobs += ["--threads", "1", "-q", "-o"]
     whole = folders[2].with_name("whole")
-    subprocess.run([*command, str(whole)], check=True, capture_output=True)
-    command.append(str(folders[2]))
-    killed = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
+    assert impasto("batch", *folders[:2], *knobs, whole).returncode == 0
+    command = [sys.executable, "-m", "impasto", "batch", "--jobs", "-", *knobs, str(folders[2])]
+    killed = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert killed.stdin is not None
+    with killed.stdin as jobs:
+        for name in ("astronaut", "cat"):
+            asked = {"content": folders[0] / f"{name}.jpg", "style": folders[1] / "mosaic.jpg"}
+            jobs.write(json.dumps(asked, default=str) + "\n")
     while not list(folders[2].glob("*.png")):
+        assert killed.poll() is None
         time.sleep(0.05)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    done = subprocess.run([*command, "--json"], check=True, capture_output=True, text=True)
+    done = impasto("batch", *folders[:2], *knobs, folders[2], "--json")
     states = [json.loads(line).get("state") for line in done.stdout.splitlines()]
     assert states[0] == "skipped" and states[1] == "finished"
     for name in ("astronaut-mosaic.png", "cat-mosaic.png"):
@@ -364,10 +371,9 @@ def test_the_page_shows_names_as_text(folders):
     assert "<script>" not in page and "&lt;script&gt;" in page and "not painted yet" in page
 
 
-def test_the_command_refuses_what_is_neither(tmp_path):
-    for arguments in ([], [str(tmp_path)], ["a", "b", "--jobs", "c.toml"]):
-        command = [sys.executable, "-m", "impasto", "batch", *arguments, "-o", str(tmp_path / "out")]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+def test_the_command_refuses_what_is_neither(impasto, tmp_path):
+    for arguments in ([], [tmp_path], ["a", "b", "--jobs", "c.toml"]):
+        done = impasto("batch", *arguments, "-o", tmp_path / "out")
         assert done.returncode == 2 and "give contents and styles, or --jobs FILE" in done.stderr
 
 

@@ -99,7 +99,7 @@ def test_a_file_of_changes_is_read(tmp_path):
         ({3: {"alpha": 0, "beta": 0}}, "nothing to minimise"),
     ],
 )
-def test_what_cannot_be_changed_is_said_in_one_line(changes, said):
+def test_a_change_that_is_not_possible_gives_a_one_line_error(changes, said):
     with pytest.raises(BadRecipe, match=said) as error:
         make_recipe(changes=changes)
     assert "\n" not in str(error.value)

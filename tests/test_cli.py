@@ -1,7 +1,6 @@
 """The command line from outside, with the real AlexNet at a small size: results, exit codes, interruptions."""
 
 import json
-import resource
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from PIL import Image
 from impasto.images.images import read_picture, read_record
 from impasto.pictures import picture_path
 from impasto.recipe.recipe import Recipe
-from tests.conftest import check_one_line, picture, save
+from tests.conftest import check_one_line, picture, room_for, save
 from tests.test_hires import p3
 
 pytestmark = pytest.mark.slow
@@ -45,10 +44,23 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
     raise AssertionError(f"{path} never came")
 
 
+def write_pictures(folder: Path) -> tuple[Path, Path]:
+    """Larger than the tiny ones: AlexNet cannot see less."""
+    return save(folder / "photo.png", picture(60, 80)), save(folder / "style.png", picture(80, 64, 1))
+
+
 @pytest.fixture
 def pictures(tmp_path):
-    """Larger than the tiny ones: AlexNet cannot see less."""
-    return save(tmp_path / "photo.png", picture(60, 80)), save(tmp_path / "style.png", picture(80, 64, 1)), tmp_path / "out.png"
+    return *write_pictures(tmp_path), tmp_path / "out.png"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> bytes:
+    """The file of a LONG painting that nothing stopped, by a process of its own."""
+    folder = tmp_path_factory.mktemp("whole")
+    done = process("transfer", *write_pictures(folder), "-o", folder / "whole.png", *LONG)
+    assert done.returncode == 0, done.stderr
+    return (folder / "whole.png").read_bytes()
 
 
 def test_help_names_every_knob(impasto):
@@ -176,9 +188,7 @@ def test_like_paints_the_same_bytes_again(impasto, pictures):
 
 
 @pytest.mark.weights
-def test_kill_9_loses_nothing_that_resume_does_not_bring_back(impasto, pictures):
-    whole = pictures[2].with_name("whole.png")
-    assert impasto("transfer", *pictures[:2], "-o", whole, *LONG).returncode == 0
+def test_kill_9_loses_nothing_that_resume_does_not_bring_back(impasto, pictures, whole):
     running = start("transfer", *pictures[:2], "-o", pictures[2], *LONG)
     wait_for(pictures[2].with_name("out.png.checkpoint"), running)
     running.kill()
@@ -186,14 +196,14 @@ def test_kill_9_loses_nothing_that_resume_does_not_bring_back(impasto, pictures)
     assert running.returncode == -signal.SIGKILL, "it was done before it could be killed"
     assert not pictures[2].exists()
     result = impasto("transfer", *pictures[:2], "-o", pictures[2], *LONG, "--resume")
-    assert result.returncode == 0 and pictures[2].read_bytes() == whole.read_bytes()
+    assert result.returncode == 0 and pictures[2].read_bytes() == whole
     assert not list(pictures[2].parent.glob("*.checkpoint*"))
     again = impasto("transfer", *pictures[:2], "-o", pictures[2], *LONG, "--resume")
     assert "finished already" in again.stderr and again.stdout == f"{pictures[2]}\n"
 
 
 @pytest.mark.weights
-def test_ctrl_c_saves_the_picture_so_far_and_exits_130(impasto, pictures):
+def test_ctrl_c_saves_the_picture_so_far_and_exits_130(impasto, pictures, whole):
     running = start("transfer", *pictures[:2], "-o", pictures[2], *LONG)
     assert running.stderr is not None
     assert "px: whole" in running.stderr.readline() and "step 1/" in running.stderr.readline()
@@ -202,29 +212,23 @@ def test_ctrl_c_saves_the_picture_so_far_and_exits_130(impasto, pictures):
     assert (running.returncode, stdout) == (130, "") and "--resume" in stderr and "Traceback" not in stderr
     assert read_record(pictures[2])["ended"] == "interrupted" and read_picture(pictures[2]).image.shape[-1] == 96
     assert pictures[2].with_name("out.png.checkpoint").exists()
-    whole = pictures[2].with_name("whole.png")
-    assert impasto("transfer", *pictures[:2], "-o", whole, *LONG).returncode == 0
     assert impasto("transfer", *pictures[:2], "-o", pictures[2], *LONG, "--resume").returncode == 0
-    assert pictures[2].read_bytes() == whole.read_bytes()
+    assert pictures[2].read_bytes() == whole
 
 
 @pytest.mark.weights
-def test_a_time_budget_is_kept(pictures):
-    begun = time.monotonic()
-    result = process("transfer", *pictures[:2], "-o", pictures[2], *LONG[:-1], 100000, "--time-budget", "6s")
-    assert result.returncode == 0 and time.monotonic() - begun < 60, "minutes of painting were asked for"
-    assert read_record(pictures[2])["ended"] == "time budget"
+def test_a_time_budget_ends_a_painting(impasto, pictures):
+    result = impasto("transfer", *pictures[:2], "-o", pictures[2], *LONG[:-1], 100000, "--time-budget", "2s")
+    record = read_record(pictures[2])
+    assert result.returncode == 0 and record["ended"] == "time budget" and 0 < record["steps"] < 100000
 
 
 @pytest.mark.weights
-def test_a_full_disk_is_exit_4_and_leaves_the_old_file(pictures):
+def test_a_full_disk_is_exit_4_and_leaves_the_old_file(impasto, pictures):
     """The file size limit stands in for the disk: the first byte beyond it fails."""
     pictures[2].write_bytes(b"old")
-
-    def small_disk():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
-
-    result = process("transfer", *pictures[:2], "-o", pictures[2], "-q", *SMALL, preexec_fn=small_disk)
+    with room_for(2000):
+        result = impasto("transfer", *pictures[:2], "-o", pictures[2], "-q", *SMALL)
     assert result.returncode == 4 and not result.stdout and "Traceback" not in result.stderr
     assert result.stderr.splitlines()[-1].startswith("impasto: no room on the disk")  # of a checkpoint before, on a slow machine
     assert pictures[2].read_bytes() == b"old" and not list(pictures[2].parent.glob(".impasto*"))
@@ -378,7 +382,7 @@ def test_a_file_where_it_is_called_is_no_module_of_ours(tmp_path):
     assert result.returncode == 0, result.stderr
 
 
-def test_whatever_is_on_the_command_line_is_said_in_bounds_and_steers_no_terminal(impasto):
+def test_errors_shorten_a_long_argument_and_escape_control_characters(impasto):
     result = impasto("transfer", "a.jpg", "b.jpg", "--size", "\x1b[31m" + "9" * 100_000)
     assert result.returncode == 2 and "\x1b" not in result.stderr and len(result.stderr) < 5000
     assert "\\x1b[31m" in result.stderr

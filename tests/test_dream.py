@@ -295,7 +295,7 @@ def test_the_map_before_the_last_relu():
         (UNIT, 15, "size is 15, must be at least 16 for conv2_1 of tiny"),
     ],
 )
-def test_what_the_net_does_not_have_is_said_in_one_line(objective, size, said):
+def test_what_the_net_does_not_have_gives_a_one_line_error(objective, size, said):
     with pytest.raises(BadRecipe, match=said):
         check(tiny_net(), objective, size)
     with pytest.raises(BadRecipe, match=said):
@@ -368,7 +368,7 @@ def test_the_picture_carries_what_it_is(made):
     assert again.output.read_bytes() == dreaming.output.read_bytes()
 
 
-def test_a_unit_that_cannot_be_excited_is_said(made):
+def test_a_unit_that_cannot_be_excited_gives_an_error(made):
     dreaming = made(net=biased(tiny_net(), "conv2_1", 2, -1.0, gain=0.0))
     *_, _ = dreaming.steps()
     report = dreaming.report()
@@ -391,7 +391,7 @@ def test_what_cannot_be_written_is_known_before_the_work(made):
             made(name=name)
 
 
-def test_a_full_disk_is_said_and_leaves_the_old_picture(made):
+def test_a_full_disk_gives_an_error_and_leaves_the_old_picture(made):
     dreaming = made()
     dreaming.output.write_bytes(b"old")
     with pytest.raises(NoRoom, match=r"no room on the disk for .*out.png"), room_for(500):

@@ -101,7 +101,7 @@ def test_hidden_files_and_those_of_systems_are_no_entries(tmp_path):
     assert entries(tmp_path) == ["a.jpg", "b.jpg"]
 
 
-def test_what_is_no_picture_of_a_folder_is_said(tmp_path):
+def test_files_of_a_folder_that_are_no_pictures_give_a_warning(tmp_path):
     for name in ("a.jpg", "b.HEIC", "c.heic", "notes", ".hidden"):
         (tmp_path / name).touch()
     (tmp_path / "d.jpg").mkdir()

@@ -239,7 +239,7 @@ def test_numbers_whose_white_is_not_known_are_refused(dtype):
 
 
 @pytest.mark.parametrize("bits", [14, 24, 64])
-def test_other_numbers_of_bits_are_said(bits):
+def test_other_numbers_of_bits_give_an_error(bits):
     with pytest.raises(BadImage, match=f"has pixels of {bits} bits; save it as 8 or 16 bit"):
         decode(grey_tiff(bytes(12 * 17 * 8), bits), "a")
 

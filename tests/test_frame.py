@@ -287,7 +287,7 @@ def test_sides_that_meet_are_multiples_of_the_deepest_stride(more, stride):
 
 
 @pytest.mark.parametrize("shape", ["3", "0:1", "1:0", "a:b", "1:2:3", "-1:2", "16/9", "1:x"])
-def test_a_shape_that_is_none_is_said_in_one_line(shape):
+def test_a_wrong_shape_gives_a_one_line_error(shape):
     with pytest.raises(BadRecipe, match=f"shape is '{shape}': must be width:height, as 16:9 or 1024x512"):
         make_recipe(shape=shape)
 

@@ -30,7 +30,7 @@ def painted(tmp_path, clip, size=(48, 64)):
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
-def test_times_are_kept_exactly_and_audio_byte_by_byte(tmp_path, suffix):
+def test_times_stay_exact_and_audio_the_same_bytes(tmp_path, suffix):
     source = encode(tmp_path / f"in{suffix}", moving(), UNEVEN, Fraction(1, 30), sound=True)
     clip, output = open_clip(source), tmp_path / f"out{suffix}"
     write_video(output, *painted(tmp_path, clip), clip, {"recipe": "x" * 3000})
@@ -114,7 +114,7 @@ def bad_inputs(tmp_path):
     yield "picture.txt", b"not a video"
 
 
-def test_what_is_no_video_is_told_in_one_line(tmp_path):
+def test_a_file_that_is_no_video_gives_a_one_line_error(tmp_path):
     for name, data in bad_inputs(tmp_path):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(BadInput, match=name) as told:
@@ -164,7 +164,7 @@ def test_a_folders_damaged_frame_is_named(tmp_path):
         open_clip(tmp_path)
 
 
-def test_what_the_container_cannot_hold_is_told_before_the_work(tmp_path):
+def test_what_the_container_cannot_hold_is_an_error_before_the_work(tmp_path):
     source = encode(tmp_path / "in.mkv", moving(2))
     clip = open_clip(source)
     check_video(tmp_path / "out.mp4", clip)
@@ -172,7 +172,7 @@ def test_what_the_container_cannot_hold_is_told_before_the_work(tmp_path):
         check_video(tmp_path / "out.xyz", clip)
 
 
-def test_a_video_that_was_cut_off_is_told(tmp_path):
+def test_a_video_that_was_cut_off_gives_a_warning(tmp_path):
     data = encode(tmp_path / "whole.mkv", moving(11)).read_bytes()
     (tmp_path / "cut.mkv").write_bytes(data[: len(data) // 2])
     with pytest.warns(ImpastoWarning, match=r"cut\.mkv claims to last 0\.4 s, but its frames end after 0\.[12] s"):

@@ -130,7 +130,7 @@ def test_a_texture_needs_one_picture_and_an_inversion_no_style(files):
         (["beta", "1"], 0, "no content picture"),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_is_painted(files, rows, pictures, said):
+def test_a_wrong_grid_is_an_error_before_anything_is_painted(files, rows, pictures, said):
     with pytest.raises(BadRecipe, match=said):
         make_grid(files[:pictures], rows, [], {"content_layers": "conv4_2"} if rows[:1] == ["net"] else {})
 

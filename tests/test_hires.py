@@ -234,7 +234,7 @@ def test_alpha_is_untouched_by_a_profile():
 
 
 @pytest.mark.parametrize(("inks", "said"), [(b"CMYK", "it is for CMYK, a painting is RGB"), (b"GRAY", "it is for GRAY")])
-def test_a_profile_of_other_inks_is_said_and_srgb_written(tmp_path, inks, said):
+def test_a_profile_of_other_inks_gives_a_warning_and_srgb_is_written(tmp_path, inks, said):
     encoded = io.BytesIO()
     to_pillow(picture(20, 30)).save(encoded, "PNG")
     plain = read_picture(Image.open(encoded))
@@ -243,7 +243,7 @@ def test_a_profile_of_other_inks_is_said_and_srgb_written(tmp_path, inks, said):
         assert usable_profile(type(plain)(plain.image, None, "", profile)) is None
 
 
-def test_a_broken_profile_is_said_and_srgb_written():
+def test_a_broken_profile_gives_a_warning_and_srgb_is_written():
     with pytest.warns(ImpastoWarning, match="cannot be kept"):
         assert usable_profile(type(read_picture(to_pillow(picture(9, 9))))(picture(9, 9), None, "", b"no profile")) is None
 

@@ -105,14 +105,14 @@ def test_an_icc_profile_is_converted_to_srgb(tmp_path):
         torch.testing.assert_close(image, torch.tensor(expected).view(1, 3, 1, 1).expand_as(image) / 255, atol=0.01, rtol=0)
 
 
-def test_a_broken_icc_profile_is_said_and_passed_over(tmp_path):
+def test_a_broken_icc_profile_gives_a_warning_and_is_ignored(tmp_path):
     Image.fromarray(RGB).save(tmp_path / "a.png", icc_profile=b"no profile")
     with pytest.warns(ImpastoWarning, match="colour profile"):
         torch.testing.assert_close(read_picture(tmp_path / "a.png").image, EXPECTED)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_alpha_is_kept_and_hidden_pixels_take_the_mean(tmp_path, mode):
+def test_alpha_stays_and_hidden_pixels_take_the_mean(tmp_path, mode):
     rgba = np.dstack([np.full((4, 6, 3), 200, np.uint8), np.full((4, 6), 255, np.uint8)])
     rgba[:, 3:] = 0
     source = Image.fromarray(rgba)
@@ -301,7 +301,7 @@ def test_a_png_without_its_end_is_read_if_all_pixels_are_there(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a.png", "a.webp", "a.tif"])
-def test_of_several_frames_or_pages_the_first_is_taken_and_said(tmp_path, name):
+def test_of_several_frames_or_pages_the_first_is_taken_with_a_warning(tmp_path, name):
     frames = [Image.new("RGB", (20, 16), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], **({"lossless": True} if name == "a.webp" else {}))
     with pytest.warns(ImpastoWarning, match="has several pages" if name == "a.tif" else "is animated: the first frame is used"):

@@ -175,7 +175,7 @@ def test_a_run_that_was_stopped_leaves_a_page_that_says_so(made, tmp_path):
 
 
 @pytest.mark.parametrize("size", [100, 2000, 20_000], ids="{} bytes".format)
-def test_a_full_disk_is_said_and_leaves_no_page_that_looks_whole(made, tmp_path, size):
+def test_a_full_disk_gives_an_error_and_leaves_no_page_that_looks_whole(made, tmp_path, size):
     """Full from the start, at the sprites' cells, and at the scripts with the data."""
     page = tmp_path / "page"
     with pytest.raises(NoRoom, match=r"no room on the disk for .*page"), room_for(size):

@@ -97,7 +97,7 @@ def test_what_cannot_be_read_is_a_row_that_says_why(folder, tmp_path):
     assert (rows[2].height, rows[2].width) == (20, 24)
 
 
-def test_a_shard_that_ends_early_is_said_by_the_members_name(folder, tmp_path):
+def test_a_shard_that_ends_early_gives_an_error_with_the_members_name(folder, tmp_path):
     shard = tar_of(tmp_path / "shard.tar", folder, ["z.png"])
     (source,) = find_pictures([shard])
     shard.write_bytes(shard.read_bytes()[: source.offset + 10])
@@ -130,7 +130,7 @@ def test_a_row_survives_json_and_finds_its_picture_until_it_changes(folder, tmp_
             read_again(row)
 
 
-def test_names_that_are_no_unicode_are_kept(tmp_path):
+def test_names_that_are_no_unicode_stay_the_same(tmp_path):
     listed = tmp_path / "list.txt"
     listed.write_text("ä b.png\n")
     assert list(find_pictures([listed])) == [Source("ä b.png", str(tmp_path / "ä b.png"))]

@@ -161,7 +161,7 @@ def test_the_rank_correlation_of_top_lists_is_that_of_fagin_kumar_and_sivakumar(
         assert rank_correlation(one, other) == pytest.approx(expected)
 
 
-def test_what_does_not_fit_together_is_said(pictures, tmp_path):
+def test_what_does_not_fit_together_gives_an_error(pictures, tmp_path):
     one = scanned(looks_for(RED), pictures, tmp_path / "one")
     with pytest.raises(BadRecipe, match="there are 1 scans and 1 layers: give at least two scans"):
         compare([one], ["0"])

@@ -307,7 +307,7 @@ def test_one_unit_of_a_module_in_one_picture(tmp_path):
 # What cannot be done
 
 
-def test_what_a_module_has_not_is_said():
+def test_a_layer_that_a_module_does_not_have_gives_an_error():
     net = module_net(settled(Residual(), torch.float32), size=48)
     with pytest.raises(BadRecipe, match=r"Residual has no layer 'conv9', its layers are stem, bn, pool, layer1\.0\.conv1,"):
         make_setup(net, ["conv9"])

@@ -73,7 +73,7 @@ def test_it_opens_from_disk_with_the_first_layer_and_leads_to_the_others(page, m
     playwright.expect(page.locator("#list li")).to_have_count(17)
 
 
-def test_what_is_said_of_a_unit_stays_below_it(page, made):
+def test_the_text_about_a_unit_stays_below_it(page, made):
     """Also where names are long, in the list of all layers."""
     page.goto(address(made, "#all"))
     playwright.expect(page.locator("#list li")).to_have_count(17)
@@ -164,7 +164,7 @@ def test_the_interior_ranking_is_one_click_away(page, made):
     playwright.expect(page.get_by_text("with padding", exact=True)).to_have_count(0)
 
 
-def test_dead_units_and_addresses_that_do_not_exist_are_told(page, made):
+def test_the_page_names_dead_units_and_addresses_that_do_not_exist(page, made):
     page.goto(address(made, "#conv2_1/4"))
     playwright.expect(page.get_by_text("Dead: in none of the 11 pictures is it active")).to_be_visible()
     for wrong in ("#conv2_1/6", "#conv9/0", "#%E0%A4%A", "#conv2_1/1e1"):

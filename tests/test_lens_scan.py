@@ -131,7 +131,7 @@ def resumed(pictures: Path, folder: Path):
 
 
 @pytest.mark.parametrize("size", [100, 3000], ids="{} bytes".format)
-def test_a_full_disk_is_said_and_leaves_no_index(pictures, tmp_path, size):
+def test_a_full_disk_gives_an_error_and_leaves_no_index(pictures, tmp_path, size):
     """Full at the manifest, and at the index behind it. What was scanned is not lost: there may be room again."""
     with pytest.raises(NoRoom, match="no room on the disk for"), room_for(size):
         list(resumed(pictures, tmp_path / "out"))
@@ -362,7 +362,7 @@ def test_bad_pictures_are_named_and_skipped(pictures, tmp_path):
     assert not set(skipped) & set(index.rankings.where[..., 0].flatten().tolist())
 
 
-def test_damaged_weights_are_said_with_the_picture_that_showed_them(pictures, tmp_path):
+def test_damaged_weights_give_an_error_that_names_the_picture(pictures, tmp_path):
     net = tiny_net()
     net.layers[1].weight[0] = float("nan")
     with pytest.raises(BadInput, match=r"^[abc]/.*: the activations of conv1_2 are not finite: the weights of tiny are damaged"):
@@ -411,7 +411,7 @@ def test_two_scans_do_not_write_into_one_folder(pictures, tmp_path):
     first.close()
 
 
-def test_what_is_no_atlas_is_said(pictures, tmp_path):
+def test_a_scan_that_is_not_possible_gives_an_error(pictures, tmp_path):
     with pytest.raises(BadInput, match="there is no finished scan in"):
         read_index(tmp_path)
     with pytest.raises(BadInput, match="there are no pictures in"):
@@ -488,7 +488,7 @@ def test_a_scan_goes_on_in_the_parts_it_was_begun_in(pictures, tmp_path):
     assert shards_begun(tmp_path / "whole") == 1
 
 
-def test_parts_that_fail_are_said_and_the_others_are_scanned(pictures, tmp_path):
+def test_parts_that_fail_give_an_error_and_the_others_are_scanned(pictures, tmp_path):
     def failing(work):
         yield from [{"error": "no such weights", "is_final": True}] if work["part"] == (1, 3) else looked(work)
 

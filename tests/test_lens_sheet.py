@@ -130,7 +130,7 @@ def test_pictures_that_are_gone_are_named_and_leave_their_places_empty(atlas, tm
         sheet(atlas, NET, "conv1_2", "0,")
 
 
-def test_a_full_disk_is_said_and_leaves_the_old_figure(atlas, tmp_path):
+def test_a_full_disk_gives_an_error_and_leaves_the_old_figure(atlas, tmp_path):
     figure = sheet(atlas, NET, "conv1_2", "0,")
     (tmp_path / "sheet.png").write_bytes(b"old")
     with pytest.raises(NoRoom, match=r"no room on the disk for .*sheet.png"), room_for(1000):

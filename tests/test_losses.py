@@ -180,6 +180,6 @@ def test_the_courses_unrolled_activations_give_the_same_matrix():
         (lambda: unroll(torch.rand(4)), r"unroll takes torch tensors \(B, C, H, W\), got \(4,\)"),
     ],
 )
-def test_what_is_no_activation_is_said_in_one_line(call, said):
+def test_what_is_no_activation_gives_a_one_line_error(call, said):
     with pytest.raises(BadInput, match=said):
         call()

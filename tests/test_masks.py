@@ -122,7 +122,7 @@ def test_the_rest_is_what_is_left_and_protection_comes_first(tmp_path):
     assert float(masks["sea"][0, 0, 12, 12]) < 0.05 < float(masks["sea"][0, 0, 2, 2])
 
 
-def test_two_rests_an_empty_mask_and_a_missing_one_are_said(tmp_path):
+def test_two_rests_an_empty_mask_and_a_missing_one_give_errors(tmp_path):
     with pytest.raises(BadRecipe, match="the regions a and b both have the mask"):
         read_masks(make_recipe(regions={"a": {"mask": "rest"}, "b": {"mask": "rest"}}), CONTENT, [STYLE])
     black = write(tmp_path / "black.png", torch.zeros(1, 1, 24, 32))
@@ -171,7 +171,7 @@ def test_masks_in_a_file_of_regions_lie_beside_it(tmp_path):
         ('[protected]\nmask = "dark"\n', "cannot be called protected"),
     ],
 )
-def test_what_is_wrong_in_a_file_of_regions_is_said(tmp_path, text, said):
+def test_a_wrong_file_of_regions_gives_an_error(tmp_path, text, said):
     (tmp_path / "r.toml").write_text(text)
     with pytest.raises(BadRecipe, match=said):
         make_recipe(regions=str(tmp_path / "r.toml"))
@@ -185,7 +185,7 @@ def test_white_on_transparent_is_as_white_on_black(tmp_path):
         assert torch.equal(mask_of(read_picture(tmp_path / "m.png", keep_hidden)), left_half())
 
 
-def test_a_mask_of_ones_instead_of_white_is_said(tmp_path):
+def test_a_mask_of_ones_instead_of_white_gives_a_warning(tmp_path):
     Image.fromarray(left_half()[0, 0].byte().numpy()).save(tmp_path / "m.png")
     with pytest.warns(ImpastoWarning, match=r"the brightest value of the mask .*m\.png is 1 of 255"):
         read_mask(tmp_path / "m.png", (24, 32))

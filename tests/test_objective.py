@@ -178,7 +178,7 @@ def test_several_costs_add_up_and_are_reported():
     assert "style_cost gram" not in one
 
 
-def test_what_costs_cannot_be_is_said():
+def test_wrong_costs_give_an_error():
     for knobs, said in (
         ({"style_costs": "gramm"}, "style_costs has gramm, there are gram, covariance"),
         ({"style_costs": "gram=0"}, "style_costs are all 0"),
@@ -197,7 +197,7 @@ def test_patches_are_those_of_coarse_layers_and_cross_needs_a_layer_before():
 
 
 @pytest.mark.weights
-def test_a_cost_that_reads_no_layer_is_said_before_the_work():
+def test_a_cost_that_reads_no_layer_is_an_error_before_the_work():
     with pytest.raises(BadRecipe, match="style cost patches reads none of the style layers conv1_1"):
         make_net(make_recipe(style_costs="gram,patches", style_layers="conv1_1"))
 

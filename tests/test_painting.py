@@ -110,7 +110,7 @@ def test_a_checkpoint_of_anybodys_making_is_gone_on_from_or_gives_way_to_the_one
         {"__metadata__": {**header["__metadata__"], "run": json.dumps({**told["run"], "plans": told["run"]["plans"][:1]})}}
     )
     unfit.append({"s.0": header["y.0"] | {"shape": header["y.0"]["shape"][::-1]}})
-    for absurd in [*unfit, *headers[:300]]:
+    for absurd in [*unfit, *headers[:200]]:
         text = json.dumps({**header, **absurd} if isinstance(absurd, dict) else absurd).encode()
         body = len(text).to_bytes(8, "little") + text + data
         files[2].unlink(missing_ok=True)
@@ -278,7 +278,7 @@ def test_out_of_memory_saves_the_picture_so_far(files, monkeypatch):
 @pytest.mark.usefixtures("no_holes")
 def test_out_of_memory_falls_back_to_a_smaller_plan(files, monkeypatch):
     """Whole at first, then in tiles from the step where memory ran out: the same painting to rounding."""
-    knobs = {"size": 640, "coarsest": 640, "steps": 6, "history": 1}
+    knobs = {"size": 640, "coarsest": 640, "steps": 4, "history": 1}
     finish(made(files, **knobs))
     unhurt = read_picture(files[2]).image
     painting, real = made(files, **knobs), module.stylize
@@ -293,12 +293,12 @@ def test_out_of_memory_falls_back_to_a_smaller_plan(files, monkeypatch):
     monkeypatch.setattr(module, "stylize", failing)
     with pytest.warns(ImpastoWarning, match="continuing in tiles"):
         steps = list(painting.steps())
-    assert [step.i for step in steps] == list(range(1, 7)) and painting.plans[0].tiling is not None
+    assert [step.i for step in steps] == [1, 2, 3, 4] and painting.plans[0].tiling is not None
     assert read_record(files[2])["plans"][0]["tiling"] is not None
     torch.testing.assert_close(read_picture(files[2]).image, unhurt, atol=0.02, rtol=0)
 
 
-def test_a_memory_that_suffices_for_nothing_is_said_at_once(files):
+def test_too_little_memory_is_an_error_before_the_work(files):
     content, style, output = files
     with pytest.raises(NoRoom, match=r"pixels need .* MB are allowed"):
         Painting(content, [style], output, make_recipe(**KNOBS), max_memory=1e6)
@@ -314,7 +314,7 @@ def test_another_error_is_not_taken_for_a_lack_of_memory(files, monkeypatch):
         list(made(files).steps())
 
 
-def test_alpha_is_kept(files):
+def test_alpha_is_that_of_the_photograph(files):
     photo = Image.open(files[0]).convert("RGBA")
     photo.putalpha(Image.linear_gradient("L").resize(photo.size))
     photo.save(files[0])
@@ -365,7 +365,7 @@ def test_a_run_that_time_cut_short_says_so_even_after_a_resume(files, monkeypatc
     assert read_record(files[2])["ended"] == "finished in time" and made(files).is_finished()
 
 
-def test_a_picture_that_finds_no_room_is_kept_where_there_is_some_and_said(files, tmp_path, monkeypatch):
+def test_a_picture_that_finds_no_room_is_saved_where_there_is_some_and_the_error_names_it(files, tmp_path, monkeypatch):
     whole = finish(made(files))
     files[2].unlink()
     (tmp_path / "elsewhere").mkdir()
@@ -420,7 +420,7 @@ def test_an_output_that_cannot_be_written_is_known_before_the_work(files):
             Painting(content, [style], bad, make_recipe(**KNOBS))
 
 
-def test_a_picture_by_another_hand_carries_no_recipe(files):
+def test_a_picture_by_another_program_carries_no_recipe(files):
     with pytest.raises(BadImage, match="carries no recipe"):
         recipe_of(files[0])
 
@@ -658,7 +658,7 @@ def test_the_photographs_profile_is_kept_on_request_and_the_costs_are_the_same(f
     assert totals[16, True] == pytest.approx(totals[8, False], rel=0.05)
 
 
-def test_a_profile_that_cannot_be_kept_is_said_before_the_work(files):
+def test_a_profile_that_cannot_be_written_gives_a_warning_before_the_work(files):
     Image.open(files[0]).convert("L").save(files[0], icc_profile=p3()[:16] + b"GRAY" + p3()[20:])
     content, style, output = files
     with pytest.warns(ImpastoWarning, match="it is for GRAY"), pytest.warns(ImpastoWarning, match="treated as sRGB"):

@@ -1,12 +1,11 @@
 """What Windows and macOS lack, taken away one by one: the package imports, paints and scans all the same, to the same bytes."""
 
 import hashlib
-import subprocess
-import sys
 
 import pytest
 
 from impasto.pictures import picture_path
+from tests.forks import Forked
 
 pytestmark = [pytest.mark.weights, pytest.mark.slow]
 
@@ -59,9 +58,8 @@ SMALL = ["--net", "alexnet", "--size", "48", "--coarsest", "48", "--steps", "2",
 
 
 def bytes_made(lack: str, words: list[str], made: list) -> list[str]:
-    code = LACKS[lack] + RUN.format(words=words)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    """In a process that has loaded torch, and nothing of Impasto."""
+    assert Forked(f"import sys\nassert 'impasto' not in sys.modules\n{LACKS[lack]}{RUN.format(words=words)}").wait() == 0
     return [hashlib.sha256(path.read_bytes()).hexdigest() for path in made]
 
 

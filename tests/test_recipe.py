@@ -132,7 +132,7 @@ def test_texts_of_the_command_line_are_understood():
         ({"preset": "absent.toml"}, "cannot read the recipe absent.toml"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(knobs, said):
+def test_a_wrong_recipe_gives_a_one_line_error(knobs, said):
     with pytest.raises(BadRecipe, match=said) as error:
         make_recipe(**knobs)
     assert "\n" not in str(error.value)

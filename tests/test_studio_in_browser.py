@@ -167,7 +167,7 @@ def test_from_drop_to_download(page, tmp_path):
     assert read_record(tmp_path / "out.png")["recipe"]["quality"] == "draft"
 
 
-def test_what_is_missing_or_wrong_is_said_beside_the_button(page):
+def test_what_is_missing_or_wrong_stands_beside_the_button(page):
     paint(page)
     expect(page.get_by_role("alert")).to_contain_text("Choose a photograph first")
     pick(page, "Photograph", "cat.jpg")

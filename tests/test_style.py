@@ -190,7 +190,7 @@ def damaged(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["a bit", "empty", "NaN", "names", "none"])
-def test_what_was_kept_of_the_photographs_is_made_anew_where_it_has_changed(monkeypatch, tmp_path, how):
+def test_what_was_stored_of_the_photographs_is_made_anew_where_it_has_changed(monkeypatch, tmp_path, how):
     monkeypatch.setenv("IMPASTO_CACHE", str(tmp_path))
     first = reference_values(None, tiny_net(), ["conv1_1"], 48)
     (kept,) = tmp_path.glob("photographs-*.safetensors")

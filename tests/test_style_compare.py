@@ -55,7 +55,7 @@ def test_a_painting_does_not_differ_from_itself(pictures):
     assert summary_lines(about) == ["painting.png against painting.png: style cost 0: the styles are equal"]
 
 
-def test_what_is_too_little_and_too_much_is_said(pictures, tmp_path):
+def test_the_summary_names_units_with_too_little_and_too_much(pictures, tmp_path):
     dark = tmp_path / "dark.png"
     to_pillow(0.3 * picture(50, 60, 1)).save(dark)
     recipe = make_recipe(**{**KNOBS, "style_scale": 1.0})
@@ -76,7 +76,7 @@ def test_the_recipe_is_that_of_the_picture_where_it_carries_one(tmp_path):
     assert recipe_for(save(tmp_path / "plain.png", picture(40, 64)), "alexnet", 100) == make_recipe(net="alexnet", size=100)
 
 
-def test_a_picture_painted_from_another_painting_is_told(pictures, tmp_path):
+def test_a_picture_painted_from_another_painting_gives_a_warning(pictures, tmp_path):
     painting, photo, _ = pictures
     file = tmp_path / "other.png"
     for styles, said in ((["0"], "from other paintings"), ([read_picture(painting).sha256, "0"], "from others too")):
@@ -103,7 +103,7 @@ def test_only_a_gram_cost_of_the_whole_picture_can_be_taken_apart(tmp_path, knob
         recipe_for(file, "vgg19", 100)
 
 
-def test_the_photographs_colours_are_said_to_count_as_a_difference(tmp_path):
+def test_a_note_says_that_the_photographs_colours_count_as_a_difference(tmp_path):
     recipe = make_recipe(color="monge")
     write_picture(tmp_path / "a.png", picture(40, 64), record={"recipe": recipe.model_dump(mode="json")})
     with pytest.warns(ImpastoWarning, match=r"a\.png was painted in the photograph's colours"):

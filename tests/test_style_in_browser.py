@@ -118,7 +118,7 @@ def test_a_phone_shows_all_of_it_without_scrolling_sideways(page, made):
         assert page.evaluate("document.documentElement.scrollWidth") == 390 and page.evaluate(wider) == 0
 
 
-def test_addresses_that_do_not_exist_are_told(page, made):
+def test_the_page_names_addresses_that_do_not_exist(page, made):
     for wrong in ("#conv9", "#conv2_1/999", "#conv2_1/1&", "#%E0%A4%A"):
         page.goto(address(made, wrong))
         playwright.expect(page.get_by_text("The page does not have")).to_be_visible()

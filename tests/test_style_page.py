@@ -183,14 +183,14 @@ def test_colours_are_called_what_a_person_calls_them():
     assert described([halves]) == "dark blue on cream, broad upright lines" and described([]) == "no patch"
 
 
-def test_how_broad_lines_are_is_told():
+def test_the_description_says_how_broad_lines_are():
     y = torch.arange(24.0)[:, None].expand(3, 24, 24)
     for wavelength, said in ((5, "fine level lines"), (11, ", level lines"), (40, "broad level lines")):
         assert said in described([0.5 + 0.4 * torch.sin(2 * torch.pi * y / wavelength)])
 
 
 @pytest.mark.parametrize(("slope", "said"), [((1, 0), "level"), ((0, 1), "upright"), ((1, 1), "rising"), ((-1, 1), "falling")])
-def test_lines_are_told_as_one_sees_them(slope, said):
+def test_the_description_names_the_direction_of_lines_as_one_sees_them(slope, said):
     """Along y + x = constant lines rise to the right, as y counts down."""
     assert described([lines(*slope)]).endswith(f"{said} lines")
 
@@ -200,7 +200,7 @@ def test_noise_has_no_direction():
     assert described([noise]).endswith("mottled")
 
 
-def test_where_something_is_is_told():
+def test_the_description_says_where_something_is():
     for said, rows, columns in (
         ("upper left", (0, 5), (0, 5)),
         ("lower", (14, 20), (0, 20)),

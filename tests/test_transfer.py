@@ -161,12 +161,12 @@ def test_a_share_of_noise_is_mixed_into_the_start():
         (CONTENT, {"init": "picture"}, BadRecipe, "--init-image"),
     ],
 )
-def test_what_does_not_fit_is_said_before_the_work(content, knobs, error, said):
+def test_what_does_not_fit_is_an_error_before_the_work(content, knobs, error, said):
     with pytest.raises(error, match=said):
         check_fit(content, [STYLE], recipe(**{"coarsest": 32, **knobs}), None)
 
 
-def test_no_style_is_said():
+def test_no_style_gives_an_error():
     with pytest.raises(BadRecipe, match="no style"):
         check_fit(CONTENT, [], recipe(), None)
 
@@ -333,7 +333,7 @@ def test_a_picture_too_small_for_the_deepest_layer_is_refused_before_the_work():
         (lambda net: transfer.paint("a.jpg", "b.jpg"), "cannot read a.jpg: No such file"),
     ],
 )
-def test_what_is_no_picture_is_said_in_one_line(net, call, said):
+def test_what_is_no_picture_gives_a_one_line_error(net, call, said):
     with pytest.raises((BadImage, BadRecipe), match=said):
         call(net)
 

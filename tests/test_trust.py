@@ -7,8 +7,6 @@ import json
 import os
 import random
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from impasto.recipe.recipe import make_recipe
 from impasto.transfer.checkpoint import checkpoint_path, previous
 from tests.conftest import paint_with_the_tiny_net, picture, room_for, save
 from tests.fake_workers import FakeWorker
+from tests.forks import Forked
 from tests.test_lens_scan import LAYERS, bytes_of, looked, scanned
 
 pytestmark = pytest.mark.slow
@@ -92,15 +91,13 @@ t.{}(*map(Path, sys.argv[1:]))
 """
 
 
-def started(what: str, *arguments: Path) -> subprocess.Popen:
-    command = [sys.executable, "-c", SCRIPT.format(what), *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent.parent)
+def started(what: str, *arguments: Path) -> Forked:
+    return Forked(SCRIPT.format(what), *arguments)
 
 
 def killed(what: str, seed: int, *arguments: Path) -> bool:
     """Begun, and killed at a random moment; whether it was not done before."""
     draw, process = random.Random(seed), started(what, *arguments)
-    assert process.stdout is not None
     for _ in range(draw.randint(1, 8)):
         process.stdout.readline()
     time.sleep(draw.uniform(0, 0.02))
@@ -155,7 +152,7 @@ def test_35_parts_of_a_scan_on_a_full_disk_are_not_merged_to_half_an_index(pictu
 
 
 @unwritable
-def test_35_a_folder_that_cannot_be_written_is_said_before_the_work(inputs, pictures):
+def test_35_a_folder_that_cannot_be_written_is_an_error_before_the_work(inputs, pictures):
     for begin in (lambda: batch_of(inputs, Path("/proc/self")), lambda: begin_shards(Path("/proc/self"), 2, resume=False)):
         with pytest.raises(CannotWrite, match="/proc/self"):
             begin()
@@ -170,8 +167,8 @@ def test_35_a_folder_that_is_deleted_on_the_way_ends_no_other_job(inputs, tmp_pa
 
 def test_38_two_processes_share_a_batch_and_paint_each_job_once(inputs, tmp_path):
     both = [started("paint_batch", inputs, tmp_path / "out") for _ in range(2)]
-    said = [line.split() for process in both for line in process.communicate()[0].splitlines() if line]
-    assert [process.returncode for process in both] == [0, 0]
+    said = [line.split() for process in both for line in process.stdout.read().splitlines() if line]
+    assert [process.wait() for process in both] == [0, 0]
     assert sorted(name for name, state in said if state == "finished") == sorted(NAMES)
     assert {state for _, state in said} <= {"finished", "skipped", "elsewhere"}
     states(batch_of(inputs, tmp_path / "whole"))
@@ -214,7 +211,7 @@ def test_39_a_damaged_part_is_scanned_again(pictures, tmp_path, name):
 ODD = ["a b.png", "#50%?.png", "-o.png", "naïve 絵.png", "'\"<&>.png", "n" * 250 + ".png", os.fsdecode(b"\xff\xfe.png")]
 
 
-def test_40_odd_names_are_painted_shown_and_told(inputs, tmp_path):
+def test_40_odd_names_are_painted_and_shown(inputs, tmp_path):
     for name in ODD:
         shutil.copy(inputs / NAMES[0], inputs / name)
     outputs = [f"x{name}" if len(name) < 250 else f"{name[:250]}-painting.png" for name in ODD]

@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -40,21 +41,56 @@ KNOBS = {
 FAST = Motion(steps=3)
 
 
-@pytest.fixture(autouse=True)
-def tiny(monkeypatch):
+@pytest.fixture(autouse=True, scope="module")
+def tiny():
     net = tiny_net()
-    monkeypatch.setattr(module, "load_weights", lambda *_: Loaded({}, "torchvision", "tiny"))
-    monkeypatch.setattr(module, "make_net", lambda *_: net)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(module, "load_weights", lambda *_: Loaded({}, "torchvision", "tiny"))
+        patched.setattr(module, "make_net", lambda *_: net)
+        yield
+
+
+def write_clip(folder: Path) -> Path:
+    return encode(folder / "in.mp4", moving(6), sound=True)
+
+
+def write_style(folder: Path) -> Path:
+    return save(folder / "style.png", picture(36, 28, 1))
 
 
 @pytest.fixture
 def clip(tmp_path):
-    return encode(tmp_path / "in.mp4", moving(6), sound=True)
+    return write_clip(tmp_path)
 
 
 @pytest.fixture
 def style(tmp_path):
-    return save(tmp_path / "style.png", picture(36, 28, 1))
+    return write_style(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def painted_once(tmp_path_factory, tiny) -> tuple[Path, dict]:
+    """A folder with the clip, the style, the painted video out.mp4 and the folder of painted frames out; and the video's report."""
+    folder = tmp_path_factory.mktemp("painted")
+    clip, style = write_clip(folder), write_style(folder)
+    report = finish(made(clip, style, folder / "out.mp4"))
+    finish(made(clip, style, folder / "out"))
+    return folder, report
+
+
+@pytest.fixture
+def painted(painted_once, clip, style, tmp_path) -> Path:
+    """Beside the clip and the style the painted video, and its frames in a folder."""
+    shutil.copy2(painted_once[0] / "out.mp4", tmp_path)
+    shutil.copytree(painted_once[0] / "out", tmp_path / "out")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def begun_once(tmp_path_factory, tiny) -> Path:
+    """The work folder of a video after its second frame."""
+    folder = tmp_path_factory.mktemp("begun")
+    return begun(write_clip(folder), write_style(folder), folder / "out.mp4").work
 
 
 def made(source, style, output, motion=FAST, **knobs) -> Video:
@@ -105,19 +141,19 @@ def test_a_video_has_the_shape_and_the_edges_of_its_frames(clip, style, tmp_path
         made(clip, style, tmp_path / "out.mp4", **knobs)
 
 
-def test_a_video_is_painted_with_its_times_and_its_sound(clip, style, tmp_path):
-    report = finish(made(clip, style, tmp_path / "out.mp4"))
-    assert shown_times(tmp_path / "out.mp4") == shown_times(clip) and packets(tmp_path / "out.mp4") == packets(clip)
+def test_a_video_is_painted_with_its_times_and_its_sound(painted_once):
+    folder, report = painted_once
+    clip, output = folder / "in.mp4", folder / "out.mp4"
+    assert shown_times(output) == shown_times(clip) and packets(output) == packets(clip)
     assert (report["frames"], report["cuts"], report["width"], report["height"]) == (6, [], 64, 48)
     assert set(report["costs"]) == {"total", "content", "style", "temporal"} and set(report["flicker"]) == {"painting", "input"}
     assert make_recipe(**KNOBS).model_dump(mode="json") == report["recipe"]
-    assert sorted(it.name for it in tmp_path.iterdir()) == ["in.mp4", "out.mp4", "style.png"]
+    assert sorted(it.name for it in folder.iterdir()) == ["in.mp4", "out", "out.mp4", "style.png"]
 
 
-def test_the_record_holds_no_path_and_no_time(clip, style, tmp_path):
-    finish(made(clip, style, tmp_path / "out.mp4"))
-    text = json.dumps(module.read_video_record(tmp_path / "out.mp4"))
-    assert str(tmp_path) not in text and "in.mp4" not in text and "second" not in text
+def test_the_record_holds_no_path_and_no_time(painted_once):
+    text = json.dumps(module.read_video_record(painted_once[0] / "out.mp4"))
+    assert str(painted_once[0]) not in text and "in.mp4" not in text and "second" not in text
 
 
 def test_a_folder_goes_in_and_out_by_its_names(style, tmp_path):
@@ -194,47 +230,49 @@ def test_passes_go_there_and_back_and_blend(style, tmp_path):
     assert names == ["0", "1", "2", "2", "1", "0", "0", "1", "2"]
 
 
-@pytest.fixture
-def scenes(tmp_path):
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory) -> Path:
     """A folder of two scenes, of four frames and of three."""
-    (tmp_path / "in").mkdir()
+    folder = tmp_path_factory.mktemp("scenes")
     for n, frame in enumerate([*moving(4, 64, 80), *(1 - frame for frame in moving(3, 64, 80))]):
-        save(tmp_path / "in" / f"{n}.png", frame)
-    return tmp_path / "in"
+        save(folder / f"{n}.png", frame)
+    return folder
 
 
 TWICE = Motion(steps=2, passes=2)
 
 
-def whole_of(scenes, style, tmp_path) -> dict[str, bytes]:
-    finish(made(scenes, style, tmp_path / "whole", TWICE))
-    return contents(tmp_path / "whole")
+@pytest.fixture(scope="module")
+def whole(scenes, tmp_path_factory, tiny) -> dict[str, bytes]:
+    """The two scenes painted one after the other by this process."""
+    folder = tmp_path_factory.mktemp("whole")
+    finish(made(scenes, write_style(folder), folder / "out", TWICE))
+    return contents(folder / "out")
 
 
 def contents(folder) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_scenes_painted_by_workers_are_the_video_painted_here_whichever_dies(scenes, style, tmp_path):
+def test_scenes_painted_by_workers_are_the_video_painted_here_whichever_dies(scenes, whole, style, tmp_path):
     video = made(scenes, style, tmp_path / "out", TWICE)
     events = list(video.distribute([FakeWorker(5), FakeWorker()]))
     assert {name for name, _ in events} == {"0", "4"} and video.report()["cuts"] == [4]
-    assert contents(tmp_path / "out") == whole_of(scenes, style, tmp_path)
+    assert contents(tmp_path / "out") == whole
     assert (
         not video.work.exists() and list(made(scenes, style, tmp_path / "out", TWICE).distribute([FakeWorker()], resume=True)) == []
     )
 
 
-def test_parts_of_a_video_are_painted_one_by_one_and_the_last_writes_it(scenes, style, tmp_path):
+def test_parts_of_a_video_are_painted_one_by_one_and_the_last_writes_it(scenes, whole, style, tmp_path):
     for part in ((1, 2), (0, 2)):
         video = made(scenes, style, tmp_path / "out", TWICE)
         assert not video.output.exists()
         assert {name for name, _ in video.distribute([FakeWorker()], resume=True, part=part)} == {"0" if part[0] == 0 else "4"}
-    assert contents(tmp_path / "out") == whole_of(scenes, style, tmp_path)
+    assert contents(tmp_path / "out") == whole
 
 
-def test_a_video_begun_here_is_ended_by_workers_and_the_reverse(scenes, style, tmp_path):
-    whole = whole_of(scenes, style, tmp_path)
+def test_a_video_begun_here_is_ended_by_workers_and_the_reverse(scenes, whole, style, tmp_path):
     begun = made(scenes, style, tmp_path / "one", TWICE)
     for step in begun.steps():
         if step.done == 3:
@@ -250,7 +288,7 @@ def test_a_video_begun_here_is_ended_by_workers_and_the_reverse(scenes, style, t
     assert contents(tmp_path / "one") == contents(tmp_path / "other") == whole
 
 
-def test_a_scene_that_cannot_be_painted_is_said_and_the_others_are_kept(scenes, style, tmp_path):
+def test_a_scene_that_cannot_be_painted_gives_an_error_and_the_others_stay(scenes, style, tmp_path):
     def failing(task):
         yield from [{"error": "no paint", "is_final": True}] if task["first"] == 0 else run_task(task, Cache())
 
@@ -296,11 +334,11 @@ def test_a_killed_video_resumes_to_the_same_bytes(clip, style, tmp_path):
         assert output.read_bytes() == (tmp_path / "whole.mp4").read_bytes()
 
 
-def test_a_finished_video_is_left_alone(clip, style, tmp_path):
-    finish(made(clip, style, tmp_path / "out.mp4"))
+def test_a_finished_video_is_left_alone(painted, clip, style, tmp_path):
     before = (tmp_path / "out.mp4").stat()
     assert list(made(clip, style, tmp_path / "out.mp4").steps(resume=True)) == []
-    assert (tmp_path / "out.mp4").stat() == before
+    after = (tmp_path / "out.mp4").stat()
+    assert (after.st_ino, after.st_mtime_ns, after.st_ctime_ns) == (before.st_ino, before.st_mtime_ns, before.st_ctime_ns)
     assert not made(clip, style, tmp_path / "out.mp4", seed=3).is_finished()
 
 
@@ -394,11 +432,8 @@ def test_a_missing_extra_is_one_line(impasto, clip, style, tmp_path, monkeypatch
     check_one_line(impasto("video", clip, style, "-o", tmp_path / "out.mp4"), 2, "pip install '.[video]'")
 
 
-def test_a_work_folder_that_was_not_filled_begins_afresh(clip, style, tmp_path):
-    whole = made(clip, style, tmp_path / "out.mp4")
-    finish(whole)
-    expected = (tmp_path / "out.mp4").read_bytes()
-    (tmp_path / "out.mp4").unlink()
+def test_a_work_folder_that_was_not_filled_begins_afresh(painted_once, clip, style, tmp_path):
+    expected = (painted_once[0] / "out.mp4").read_bytes()
     video = made(clip, style, tmp_path / "out.mp4")
     (video.work / "input").mkdir(parents=True)
     video._write_manifest({})
@@ -440,9 +475,9 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE)
-def test_a_manifest_that_is_damaged_begins_the_video_anew(clip, style, tmp_path, change):
-    video = begun(clip, style, tmp_path / "out.mp4")
-    path, before = video.work / "impasto.json", sorted(it.name for it in tmp_path.iterdir())
+def test_a_manifest_that_is_damaged_begins_the_video_anew(begun_once, clip, style, tmp_path, change):
+    work = shutil.copytree(begun_once, tmp_path / begun_once.name)
+    path, before = work / "impasto.json", sorted(it.name for it in tmp_path.iterdir())
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
     again = made(clip, style, tmp_path / "out.mp4")
     with warnings.catch_warnings():
@@ -454,9 +489,8 @@ def test_a_manifest_that_is_damaged_begins_the_video_anew(clip, style, tmp_path,
         again.join()
 
 
-def test_pictures_of_ones_own_are_never_removed(clip, style, tmp_path):
+def test_pictures_of_ones_own_are_never_removed(painted, clip, style, tmp_path):
     """In a finished folder: another picture, or a frame that was touched up; and in a folder that only has the work's name."""
-    finish(made(clip, style, tmp_path / "out"))
     finish(made(clip, style, tmp_path / "out", seed=3))
     for name, image in (("mine.png", picture(9, 9)), ("000001.png", picture(48, 64))):
         save(tmp_path / "out" / name, image)
@@ -472,15 +506,16 @@ def test_pictures_of_ones_own_are_never_removed(clip, style, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["[]", "3", "null", "{", '{"files": 3}'])
-def test_a_folder_whose_manifest_is_damaged_is_no_finished_video(clip, style, tmp_path, text):
-    finish(made(clip, style, tmp_path / "out"))
+def test_a_folder_whose_manifest_is_damaged_is_no_finished_video(painted, clip, style, tmp_path, text):
     (tmp_path / "out" / "impasto.json").write_text(text)
     with pytest.raises(CannotWrite, match="holds other files"):
         next(made(clip, style, tmp_path / "out").steps(resume=True))
 
 
-def test_a_frame_that_does_not_say_what_it_cost_is_one_line(clip, style, tmp_path):
-    video = begun(clip, style, tmp_path / "out.mp4")
+def test_a_frame_that_does_not_say_what_it_cost_is_one_line(begun_once, clip, style, tmp_path):
+    shutil.copytree(begun_once, tmp_path / begun_once.name)
+    video = made(clip, style, tmp_path / "out.mp4")
+    video.join()
     save(video._painted(0, 0), picture(48, 64))
     with pytest.raises(BadInput, match="carries no recipe"):
         finish(made(clip, style, tmp_path / "out.mp4"), resume=True)
@@ -492,7 +527,7 @@ def test_a_frame_that_does_not_say_what_it_cost_is_one_line(clip, style, tmp_pat
         finish(made(clip, style, tmp_path / "out.mp4"), resume=True)
 
 
-def test_what_is_transparent_stays_so_in_a_folder_and_is_said_of_a_video(style, tmp_path):
+def test_what_is_transparent_stays_so_in_a_folder_and_gives_a_warning_in_a_video(style, tmp_path):
     alpha = (torch.arange(64) < 30).expand(1, 1, 48, 64).float()
     (tmp_path / "in").mkdir()
     for n, frame in enumerate(moving(2)):

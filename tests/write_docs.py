@@ -37,18 +37,31 @@ MADE = "<!-- Made from the code by `python -m tests.write_docs`. -->"
 def cli_page() -> str:
     """docs/cli.md: the help of every command."""
     parts = [f"# The command line\n\n{MADE}\n"]
-    for command in COMMANDS:
+    for command, printed in zip(COMMANDS, helps(), strict=True):
         name = f"impasto {command}".strip()
-        parts.append(f"## {name}\n\n```\n{help_of(command)}\n```\n")
+        parts.append(f"## {name}\n\n```\n{printed}\n```\n")
     return "\n".join([*parts, EXIT_CODES])
 
 
-def help_of(command: str) -> str:
-    """What --help-all prints in a plain window of 100 columns."""
+HELPS = """
+import os, sys
+from impasto.cli.app import main
+for command in sys.argv[1:]:
+    if not os.fork():
+        sys.argv = ["impasto", *command.split(), "--help-all"]
+        sys.exit(main())
+    assert os.wait()[1] == 0, command
+    print(end="\\f", flush=True)
+"""
+
+
+def helps() -> list[str]:
+    """What each command prints with --help-all in a plain window of 100 columns."""
     env = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
-    run = [sys.executable, "-m", "impasto", *command.split(), "--help-all"]
-    out = subprocess.run(run, capture_output=True, text=True, check=True, env=env).stdout
-    return "\n".join(line.rstrip() for line in out.removesuffix(f"{MORE}\n").strip().splitlines())
+    run = [sys.executable, "-c", HELPS, *COMMANDS]
+    *pages, end = subprocess.run(run, capture_output=True, text=True, check=True, env=env).stdout.split("\f")
+    assert not end
+    return ["\n".join(line.rstrip() for line in page.removesuffix(f"{MORE}\n").strip().splitlines()) for page in pages]
 
 
 EXIT_CODES = """## Exit codes
