@@ -603,9 +603,10 @@ def test_out_of_memory_goes_on_on_disk(files, monkeypatch):
     monkeypatch.setattr(module, "plan_scales", lambda *_: ways.pop(0))
     painting = made(files)
 
-    def failing(*args, plans, **kwargs):
-        for step in real(*args, plans=plans, **kwargs):
-            if step.i == 7 and not plans[1].on_disk:
+    def failing(*args):
+        execution = args[5]
+        for step in real(*args):
+            if step.i == 7 and not execution.plans[1].on_disk:
                 raise MemoryError
             yield step
 
@@ -692,7 +693,8 @@ def held():
 plans = [Plan(Tiling(("pool1",), 128), 10, on_disk=sys.argv[2] == "disk")]
 for side in (512, 1024):
     recipe, most = make_recipe(size=side, coarsest=16384, steps=3, **LAYERS), 0
-    for step in stylize(picture(200, 200), [picture(200, 200, 1)], recipe, tiny_net(), execution=Execution(plans, Path(sys.argv[1]))):
+    steps = stylize(picture(200, 200), [picture(200, 200, 1)], recipe, tiny_net(), execution=Execution(plans, Path(sys.argv[1])))
+    for step in steps:
         most = max(most, held())
     print(most)
 """
