@@ -20,6 +20,7 @@ from impasto.cli.style import style_app
 from impasto.errors import BadRecipe, ImpastoError, MissingExtra, one_line
 from impasto.machine import settle
 from impasto.messages import say, show, show_warnings
+from impasto.recipe.recipe import NetName
 
 
 def _panel(error: CycloptsError) -> Any:
@@ -48,7 +49,7 @@ app.command(lens_app)
 app.command(style_app)
 app.command(weights_app)
 
-WeightsName = Literal["vgg19", "vgg16", "alexnet", "lpips"]
+WeightsName = Literal[NetName, "lpips"]
 
 
 @app.command

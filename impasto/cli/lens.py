@@ -19,7 +19,6 @@ from impasto.cli.options import (
     Json,
     ManyOptions,
     Names,
-    NetName,
     Output,
     Quiet,
     Side,
@@ -35,6 +34,7 @@ from impasto.cli.progress import saved_on_interrupt, show_pictures, show_steps
 from impasto.errors import BadRecipe, CannotWrite, ImpastoError
 from impasto.files import check_exists, check_writable
 from impasto.messages import say, show
+from impasto.recipe.recipe import NetName
 from impasto.workers import shard_of, threads_of
 
 if TYPE_CHECKING:
@@ -422,13 +422,7 @@ def atlas(
 
 
 def compare(
-    *atlases: Path,
-    layer: str,
-    output: Figure,
-    units: Units = "4",
-    seed: Seed = 0,
-    interior: Interior = False,
-    json: Json = False,
+    *atlases: Path, layer: str, output: Figure, units: Units = "4", seed: Seed = 0, interior: Interior = False, json: Json = False
 ) -> None:
     """Draw the same units of several scans below one another, as over the checkpoints of a training.
 

@@ -140,11 +140,7 @@ def _distribute_cells(sheet: "Sheet", many: ManyOptions, part: Part, quiet: bool
     from impasto.cluster import workers
 
     of = len(list(sheet.grid.cells)[part[0] :: part[1]])
-    with (
-        workers(many, how["threads"]) as them,
-        TaskBar(of, quiet) as bar,
-        closing(sheet.distribute(them, how, part)) as events,
-    ):
+    with workers(many, how["threads"]) as them, TaskBar(of, quiet) as bar, closing(sheet.distribute(them, how, part)) as events:
         for spot, event in events:
             name = f"{sheet.name_of(spot)} ({spot[0]},{spot[1]})"
             bar.end(name) if isinstance(event, Result) else bar.step(name, event["step"])
@@ -241,11 +237,7 @@ def _paint_jobs(painted: "Batch", part: Part, many: ManyOptions, options: RunOpt
 
     of, threads = len(painted.jobs[part[0] :: part[1]]), painted.options["threads"]
     try:
-        with (
-            workers(many, threads) as them,
-            TaskBar(of, options.quiet) as bar,
-            closing(painted.events(part, them)) as events,
-        ):
+        with workers(many, threads) as them, TaskBar(of, options.quiet) as bar, closing(painted.events(part, them)) as events:
             for job, event in events:
                 if not isinstance(event, Result):
                     bar.step(job.output, event["step"])

@@ -6,9 +6,10 @@ from typing import Literal
 
 from cyclopts import App
 
-from impasto.cli.options import OWN, Json, MaybeOutput, Names, NetName, Output, Quiet, Side, WeightsFile, WeightsInput, names_of
+from impasto.cli.options import OWN, Json, MaybeOutput, Names, Output, Quiet, Side, WeightsFile, WeightsInput, names_of
 from impasto.images.formats import check_pictures
 from impasto.messages import say, show
+from impasto.recipe.recipe import NetName
 
 style_app = App(name="style", help="Take a style apart into units, pairs and positions; compare two styles.", group_parameters=OWN)
 

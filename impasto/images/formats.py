@@ -69,12 +69,7 @@ OTHER_FILES: tuple[tuple[int, tuple[bytes, ...], str], ...] = (
     (0, (b"\0\5\x16\7",), "a metadata file of macOS, not the picture"),
     (0, (b"version https://git-lfs",), "a Git LFS pointer: git lfs pull downloads the file"),
 )
-WORDS = {
-    b"<svg": "an SVG drawing",
-    b"<html": "a web page",
-    b"<!doctype html": "a web page",
-    b"<?xml": "an XML document",
-}
+WORDS = {b"<svg": "an SVG drawing", b"<html": "a web page", b"<!doctype html": "a web page", b"<?xml": "an XML document"}
 
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")  # by Pillow's names
@@ -192,11 +187,8 @@ def _png(data: bytes) -> Stripped:
     made[2:2] = [png_chunk(b"iTXt", f"{key}\0\0\0\0\0{text}".encode()) for key, text in turning.items()]
     frames = int.from_bytes(found.get(b"acTL", b"")[:4], "big") or 1
     data = b"".join((*made, png_chunk(b"IEND", b"")))
-    return Stripped(data, _profile(found.get(b"iCCP")), _gamma(found), frames, kind != b"IEND")
-
-
-def _profile(chunk: bytes | None) -> bytes | None:
-    return None if chunk is None else inflated(chunk.partition(b"\0")[2][1:], MAX_PROFILE)
+    profile = inflated(found[b"iCCP"].partition(b"\0")[2][1:], MAX_PROFILE) if b"iCCP" in found else None
+    return Stripped(data, profile, _gamma(found), frames, kind != b"IEND")
 
 
 def _gamma(found: dict[bytes, bytes]) -> float | None:
@@ -225,20 +217,16 @@ def png_text(data: bytes, keyword: str, most: int) -> str | None:
     return None
 
 
-def _latin(text: bytes, most: int) -> str:
-    return text[: most + 1].decode("latin-1")
-
-
-def _compressed(text: bytes, most: int) -> str:
-    return inflated(text[1:], most).decode("latin-1")
-
-
 def _international(text: bytes, most: int) -> str:
     words = text[2:].partition(b"\0")[2].partition(b"\0")[2]  # after language and translated keyword
     return (inflated(words, most) if text[:1] == b"\1" else words[: most + 1]).decode("utf-8", "replace")
 
 
-TEXTS: dict[bytes, Callable[[bytes, int], str]] = {b"tEXt": _latin, b"zTXt": _compressed, b"iTXt": _international}
+TEXTS: dict[bytes, Callable[[bytes, int], str]] = {
+    b"tEXt": lambda text, most: text[: most + 1].decode("latin-1"),
+    b"zTXt": lambda text, most: inflated(text[1:], most).decode("latin-1"),
+    b"iTXt": _international,
+}
 
 
 # JPEG

@@ -14,14 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from impasto.errors import BadRecipe
 from impasto.recipe.axes import axis, recipe_at
-from impasto.recipe.recipe import CHANGEABLE, PRESETS, Recipe, make_recipe
+from impasto.recipe.recipe import CHANGEABLE, PRESETS, NetName, Recipe, make_recipe
 from impasto.recipe.regions import is_made
 
 Id = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Name = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Word = Annotated[str, Field(max_length=500)]
 Words = Annotated[tuple[Word, ...], Field(max_length=17)]
-NetName = Literal["vgg19", "vgg16", "alexnet"]
 READS_FILES = ("regions", "protect")  # knobs that are fields of a request, since as knobs they name files
 PICTURES = (("contents",), ("styles",))  # first words of an axis of pictures
 MOST_CHANGES = 1000  # of one painting

@@ -80,7 +80,7 @@ function Knob({ field }) {
   const value = isChanged ? form.knobs[name] : defaultValue, isShort = name !== "beta" && ["int", "float", "bool", "choice"].includes(kind);
   return html`<div class="knob ${isChanged ? "changed" : ""} ${isShort ? "short" : ""}">
     <label for=${id} title=${name}>${label(name)}${isChanged && html` <span class="mark">changed</span>`}</label>
-    <${Entry} field=${field} id=${id} value=${value} defaultValue=${defaultValue} setValue=${setValue} />
+    <${Entry} field=${field} id=${id} value=${value} defaultValue=${defaultValue} onChange=${setValue} />
     ${name === "init" && value === "picture" && html`<${StartPicture} />`}
     <p class="hint" id="${id}-about">${sentence(field.description)} ${typed(defaultValue) !== "" && `Default: ${typed(defaultValue)}.`}
       ${isChanged && html` <button onClick=${() => setValue(asTyped)} aria-label="Reset ${label(name)}">Reset</button>`}</p>
@@ -166,8 +166,8 @@ function Axis({ name, title, axis }) {
   };
   return html`<fieldset class="knob"><legend>${title}</legend>
     <${Select} aria-label="${title}: what differs" value=${knob} choices=${[...OTHER_AXES, ...knobs]}
-      update=${(next) => update({ knob: next, values: [] })} />
-    ${ofPictures && html`<${Choose} title="${title}: the pictures" chosen=${values} update=${(ids) => update({ values: ids })} />`}
+      onChange=${(next) => update({ knob: next, values: [] })} />
+    ${ofPictures && html`<${Choose} title="${title}: the pictures" chosen=${values} onChange=${(ids) => update({ values: ids })} />`}
     ${knob && !ofPictures && html`<input key=${knob} type="text" class="axis" aria-label="${title}: the values" placeholder="values, as 5 15 50"
       defaultValue=${values.join(" ")} onInput=${type} />`}
   </fieldset>`;
