@@ -79,7 +79,8 @@ def studio(
         A page by lens atlas to show; can be repeated.
     """
     try:
-        from impasto.studio.serve import default_folder, serve
+        from impasto.studio.client import default_folder
+        from impasto.studio.serve import serve
     except ModuleNotFoundError as error:
         raise MissingExtra("the studio needs the extra studio: pip install '.[studio]' in Impasto's folder") from error
     serve(folder or default_folder(), port, browser, atlas or [])

@@ -315,13 +315,11 @@ def project(
     place
         Position in the map of the layer, as 6,11 (y, x). [default: where the unit is strongest]
     """
-    from impasto.images.drawing import write_figure
-    from impasto.images.images import check_format
+    from impasto.images.drawing import check_figure, write_figure
     from impasto.lens.sheet import project_picture
     from impasto.weights import load_net
 
-    check_format(output)
-    check_writable(output)
+    check_figure(output)
     built = load_net(net, weights, weights_input)
     figure, about = project_picture(picture, built, layer, unit, _place(place), rule, pooling, seed, size, fit)
     write_figure(output, figure, {"lens": about})
@@ -359,14 +357,12 @@ def sheet(
     scale
         Scale each projection by itself (patch), or the nine of a unit together (block).
     """
-    from impasto.images.drawing import write_figure
-    from impasto.images.images import check_format
+    from impasto.images.drawing import check_figure, write_figure
     from impasto.lens.index import read_index
     from impasto.lens.sheet import sheet as draw_sheet
     from impasto.weights import load_net
 
-    check_format(output)
-    check_writable(output)
+    check_figure(output)
     net = load_net(read_index(atlas).setup.net, weights, weights_input)
     options: dict[str, Any] = {"seed": seed, "interior": interior, "rule": rule, "pooling": pooling, "scale": scale}
     figure = draw_sheet(atlas, net, layer, units, **options)
@@ -438,12 +434,10 @@ def compare(
     layer
         The layer, as conv3; or one for each scan, as conv3,conv3_1.
     """
-    from impasto.images.drawing import write_figure
-    from impasto.images.images import check_format
+    from impasto.images.drawing import check_figure, write_figure
     from impasto.lens.comparison import compare as draw_rows
 
-    check_format(output)
-    check_writable(output)
+    check_figure(output)
     figure, about = draw_rows(atlases, layer.replace(" ", "").split(","), units, seed, interior)
     write_figure(output, figure, {"lens": {"scans": about}})
     show(json_.dumps({"output": str(output), "scans": about}) if json else output)

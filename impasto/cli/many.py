@@ -2,8 +2,8 @@
 
 import json as json_
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -99,11 +99,15 @@ def grid(
         return
     sheet, part = Sheet(made, output, cells), shard_of(many.shard, os.environ)
     how = _how(options, many, resume)
-    with _drawn_on_interrupt(sheet):
+    try:
         if many.ray is None and part == (0, 1):
             _paint_cells(sheet, options.quiet, how)
         else:
             _distribute_cells(sheet, many, part, options.quiet, how)
+    except KeyboardInterrupt:
+        sheet.write()
+        say(f"stopped: {output} shows the cells so far, --resume continues")
+        raise
     sheet.write()
     show(json_.dumps(sheet.report()) if options.json else output)
     sheet.check()
@@ -144,17 +148,6 @@ def _distribute_cells(sheet: "Sheet", many: ManyOptions, part: Part, quiet: bool
         for spot, event in events:
             name = f"{sheet.name_of(spot)} ({spot[0]},{spot[1]})"
             bar.end(name) if isinstance(event, Result) else bar.step(name, event["step"])
-
-
-@contextmanager
-def _drawn_on_interrupt(sheet: "Sheet") -> Iterator[None]:
-    """On Ctrl-C the sheet is written with the cells so far."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        sheet.write()
-        say(f"stopped: {sheet.output} shows the cells so far, --resume continues")
-        raise
 
 
 def batch(

@@ -108,16 +108,13 @@ def compare_styles(
         Longer side in pixels, if the generated picture has no recipe.
     """
     check_pictures(painting, other, *([generated] if generated else []))
-    from impasto.files import check_writable
-    from impasto.images.drawing import write_figure
-    from impasto.images.images import check_format
+    from impasto.images.drawing import check_figure, write_figure
     from impasto.lens.style.compare import compare, recipe_for, summary_lines
     from impasto.transfer.transfer import make_net
     from impasto.weights import load_weights
 
     if output is not None:
-        check_format(output)
-        check_writable(output)
+        check_figure(output)
     recipe = recipe_for(generated, net, size)
     built = make_net(recipe, load_weights(recipe.net, weights, weights_input))
     about, figure = compare(painting, other, generated, recipe, built)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import h11
-import platformdirs
 import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -110,11 +109,6 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.studio.events.close()
         await super().shutdown(sockets)
-
-
-def default_folder() -> Path:
-    """The default folder: Impasto in the pictures folder of this system."""
-    return platformdirs.user_pictures_path() / "Impasto"
 
 
 def serve(folder: Path, port: int | None, browse: bool, atlases: Sequence[Path] = ()) -> None:
