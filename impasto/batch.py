@@ -105,7 +105,7 @@ def crossed(contents: Sequence[Path], styles: Sequence[Path], vary: Sequence[Seq
     axes: list[Axis] = [axis(words) for words in vary]
     jobs = []
     for content, style, cell in product(contents, styles, product(*axes)):
-        changed = {name: value for _, its in cell for name, value in its.items()}
+        changed = {name: value for _, own in cell for name, value in own.items()}
         if unknown := {"ratio", "contents", "content", "styles"} & set(changed):
             raise BadRecipe(f"--vary takes knobs, not {unknown.pop()}")
         own = {**knobs, **changed}

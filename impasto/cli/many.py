@@ -80,7 +80,7 @@ def grid(
     figure
         Draw a figure of the papers (docs/papers.md) from a photograph and a painting, in place of rows and columns.
     cell
-        Paint only the cell 2,3 (row, column), with quality fine and the preset's size unless you give others.
+        Paint only the cell 2,3 (row, column), by default with quality fine and the preset's size.
     cells
         The folder of the paintings. [default: named after the sheet]
     """

@@ -36,7 +36,7 @@ TURNS = {n: Image.Transpose(how) for n, how in {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7:
 def read_picture(source: str | Path | Image.Image, keep_hidden: bool = False, folder: Path | None = None) -> Picture:
     """Read a file or a Pillow image, upright and in sRGB. With a `folder` the tensors are on disk there, in unnamed files.
 
-    Fully transparent pixels get the mean colour of the others, unless `keep_hidden`.
+    Fully transparent pixels get the mean colour of the others; with `keep_hidden` they keep their own.
     Raises BadImage for a file that is no picture, is damaged, or has more than MAX_PIXELS.
     """
     if not isinstance(source, str | Path | Image.Image):

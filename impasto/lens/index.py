@@ -372,7 +372,7 @@ def _head(setup: Setup) -> bytes:
 
 
 def check_same(setup: Setup, other: Setup, path: Path) -> None:
-    """Raise BadRecipe, naming what differs, unless the scan in `path` has this setup."""
+    """Raise BadRecipe, which names the differences, if the scan in `path` has another setup."""
     if changed := [f.name for f in fields(Setup) if getattr(setup, f.name) != getattr(other, f.name)]:
         raise BadRecipe(f"{path} is a scan with other {', '.join(changed)}: repeat the options, or choose another folder with -o")
 

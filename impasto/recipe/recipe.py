@@ -49,8 +49,8 @@ def check_shape(shape: str) -> str:
 
 
 PROTECTED = "protected"  # the region of --protect
-SPARED: dict[str, Any] = {"style_weight": 0.03, "content_weight": 6.0}  # chosen by eye: still painted, in its own colours
-SPARED_AFTER: Rule = "luminance"  # if colours are applied after painting; measured: bench/LOG.md
+PROTECT_WEIGHTS: dict[str, Any] = {"style_weight": 0.03, "content_weight": 6.0}  # chosen by eye: still painted, in its own colours
+PROTECT_COLOR: Rule = "luminance"  # if colours are applied after painting; measured: bench/LOG.md
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 LayerWeights = Annotated[dict[str, Weight], BeforeValidator(parse_weights), Field(max_length=100)]
 Numbers = Annotated[tuple[Weight, ...], BeforeValidator(parse_numbers)]
@@ -238,9 +238,9 @@ class Recipe(BaseModel):
 
     def all_regions(self) -> dict[str, Region]:
         """The regions, with the protected area as one of them."""
-        color = SPARED_AFTER if self.comes_after(self.color) else None
-        spared = {PROTECTED: Region(mask=self.protect, color=color, **SPARED)} if self.protect else {}
-        return {**self.regions, **spared}
+        color = PROTECT_COLOR if self.comes_after(self.color) else None
+        protected = {PROTECTED: Region(mask=self.protect, color=color, **PROTECT_WEIGHTS)} if self.protect else {}
+        return {**self.regions, **protected}
 
     def mask_files(self) -> dict[str, Path]:
         """The masks that are files, as {"sky": path, "sky, style": path}."""
@@ -404,7 +404,7 @@ PRESETS: dict[str, tuple[Layers, dict[str, Any]]] = {
         AUTHORS,
         {"style_costs": {"gram": 1.0, "moments": 5.0}, "coarsest": 512, "steps": 600, "fine_steps": 200, "history": 100},
     ),
-    # After Kolkin, Salavon & Shakhnarovich 2019 (arXiv:1904.12785): relations of places for content, distributions for style.
+    # After Kolkin, Salavon & Shakhnarovich 2019 (arXiv:1904.12785): self-similarity for content, distributions for style.
     "strotss": (
         _by_shares(1.0, SHARES),
         {
@@ -418,17 +418,17 @@ PRESETS: dict[str, tuple[Layers, dict[str, Any]]] = {
             "fine_steps": 60,
         },
     ),
-    # After Li & Wand 2016 (arXiv:1601.04589): pieces of the painting, in two layers, coarse to fine.
+    # After Li & Wand 2016 (arXiv:1601.04589): patches of the style picture, in two layers, coarse to fine.
     "mrf": (
         _by_shares(1.0, (0, 0, 0.5, 0.5, 0)),
         {"beta": 1.0, "style_costs": {"patches": 1.0}, "falloff": 0.5, "coarsest": 96, "steps": 60, "fine_steps": 60},
     ),
-    # Style and no content (arXiv:1505.07376). At 128 px there are so few places that they would come back in their order.
+    # Style and no content (arXiv:1505.07376). At 128 px there are so few positions that their order would be reproduced.
     "texture": (
         _by_shares(0.0, SHARES),
         {"alpha": 0.0, "init": "noise", "pooling": "avg", "falloff": 0.5, "coarsest": 256, "steps": 100, "fine_steps": 60},
     ),
-    # Content and no style (arXiv:1412.0035), at one scale: a coarser one would tell what the layer does not.
+    # Content and no style (arXiv:1412.0035), at one scale: a coarser one would add information that the layer does not have.
     "inversion": (
         _weighted(1.0, lambda n, n_C: 0.0),
         {
@@ -524,7 +524,7 @@ def steps_of(preset: str, quality: Any) -> dict[str, int]:
 
 
 def changed_recipe(recipe: Recipe, knobs: Mapping[str, Any]) -> Recipe:
-    """The recipe with other knobs. Another quality changes the steps too, unless the recipe has its own."""
+    """The recipe with other knobs. Another quality also changes the steps, if they are the preset's."""
     implied = steps_of(recipe.preset, recipe.quality)
     steps = steps_of(recipe.preset, knobs.get("quality")) if implied.items() <= dict(recipe).items() else {}
     return checked_recipe({**dict(recipe), **steps, **in_files(knobs)})

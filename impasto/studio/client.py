@@ -22,7 +22,7 @@ from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoEr
 from impasto.files import read_whole, reason, write_whole
 
 MOST_UPLOADED = 100_000_000
-DOOR = "studio.json"  # in the folder: address and key of the studio that runs, and the newest address for a browser
+STUDIO_FILE = "studio.json"  # in the folder: address and key of the studio that runs, and the newest address for a browser
 ENDED = ("finished", "failed", "cancelled", "paused", "unfinished")
 Job = dict[str, Any]
 
@@ -42,7 +42,7 @@ class Client:
         if not address:
             place = default_folder() if folder is None else Path(folder)
             try:
-                found = json.loads(read_whole(place / DOOR, 100_000))
+                found = json.loads(read_whole(place / STUDIO_FILE, 100_000))
                 address, key = found["address"], found["key"]
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise BadInput(f"no studio runs for the folder {place}: start one with impasto studio --folder") from error

@@ -34,7 +34,7 @@ class Paused(Exception):
 
 
 class Orders:
-    """The orders of the studio, read in a thread."""
+    """The orders of the studio, which a thread reads from stdin."""
 
     def __init__(self) -> None:
         self.queue: queue.SimpleQueue[str] = queue.SimpleQueue()

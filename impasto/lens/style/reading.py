@@ -147,11 +147,11 @@ def clustered(correlated: Tensor) -> list[int]:
 # A style picture
 
 
-def style_layers(net: Net, asked: Sequence[str] = ()) -> list[str]:
+def style_layers(net: Net, layers: Sequence[str] = ()) -> list[str]:
     """The canonical names of the requested layers, by default the net's five. Raises BadRecipe for unknown or `:pre` layers."""
-    if unrectified := [layer for layer in asked if layer.endswith(":pre")]:
+    if unrectified := [layer for layer in layers if layer.endswith(":pre")]:
         raise BadRecipe(f"a style is read after the ReLU: use {unrectified[0].removesuffix(':pre')}")
-    return list(dict.fromkeys(layer_name(net, layer) for layer in asked or STYLE_LAYERS[net.name]))
+    return list(dict.fromkeys(layer_name(net, layer) for layer in layers or STYLE_LAYERS[net.name]))
 
 
 def resize_to(image: Tensor, size: int, net: Net, layers: Iterable[str]) -> Tensor:
