@@ -105,7 +105,7 @@ def crossed(contents: Sequence[Path], styles: Sequence[Path], vary: Sequence[Seq
     axes: list[Axis] = [axis(words) for words in vary]
     jobs = []
     for content, style, cell in product(contents, styles, product(*axes)):
-        changed = {name: value for _, its in cell for name, value in its.items()}
+        changed = {name: value for _, own in cell for name, value in own.items()}
         if unknown := {"ratio", "contents", "content", "styles"} & set(changed):
             raise BadRecipe(f"--vary takes knobs, not {unknown.pop()}")
         own = {**knobs, **changed}
@@ -159,15 +159,13 @@ def _csv_rows(text: str) -> list[dict[str, Any]]:
     table = csv.DictReader(io.StringIO(text), restkey=BEYOND, delimiter=separator, skipinitialspace=True)
     table.fieldnames = [name.strip().lower() for name in table.fieldnames or ()]
     if not {"content"} < set(table.fieldnames):
-        raise ValueError(
-            f"its first line must name the columns, content and style among them; it has {', '.join(table.fieldnames) or 'none'}"
-        )
+        names = ", ".join(table.fieldnames) or "none"
+        raise ValueError(f"its first line must name the columns, content and style among them; it has {names}")
     rows = []
     for row in table:
         if BEYOND in row:
-            raise ValueError(
-                f"line {table.line_num} has more fields than the first line, which names {len(table.fieldnames)} columns"
-            )
+            columns = len(table.fieldnames)
+            raise ValueError(f"line {table.line_num} has more fields than the first line, which names {columns} columns")
         rows.append({name: value.strip() for name, value in row.items() if value and value.strip()})
     return [row for row in rows if row]
 
@@ -240,10 +238,8 @@ class Batch:
         except OSError as error:
             raise BadImage(f"cannot read {error.filename}: {error.strerror}") from error
         inputs |= {"masks": masks} if masks else {}
-        return record.get("ended") == "finished" and (record.get("recipe"), record.get("inputs")) == (
-            job.recipe.model_dump(mode="json"),
-            inputs,
-        )
+        expected = {"ended": "finished", "recipe": job.recipe.model_dump(mode="json"), "inputs": inputs}
+        return all(record.get(name) == value for name, value in expected.items())
 
     def events(
         self, part: tuple[int, int] = (0, 1), workers: Sequence[Worker] | None = None
@@ -268,7 +264,8 @@ class Batch:
                     return
                 task = painting_task(job.content, job.styles, self.folder / job.output, job.recipe, self.options)
                 for event in with_retries(task, worker, self.tries):
-                    yield event if "step" in event else _result(job, event)
+                    state = "finished" if "report" in event else "failed"
+                    yield event if "step" in event else Result(job, state, event["tries"], event.get("report"), event.get("error"))
         except Timeout:
             yield Result(job, "elsewhere")
         except ImpastoError as error:
@@ -292,11 +289,11 @@ class Batch:
         """
         make_folder(self.folder / "small")
         make_folder(self.folder / "sheets")
-        there = [
-            job for job in self.jobs if os.path.exists(self.folder / job.output)
-        ]  # Path.exists raises for a name that is too long
+        # Not Path.exists, which raises for a name that is too long.
+        there = [job for job in self.jobs if os.path.exists(self.folder / job.output)]
         small = {job.output: picture for job in there if (picture := self._small(job)) is not None}
-        sheets = [self._write_sheet(n, part) for n, part in enumerate(_parts(list(small.items()), A_SHEET), 1)]
+        pictures = list(small.items())
+        sheets = [self._write_sheet(first, pictures[first : first + A_SHEET]) for first in range(0, len(pictures), A_SHEET)]
         page = index_page(self.jobs, self.results, set(small), sheets)
         write_whole(self.folder / "index.html", lambda file: file.write(page.encode(errors="backslashreplace")))
         return self.folder / "index.html"
@@ -310,22 +307,11 @@ class Batch:
         write_small(self.folder / "small" / f"{job.output}.webp", picture)
         return picture
 
-    def _write_sheet(self, n: int, part: Sequence[tuple[str, Image.Image]]) -> str:
-        name = f"sheets/{n}.jpg"
+    def _write_sheet(self, first: int, part: Sequence[tuple[str, Image.Image]]) -> str:
+        name = f"sheets/{first // A_SHEET + 1}.jpg"
         drawn = contact_sheet(part)
         write_whole(self.folder / name, lambda file: drawn.save(file, "JPEG", quality=90))
         return name
-
-
-def _result(job: Job, event: Event) -> Result:
-    if "report" in event:
-        return Result(job, "finished", event["tries"], event["report"])
-    return Result(job, "failed", event["tries"], error=event["error"])
-
-
-def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    for first in range(0, len(items), size):
-        yield items[first : first + size]
 
 
 def contact_sheet(pictures: Sequence[tuple[str, Image.Image]]) -> Image.Image:

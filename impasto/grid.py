@@ -63,7 +63,7 @@ def make_grid(pictures: Sequence[Path], rows: Sequence[str], columns: Sequence[s
     """A knob and its values down, another one across, or one of them: ["beta", "5", "15"], ["style_layers", "..conv2_1", ".."].
 
     Beside the knobs of the recipe there are "ratio", alpha / beta, and "contents" and "styles", lists of pictures. The first of
-    `pictures` is the content, unless an axis has contents, and the others are the styles. Raises BadRecipe.
+    `pictures` is the content (if no axis has contents), the others are the styles. Raises BadRecipe.
     """
     if not rows and not columns:
         raise BadRecipe("nothing to compare: give --rows beta 5 15 50, --columns, or --figure")

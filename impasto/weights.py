@@ -164,10 +164,12 @@ def load_weights(net: str, file: Path | None = None, input: str | None = None) -
     Raises BadWeights for a file that is damaged, unsafe or not for this net, NoWeights when they cannot be downloaded.
     """
     if file is None:
-        return _loaded(_read_cached(net) or fetch(net), SOURCES[net].input)
-    tensors, note = _read_file(file)
-    tensors = check_tensors(_named(tensors, net, file), net, file)
-    return _loaded(tensors, input or note or _guess_input(tensors, net, file))
+        tensors, input = _read_cached(net) or fetch(net), SOURCES[net].input
+    else:
+        tensors, note = _read_file(file)
+        tensors = check_tensors(_named(tensors, net, file), net, file)
+        input = input or note or _guess_input(tensors, net, file)
+    return Loaded(tensors, input, digest(tensors))
 
 
 def load_net(name: str, file: Path | None = None, input: str | None = None, pooling: str = "max") -> Net:
@@ -198,26 +200,21 @@ def fetch(net: str, archive: Path | None = None) -> dict[str, Tensor]:
         raise CannotWrite(f"{error}; set IMPASTO_CACHE to another folder") from error
     check_writable(path)
     with FileLock(path.with_suffix(".lock")):
-        tensors = _read_cached(net) if archive is None else None
-        if tensors is None:
-            tensors = _cache_archive(net, archive) if archive else _download(net)
-    return tensors
+        return _cache_archive(net, archive) if archive else _read_cached(net) or _download(net)
 
 
 def _cache_archive(net: str, archive: Path) -> dict[str, Tensor]:
     """Put the weights of `net` from an archive into the cache, and the others in it that are not cached yet."""
-    siblings = [name for name, source in SOURCES.items() if source.archive == SOURCES[net].archive]
-    for name in siblings:
-        if name != net and not cache_path(name).exists():
+    for name, source in SOURCES.items():
+        if name != net and source.archive == SOURCES[net].archive and not cache_path(name).exists():
             _write_cache(name, _unpack(name, archive))
-    tensors = _unpack(net, archive)
-    _write_cache(net, tensors)
-    return tensors
+    return _write_cache(net, _unpack(net, archive))
 
 
-def _write_cache(net: str, tensors: dict[str, Tensor]) -> None:
+def _write_cache(net: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     metadata = {"input": SOURCES[net].input, "source": SOURCES[net].requirement, "licence": SOURCES[net].licence}
     write_whole(cache_path(net), lambda file: file.write(safetensors.torch.save(tensors, metadata)))
+    return tensors
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
@@ -244,10 +241,6 @@ def check_tensors(tensors: Mapping[str, Tensor], net: str, file: Path) -> dict[s
             raise BadWeights(f"{file} is damaged: {name} has values that are not finite")
         checked[name] = tensor.float().contiguous()
     return checked
-
-
-def _loaded(tensors: dict[str, Tensor], input: str) -> Loaded:
-    return Loaded(tensors, input, digest(tensors))
 
 
 def _read_cached(net: str) -> dict[str, Tensor] | None:

@@ -130,7 +130,7 @@ def painted_job(page, studio: Running) -> dict:
 
 
 def told(page) -> "playwright.Locator":
-    return page.locator(".stage .told")
+    return page.locator(".stage .job-status")
 
 
 def newest(studio: Running, kind: str = "painting") -> dict:

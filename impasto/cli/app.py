@@ -20,6 +20,7 @@ from impasto.cli.style import style_app
 from impasto.errors import BadRecipe, ImpastoError, MissingExtra, one_line
 from impasto.machine import settle
 from impasto.messages import say, show, show_warnings
+from impasto.recipe.recipe import NetName
 
 
 def _panel(error: CycloptsError) -> Any:
@@ -48,7 +49,7 @@ app.command(lens_app)
 app.command(style_app)
 app.command(weights_app)
 
-WeightsName = Literal["vgg19", "vgg16", "alexnet", "lpips"]
+WeightsName = Literal[NetName, "lpips"]
 
 
 @app.command
@@ -78,7 +79,8 @@ def studio(
         A page by lens atlas to show; can be repeated.
     """
     try:
-        from impasto.studio.serve import default_folder, serve
+        from impasto.studio.client import default_folder
+        from impasto.studio.serve import serve
     except ModuleNotFoundError as error:
         raise MissingExtra("the studio needs the extra studio: pip install '.[studio]' in Impasto's folder") from error
     serve(folder or default_folder(), port, browser, atlas or [])

@@ -19,7 +19,6 @@ from impasto.cli.options import (
     Json,
     ManyOptions,
     Names,
-    NetName,
     Output,
     Quiet,
     Side,
@@ -35,6 +34,7 @@ from impasto.cli.progress import saved_on_interrupt, show_pictures, show_steps
 from impasto.errors import BadRecipe, CannotWrite, ImpastoError
 from impasto.files import check_exists, check_writable
 from impasto.messages import say, show
+from impasto.recipe.recipe import NetName
 from impasto.workers import shard_of, threads_of
 
 if TYPE_CHECKING:
@@ -103,11 +103,11 @@ def scan(
     many = many or ManyOptions()
     part = shard_of(many.shard, os.environ)
     check_weights_input(weights, weights_input)
-    asked = {"kind": "scan", "folder": os.getcwd(), "places": list(map(str, pictures)), "threads": threads_of(many)}
-    asked |= {"net": net, "weights": weights and str(weights), "weights_input": weights_input}
-    asked |= {"setup": [names_of(layers), k, per_image, size, fit]}
+    task = {"kind": "scan", "folder": os.getcwd(), "places": list(map(str, pictures)), "threads": threads_of(many)}
+    task |= {"net": net, "weights": weights and str(weights), "weights_input": weights_input}
+    task |= {"setup": [names_of(layers), k, per_image, size, fit]}
     try:
-        _scan(asked, output, part, shards, many, resume, quiet)
+        _scan(task, output, part, shards, many, resume, quiet)
     except KeyboardInterrupt:
         say("stopped: --resume continues from the last checkpoint")
         raise
@@ -115,33 +115,33 @@ def scan(
 
 
 def _scan(
-    asked: dict[str, Any], folder: Path, part: "Part", shards: int | None, many: ManyOptions, resume: bool, quiet: bool
+    task: dict[str, Any], folder: Path, part: "Part", shards: int | None, many: ManyOptions, resume: bool, quiet: bool
 ) -> None:
-    """In as many parts as asked for, or as the scan was started with."""
+    """In as many parts as requested, or as the scan was started with."""
     from impasto.cluster import workers
     from impasto.lens.index import INDEX
     from impasto.lens.scan import WHOLE, begin_shards, merge_shards, scan_shards, shards_begun
 
     begun = shards_begun(folder) if resume or part != WHOLE else None
     if part != WHOLE and begun == 1 and (folder / INDEX).exists():  # merged already: only new pictures are scanned
-        _scan_whole(asked, folder, True, quiet)
+        _scan_whole(task, folder, True, quiet)
         return
     if part != WHOLE and begun not in (None, part[1]):
         raise BadRecipe(f"--shard divides into {part[1]} parts, but the scan in {folder} was started with {begun}")
-    with workers(many, asked["threads"]) as them:
+    with workers(many, task["threads"]) as them:
         of = part[1] if part != WHOLE else begun or shards or (1 if many.ray is None else PARTS_EACH * len(them))
         if of == 1 and many.ray is None:
-            _scan_whole(asked, folder, resume, quiet)
+            _scan_whole(task, folder, resume, quiet)
             return
         begin_shards(folder, of, resume or part != WHOLE)
         parts = [(n, of) for n in range(of)] if part == WHOLE else [part]
-        with closing(scan_shards(asked, folder, parts, them)) as steps:
+        with closing(scan_shards(task, folder, parts, them)) as steps:
             show_pictures(steps, quiet)
     if of > 1 and not merge_shards(folder, of):
         say("this part is scanned; the last part to be scanned merges all")
 
 
-def _scan_whole(asked: dict[str, Any], folder: Path, resume: bool, quiet: bool) -> None:
+def _scan_whole(task: dict[str, Any], folder: Path, resume: bool, quiet: bool) -> None:
     """In this process."""
     import torch
 
@@ -149,10 +149,10 @@ def _scan_whole(asked: dict[str, Any], folder: Path, resume: bool, quiet: bool) 
     from impasto.lens.scan import scan as scan_pictures
     from impasto.weights import load_net
 
-    torch.set_num_threads(asked["threads"])
-    built = load_net(asked["net"], asked["weights"] and Path(asked["weights"]), asked["weights_input"])
-    places = [Path(place) for place in asked["places"]]
-    show_pictures(scan_pictures(places, built, make_setup(built, *asked["setup"]), folder, resume), quiet)
+    torch.set_num_threads(task["threads"])
+    built = load_net(task["net"], task["weights"] and Path(task["weights"]), task["weights_input"])
+    places = [Path(place) for place in task["places"]]
+    show_pictures(scan_pictures(places, built, make_setup(built, *task["setup"]), folder, resume), quiet)
 
 
 @lens_app.command
@@ -315,13 +315,11 @@ def project(
     place
         Position in the map of the layer, as 6,11 (y, x). [default: where the unit is strongest]
     """
-    from impasto.images.drawing import write_figure
-    from impasto.images.images import check_format
+    from impasto.images.drawing import check_figure, write_figure
     from impasto.lens.sheet import project_picture
     from impasto.weights import load_net
 
-    check_format(output)
-    check_writable(output)
+    check_figure(output)
     built = load_net(net, weights, weights_input)
     figure, about = project_picture(picture, built, layer, unit, _place(place), rule, pooling, seed, size, fit)
     write_figure(output, figure, {"lens": about})
@@ -359,14 +357,12 @@ def sheet(
     scale
         Scale each projection by itself (patch), or the nine of a unit together (block).
     """
-    from impasto.images.drawing import write_figure
-    from impasto.images.images import check_format
+    from impasto.images.drawing import check_figure, write_figure
     from impasto.lens.index import read_index
     from impasto.lens.sheet import sheet as draw_sheet
     from impasto.weights import load_net
 
-    check_format(output)
-    check_writable(output)
+    check_figure(output)
     net = load_net(read_index(atlas).setup.net, weights, weights_input)
     options: dict[str, Any] = {"seed": seed, "interior": interior, "rule": rule, "pooling": pooling, "scale": scale}
     figure = draw_sheet(atlas, net, layer, units, **options)
@@ -422,13 +418,7 @@ def atlas(
 
 
 def compare(
-    *atlases: Path,
-    layer: str,
-    output: Figure,
-    units: Units = "4",
-    seed: Seed = 0,
-    interior: Interior = False,
-    json: Json = False,
+    *atlases: Path, layer: str, output: Figure, units: Units = "4", seed: Seed = 0, interior: Interior = False, json: Json = False
 ) -> None:
     """Draw the same units of several scans below one another, as over the checkpoints of a training.
 
@@ -444,12 +434,10 @@ def compare(
     layer
         The layer, as conv3; or one for each scan, as conv3,conv3_1.
     """
-    from impasto.images.drawing import write_figure
-    from impasto.images.images import check_format
+    from impasto.images.drawing import check_figure, write_figure
     from impasto.lens.comparison import compare as draw_rows
 
-    check_format(output)
-    check_writable(output)
+    check_figure(output)
     figure, about = draw_rows(atlases, layer.replace(" ", "").split(","), units, seed, interior)
     write_figure(output, figure, {"lens": {"scans": about}})
     show(json_.dumps({"output": str(output), "scans": about}) if json else output)
@@ -547,7 +535,7 @@ def _objective(layer: str, unit: int | None, pair: str | None, everywhere: bool)
     return Objective(layer, (int(first), int(other)), (), everywhere)
 
 
-def _dream_of(index: "Index", net: "Net", asked: str, folder: Path | None, steps: int, quiet: bool) -> None:
+def _dream_of(index: "Index", net: "Net", addresses: str, folder: Path | None, steps: int, quiet: bool) -> None:
     """Make the dreams that are missing in the folder, a file each."""
     from impasto.lens.atlas import missing_dreams
     from impasto.lens.dream import Dream
@@ -556,7 +544,7 @@ def _dream_of(index: "Index", net: "Net", asked: str, folder: Path | None, steps
     if folder is None:
         raise BadRecipe("--dream needs --dreams FOLDER, the folder for the dreams")
     check_net(index.setup, net)
-    left = missing_dreams(index, folder, asked)
+    left = missing_dreams(index, folder, addresses)
     for n, objective in enumerate(left, 1):
         path = folder / f"{net.name}-{objective.layer.replace(':', '-')}-{objective.channels[0]}.png"
         if path.exists():

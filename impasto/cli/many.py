@@ -2,8 +2,8 @@
 
 import json as json_
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -80,7 +80,7 @@ def grid(
     figure
         Draw a figure of the papers (docs/papers.md) from a photograph and a painting, in place of rows and columns.
     cell
-        Paint only the cell 2,3 (row, column), with quality fine and the preset's size unless you give others.
+        Paint only the cell 2,3 (row, column), by default with quality fine and the preset's size.
     cells
         The folder of the paintings. [default: named after the sheet]
     """
@@ -99,11 +99,15 @@ def grid(
         return
     sheet, part = Sheet(made, output, cells), shard_of(many.shard, os.environ)
     how = _how(options, many, resume)
-    with _drawn_on_interrupt(sheet):
+    try:
         if many.ray is None and part == (0, 1):
             _paint_cells(sheet, options.quiet, how)
         else:
             _distribute_cells(sheet, many, part, options.quiet, how)
+    except KeyboardInterrupt:
+        sheet.write()
+        say(f"stopped: {output} shows the cells so far, --resume continues")
+        raise
     sheet.write()
     show(json_.dumps(sheet.report()) if options.json else output)
     sheet.check()
@@ -140,25 +144,10 @@ def _distribute_cells(sheet: "Sheet", many: ManyOptions, part: Part, quiet: bool
     from impasto.cluster import workers
 
     of = len(list(sheet.grid.cells)[part[0] :: part[1]])
-    with (
-        workers(many, how["threads"]) as them,
-        TaskBar(of, quiet) as bar,
-        closing(sheet.distribute(them, how, part)) as events,
-    ):
+    with workers(many, how["threads"]) as them, TaskBar(of, quiet) as bar, closing(sheet.distribute(them, how, part)) as events:
         for spot, event in events:
             name = f"{sheet.name_of(spot)} ({spot[0]},{spot[1]})"
             bar.end(name) if isinstance(event, Result) else bar.step(name, event["step"])
-
-
-@contextmanager
-def _drawn_on_interrupt(sheet: "Sheet") -> Iterator[None]:
-    """On Ctrl-C the sheet is written with the cells so far."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        sheet.write()
-        say(f"stopped: {sheet.output} shows the cells so far, --resume continues")
-        raise
 
 
 def batch(
@@ -241,11 +230,7 @@ def _paint_jobs(painted: "Batch", part: Part, many: ManyOptions, options: RunOpt
 
     of, threads = len(painted.jobs[part[0] :: part[1]]), painted.options["threads"]
     try:
-        with (
-            workers(many, threads) as them,
-            TaskBar(of, options.quiet) as bar,
-            closing(painted.events(part, them)) as events,
-        ):
+        with workers(many, threads) as them, TaskBar(of, options.quiet) as bar, closing(painted.events(part, them)) as events:
             for job, event in events:
                 if not isinstance(event, Result):
                     bar.step(job.output, event["step"])

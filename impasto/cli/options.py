@@ -12,7 +12,7 @@ from cyclopts.help import DefaultFormatter
 from cyclopts.validators import Number
 
 from impasto.errors import BadRecipe
-from impasto.recipe.recipe import Recipe, make_recipe
+from impasto.recipe.recipe import Recipe, changed_recipe, make_recipe
 from impasto.workers import WorkerOptions
 
 MORE = "More options: add --help-all, or see docs/cli.md."
@@ -56,7 +56,6 @@ Count = Annotated[int, Parameter(validator=Number(gte=1))]
 Side = Annotated[int, Parameter(validator=Number(gte=16, lte=4096))]
 Words = Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())]
 Names = Annotated[str, Parameter(show_default=False)]
-NetName = Literal["alexnet", "vgg16", "vgg19"]
 Output = Annotated[Path, Parameter(name=["--output", "-o"], group=MAIN)]
 MaybeOutput = Annotated[Path | None, Parameter(name=["--output", "-o"], group=MAIN)]
 Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], option("Where to compute.", COMMON)]
@@ -212,7 +211,6 @@ def recipe_from(
         return make_recipe(**{"preset": preset, **knobs})
     if "preset" in knobs:
         raise BadRecipe("--like brings a recipe and --preset another: give one of the two")
-    from impasto.recipe.recipe import changed_recipe
     from impasto.transfer.painting import recipe_of
 
     return changed_recipe(recipe_of(like), knobs)

@@ -6,9 +6,10 @@ from typing import Literal
 
 from cyclopts import App
 
-from impasto.cli.options import OWN, Json, MaybeOutput, Names, NetName, Output, Quiet, Side, WeightsFile, WeightsInput, names_of
+from impasto.cli.options import OWN, Json, MaybeOutput, Names, Output, Quiet, Side, WeightsFile, WeightsInput, names_of
 from impasto.images.formats import check_pictures
 from impasto.messages import say, show
+from impasto.recipe.recipe import NetName
 
 style_app = App(name="style", help="Take a style apart into units, pairs and positions; compare two styles.", group_parameters=OWN)
 
@@ -107,16 +108,13 @@ def compare_styles(
         Longer side in pixels, if the generated picture has no recipe.
     """
     check_pictures(painting, other, *([generated] if generated else []))
-    from impasto.files import check_writable
-    from impasto.images.drawing import write_figure
-    from impasto.images.images import check_format
+    from impasto.images.drawing import check_figure, write_figure
     from impasto.lens.style.compare import compare, recipe_for, summary_lines
     from impasto.transfer.transfer import make_net
     from impasto.weights import load_weights
 
     if output is not None:
-        check_format(output)
-        check_writable(output)
+        check_figure(output)
     recipe = recipe_for(generated, net, size)
     built = make_net(recipe, load_weights(recipe.net, weights, weights_input))
     about, figure = compare(painting, other, generated, recipe, built)

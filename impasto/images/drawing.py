@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from impasto.images.images import write_picture
+from impasto.files import check_writable
+from impasto.images.writing import check_format, write_picture
 
 GAP, MARGIN, LEADING = 10, 52, 6  # pixels: between two pictures, around a page, between two lines
 INK, FAINT, PAPER, OUTSIDE = (34, 34, 34), (112, 112, 112), (255, 255, 255), (237, 234, 228)  # OUTSIDE fills empty cells
@@ -75,6 +76,12 @@ def page_of(body: Image.Image, title: str, subtitle: str = "", legend: str = "")
     page.paste(body, (MARGIN, top))
     write_lines(draw, MARGIN, top + body.height + 22, foot, SMALL)
     return page
+
+
+def check_figure(path: Path) -> None:
+    """Raise now what write_figure would raise after the work."""
+    check_format(path)
+    check_writable(path)
 
 
 def write_figure(path: Path, figure: Image.Image, record: Mapping[str, Any]) -> None:

@@ -17,9 +17,9 @@ from impasto.files import open_file, reason
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MAX_PROFILE = 16_000_000  # bytes of a colour profile; those of printers have about 2 MB
-TURNING = ("XML:com.adobe.xmp", "Raw profile type exif")  # PNG text keywords that can contain the orientation
-MAX_ASIDE = 500_000  # bytes of such a text and of EXIF; Pillow refuses texts of 1 MiB
-ASIDE = {b"tRNS", b"eXIf"}  # optional PNG chunks that are kept
+ORIENTATION_KEYS = ("XML:com.adobe.xmp", "Raw profile type exif")  # PNG text keywords that can contain the orientation
+MAX_METADATA = 500_000  # bytes of such a text and of EXIF; Pillow refuses texts of 1 MiB
+KEPT_CHUNKS = {b"tRNS", b"eXIf"}  # optional PNG chunks that are kept
 NOT_PIXELS = {269, 270, 271, 272, 282, 283, 285, 296, 297, 305, 306, 315, 316, 33432, 33723, 34377, 34665, 34853, 37724}
 SUBFILE, SUB_IFDS, DNG = 254, 330, 50706  # tags of a TIFF
 ADVICE = "save it as JPEG or PNG"
@@ -69,12 +69,7 @@ OTHER_FILES: tuple[tuple[int, tuple[bytes, ...], str], ...] = (
     (0, (b"\0\5\x16\7",), "a metadata file of macOS, not the picture"),
     (0, (b"version https://git-lfs",), "a Git LFS pointer: git lfs pull downloads the file"),
 )
-WORDS = {
-    b"<svg": "an SVG drawing",
-    b"<html": "a web page",
-    b"<!doctype html": "a web page",
-    b"<?xml": "an XML document",
-}
+WORDS = {b"<svg": "an SVG drawing", b"<html": "a web page", b"<!doctype html": "a web page", b"<?xml": "an XML document"}
 
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")  # by Pillow's names
@@ -182,21 +177,18 @@ def png_chunk(kind: bytes, data: bytes | memoryview) -> bytes:
 def _png(data: bytes) -> Stripped:
     whole, made, found, kind = memoryview(data), [PNG], dict[bytes, bytes](), b""
     for kind, first, last, is_truncated in chunks(data):
-        if kind == b"IDAT" or (kind in ASIDE and not is_truncated and last - first <= MAX_ASIDE):  # with a new checksum
+        if kind == b"IDAT" or (kind in KEPT_CHUNKS and not is_truncated and last - first <= MAX_METADATA):  # with a new checksum
             made.append(png_chunk(kind, whole[first:last]))
         elif kind[:1].isupper() and kind != b"IEND":
             made.append(bytes(whole[first - 8 : last + 4]))
         elif kind in (b"iCCP", b"gAMA", b"sRGB", b"acTL"):
             found[kind] = data[first:last]
-    turning = {key: text for key in TURNING if (text := png_text(data, key, MAX_ASIDE))}
-    made[2:2] = [png_chunk(b"iTXt", f"{key}\0\0\0\0\0{text}".encode()) for key, text in turning.items()]
+    orientation = {key: text for key in ORIENTATION_KEYS if (text := png_text(data, key, MAX_METADATA))}
+    made[2:2] = [png_chunk(b"iTXt", f"{key}\0\0\0\0\0{text}".encode()) for key, text in orientation.items()]
     frames = int.from_bytes(found.get(b"acTL", b"")[:4], "big") or 1
     data = b"".join((*made, png_chunk(b"IEND", b"")))
-    return Stripped(data, _profile(found.get(b"iCCP")), _gamma(found), frames, kind != b"IEND")
-
-
-def _profile(chunk: bytes | None) -> bytes | None:
-    return None if chunk is None else inflated(chunk.partition(b"\0")[2][1:], MAX_PROFILE)
+    profile = inflated(found[b"iCCP"].partition(b"\0")[2][1:], MAX_PROFILE) if b"iCCP" in found else None
+    return Stripped(data, profile, _gamma(found), frames, kind != b"IEND")
 
 
 def _gamma(found: dict[bytes, bytes]) -> float | None:
@@ -225,20 +217,16 @@ def png_text(data: bytes, keyword: str, most: int) -> str | None:
     return None
 
 
-def _latin(text: bytes, most: int) -> str:
-    return text[: most + 1].decode("latin-1")
-
-
-def _compressed(text: bytes, most: int) -> str:
-    return inflated(text[1:], most).decode("latin-1")
-
-
 def _international(text: bytes, most: int) -> str:
     words = text[2:].partition(b"\0")[2].partition(b"\0")[2]  # after language and translated keyword
     return (inflated(words, most) if text[:1] == b"\1" else words[: most + 1]).decode("utf-8", "replace")
 
 
-TEXTS: dict[bytes, Callable[[bytes, int], str]] = {b"tEXt": _latin, b"zTXt": _compressed, b"iTXt": _international}
+TEXTS: dict[bytes, Callable[[bytes, int], str]] = {
+    b"tEXt": lambda text, most: text[: most + 1].decode("latin-1"),
+    b"zTXt": lambda text, most: inflated(text[1:], most).decode("latin-1"),
+    b"iTXt": _international,
+}
 
 
 # JPEG

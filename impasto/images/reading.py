@@ -36,7 +36,7 @@ TURNS = {n: Image.Transpose(how) for n, how in {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7:
 def read_picture(source: str | Path | Image.Image, keep_hidden: bool = False, folder: Path | None = None) -> Picture:
     """Read a file or a Pillow image, upright and in sRGB. With a `folder` the tensors are on disk there, in unnamed files.
 
-    Fully transparent pixels get the mean colour of the others, unless `keep_hidden`.
+    Fully transparent pixels get the mean colour of the others; with `keep_hidden` they keep their own.
     Raises BadImage for a file that is no picture, is damaged, or has more than MAX_PIXELS.
     """
     if not isinstance(source, str | Path | Image.Image):
@@ -209,7 +209,8 @@ def _16_bit_layers(opened: Image.Image, data: bytes, name: str | Path, folder: P
     None for other files, and, with a warning, without the extra `hires`.
     """
     kind, profile, is_grey = str(opened.format), opened.info.get("icc_profile") or b"", opened.mode.startswith("I")
-    if kind not in hires.LOADERS or (is_grey and not profile) or not any(";16" in str(tile.args) for tile in _tiles(opened)):
+    has_16_bits = any(";16" in str(tile.args) for tile in getattr(opened, "tile", []))  # Pillow's description of the encoded tiles
+    if kind not in hires.LOADERS or (is_grey and not profile) or not has_16_bits:
         return None
     try:
         image = hires.read(data, kind, srgb_profile(), profile, _orientation(opened))
@@ -219,11 +220,6 @@ def _16_bit_layers(opened: Image.Image, data: bytes, name: str | Path, folder: P
         return None
     layers = _layers(image, folder)
     return layers if _is_transparent(opened) else layers[:, :3]  # an extra channel of a TIFF need not be alpha
-
-
-def _tiles(opened: Image.Image) -> list[Any]:
-    """Pillow's description of the encoded tiles."""
-    return getattr(opened, "tile", [])
 
 
 def _layers(image: Any, folder: Path | None) -> Tensor:
@@ -244,7 +240,7 @@ def _in_bands(size: tuple[int, int, int], white: int, rows: Callable[[int, int],
 
 def _colors(opened: Image.Image, folder: Path | None = None, levels: tuple[int, int] = (0, 65535)) -> Tensor:
     """(1, 3, H, W) in sRGB, without alpha; `levels` are black and white of grey with more than 8 bits."""
-    if opened.mode == "F" or (opened.mode == "I" and _beyond_16_bit(opened)):
+    if opened.mode == "F" or (opened.mode == "I" and not 0 <= np.asarray(opened).min() <= np.asarray(opened).max() <= 65535):
         raise BadImage(formats.NO_WHITE)
     is_grey, (black, white) = opened.mode.startswith("I"), levels
     mode = _without_alpha(opened.crop((0, 0, 1, 1))).mode
@@ -271,12 +267,8 @@ def _gamma_to_srgb(image: Tensor, gamma: float | None) -> Tensor:
     """Samples = light ** gamma -> sRGB. As usual, a display's 1 / 2.2 is taken for sRGB."""
     if gamma is None or abs(2.2 * gamma - 1) < 0.05:
         return image
-
-    def encoded(samples: Tensor) -> Tensor:
-        light = samples ** (1 / gamma)
-        return torch.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-
-    return encoded(image)
+    light = image ** (1 / gamma)
+    return torch.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
 
 
 def _without_alpha(opened: Image.Image) -> Image.Image:
@@ -292,11 +284,6 @@ def _without_alpha(opened: Image.Image) -> Image.Image:
 def _divided(opened: Image.Image) -> Image.Image:
     """With colours that are not premultiplied by alpha."""
     return opened.convert({"La": "LA", "RGBa": "RGBA"}[opened.mode]) if opened.mode in ("La", "RGBa") else opened
-
-
-def _beyond_16_bit(opened: Image.Image) -> bool:
-    values = np.asarray(opened)
-    return bool(values.min() < 0 or values.max() > 65535)
 
 
 def _is_transparent(opened: Image.Image) -> bool:

@@ -145,10 +145,9 @@ def _encoded_16_bit(
     image: Tensor, alpha: Tensor | None, suffix: str, record: dict[str, Any] | None, profile: bytes | None
 ) -> bytes:
     layers = image if alpha is None else torch.cat([image, alpha], 1)
-    pixels = (layers[0].detach() * 65535).round().permute(1, 2, 0).cpu().contiguous().numpy().astype(np.uint16)
     options = record_options(suffix, record)
     description = options["exif"][ExifTags.Base.ImageDescription] if "exif" in options else None
-    encoded = hires.encode(pixels, suffix, description, profile, srgb_profile())
+    encoded = hires.encode(_levels(layers[0], 16), suffix, description, profile, srgb_profile())
     if "pnginfo" not in options:
         return encoded
     chunks = io.BytesIO()

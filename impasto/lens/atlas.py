@@ -187,8 +187,8 @@ def _draw_layer(
         cells.store(way.layer, unit, column, cell_of(patch, shown, own[0]))
         if column == 0 and len(way.a) > 1:
             other = (unit + len(way.a) // 2) % len(way.a)
-            its = project(way, other, patch.y, patch.x, rule, pooling, 1.0)
-            cells.likeness[way.layer, unit] = other, cosine(own, its)
+            theirs = project(way, other, patch.y, patch.x, rule, pooling, 1.0)
+            cells.likeness[way.layer, unit] = other, cosine(own, theirs)
 
 
 # From cells to files
@@ -286,12 +286,12 @@ def histogram(bins: Array) -> list[list[int]]:
 # Dreams
 
 
-def missing_dreams(index: Index, folder: Path, asked: str) -> list[Objective]:
-    """The units in `asked`, such as "conv5/17,conv4" (all units of conv4), that have no dream in the folder.
+def missing_dreams(index: Index, folder: Path, addresses: str) -> list[Objective]:
+    """The units in `addresses`, such as "conv5/17,conv4" (all units of conv4), that have no dream in the folder.
 
     Raises BadRecipe for a layer or unit that was not scanned.
     """
-    wanted = dict.fromkeys(Objective(layer, (unit,)) for layer, unit in _addressed(index, asked))
+    wanted = dict.fromkeys(Objective(layer, (unit,)) for layer, unit in _addressed(index, addresses))
     make_folder(folder)
     with warnings.catch_warnings():  # make_atlas warns of other files
         warnings.simplefilter("ignore", ImpastoWarning)
@@ -299,8 +299,8 @@ def missing_dreams(index: Index, folder: Path, asked: str) -> list[Objective]:
     return [objective for objective in wanted if objective not in dreamt]
 
 
-def _addressed(index: Index, asked: str) -> Iterator[tuple[str, int]]:
-    for address in filter(None, asked.replace(" ", "").split(",")):
+def _addressed(index: Index, addresses: str) -> Iterator[tuple[str, int]]:
+    for address in filter(None, addresses.replace(" ", "").split(",")):
         name, slash, unit = address.partition("/")
         layer = find_layer(index, name)
         if slash and not unit.isdecimal():

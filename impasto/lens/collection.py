@@ -164,17 +164,13 @@ def read_pictures(sources: Sequence[Source]) -> Iterator[tuple[Row, Picture | No
     """Read and decode pictures that share a name, in the order of their SHA-256, equal bytes once. Bad ones become rows, too."""
     found: dict[str, tuple[Source, bytes | BadImage]] = {}
     for source in sorted(sources, key=lambda source: (source.path, source.offset or 0)):
-        data = _bytes_or_error(source)
-        found.setdefault(hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else "", (source, data))
-    for sha256, (source, data) in sorted(found.items()):
-        yield _row(source, sha256, data)
-
-
-def _bytes_or_error(source: Source) -> bytes | BadImage:
-    try:
-        return read(source)
-    except BadImage as error:
-        return error
+        try:
+            data = read(source)
+            found.setdefault(hashlib.sha256(data).hexdigest(), (source, data))
+        except BadImage as error:
+            found.setdefault("", (source, error))
+    for sha256, (source, read_as) in sorted(found.items()):
+        yield _row(source, sha256, read_as)
 
 
 def _row(source: Source, sha256: str, data: bytes | BadImage) -> tuple[Row, Picture | None]:

@@ -129,7 +129,10 @@ def project(
         raise BadRecipe(f"unit {unit} of {way.layer} is {value:g} at y {y}, x {x}: an inactive unit has no projection")
     start = value if start is None else start
     if isinstance(way, ModuleRecord):
-        return _back_through(way, unit, y, x, start, rule, pooling)
+        signal = torch.zeros_like(way.a)[None]
+        signal[0, unit, y, x] = start
+        way.chosen.rule, way.chosen.pooling = rule, pooling  # autograd follows them at ReLUs and pools
+        return torch.autograd.grad(way.start, way.pixels, signal.to(way.start), retain_graph=True)[0]
     return _back(way, unit, y, x, start, rule, pooling)
 
 
@@ -173,14 +176,6 @@ def input_length(places: int, layer: Conv | Pool) -> int:
     """The length of input that `places` adjacent output positions read."""
     size, stride, _ = window(layer)
     return (places - 1) * stride + size
-
-
-def _back_through(way: ModuleRecord, unit: int, y: int, x: int, start: float, rule: str, pooling: str) -> Tensor:
-    """By autograd, which follows the rules at ReLUs and pools."""
-    signal = torch.zeros_like(way.a)[None]
-    signal[0, unit, y, x] = start
-    way.chosen.rule, way.chosen.pooling = rule, pooling
-    return torch.autograd.grad(way.start, way.pixels, signal.to(way.start), retain_graph=True)[0]
 
 
 def filtered(signal: Tensor, layer: Conv, shape: torch.Size, padding: int) -> Tensor:

@@ -233,15 +233,6 @@ def _tensors(units: Units) -> dict[str, Array]:
     return tensors | {"fired": units.fired, "padded": units.padded, "bins": units.bins}
 
 
-def _fill(units: Units, tensors: dict[str, Array], layer: str) -> None:
-    """Copy a layer's tensors from a file. Raises ValueError for a wrong shape or type."""
-    for name, array in _tensors(units).items():
-        tensor = tensors[f"{layer}/{name}"]
-        if tensor.shape != array.shape or tensor.dtype != array.dtype:
-            raise ValueError(f"{layer}/{name} is {tensor.dtype} {tensor.shape}, must be {array.dtype} {array.shape}")
-        array[...] = tensor
-
-
 def _setup_to_json(setup: Setup) -> dict[str, Any]:
     layers = [
         {"name": name, "units": layer.units} | (asdict(layer.field) if layer.field else {}) for name, layer in setup.layers.items()
@@ -292,23 +283,22 @@ class _IndexJson(_Json):
     length: Annotated[int, Bounds(ge=0)]
 
 
-def _setup_of(read: _SetupJson) -> Setup:
-    """Raises ValueError."""
-    layers = {it.name: it.layer() for it in read.layers}
-    if read.fit not in FITS or len(layers) < len(read.layers):
-        raise ValueError(f"its fit is {read.fit!r}, or a layer is there twice")
-    return Setup(**(dict(read) | {"layers": layers}))
-
-
 def _filled(read: _IndexJson, tensors: dict[str, Array]) -> Index:
     """The index of metadata and tensors. Raises ValueError, KeyError where they do not match."""
-    setup = _setup_of(read.setup)
+    known = {it.name: it.layer() for it in read.setup.layers}
+    if read.setup.fit not in FITS or len(known) < len(read.setup.layers):
+        raise ValueError(f"its fit is {read.setup.fit!r}, or a layer is there twice")
+    setup = Setup(**(dict(read.setup) | {"layers": known}))
     if sum(layer.units for layer in setup.layers.values()) * setup.k > sum(map(np.size, tensors.values())):
         raise ValueError("it declares more units than it has")  # before memory for them is allocated
     index = empty_index(setup)
     index.rows, index.pictures = read.rows, read.pictures
     for name, units in index.layers.items():
-        _fill(units, tensors, name)
+        for kind, array in _tensors(units).items():
+            tensor = tensors[f"{name}/{kind}"]
+            if tensor.shape != array.shape or tensor.dtype != array.dtype:
+                raise ValueError(f"{name}/{kind} is {tensor.dtype} {tensor.shape}, must be {array.dtype} {array.shape}")
+            array[...] = tensor
     found, counts = index.rankings, (index.units.fired, index.units.padded, index.units.bins)
     is_within = found.where.min() >= -1 and found.where[..., 0].max() < index.rows and index.pictures <= index.rows
     if np.isnan(found.value).any() or not is_within or any(it.min() < 0 or it.max() > index.pictures for it in counts):
@@ -382,7 +372,7 @@ def _head(setup: Setup) -> bytes:
 
 
 def check_same(setup: Setup, other: Setup, path: Path) -> None:
-    """Raise BadRecipe, naming what differs, unless the scan in `path` has this setup."""
+    """Raise BadRecipe, which names the differences, if the scan in `path` has another setup."""
     if changed := [f.name for f in fields(Setup) if getattr(setup, f.name) != getattr(other, f.name)]:
         raise BadRecipe(f"{path} is a scan with other {', '.join(changed)}: repeat the options, or choose another folder with -o")
 

@@ -223,10 +223,10 @@ def begin_shards(folder: Path, of: int, resume: bool) -> None:
         make_folder(shard_folder(folder, (n, of)))
 
 
-def scan_shards(asked: Task, folder: Path, parts: Sequence[Part], workers: Sequence[Worker]) -> Generator[Progress, None, None]:
-    """Scan these parts as `asked`, each by one worker into its own index. Raises SomeFailed."""
-    of = sum(count_pictures([Path(place) for place in asked["places"]], part) for part in parts)
-    tasks = [{**asked, "part": part, "output": str(shard_folder(folder, part))} for part in parts]
+def scan_shards(whole: Task, folder: Path, parts: Sequence[Part], workers: Sequence[Worker]) -> Generator[Progress, None, None]:
+    """Scan these parts, each by one worker into its own index; `whole` is the task of the whole scan. Raises SomeFailed."""
+    of = sum(count_pictures([Path(place) for place in whole["places"]], part) for part in parts)
+    tasks = [{**whole, "part": part, "output": str(shard_folder(folder, part))} for part in parts]
     done, failed = dict[Part, int](), dict[Part, str]()
     for task, event in distribute(tasks, workers, with_retries):
         if "step" in event:
@@ -240,7 +240,7 @@ def scan_shards(asked: Task, folder: Path, parts: Sequence[Part], workers: Seque
 
 
 def merge_shards(folder: Path, of: int) -> bool:
-    """Merge the parts into `folder` and remove them; False, and nothing is done, unless every part is finished."""
+    """Merge the parts into `folder` and remove them. Does nothing, and returns False, if a part is not finished."""
     parts = [shard_folder(folder, (n, of)) for n in range(of)]
     with FileLock(folder / ".lock"):
         if not all((part / INDEX).exists() for part in parts):

@@ -113,32 +113,25 @@ def read_each(patches: Mapping[int, Sequence[Patch]]) -> Iterator[tuple[Tensor, 
             missing.append(str(error))
             continue
         yield picture, places
-    _warn_missing(missing, len(pictures))
-
-
-def _warn_missing(missing: Sequence[str], of: int) -> None:
-    if missing and len(missing) == of:
-        raise BadInput(f"none of the {of} scanned pictures can be read: {missing[0]}")
+    if missing and len(missing) == len(pictures):
+        raise BadInput(f"none of the {len(pictures)} scanned pictures can be read: {missing[0]}")
     for reason in missing:
-        warnings.warn(f"a cell stays empty: {reason}", ImpastoWarning, stacklevel=3)
+        warnings.warn(f"a cell stays empty: {reason}", ImpastoWarning, stacklevel=2)
 
 
 def cell_of(patch: Patch, picture: Image.Image, projection: Tensor) -> Cell:
     """The crops of a patch from its picture and from its unit's projection (3, h, w), in the size in which they are drawn."""
-    x0, y0, x1, y1 = patch.view.clip(patch.frame)
-    return Cell(patch, crop(patch, picture), _resized(projection[:, y0:y1, x0:x1], _size_in_cell(patch)))
+    (x0, y0, x1, y1), size = patch.view.clip(patch.frame), _size_in_cell(patch)
+    channels = [
+        Image.fromarray(channel.float().numpy()).resize(size, Image.Resampling.BICUBIC) for channel in projection[:, y0:y1, x0:x1]
+    ]
+    return Cell(patch, crop(patch, picture), np.stack([np.asarray(channel) for channel in channels], 2))
 
 
 def crop(patch: Patch, picture: Image.Image) -> Image.Image:
     """The patch cropped from its picture and resized to be drawn; only what lies in the net's input."""
     box = patch.view.in_picture(patch.view.clip(patch.frame))
     return picture.resize(_size_in_cell(patch), Image.Resampling.LANCZOS, box)
-
-
-def _resized(projection: Tensor, size: tuple[int, int]) -> Array:
-    """(3, h, w), signed -> (height, width, 3), signed."""
-    channels = (Image.fromarray(channel.float().numpy()).resize(size, Image.Resampling.BICUBIC) for channel in projection)
-    return np.stack([np.asarray(channel) for channel in channels], 2)
 
 
 def place_in_cell(patch: Patch) -> tuple[int, int, int, int]:
@@ -211,7 +204,7 @@ def _page(blocks: Mapping[int, Sequence[Image.Image]], index: Index, layer: str,
     """Units in rows, about as many rows as columns, under a title and above the legend."""
     units = [_unit(parts, unit, index, layer) for unit, parts in blocks.items()]
     body = in_grid(units, math.ceil(math.sqrt(len(units))), BETWEEN, BETWEEN - 12)
-    sides = _sides(len(next(iter(blocks.values()))))
+    sides = "patches left, projections right" if len(next(iter(blocks.values()))) == 2 else "filter, patches, projections"
     subtitle = f"{len(blocks)} of {index.setup.layers[layer].units} units{drawn_by}: {sides}"
     return page_of(body, net_title(index.setup.net, layer), subtitle, legend)
 
@@ -219,10 +212,6 @@ def _page(blocks: Mapping[int, Sequence[Image.Image]], index: Index, layer: str,
 def net_title(net: str, layer: str) -> str:
     """A net's name as its paper writes it, and the layer."""
     return f"{NAMES.get(net, net)} {layer}"
-
-
-def _sides(wide: int) -> str:
-    return "patches left, projections right" if wide == 2 else "filter, patches, projections"
 
 
 def _unit(parts: Sequence[Image.Image], unit: int, index: Index, layer: str) -> Image.Image:
@@ -294,7 +283,8 @@ def project_picture(
     framed = _with_frame(to_pillow(image), view.clip(field.box(y, x)) if field else None)
     panels = {"frame: receptive field" if field else "the net's input": framed, f"unit {unit}": _projection_picture(own)}
     panels |= {f"{it.name}, cosine {it.cosine:.2f}": _projection_picture(it.projection) for it in against}
-    return _side_by_side(panels, f"{net_title(net.name, way.layer)}, unit {unit}, {rule}"), about
+    title = f"{net_title(net.name, way.layer)}, unit {unit}, {rule}"
+    return page_of(in_grid(captioned(panels), len(panels), GAP), title), about
 
 
 def _found(way: AnyRecord, unit: int, place: tuple[int, int] | None) -> tuple[int, int]:
@@ -323,8 +313,3 @@ def _projection_picture(projection: Tensor) -> Image.Image:
     """A projection (1, 3, H, W) as a picture."""
     signed = projection[0].permute(1, 2, 0).float().numpy()
     return around_grey(signed, scale_limit(signed[np.abs(signed).max(2) > 0]))
-
-
-def _side_by_side(panels: Mapping[str, Image.Image], title: str) -> Image.Image:
-    """Pictures of one size in a row, each under its name."""
-    return page_of(in_grid(captioned(panels), len(panels), GAP), title)

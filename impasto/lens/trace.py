@@ -43,7 +43,7 @@ class FieldTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **(kwargs or {}))
         inputs = [(it, field) for it, field in taken if field != NOTHING]
         if inputs:
-            for output in filter(_is_tensor, tree_leaves(result)):
+            for output in (it for it in tree_leaves(result) if isinstance(it, Tensor)):
                 self._set(output, RULES.get(func.overloadpacket, _unknown)(inputs, args, output), func._schema.is_mutable)
         return result
 
@@ -55,10 +55,6 @@ class FieldTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 if other is not output and self.fields[other] != field and _share_memory(other, output):
                     self.fields[other] = None
         self.fields[output] = field
-
-
-def _is_tensor(it: object) -> bool:
-    return isinstance(it, Tensor)
 
 
 def _share_memory(one: Tensor, other: Tensor) -> bool:

@@ -30,17 +30,11 @@ class View:
         return max(0, box[0]), max(0, box[1]), min(self.size[1], box[2]), min(self.size[0], box[3])
 
 
-def center(resized: tuple[int, int], side: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The square in the middle of a resized picture (H, W): its start and its size."""
-    return ((resized[0] - side) // 2, (resized[1] - side) // 2), (side, side)
-
-
-def whole(resized: tuple[int, int], _: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The whole resized picture: its start and its size."""
-    return (0, 0), resized
-
-
-FITS: dict[str, Callable[[tuple[int, int], int], tuple[tuple[int, int], tuple[int, int]]]] = {"center": center, "whole": whole}
+# From a resized picture (H, W) and its shorter side to the start and the size of the crop.
+FITS: dict[str, Callable[[tuple[int, int], int], tuple[tuple[int, int], tuple[int, int]]]] = {
+    "center": lambda resized, side: (((resized[0] - side) // 2, (resized[1] - side) // 2), (side, side)),
+    "whole": lambda resized, side: ((0, 0), resized),
+}
 
 
 def view_of(picture: tuple[int, int], side: int, fit: str) -> View:

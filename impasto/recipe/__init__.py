@@ -2,7 +2,4 @@
 
 from impasto.lazy import lazy_names
 
-__getattr__, __dir__, __all__ = lazy_names(
-    __name__,
-    {"PRESETS": "recipe", "Recipe": "recipe", "make_recipe": "recipe"},
-)
+__getattr__, __dir__, __all__ = lazy_names(__name__, {"PRESETS": "recipe", "Recipe": "recipe", "make_recipe": "recipe"})

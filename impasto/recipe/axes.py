@@ -18,9 +18,8 @@ class Label:
     picture: Path | None = None
 
 
-Axis = list[
-    tuple[Label, dict[str, Any]]
-]  # for each row or column: its label, and the knobs it changes, with "content", "styles" and "ratio"
+# For each row or column: its label, and the knobs it changes, with "content", "styles" and "ratio".
+Axis = list[tuple[Label, dict[str, Any]]]
 
 
 def axis(words: Sequence[str]) -> Axis:
@@ -37,14 +36,6 @@ def axis(words: Sequence[str]) -> Axis:
     return [(Label(f"{name} = {value}"), {name: value}) for value in values]
 
 
-def _content(value: str) -> tuple[Label, dict[str, Any]]:
-    return Label(Path(value).stem, Path(value)), {"content": Path(value)}
-
-
-def _style(value: str) -> tuple[Label, dict[str, Any]]:
-    return Label(Path(value).stem, Path(value)), {"styles": (Path(value),)}
-
-
 def _ratio(value: str) -> tuple[Label, dict[str, Any]]:
     """1/15, 0.07 or 1e-3 as a number."""
     above, _, below = value.partition("/")
@@ -57,7 +48,11 @@ def _ratio(value: str) -> tuple[Label, dict[str, Any]]:
     return Label(f"alpha/beta = {value}"), {"ratio": ratio}
 
 
-OTHER_AXES: dict[str, Callable[[str], tuple[Label, dict[str, Any]]]] = {"contents": _content, "styles": _style, "ratio": _ratio}
+OTHER_AXES: dict[str, Callable[[str], tuple[Label, dict[str, Any]]]] = {
+    "contents": lambda value: (Label(Path(value).stem, Path(value)), {"content": Path(value)}),
+    "styles": lambda value: (Label(Path(value).stem, Path(value)), {"styles": (Path(value),)}),
+    "ratio": _ratio,
+}
 
 
 def recipe_at(knobs: Mapping[str, Any], ratio: float | None = None) -> Recipe:

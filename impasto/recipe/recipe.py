@@ -49,8 +49,8 @@ def check_shape(shape: str) -> str:
 
 
 PROTECTED = "protected"  # the region of --protect
-SPARED: dict[str, Any] = {"style_weight": 0.03, "content_weight": 6.0}  # chosen by eye: still painted, in its own colours
-SPARED_AFTER: Rule = "luminance"  # if colours are applied after painting; measured: bench/LOG.md
+PROTECT_WEIGHTS: dict[str, Any] = {"style_weight": 0.03, "content_weight": 6.0}  # chosen by eye: still painted, in its own colours
+PROTECT_COLOR: Rule = "luminance"  # if colours are applied after painting; measured: bench/LOG.md
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 LayerWeights = Annotated[dict[str, Weight], BeforeValidator(parse_weights), Field(max_length=100)]
 Numbers = Annotated[tuple[Weight, ...], BeforeValidator(parse_numbers)]
@@ -58,6 +58,7 @@ Shape = Annotated[str, Field(max_length=40), AfterValidator(check_shape)]
 Scales = list[tuple[int, int]]  # longer side and steps of each, coarse to fine
 
 
+NetName = Literal["vgg19", "vgg16", "alexnet"]
 # Knobs that can change while painting: size, steps and net do not depend on them.
 CHANGEABLE = ("alpha", "beta", "tv", "style_weights", "content_layers", "style_layers", "style_edit")
 
@@ -84,10 +85,7 @@ class Recipe(BaseModel):
         1.0, ge=0.1, le=10, description="size of the style pictures relative to the result: larger values give larger strokes"
     )
     style_rotation: float = Field(
-        0.0,
-        ge=-360,
-        le=360,
-        description="degrees to rotate the style pictures, and so the strokes, counter-clockwise",
+        0.0, ge=-360, le=360, description="degrees to rotate the style pictures, and so the strokes, counter-clockwise"
     )
     shape: Shape = Field("", description="width:height of the result, as 16:9; the photograph is cropped around its centre")
     seamless: Literal["none", "x", "y", "both"] = Field(
@@ -96,14 +94,13 @@ class Recipe(BaseModel):
     init: Literal["content", "noise", "picture"] = Field("content", description="start picture; picture means that of --init-image")
     init_noise: float = Field(0.0, ge=0, le=1, description="share of white noise mixed into the start picture, 0 to 1")
     noise_width: float = Field(1.0, ge=0, le=1, description="range of the white noise around grey: 1 is black to white")
-    net: Literal["vgg19", "vgg16", "alexnet"] = Field("vgg19", description="network whose activations are compared")
+    net: NetName = Field("vgg19", description="network whose activations are compared")
     pooling: Literal["max", "avg"] = Field("max", description="pooling of the network")
     padding: Literal["zeros", "replicate", "reflect"] = Field("zeros", description="padding of the network at the picture's edges")
     normalize_net: bool = Field(False, description="rescale the network to a mean activation of 1, as in the 2015 paper")
     content_layers: LayerWeights = Field({}, description="layers of the content cost and their weights, as conv4_2=1")
     style_layers: LayerWeights = Field(
-        {},
-        description="layers of the style cost and their weights, as conv1_1=0.2,conv2_1=0.2; ..conv3_1: the preset's up to it",
+        {}, description="layers of the style cost and their weights, as conv1_1=0.2,conv2_1=0.2; ..conv3_1: the preset's up to it"
     )
     style_edit: dict[str, LayerEdit] = Field({}, description="file of changes to the style: gains, weights and directions by layer")
     style_costs: LayerWeights = Field(
@@ -241,9 +238,9 @@ class Recipe(BaseModel):
 
     def all_regions(self) -> dict[str, Region]:
         """The regions, with the protected area as one of them."""
-        color = SPARED_AFTER if self.comes_after(self.color) else None
-        spared = {PROTECTED: Region(mask=self.protect, color=color, **SPARED)} if self.protect else {}
-        return {**self.regions, **spared}
+        color = PROTECT_COLOR if self.comes_after(self.color) else None
+        protected = {PROTECTED: Region(mask=self.protect, color=color, **PROTECT_WEIGHTS)} if self.protect else {}
+        return {**self.regions, **protected}
 
     def mask_files(self) -> dict[str, Path]:
         """The masks that are files, as {"sky": path, "sky, style": path}."""
@@ -288,59 +285,39 @@ TYPICAL = {
 SHARES = (0.1, 0.25, 0.4, 0.2, 0.05)  # of the five style layers, tuned by eye: the middle layers hold the brush strokes
 
 
-def _typical_layers(net: str) -> dict[str, Any]:
-    """Each layer divided by its typical cost."""
-    typical = TYPICAL[net]
-    style = {layer: share / typical[layer] for layer, share in zip(STYLE_LAYERS[net], SHARES, strict=True)}
-    return {"content_layers": {CONTENT_LAYER[net]: 1 / typical["content"]}, "style_layers": style}
+Layers = Callable[[str], dict[str, Any]]  # net -> its content layers and style layers with their weights
 
 
-def _authors_layers(net: str) -> dict[str, Any]:
-    """1e3 / n_C^2, as in the authors' code."""
-    return {"content_layers": {CONTENT_LAYER[net]: 1.0}, "style_layers": {k: 1e3 / n_C**2 for k, n_C in STYLE_LAYERS[net].items()}}
-
-
-def _fifths(net: str) -> dict[str, Any]:
-    """1/5 each, as in the paper and the course."""
-    return {"content_layers": {CONTENT_LAYER[net]: 1.0}, "style_layers": dict.fromkeys(STYLE_LAYERS[net], 0.2)}
-
-
-def _third_layer(net: str) -> dict[str, Any]:
-    """The third style layer alone."""
-    return {"content_layers": {CONTENT_LAYER[net]: 1.0}, "style_layers": {list(STYLE_LAYERS[net])[2]: 1.0}}
-
-
-def _neural_style(net: str) -> dict[str, Any]:
-    """5 for content, 100 / n_C^2 for style, in mean squares of G / M."""
-    return {"content_layers": {CONTENT_LAYER[net]: 5.0}, "style_layers": {k: 1e2 / n_C**2 for k, n_C in STYLE_LAYERS[net].items()}}
-
-
-def _by_shares(content: float, shares: Sequence[float]) -> Callable[[str], dict[str, Any]]:
-    """Layers with these typical costs: the weights of another program, converted through their effect."""
+def _weighted(content: float, weight: Callable[[int, int], float]) -> Layers:
+    """The content layer with this weight, and the n-th style layer, of n_C channels, with weight(n, n_C), if that is not 0."""
 
     def layers(net: str) -> dict[str, Any]:
-        typical = TYPICAL[net]
-        style = {layer: share / typical[layer] for layer, share in zip(STYLE_LAYERS[net], shares, strict=True) if share}
-        return {"content_layers": {CONTENT_LAYER[net]: content / typical["content"]}, "style_layers": style}
+        weights = {layer: weight(n, n_C) for n, (layer, n_C) in enumerate(STYLE_LAYERS[net].items())}
+        return {"content_layers": {CONTENT_LAYER[net]: content}, "style_layers": {k: it for k, it in weights.items() if it}}
 
     return layers
 
 
-def _style_alone(net: str) -> dict[str, Any]:
-    """The style layers of the default."""
-    return {**_typical_layers(net), "content_layers": {}}
+def _by_shares(content: float, shares: Sequence[float]) -> Layers:
+    """Layers with these typical costs: ours, or the weights of another program, converted through their effect."""
+
+    def layers(net: str) -> dict[str, Any]:
+        typical = TYPICAL[net]
+        style = {layer: share / typical[layer] for layer, share in zip(STYLE_LAYERS[net], shares, strict=True) if share}
+        return {"content_layers": {CONTENT_LAYER[net]: content / typical["content"]} if content else {}, "style_layers": style}
+
+    return layers
 
 
-def _content_alone(net: str) -> dict[str, Any]:
-    """The content layer."""
-    return {"content_layers": {CONTENT_LAYER[net]: 1.0}, "style_layers": {}}
+AUTHORS = _weighted(1.0, lambda n, n_C: 1e3 / n_C**2)  # as in the authors' code
+FIFTHS = _weighted(1.0, lambda n, n_C: 0.2)  # as in the paper and the course
 
 
 # Name -> the layers with their weights for a net, and the other knobs. docs/presets.md says where each comes from.
-PRESETS: dict[str, tuple[Callable[[str], dict[str, Any]], dict[str, Any]]] = {
+PRESETS: dict[str, tuple[Layers, dict[str, Any]]] = {
     # Ours, tuned by eye.
     "impasto": (
-        _typical_layers,
+        _by_shares(1.0, SHARES),
         {
             "beta": 15.0,
             "pooling": "avg",
@@ -353,10 +330,10 @@ PRESETS: dict[str, tuple[Callable[[str], dict[str, Any]], dict[str, Any]]] = {
         },
     ),
     # github.com/leongatys/PytorchNeuralStyleTransfer: 500 evaluations at 512, 200 at the high resolution.
-    "gatys": (_authors_layers, {"coarsest": 512, "steps": 500, "fine_steps": 200, "history": 100}),
+    "gatys": (AUTHORS, {"coarsest": 512, "steps": 500, "fine_steps": 200, "history": 100}),
     # arXiv:1508.06576: alpha/beta = 1e-3 on the normalised net, average pooling, white noise, one scale.
     "gatys2015": (
-        _fifths,
+        FIFTHS,
         {
             "alpha": 1e-3,
             "content_norm": "paper",
@@ -370,7 +347,7 @@ PRESETS: dict[str, tuple[Callable[[str], dict[str, Any]], dict[str, Any]]] = {
     ),
     # deeplearning.ai, the programming assignment: Adam, noise mixed into the content picture.
     "course": (
-        _fifths,
+        FIFTHS,
         {
             "alpha": 10,
             "beta": 40,
@@ -388,7 +365,7 @@ PRESETS: dict[str, tuple[Callable[[str], dict[str, Any]], dict[str, Any]]] = {
     ),
     # The course's first statement of the algorithm: G = noise of 100 x 100 x 3, then G := G - lr dJ/dG.
     "textbook": (
-        _fifths,
+        FIFTHS,
         {
             "alpha": 10,
             "beta": 40,
@@ -403,10 +380,10 @@ PRESETS: dict[str, tuple[Callable[[str], dict[str, Any]], dict[str, Any]]] = {
         },
     ),
     # The course's style cost of one layer alone.
-    "single-layer": (_third_layer, {"style_norm": "paper"}),
+    "single-layer": (_weighted(1.0, lambda n, n_C: float(n == 2)), {"style_norm": "paper"}),
     # github.com/jcjohnson/neural-style at 512 x 384, where the sum in its total variation is 1.9e7 times our mean.
     "neural-style": (
-        _neural_style,
+        _weighted(5.0, lambda n, n_C: 1e2 / n_C**2),
         {"tv": 1.9e7, "init": "noise", "noise_width": 0.01, "coarsest": 16384, "steps": 1000, "history": 100},
     ),
     # github.com/crowsonkb/style-transfer-pytorch: W2 in 256:64:16:4:1, content 0.015, Adam 0.02, scales from 128.
@@ -424,10 +401,10 @@ PRESETS: dict[str, tuple[Callable[[str], dict[str, Any]], dict[str, Any]]] = {
     ),
     # github.com/bgalerne/scaling_painting_style_transfer (Galerne et al. 2023): the authors' Gram cost, with means and deviations.
     "spst": (
-        _authors_layers,
+        AUTHORS,
         {"style_costs": {"gram": 1.0, "moments": 5.0}, "coarsest": 512, "steps": 600, "fine_steps": 200, "history": 100},
     ),
-    # After Kolkin, Salavon & Shakhnarovich 2019 (arXiv:1904.12785): relations of places for content, distributions for style.
+    # After Kolkin, Salavon & Shakhnarovich 2019 (arXiv:1904.12785): self-similarity for content, distributions for style.
     "strotss": (
         _by_shares(1.0, SHARES),
         {
@@ -441,19 +418,19 @@ PRESETS: dict[str, tuple[Callable[[str], dict[str, Any]], dict[str, Any]]] = {
             "fine_steps": 60,
         },
     ),
-    # After Li & Wand 2016 (arXiv:1601.04589): pieces of the painting, in two layers, coarse to fine.
+    # After Li & Wand 2016 (arXiv:1601.04589): patches of the style picture, in two layers, coarse to fine.
     "mrf": (
         _by_shares(1.0, (0, 0, 0.5, 0.5, 0)),
         {"beta": 1.0, "style_costs": {"patches": 1.0}, "falloff": 0.5, "coarsest": 96, "steps": 60, "fine_steps": 60},
     ),
-    # Style and no content (arXiv:1505.07376). At 128 px there are so few places that they would come back in their order.
+    # Style and no content (arXiv:1505.07376). At 128 px there are so few positions that their order would be reproduced.
     "texture": (
-        _style_alone,
+        _by_shares(0.0, SHARES),
         {"alpha": 0.0, "init": "noise", "pooling": "avg", "falloff": 0.5, "coarsest": 256, "steps": 100, "fine_steps": 60},
     ),
-    # Content and no style (arXiv:1412.0035), at one scale: a coarser one would tell what the layer does not.
+    # Content and no style (arXiv:1412.0035), at one scale: a coarser one would add information that the layer does not have.
     "inversion": (
-        _content_alone,
+        _weighted(1.0, lambda n, n_C: 0.0),
         {
             "beta": 0.0,
             "content_norm": "relative",
@@ -547,7 +524,7 @@ def steps_of(preset: str, quality: Any) -> dict[str, int]:
 
 
 def changed_recipe(recipe: Recipe, knobs: Mapping[str, Any]) -> Recipe:
-    """The recipe with other knobs. Another quality changes the steps too, unless the recipe has its own."""
+    """The recipe with other knobs. Another quality also changes the steps, if they are the preset's."""
     implied = steps_of(recipe.preset, recipe.quality)
     steps = steps_of(recipe.preset, knobs.get("quality")) if implied.items() <= dict(recipe).items() else {}
     return checked_recipe({**dict(recipe), **steps, **in_files(knobs)})

@@ -12,9 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, Serializatio
 from impasto.files import path_in
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Rule = Literal[
-    "style", "luminance", "cholesky", "pca", "monge", "histogram"
-]  # the colours of the style, or a way to keep those of the photograph
+# The colours of the style, or a way to keep those of the photograph.
+Rule = Literal["style", "luminance", "cholesky", "pca", "monge", "histogram"]
 MADE = re.compile(r"light|dark|rest|k-means [0-9]{1,3} of [0-9]{1,3}")  # masks made from the picture
 FILE = "a file"  # in a record, for the private path of a mask; its hash is recorded too
 

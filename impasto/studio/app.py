@@ -106,7 +106,7 @@ class Studio:
         return JSONResponse(shown, 201)
 
     async def take(self, source: Path, name: str, mask: bool) -> About:
-        """Decode a picture into the store, unless it is there already. Raises BadImage."""
+        """Decode a picture into the store, if it is not there yet. Raises BadImage."""
         digest = await asyncio.to_thread(sha256, source)
         async with self.taking:  # else a picture sent twice at once would be stored twice
             for about in self.store.all("pictures"):
@@ -153,7 +153,7 @@ class Studio:
         return _file(lambda: self.store.open("pictures", about["id"], name), name, headers=KEEP)
 
     async def remove_picture(self, request: Request) -> Response:
-        """Remove a picture, unless an unfinished job needs it."""
+        """Remove a picture that no unfinished job needs."""
         id = self.jobs.picture(request.path_params["id"])["id"]
         if self.jobs.uses(id):
             raise WrongState("an unfinished job needs it")

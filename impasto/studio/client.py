@@ -1,4 +1,4 @@
-"""The studio from Python: the jobs of the page, with the same requests. Needs only the standard library.
+"""The studio from Python: the jobs of the page, with the same requests. Does not need the extra `studio`.
 
 studio = Client()                      # the studio that runs on this machine
 job = studio.paint("cat.jpg", ["wave.jpg"], size=256)
@@ -22,7 +22,7 @@ from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoEr
 from impasto.files import read_whole, reason, write_whole
 
 MOST_UPLOADED = 100_000_000
-DOOR = "studio.json"  # in the folder: address and key of the studio that runs, and the newest address for a browser
+STUDIO_FILE = "studio.json"  # in the folder: address and key of the studio that runs, and the newest address for a browser
 ENDED = ("finished", "failed", "cancelled", "paused", "unfinished")
 Job = dict[str, Any]
 
@@ -40,9 +40,9 @@ class Client:
 
     def __init__(self, folder: str | Path | None = None, *, address: str = "", key: str = "") -> None:
         if not address:
-            place = Path(folder) if folder is not None else platformdirs.user_pictures_path() / "Impasto"
+            place = default_folder() if folder is None else Path(folder)
             try:
-                found = json.loads(read_whole(place / DOOR, 100_000))
+                found = json.loads(read_whole(place / STUDIO_FILE, 100_000))
                 address, key = found["address"], found["key"]
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise BadInput(f"no studio runs for the folder {place}: start one with impasto studio --folder") from error
@@ -164,6 +164,11 @@ class Client:
         except (OSError, ValueError, http.client.HTTPException) as error:
             why = getattr(error, "reason", error)
             raise BadInput(f"the studio at {self.address} does not answer: {reason(why)}") from error
+
+
+def default_folder() -> Path:
+    """The default folder of a studio: Impasto in the pictures folder of this system."""
+    return platformdirs.user_pictures_path() / "Impasto"
 
 
 def _json(value: Any) -> bytes:

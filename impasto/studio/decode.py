@@ -147,11 +147,11 @@ def _answer(source: Path, folder: Path, name: str, kind: str) -> dict[str, Any]:
         return {"error": str(error) or DAMAGED, "kind": type(error).__name__}
 
 
-def apart(given: list[str]) -> bytes:
-    """The answer of _answer, from a fork of this process; an error if the fork dies or takes too long."""
+def decode_in_fork(arguments: list[str]) -> bytes:
+    """The result of _answer in a fork of this process; an error if the fork dies or takes too long."""
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe(duplex=False)
-    child = context.Process(target=_in_fork, args=(there, *given))
+    child = context.Process(target=_in_fork, args=(there, *arguments))
     child.start()
     there.close()
     try:
@@ -165,12 +165,12 @@ def apart(given: list[str]) -> bytes:
 
 def main() -> None:
     """Decode pictures, named on a line of JSON each, until stdin ends."""
-    import impasto.objective.masks  # noqa: F401  what takes long, once
+    import impasto.objective.masks  # noqa: F401  loads torch, once for all pictures
 
     out, has_fork = own_stdout(), "fork" in multiprocessing.get_all_start_methods()
     for line in sys.stdin:
-        source, folder, name, kind = given = json.loads(line)
-        answer = apart(given) if has_fork else json.dumps(_answer(Path(source), Path(folder), name, kind)).encode()
+        source, folder, name, kind = arguments = json.loads(line)
+        answer = decode_in_fork(arguments) if has_fork else json.dumps(_answer(Path(source), Path(folder), name, kind)).encode()
         print(answer.decode(), file=out, flush=True)
 
 

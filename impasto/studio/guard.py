@@ -44,22 +44,22 @@ class Keys:
         self.announce = announce
         self.token = secrets.token_urlsafe(24)
 
-    def spend(self, token: str) -> bool:
+    def use_token(self, token: str) -> bool:
         """Whether this is the token. It becomes invalid, and the next one is announced."""
-        if not same(token, self.token):
+        if not equal(token, self.token):
             return False
         self.token = secrets.token_urlsafe(24)
         self.announce(self.token)
         return True
 
-    def fit(self, headers: Headers) -> bool:
+    def accepts(self, headers: Headers) -> bool:
         """Whether the request carries the cookie or the key."""
         scheme, _, key = headers.get("authorization", "").partition(" ")
         cookie = cookie_parser(headers.get("cookie", "")).get(self.cookie_name, "")  # it may hold any cookies of other ports
-        return same(cookie, self.cookie) or (scheme.lower() == "bearer" and same(key, self.key))
+        return equal(cookie, self.cookie) or (scheme.lower() == "bearer" and equal(key, self.key))
 
 
-def same(given: str, expected: str) -> bool:
+def equal(given: str, expected: str) -> bool:
     """Whether two secrets are equal, in constant time."""
     return hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode())
 
@@ -107,11 +107,11 @@ class Guard:
         if refused := refusal(scope["method"], headers, self.hosts):
             return _error(*refused)
         token = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
-        if scope["path"] == "/" and token and scope["method"] == "GET" and self.keys.spend(token):
+        if scope["path"] == "/" and token and scope["method"] == "GET" and self.keys.use_token(token):
             entry = RedirectResponse("/", 303)
             entry.set_cookie(self.keys.cookie_name, self.keys.cookie, httponly=True, samesite="strict", path="/")
             return entry
-        if self.keys.fit(headers):
+        if self.keys.accepts(headers):
             return RedirectResponse("/", 303) if token and scope["path"] == "/" else None
         if scope["path"] == "/":
             again = (

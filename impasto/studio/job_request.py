@@ -14,14 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from impasto.errors import BadRecipe
 from impasto.recipe.axes import axis, recipe_at
-from impasto.recipe.recipe import CHANGEABLE, PRESETS, Recipe, make_recipe
+from impasto.recipe.recipe import CHANGEABLE, PRESETS, NetName, Recipe, make_recipe
 from impasto.recipe.regions import is_made
 
 Id = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Name = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Word = Annotated[str, Field(max_length=500)]
 Words = Annotated[tuple[Word, ...], Field(max_length=17)]
-NetName = Literal["vgg19", "vgg16", "alexnet"]
 READS_FILES = ("regions", "protect")  # knobs that are fields of a request, since as knobs they name files
 PICTURES = (("contents",), ("styles",))  # first words of an axis of pictures
 MOST_CHANGES = 1000  # of one painting
@@ -105,7 +104,7 @@ def read_request(value: Any) -> JobRequest:
     if isinstance(request, PaintingRequest):
         _check_painting(request)
     if isinstance(request, StyleRequest) and (request.picture is None) == (request.job is None):
-        raise BadRecipe("a style is read from one thing: give a picture or a job")
+        raise BadRecipe("give either a picture or a job to read the style of")
     return request
 
 
@@ -121,7 +120,7 @@ def _check_painting(request: PaintingRequest) -> None:
     else:
         on_axes = set()
     if recipe.has_style and not request.styles and "styles" not in on_axes:
-        raise BadRecipe("there is no painting to paint it like")
+        raise BadRecipe("there is no style picture")
 
 
 def _check_axes(request: GridRequest) -> None:
@@ -213,7 +212,7 @@ def check_change(request: PaintingRequest, knobs: Mapping[str, Any], i: int, bef
     """Raise BadRecipe for knobs that cannot change while painting, or for values that do not fit the earlier changes."""
     if not knobs or not set(knobs) <= set(CHANGEABLE):
         raise BadRecipe(f"while painting only these can be changed: {', '.join(CHANGEABLE)}")
-    changes = {int(step): its for step, its in before.items()}
+    changes = {int(step): earlier for step, earlier in before.items()}
     if len(changes) >= MOST_CHANGES:
         raise BadRecipe(f"a painting can be changed {MOST_CHANGES} times")
     recipe_of(request.model_copy(update={"changes": {**changes, i: {**changes.get(i, {}), **knobs}}}))

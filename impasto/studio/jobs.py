@@ -11,7 +11,6 @@ import os
 import re
 import signal
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +79,8 @@ class Jobs:
         name = self._name(request)
         id, _ = self.store.new("jobs")
         about: About = {"id": id, "kind": request.kind, "name": name, "created": now(), "queued": now(), "state": "queued"}
-        about |= {"asked": request.model_dump(mode="json"), "file": f"{slug(name)}.png", "pictures": sorted(self._names(request))}
+        pictures = sorted(str(self.picture(id)["name"]) for id in pictures_of(request))
+        about |= {"asked": request.model_dump(mode="json"), "file": f"{slug(name)}.png", "pictures": pictures}
         about |= {"error": None, "warnings": [], "step": None, "preview": 0, "result": None}
         about |= {"changes": about["asked"].get("changes", {})}
         return self._save(about)
@@ -135,16 +135,15 @@ class Jobs:
 
     def job(self, id: str) -> About:
         """The about.json of a job. Raises Missing."""
-        about = self.store.get("jobs", id)
-        if about is None:
-            raise Missing("there is no such job")
-        return about
+        return self._about("jobs", id)
 
     def picture(self, id: str) -> About:
         """The about.json of a picture. Raises Missing."""
-        about = self.store.get("pictures", id)
-        if about is None:
-            raise Missing("there is no such picture")
+        return self._about("pictures", id)
+
+    def _about(self, kind: str, id: str) -> About:
+        if (about := self.store.get(kind, id)) is None:
+            raise Missing(f"there is no such {kind.removesuffix('s')}")
         return about
 
     def path_of_picture(self, id: str) -> Path:
@@ -172,10 +171,8 @@ class Jobs:
     def shown(self, about: About) -> About:
         """A job as the JSON API shows it."""
         about = about | self.steps.get(about["id"], {}) | {"ending": self.ending if about["id"] == self.running else ""}
-        hidden = ("file", "queued")
-        return {name: value for name, value in about.items() if name not in hidden} | {
-            "picture": self._output_of(about) is not None
-        }
+        about["picture"] = self._output_of(about) is not None
+        return {name: value for name, value in about.items() if name not in ("file", "queued")}
 
     # The queue
 
@@ -203,7 +200,8 @@ class Jobs:
             self._stop_running(self.job(self.running), "unfinished")
 
     async def _do(self, about: About) -> None:
-        request = await asyncio.to_thread(_request_of, about)
+        changes = {"changes": about["changes"]} if about["changes"] else {}
+        request = await asyncio.to_thread(read_request, about["asked"] | changes)  # again: the file may have been edited
         about = self.job(about["id"])
         if about["state"] != "queued":  # it was paused or removed meanwhile
             return
@@ -242,7 +240,8 @@ class Jobs:
                 last = event
             elif "step" in event:
                 self.steps[id] = {"step": event["step"], "preview": event.get("preview", 0)}
-                self._send_step(id)
+                shown = self.shown(self.job(id))
+                self.events.send("job", {name: shown[name] for name in BRIEF})
             elif "warning" in event:
                 about = self.job(id)
                 self._save({**about, "warnings": [*about["warnings"], event["warning"]][-MOST_WARNINGS:]})
@@ -302,10 +301,6 @@ class Jobs:
         self.events.send("job", shown)
         return shown
 
-    def _send_step(self, id: str) -> None:
-        shown = self.shown(self.job(id))
-        self.events.send("job", {name: shown[name] for name in BRIEF})
-
     # From a request to the line for a worker
 
     def _work_of(self, about: About, request: JobRequest) -> dict[str, Any]:
@@ -331,10 +326,6 @@ class Jobs:
         knobs = knobs_of(request, self.path_of_picture)
         return {"content": content, "styles": styles, "start": start, "knobs": knobs, **axes}
 
-    def _names(self, request: JobRequest) -> Iterator[str]:
-        for id in pictures_of(request):
-            yield str(self.picture(id)["name"])
-
     def _name(self, request: JobRequest) -> str:
         """The name of a job: the one in the request, else after its pictures."""
         if request.name:
@@ -359,11 +350,6 @@ class Jobs:
 
     def _stem(self, picture: str) -> str:
         return Path(self.picture(picture)["name"]).stem
-
-
-def _request_of(about: About) -> JobRequest:
-    """The request with its changes, checked again: the file may have been edited. Raises BadRecipe."""
-    return read_request(about["asked"] | ({"changes": about["changes"]} if about["changes"] else {}))
 
 
 def reached(folder: Path) -> int:

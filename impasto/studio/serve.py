@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import h11
-import platformdirs
 import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -23,7 +22,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from impasto.errors import BadInput, CannotWrite, ImpastoError, ImpastoWarning
 from impasto.files import read_whole
 from impasto.studio.app import Studio, make_app
-from impasto.studio.client import DOOR, Client
+from impasto.studio.client import STUDIO_FILE, Client
 from impasto.studio.guard import Guard, Keys
 from impasto.studio.store import InUse, Store, write_private
 
@@ -112,11 +111,6 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def default_folder() -> Path:
-    """The default folder: Impasto in the pictures folder of this system."""
-    return platformdirs.user_pictures_path() / "Impasto"
-
-
 def serve(folder: Path, port: int | None, browse: bool, atlases: Sequence[Path] = ()) -> None:
     """Serve the folder until Ctrl-C. Prints the address, and a new one whenever the last has been used.
 
@@ -135,14 +129,14 @@ def serve(folder: Path, port: int | None, browse: bool, atlases: Sequence[Path] 
 
 
 def _serve(store: Store, listening: socket.socket, browse: bool, atlases: dict[str, Path]) -> None:
-    port, door, page = listening.getsockname()[1], store.folder / DOOR, store.folder / BROWSE
+    port, studio_file, page = listening.getsockname()[1], store.folder / STUDIO_FILE, store.folder / BROWSE
 
     def announce(token: str) -> None:
         address = f"http://{HOST}:{port}"
         about = {"address": address, "key": keys.key, "open": f"{address}/?token={token}"}
         page.unlink(missing_ok=True)
         with contextlib.suppress(ImpastoError):  # on a full disk: the printed address still works
-            write_private(door, json.dumps(about).encode())
+            write_private(studio_file, json.dumps(about).encode())
         print(about["open"], flush=True)
 
     keys, studio = Keys(store.secret(), port, announce), Studio(store, atlases)
@@ -157,7 +151,7 @@ def _serve(store: Store, listening: socket.socket, browse: bool, atlases: dict[s
                     _browse(store.folder, f"http://{HOST}:{port}/?token={keys.token}")
                 yield
             finally:
-                for path in (door, page):
+                for path in (studio_file, page):
                     path.unlink(missing_ok=True)
 
     app = make_app(studio)
@@ -173,7 +167,7 @@ def _serve(store: Store, listening: socket.socket, browse: bool, atlases: dict[s
 def _open_running(folder: Path, browse: bool) -> bool:
     """Print and open the newest address of the studio that serves the folder. Returns whether it answers."""
     try:
-        found = json.loads(read_whole(folder / DOOR, 100_000))
+        found = json.loads(read_whole(folder / STUDIO_FILE, 100_000))
         address = str(found["open"])
         Client(address=found["address"], key=found["key"]).about()
     except (ImpastoError, OSError, ValueError, KeyError, TypeError):

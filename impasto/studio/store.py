@@ -132,7 +132,7 @@ class Store:
         return open_within(self.folder, f"{self.path(kind, id).relative_to(self.folder).as_posix()}/{name}")
 
     def new(self, kind: str) -> tuple[str, Path]:
-        """A new id and its folder; save() completes it."""
+        """A new id and its folder; save() writes the about.json."""
         id = secrets.token_hex(8)
         path = self.folder / kind / id
         make_folder(path)
@@ -186,7 +186,7 @@ class Store:
 def _is_whole(about: About, kind: str) -> bool:
     """Whether it has all that is needed, and names a file in its own folder."""
     needed = {"created": int, "name": str, "file": str, **NEEDED[kind]}
-    typed = all(name in about and isinstance(about[name], its) for name, its in needed.items())
+    typed = all(name in about and isinstance(about[name], kinds) for name, kinds in needed.items())
     return typed and abs(about["created"]) < 2**63 and re.fullmatch(r"\w[\w.-]*", about["file"], re.ASCII) is not None
 
 

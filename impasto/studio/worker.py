@@ -34,7 +34,7 @@ class Paused(Exception):
 
 
 class Orders:
-    """The orders of the studio, read in a thread."""
+    """The orders of the studio, which a thread reads from stdin."""
 
     def __init__(self) -> None:
         self.queue: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -238,16 +238,12 @@ def main() -> None:
             reporter.send(ended="failed", error=str(error))
     except Paused:
         with contextlib.suppress(Paused):  # the studio is gone
-            _leave(work, reporter)
+            if Path(work["output"]).exists():
+                _small(Path(work["output"]), reporter.folder)
+            reporter.send(ended="paused")
     except Exception as error:
         traceback.print_exc()
         reporter.send(ended="failed", error=_in_words(error))
-
-
-def _leave(work: Work, reporter: Reporter) -> None:
-    if Path(work["output"]).exists():
-        _small(Path(work["output"]), reporter.folder)
-    reporter.send(ended="paused")
 
 
 def _in_words(error: Exception) -> str:

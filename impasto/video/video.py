@@ -387,11 +387,8 @@ class Video:
         if not near or not self.motion.temporal:
             return start, None
         weights = long_term_weights([found.sure for found in links])
-        return start, Ties(self.motion.temporal * self._first_cost(i), tuple(zip(moved, weights, strict=True)))
-
-    def _first_cost(self, i: int) -> float:
-        """J at the end of the first painting of the frame's scene."""
-        return _costs(self._painted(0, self._scene(i)[0]))["total"]
+        first_cost = _costs(self._painted(0, self._scene(i)[0]))["total"]  # J at the end of the scene's first painting
+        return start, Ties(self.motion.temporal * first_cost, tuple(zip(moved, weights, strict=True)))
 
     def _save(self, number: int, i: int, step: Step) -> None:
         record = {**self._run(), "frame": i, "pass": number + 1, "steps": step.i, "costs": step.costs, "ended": "finished"}

@@ -1,6 +1,6 @@
 "use strict";
-// The page of an atlas. What it shows comes from atlas.js and a script a layer, and enters the page as text, never as markup.
-// Addresses: #conv5 is a layer, #conv5/17 a unit, #all every layer.
+// The page of an atlas. Its data come from atlas.js and one script per layer, and enter the page as text, never as markup.
+// Addresses: #conv5 is a layer, #conv5/17 a unit, #all all layers.
 
 const $ = (id) => document.getElementById(id);
 const SHOWN = ATLAS.side * ATLAS.side;
@@ -17,9 +17,9 @@ const number = (value) => (Math.abs(value) >= 100 ? value.toFixed(0) : String(Nu
 const percent = (part, of) => (of ? `${Math.round((100 * part) / of)} %` : "0 %");
 const padded = (n, digits) => String(n).padStart(digits, "0");
 const address = (unit) => `#${encodeURIComponent(ATLAS.layers[unit.layer].name)}/${unit.n}`;
-const called = (unit) => `${ATLAS.layers[unit.layer].name}/${unit.n}`;
+const unitName = (unit) => `${ATLAS.layers[unit.layer].name}/${unit.n}`;
 
-// The units' data. A page from disk may not fetch them, but may load scripts.
+// The units' data. A page from disk may load scripts, but must not fetch data.
 
 const loaded = new Map(); // layer -> promise of its units
 const waiting = new Map();
@@ -65,8 +65,8 @@ function image(name) {
 
 // A unit's patches in the chosen ranking, the strongest first.
 function ranking(unit, interior) {
-  if (!interior) return unit.patches.filter((it) => it.column < SHOWN);
-  return unit.interior.map((column) => unit.patches.find((it) => it.column === column));
+  if (!interior) return unit.patches.filter((entry) => entry.column < SHOWN);
+  return unit.interior.map((column) => unit.patches.find((entry) => entry.column === column));
 }
 
 async function draw(canvas, unit, kind, patches, across) {
@@ -74,10 +74,10 @@ async function draw(canvas, unit, kind, patches, across) {
   canvas.width = canvas.height = side;
   const context = canvas.getContext("2d"), cell = side / across, gap = across > 1 ? Math.max(1, Math.round(side / 160)) : 0;
   context.imageSmoothingQuality = "high";
-  const pictures = await Promise.all(patches.map((it) => it.drawn && sprite(unit, kind, it.column >= SHOWN)));
-  patches.forEach((it, n) => {
-    if (!it.drawn) return;
-    const from = [(it.column % SHOWN) * ATLAS.cell, (unit.n % ATLAS.rows) * ATLAS.cell, ATLAS.cell, ATLAS.cell];
+  const pictures = await Promise.all(patches.map((entry) => entry.drawn && sprite(unit, kind, entry.column >= SHOWN)));
+  patches.forEach((entry, n) => {
+    if (!entry.drawn) return;
+    const from = [(entry.column % SHOWN) * ATLAS.cell, (unit.n % ATLAS.rows) * ATLAS.cell, ATLAS.cell, ATLAS.cell];
     const to = [Math.round((n % across) * cell), Math.round(Math.floor(n / across) * cell), Math.round(cell) - gap, Math.round(cell) - gap];
     context.drawImage(pictures[n], ...from, ...to);
   });
@@ -101,11 +101,11 @@ const share = (unit) => (unit.fired ? unit.padded / unit.fired : 2); // units th
 function matches(unit, query) {
   if (!query) return true;
   if (/^\d+$/.test(query)) return unit.n === Number(query);
-  if (query.includes("/") && query === called(unit).toLowerCase()) return true;
-  return ranking(unit, interior()).some((it) => it.name.toLowerCase().includes(query));
+  if (query.includes("/") && query === unitName(unit).toLowerCase()) return true;
+  return ranking(unit, interior()).some((entry) => entry.name.toLowerCase().includes(query));
 }
 
-function asked() {
+function query() {
   return $("query").value.trim().toLowerCase();
 }
 
@@ -113,10 +113,10 @@ async function chosen() {
   const layers = state.all ? ATLAS.layers.map((_, n) => n) : [state.layer];
   const units = (await Promise.all(layers.map(load))).flat();
   const order = ORDERS[$("order").value];
-  return units.filter((unit) => matches(unit, asked())).sort((a, b) => order(a, b) || a.layer - b.layer || a.n - b.n);
+  return units.filter((unit) => matches(unit, query())).sort((a, b) => order(a, b) || a.layer - b.layer || a.n - b.n);
 }
 
-const seen = new IntersectionObserver((entries) => {
+const visible = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {
     if (isIntersecting) draw(target, target.unit, $("kind").value, ranking(target.unit, interior()), ATLAS.side).catch(problem);
     else target.width = target.height = 0; // to save memory with thousands of units
@@ -126,9 +126,9 @@ const seen = new IntersectionObserver((entries) => {
 function card(unit) {
   const canvas = make("canvas", { "aria-hidden": "true", width: 0, height: 0 });
   canvas.unit = unit;
-  const said = unit.fired ? `${number(unit.largest)}, in ${percent(unit.fired, ATLAS.pictures)}` : "never active";
+  const text = unit.fired ? `${number(unit.largest)}, in ${percent(unit.fired, ATLAS.pictures)}` : "never active";
   const link = make("a", { href: address(unit), title: unit.fired ? "its maximum, and the share of pictures in which it is active" : "" });
-  link.append(canvas, make("strong", {}, state.all ? called(unit) : `${unit.n}`), make("span", { class: "said" }, said));
+  link.append(canvas, make("strong", {}, state.all ? unitName(unit) : `${unit.n}`), make("span", { class: "note" }, text));
   return make("li", {}, link);
 }
 
@@ -136,23 +136,23 @@ async function showList() {
   const turn = ++state.turn, shown = await chosen();
   if (turn !== state.turn) return; // another list or unit was requested meanwhile
   state.shown = shown;
-  seen.disconnect();
+  visible.disconnect();
   const list = make("ul", { class: "units" }, ...state.shown.map(card));
   $("list").replaceChildren(list);
-  list.querySelectorAll("canvas").forEach((canvas) => seen.observe(canvas));
+  list.querySelectorAll("canvas").forEach((canvas) => visible.observe(canvas));
   $("list").hidden = false;
   $("unit").hidden = true;
-  $("status").textContent = told(state.shown.length);
+  $("status").textContent = statusText(state.shown.length);
   document.title = `${state.all ? "all layers" : ATLAS.layers[state.layer].name} – ${ATLAS.net}`;
   const back = state.focus && list.querySelector(`a[href="${CSS.escape(state.focus)}"]`);
   if (back) back.focus();
   state.focus = null;
 }
 
-function told(count) {
-  const layer = ATLAS.layers[state.layer], of = state.all ? ATLAS.layers.reduce((sum, it) => sum + it.units, 0) : layer.units;
+function statusText(count) {
+  const layer = ATLAS.layers[state.layer], of = state.all ? ATLAS.layers.reduce((sum, other) => sum + other.units, 0) : layer.units;
   const where = state.all ? "of all layers" : `of ${layer.name}. Receptive field: ${layer.size} × ${layer.size} pixels of the net’s input`;
-  const found = asked() ? `${count} of ${of} units ${where}` : `${of} units ${where}`;
+  const found = query() ? `${count} of ${of} units ${where}` : `${of} units ${where}`;
   return `${found}. Beside each: its maximum, and the share of pictures in which it is active.`;
 }
 
@@ -168,7 +168,7 @@ async function showUnit() {
   $("list").hidden = true;
   $("unit").hidden = false;
   $("status").textContent = "";
-  document.title = `${called(unit)} – ${ATLAS.net}`;
+  document.title = `${unitName(unit)} – ${ATLAS.net}`;
   if (state.arriving) {
     heading.focus({ preventScroll: true });
     window.scrollTo(0, 0);
@@ -180,15 +180,15 @@ async function showUnit() {
 }
 
 function neighbours(unit) {
-  const at = state.shown.findIndex((it) => it.layer === unit.layer && it.n === unit.n);
+  const at = state.shown.findIndex((other) => other.layer === unit.layer && other.n === unit.n);
   return at < 0 ? [] : [state.shown[at - 1], state.shown[at + 1]];
 }
 
 function steps(unit) {
   const [before, after] = neighbours(unit), nav = make("nav", { class: "steps", "aria-label": "Other units" });
   nav.append(make("a", { href: listAddress() }, "↑ back to the list"));
-  if (before) nav.append(make("a", { href: address(before), rel: "prev" }, `← ${called(before)}`));
-  if (after) nav.append(make("a", { href: address(after), rel: "next" }, `${called(after)} →`));
+  if (before) nav.append(make("a", { href: address(before), rel: "prev" }, `← ${unitName(before)}`));
+  if (after) nav.append(make("a", { href: address(after), rel: "next" }, `${unitName(after)} →`));
   return nav;
 }
 
@@ -214,11 +214,11 @@ function blocks(unit, patches) {
 
 function nine(unit, kind, patches, caption) {
   const list = make("ol", { class: "nine" });
-  patches.forEach((it, n) => {
+  patches.forEach((entry, n) => {
     const what = kind === "patches" ? "patch" : "projection";
-    const said = `${what} ${n + 1}: value ${number(it.value)}, ${it.name}${it.padding ? ", with padding" : ""}${it.drawn ? "" : ", the picture is missing"}`;
-    const canvas = make("canvas", { role: "img", "aria-label": said, title: said, class: it.drawn ? "" : "empty" });
-    [canvas.kind, canvas.patch] = [kind, it];
+    const description = `${what} ${n + 1}: value ${number(entry.value)}, ${entry.name}${entry.padding ? ", with padding" : ""}${entry.drawn ? "" : ", the picture is missing"}`;
+    const canvas = make("canvas", { role: "img", "aria-label": description, title: description, class: entry.drawn ? "" : "empty" });
+    [canvas.kind, canvas.patch] = [kind, entry];
     list.append(make("li", {}, canvas));
   });
   return make("figure", {}, list, make("figcaption", {}, caption));
@@ -235,23 +235,23 @@ function filter(unit) {
   return make("figure", {}, canvas, make("figcaption", {}, "Its filter, in the picture’s colours. Grey is 0."));
 }
 
-function dream(it) {
-  const what = it.channel ? "A dream of its channel: optimised to activate it everywhere" : "A dream: a picture optimised to activate it";
-  const reached = it.reached.map(number).join(", ");
-  const said = it.reached.some((value) => value <= 0) ? "It is not active: the picture shows nothing." : `It reaches ${reached}, after ${it.steps} steps.`;
-  const drawn = make("img", { class: "picture", src: `parts/${it.file}`, width: it.width, height: it.height, loading: "lazy", alt: `dream: ${said}` });
-  return make("figure", {}, drawn, make("figcaption", {}, `${what}. ${said}`));
+function dream(info) {
+  const what = info.channel ? "A dream of its channel: optimised to activate it everywhere" : "A dream: a picture optimised to activate it";
+  const reached = info.reached.map(number).join(", ");
+  const text = info.reached.some((value) => value <= 0) ? "It is not active: the picture shows nothing." : `It reaches ${reached}, after ${info.steps} steps.`;
+  const drawn = make("img", { class: "picture", src: `parts/${info.file}`, width: info.width, height: info.height, loading: "lazy", alt: `dream: ${text}` });
+  return make("figure", {}, drawn, make("figcaption", {}, `${what}. ${text}`));
 }
 
 function table(patches) {
   if (!patches.length) return "";
   const head = ["", "value", "picture", "box in pixels: x, y to x, y", "position in the map: y, x", "padding"];
-  const rows = patches.map((it, n) => {
-    const [x0, y0, x1, y1] = it.box.map((side) => side.toFixed(0));
-    const cells = [make("bdi", {}, it.name), `${x0}, ${y0} to ${x1}, ${y1}`, `${it.y}, ${it.x}`, it.padding ? "with padding" : ""];
-    const name = make("tr", {}, make("td", { class: "number" }, `${n + 1}`), make("td", { class: "number" }, number(it.value)));
-    name.append(...cells.map((cell) => make("td", {}, cell)));
-    return name;
+  const rows = patches.map((entry, n) => {
+    const [x0, y0, x1, y1] = entry.box.map((side) => side.toFixed(0));
+    const cells = [make("bdi", {}, entry.name), `${x0}, ${y0} to ${x1}, ${y1}`, `${entry.y}, ${entry.x}`, entry.padding ? "with padding" : ""];
+    const row = make("tr", {}, make("td", { class: "number" }, `${n + 1}`), make("td", { class: "number" }, number(entry.value)));
+    row.append(...cells.map((cell) => make("td", {}, cell)));
+    return row;
   });
   const header = make("tr", {}, ...head.map((text, n) => make("th", { scope: "col", class: n < 2 ? "number" : "" }, text)));
   const made = make("table", {}, make("caption", {}, "Where the patches are"), make("thead", {}, header), make("tbody", {}, ...rows));
@@ -271,7 +271,7 @@ function numbers(unit) {
     const [other, cosine] = unit.like;
     rows.push(["likeness", cosine.toFixed(2), `cosine between its first projection and that of unit ${other} at the same position; near 1, projections say little about the unit`]);
   }
-  const list = rows.map(([name, value, said]) => make("div", {}, make("dt", {}, name), make("dd", { class: "number" }, value), make("dd", { class: "said" }, said)));
+  const list = rows.map(([name, value, explanation]) => make("div", {}, make("dt", {}, name), make("dd", { class: "number" }, value), make("dd", { class: "note" }, explanation)));
   return make("section", {}, make("h3", {}, "In numbers"), make("dl", {}, ...list));
 }
 
@@ -282,11 +282,11 @@ function spread(unit) {
   const edge = (n) => number(2 ** (FIRST_OCTAVE + n / 2));
   const bars = bins.map((count, n) => bar(count, most, `between ${edge(first + n)} and ${edge(first + n + 1)} in ${count} pictures`));
   if (silent) bars.unshift(bar(silent, most, `not active in ${silent} pictures`, "silent"));
-  const said = `not active in ${silent} of ${ATLAS.pictures} pictures, in the others between ${edge(first)} and ${edge(last + 1)}`;
+  const description = `not active in ${silent} of ${ATLAS.pictures} pictures, in the others between ${edge(first)} and ${edge(last + 1)}`;
   const ends = make("div", { class: "ends" }, make("span", {}, silent ? `not active, then ${edge(first)}` : edge(first)), make("span", {}, edge(last + 1)));
-  const chart = make("div", { class: "bars", role: "img", "aria-label": said }, ...bars);
+  const chart = make("div", { class: "bars", role: "img", "aria-label": description }, ...bars);
   return make("section", {}, make("h3", {}, "Its maximum in each picture"), chart, ends,
-    make("p", { class: "said" }, "Height: number of pictures. Two bars to the right, the value doubles. Grey, left: pictures in which it is not active."));
+    make("p", { class: "note" }, "Height: number of pictures. Two bars to the right, the value doubles. Grey, left: pictures in which it is not active."));
 }
 
 function bar(count, most, title, kind = "") {
@@ -304,10 +304,10 @@ function problem(error) {
 function parsed(hash) {
   let text = hash.slice(1);
   try { text = decodeURIComponent(text); } catch { /* not encoded by this page: use it as it is */ }
-  const whole = ATLAS.layers.findIndex((it) => it.name === text);
+  const whole = ATLAS.layers.findIndex((layer) => layer.name === text);
   if (whole >= 0 || !text) return { layer: Math.max(0, whole), unit: null };
   if (text === "all") return { all: true, layer: 0, unit: null };
-  const slash = text.lastIndexOf("/"), layer = ATLAS.layers.findIndex((it) => it.name === text.slice(0, slash)), rest = text.slice(slash + 1);
+  const slash = text.lastIndexOf("/"), layer = ATLAS.layers.findIndex((layer) => layer.name === text.slice(0, slash)), rest = text.slice(slash + 1);
   if (layer < 0 || !/^\d{1,9}$/.test(rest) || Number(rest) >= ATLAS.layers[layer].units) return null;
   return { layer, unit: { layer, n: Number(rest) } };
 }
@@ -320,7 +320,7 @@ async function go() {
     return;
   }
   if (state.unit && !to.unit) state.focus = address(state.unit);
-  if (to.unit && state.all && state.shown.length) to.all = true; // one came from the list of all layers, and goes on in it
+  if (to.unit && state.all && state.shown.length) to.all = true; // the unit was opened from the list of all layers
   Object.assign(state, { all: Boolean(to.all), layer: to.layer, unit: to.unit, arriving: true });
   for (const link of $("layers").querySelectorAll("a")) {
     link.removeAttribute("aria-current");
@@ -335,7 +335,7 @@ function setUp() {
   const skipped = ATLAS.skipped ? `, ${ATLAS.skipped} could not be used` : "";
   $("net").textContent = `Units of ${ATLAS.net}`;
   $("about").textContent = `The strongest patches of each unit in ${ATLAS.pictures} pictures, at most ${ATLAS.perImage} from each picture${skipped}.`;
-  const links = ATLAS.layers.map((it) => [it.name, `#${encodeURIComponent(it.name)}`]);
+  const links = ATLAS.layers.map((layer) => [layer.name, `#${encodeURIComponent(layer.name)}`]);
   if (links.length > 1) links.push(["all layers", "#all"]);
   $("layers").append(...links.map(([name, href]) => make("li", {}, make("a", { href }, name))));
   const seenOf = ATLAS.fit === "whole" ? "the whole picture" : "the square in its middle";
@@ -356,7 +356,7 @@ function key(event) {
 
 async function find(event) {
   event.preventDefault();
-  const to = asked().includes("/") && parsed(`#${$("query").value.trim()}`);
+  const to = query().includes("/") && parsed(`#${$("query").value.trim()}`);
   if (to && to.unit) location.hash = address(to.unit);
   else if (state.unit) location.hash = listAddress();
   else if (state.shown.length === 1) location.hash = address(state.shown[0]);

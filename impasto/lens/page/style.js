@@ -1,6 +1,6 @@
 "use strict";
-// The page of a style that was read. What it shows comes from data.js, a script a layer and a script a map, and enters the page as
-// text, never as markup. Addresses: #conv3_1 is a layer, #conv3_1/17 a unit with itself, #conv3_1/17&203 a pair.
+// The page of a style. Its data come from data.js and one script per layer and per map, and enter the page as text, never as
+// markup. Addresses: #conv3_1 is a layer, #conv3_1/17 a unit with itself, #conv3_1/17&203 a pair.
 
 const $ = (id) => document.getElementById(id);
 const SECONDS = 10; // duration of the running sum when it is played
@@ -17,7 +17,7 @@ const percent = (share) => (Math.abs(share) < 0.1 ? `${Number((100 * share).toPr
 const padded = (n) => String(n).padStart(2, "0");
 const address = (n, i, j = i) => `#${encodeURIComponent(STYLE.layers[n].name)}/${i === j ? i : `${i}&${j}`}`;
 
-// The layers' data. A page from disk may not fetch them, but may load scripts.
+// The layers' data. A page from disk may load scripts, but must not fetch data.
 
 const loaded = new Map(); // file -> promise
 const waiting = new Map();
@@ -43,7 +43,7 @@ async function loadMap(n, unit) {
 }
 
 async function unpacked(text) {
-  const bytes = Uint8Array.from(atob(text), (it) => it.charCodeAt(0));
+  const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new Response(stream).arrayBuffer();
 }
@@ -73,19 +73,19 @@ function setUp() {
     + "often each pair is active at the same position. The positions themselves do not count. Deeper layers have larger receptive fields.";
   Object.assign($("painting"), { src: "parts/painting.webp", alt: `the painting ${STYLE.painting}`, width: STYLE.width, height: STYLE.height });
   $("division").replaceChildren(divided());
-  $("layers").append(...STYLE.layers.map((it) => make("li", {}, make("a", { href: `#${encodeURIComponent(it.name)}` }, it.name))));
+  $("layers").append(...STYLE.layers.map((layer) => make("li", {}, make("a", { href: `#${encodeURIComponent(layer.name)}` }, layer.name))));
   $("foot").textContent = `Impasto ${STYLE.version}. Read at ${STYLE.width} × ${STYLE.height} pixels, ${STYLE.pooling} pooling. Lifts: relative to `
     + `${STYLE.photographs}. This page loads nothing from a network.`;
 }
 
 function divided() {
-  const rows = STYLE.layers.map((it) => make("tr", {}, make("th", { scope: "row" }, it.name), make("td", {}, `${it.size} px`), bar(it.tones), bar(it.colors)));
+  const rows = STYLE.layers.map((layer) => make("tr", {}, make("th", { scope: "row" }, layer.name), make("td", {}, `${layer.size} px`), bar(layer.tones), bar(layer.colors)));
   const head = ["layer", "field", "style left in grey tones", "style left in blurred colours"].map((text) => make("th", { scope: "col" }, text));
   const caption = make("caption", {}, "Receptive field, texture and colour by layer");
   const table = make("table", {}, caption, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...rows));
-  const said = "As a share of the style cost between the painting and its mean colour. What is lost in grey tones is colour, what is lost by "
+  const explanation = "As a share of the style cost between the painting and its mean colour. What is lost in grey tones is colour, what is lost by "
     + "blurring is texture. Below 0 the version is less like the painting than its mean colour is.";
-  return make("div", { class: "wide" }, table, make("p", { class: "said" }, said));
+  return make("div", { class: "wide" }, table, make("p", { class: "note" }, explanation));
 }
 
 function bar(share) {
@@ -123,7 +123,7 @@ function matrix(n, layer) {
   });
   let bytes = null;
   async function show(kind) {
-    for (const [it, button] of buttons) button.setAttribute("aria-pressed", String(it === kind));
+    for (const [name, button] of buttons) button.setAttribute("aria-pressed", String(name === kind));
     bytes ||= { gram: new Uint8Array(await unpacked(layer.gram)), correlation: new Int8Array(await unpacked(layer.correlation)) };
     const colors = kind === "gram" ? (at) => tint(RAMP, bytes.gram[at] / 255) : (at) => tint(BOTH, 0.5 + bytes.correlation[at] / 254);
     painted(canvas, layer.channels, layer.channels, colors);
@@ -138,10 +138,10 @@ function matrix(n, layer) {
     else readout.textContent = `${entry(layer, bytes, row, column)} The page has maps only of the ${Object.keys(layer.units).length} units that it lists, without ${layer.units[i] ? j : i}.`;
   };
   show("gram").catch(problem);
-  const said = "Rows and columns are units, ordered so that correlated ones are neighbours: blocks are groups. The Gram matrix is drawn "
+  const explanation = "Rows and columns are units, ordered so that correlated ones are neighbours: blocks are groups. The Gram matrix is drawn "
     + "on a logarithmic scale. The correlation does not depend on how active the units are, only on whether they are active together.";
   const choice = make("div", { class: "choice", role: "group", "aria-label": "Matrix" }, ...buttons.map(([, button]) => button));
-  return make("div", { class: "matrix" }, canvas, make("div", {}, choice, scale, make("p", { class: "said" }, said), readout));
+  return make("div", { class: "matrix" }, canvas, make("div", {}, choice, scale, make("p", { class: "note" }, explanation), readout));
 }
 
 function legend(kind, layer) {
@@ -154,12 +154,12 @@ function legend(kind, layer) {
 function entry(layer, bytes, row, column) {
   if (!bytes) return "";
   const at = row * layer.channels + column, [i, j] = [layer.order[row], layer.order[column]];
-  const value = layer.least * (layer.largest / layer.least) ** (bytes.gram[at] / 255), told = [i, j].map((unit) => called(layer, unit));
-  if (i === j) return `Unit ${told[0]} with itself: G/M about ${number(value)}.`;
-  return `Units ${told[0]} and ${told[1]}: G/M about ${number(value)}, correlation about ${(bytes.correlation[at] / 127).toFixed(2)}.`;
+  const value = layer.least * (layer.largest / layer.least) ** (bytes.gram[at] / 255), names = [i, j].map((unit) => unitName(layer, unit));
+  if (i === j) return `Unit ${names[0]} with itself: G/M about ${number(value)}.`;
+  return `Units ${names[0]} and ${names[1]}: G/M about ${number(value)}, correlation about ${(bytes.correlation[at] / 127).toFixed(2)}.`;
 }
 
-const called = (layer, unit) => (layer.units[unit] ? `${unit} (${layer.units[unit].name})` : `${unit}`);
+const unitName = (layer, unit) => (layer.units[unit] ? `${unit} (${layer.units[unit].name})` : `${unit}`);
 
 function place(event, canvas, height, width) {
   const box = canvas.getBoundingClientRect();
@@ -167,9 +167,9 @@ function place(event, canvas, height, width) {
   return [at((event.clientY - box.top) / box.height, height), at((event.clientX - box.left) / box.width, width)];
 }
 
-function section(title, said, cards) {
+function section(title, explanation, cards) {
   const none = make("p", {}, "None.");
-  return make("section", {}, make("h3", {}, title), make("p", { class: "said" }, said), cards.length ? make("ul", { class: "cards" }, ...cards) : none);
+  return make("section", {}, make("h3", {}, title), make("p", { class: "note" }, explanation), cards.length ? make("ul", { class: "cards" }, ...cards) : none);
 }
 
 const picture = (file, alt, kind = "") => make("img", { src: `parts/${file}`, alt, loading: "lazy", class: kind });
@@ -188,40 +188,40 @@ function nines(n, unit, layer) {
 
 const ownOfBoth = (n, i, j) => picture(`${padded(n)}-own-${i}-${j}.webp`, `the painting’s patches where units ${i} and ${j} are both active`);
 
-function units(n, layer, title, said, listed) {
-  return section(title, said, listed.map((unit) => {
-    const it = layer.units[unit], lift = it.lift === null ? "not active in photographs" : `lift ${number(it.lift)}`;
+function units(n, layer, title, explanation, listed) {
+  return section(title, explanation, listed.map((unit) => {
+    const info = layer.units[unit], lift = info.lift === null ? "not active in photographs" : `lift ${number(info.lift)}`;
     const link = make("a", { href: address(n, unit) }, where(`${padded(n)}-where-${unit}-${unit}.webp`, `where unit ${unit} is active`));
-    link.append(make("div", { class: "nines" }, ...nines(n, unit, layer)), make("strong", {}, `${unit} ${it.name}`));
-    link.append(make("span", { class: "said" }, `G/M ${number(it.value)}: ${percent(it.share)} of the layer, ${lift}`));
+    link.append(make("div", { class: "nines" }, ...nines(n, unit, layer)), make("strong", {}, `${unit} ${info.name}`));
+    link.append(make("span", { class: "note" }, `G/M ${number(info.value)}: ${percent(info.share)} of the layer, ${lift}`));
     return make("li", {}, link);
   }));
 }
 
-function pairs(n, layer, title, said, list) {
-  return section(title, said, layer.lists[list].map(([i, j]) => {
-    const it = layer.pairs[`${i}&${j}`];
+function pairs(n, layer, title, explanation, list) {
+  return section(title, explanation, layer.lists[list].map(([i, j]) => {
+    const info = layer.pairs[`${i}&${j}`];
     const link = make("a", { href: address(n, i, j) }, where(`${padded(n)}-where-${i}-${j}.webp`, `where units ${i} and ${j} are active together`));
     link.append(make("div", { class: "nines" }, ownOfBoth(n, i, j), ...nines(n, i, layer).slice(0, 1), ...nines(n, j, layer).slice(0, 1)));
     link.append(make("strong", {}, `${i} ${layer.units[i].name}`), make("strong", {}, `${j} ${layer.units[j].name}`));
-    link.append(make("span", { class: "said" }, `correlation ${it.correlation.toFixed(2)}, by chance at most ±${it.chance.toFixed(2)}; G/M ${number(it.value)}`));
+    link.append(make("span", { class: "note" }, `correlation ${info.correlation.toFixed(2)}, by chance at most ±${info.chance.toFixed(2)}; G/M ${number(info.value)}`));
     return make("li", {}, link);
   }));
 }
 
 function directions(n, layer) {
-  const said = "The leading eigenvectors of the Gram matrix: mixtures of units that vary together. The first is common to the whole painting.";
-  return section("Style directions", said, layer.directions.map((it, k) => {
+  const explanation = "The leading eigenvectors of the Gram matrix: mixtures of units that vary together. The first is common to the whole painting.";
+  return section("Style directions", explanation, layer.directions.map((direction, k) => {
     const card = make("div", { class: "card" }, where(`${padded(n)}-direction-${k}.webp`, `where direction ${k + 1} is strong`));
     card.append(make("div", { class: "nines" }, picture(`${padded(n)}-direction-${k}-own.webp`, `the painting’s patches of direction ${k + 1}`)));
-    const parts = it.units.map(([unit, component]) => `${component < 0 ? "−" : "+"}${unit}`).join(" ");
-    card.append(make("strong", {}, `Direction ${k + 1}: ${it.name}`));
-    card.append(make("span", { class: "said" }, `${percent(it.share)} of the layer; mainly units ${parts}`));
+    const parts = direction.units.map(([unit, component]) => `${component < 0 ? "−" : "+"}${unit}`).join(" ");
+    card.append(make("strong", {}, `Direction ${k + 1}: ${direction.name}`));
+    card.append(make("span", { class: "note" }, `${percent(direction.share)} of the layer; mainly units ${parts}`));
     return make("li", {}, card);
   }));
 }
 
-// A pair, place by place
+// A pair, position by position
 
 async function showPair(n, i, j) {
   const turn = ++state.turn, layer = await loadLayer(n);
@@ -229,10 +229,10 @@ async function showPair(n, i, j) {
   if (turn !== state.turn) return;
   const { name } = STYLE.layers[n], both = i === j ? `unit ${i} with itself` : `units ${i} and ${j}`;
   const heading = make("h2", { tabindex: "-1" }, `${name}: ${both}`);
-  const lived = makeLived(layer, maps, i, j), up = make("a", { href: `#${encodeURIComponent(name)}` }, `↑ back to ${name}`);
+  const explorer = makeExplorer(layer, maps, i, j), up = make("a", { href: `#${encodeURIComponent(name)}` }, `↑ back to ${name}`);
   const blocks = [...new Set([i, j])].flatMap((unit) => figures(n, unit, layer));
   if (layer.pairs[`${i}&${j}`]) blocks.unshift(make("figure", {}, ownOfBoth(n, i, j), make("figcaption", {}, "Both: where the product is largest in this painting.")));
-  $("pair").replaceChildren(make("nav", { class: "steps", "aria-label": "Way back" }, up), heading, inWords(layer, i, j), lived, make("div", { class: "blocks" }, ...blocks));
+  $("pair").replaceChildren(make("nav", { class: "steps", "aria-label": "Way back" }, up), heading, inWords(layer, i, j), explorer, make("div", { class: "blocks" }, ...blocks));
   present("pair", heading, `${name}/${i === j ? i : `${i}&${j}`} – ${STYLE.painting}`);
 }
 
@@ -243,37 +243,37 @@ function inWords(layer, i, j) {
 }
 
 function figures(n, unit, layer) {
-  const it = layer.units[unit], own = picture(`${padded(n)}-own-${unit}.webp`, `the painting’s patches of unit ${unit}`);
+  const info = layer.units[unit], own = picture(`${padded(n)}-own-${unit}.webp`, `the painting’s patches of unit ${unit}`);
   const found = [make("figure", {}, own, make("figcaption", {}, `Unit ${unit}: where it is strongest in this painting. Hatched: outside the picture.`))];
-  if (it.nine) found.push(make("figure", {}, picture(it.nine, `the strongest patches of unit ${unit}`), make("figcaption", {}, `Unit ${unit}: its strongest patches in the atlas’s pictures.`)));
+  if (info.nine) found.push(make("figure", {}, picture(info.nine, `the strongest patches of unit ${unit}`), make("figcaption", {}, `Unit ${unit}: its strongest patches in the atlas’s pictures.`)));
   return found;
 }
 
-function makeLived(layer, [a, b], i, j) {
+function makeExplorer(layer, [a, b], i, j) {
   const sums = new Float64Array(a.length);
   let sum = 0, largest = 0;
   for (let k = 0; k < a.length; k++) { sum += a[k] * b[k]; sums[k] = sum; largest = Math.max(largest, a[k] * b[k]); }
-  const it = { layer, a, b, i, j, sums, largest, k: strongest(a, b), smooth: false };
+  const point = { layer, a, b, i, j, sums, largest, k: strongest(a, b), smooth: false };
   const canvas = make("canvas", { tabindex: "0", role: "img", "aria-label": "the painting where the two are active; arrow keys move the position" });
-  const panel = makePanel(it, go), image = new Image();
-  const veil = makeVeil(it), draw = () => drawStage(canvas, image, veil, it);
+  const panel = makePanel(point, go), image = new Image();
+  const veil = makeVeil(point), draw = () => drawStage(canvas, image, veil, point);
   function go(k) {
-    it.k = Math.min(a.length - 1, Math.max(0, k));
+    point.k = Math.min(a.length - 1, Math.max(0, k));
     draw();
     panel.update();
   }
   [canvas.width, canvas.height] = [STYLE.width, STYLE.height];
-  image.onload = () => go(it.k);
+  image.onload = () => go(point.k);
   image.src = "parts/painting.webp";
-  const point = (event) => { panel.stop(); const [y, x] = place(event, canvas, layer.height, layer.width); go(y * layer.width + x); };
-  canvas.onpointermove = (event) => { if (event.pointerType === "mouse" || event.buttons) point(event); };
-  canvas.onpointerdown = point;
+  const onPoint = (event) => { panel.stop(); const [y, x] = place(event, canvas, layer.height, layer.width); go(y * layer.width + x); };
+  canvas.onpointermove = (event) => { if (event.pointerType === "mouse" || event.buttons) onPoint(event); };
+  canvas.onpointerdown = onPoint;
   canvas.onkeydown = (event) => {
     const by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -layer.width, ArrowDown: layer.width }[event.key];
-    if (by) { event.preventDefault(); panel.stop(); go(it.k + by); }
+    if (by) { event.preventDefault(); panel.stop(); go(point.k + by); }
   };
-  panel.smooth.onchange = () => { it.smooth = panel.smooth.checked; draw(); };
-  return make("div", { class: "lived" }, make("div", { class: "stage" }, canvas, make("p", { class: "said" }, "Point at a position. The square is the position, the frame its receptive field. The painting is covered where the product is small.")), panel.element);
+  panel.smooth.onchange = () => { point.smooth = panel.smooth.checked; draw(); };
+  return make("div", { class: "explorer" }, make("div", { class: "stage" }, canvas, make("p", { class: "note" }, "Point at a position. The square is the position, the frame its receptive field. The painting is covered where the product is small.")), panel.element);
 }
 
 function strongest(a, b) {
@@ -310,8 +310,8 @@ function frame(context, x, y, width, height, line) {
   }
 }
 
-function makePanel(it, go) {
-  const { layer, a, b, i, j, sums } = it, total = sums[sums.length - 1], n = a.length;
+function makePanel(point, go) {
+  const { layer, a, b, i, j, sums } = point, total = sums[sums.length - 1], n = a.length;
   const values = {}, list = make("dl", { class: "sum" });
   const rows = [["k", "position k, row by row"], ["i", `unit ${i} there`, "a", `${i},k`], ["j", `unit ${j} there`, "a", `${j},k`], ["product", "their product"], ["sum", "running sum up to k"], ["total", "the sum over all positions", "G", `${i},${j}`], ["mean", `G/M, over ${number(n)} positions`]];
   for (const [key, text, letter, index] of rows) {
@@ -328,7 +328,7 @@ function makePanel(it, go) {
   function stop() { playing = null; button.textContent = "Add up"; }
   function play() {
     if (playing) return stop();
-    const run = {}, from = it.k >= n - 1 ? 0 : it.k, begun = performance.now();
+    const run = {}, from = point.k >= n - 1 ? 0 : point.k, begun = performance.now();
     [playing, button.textContent] = [run, "Stop"];
     const tick = (now) => {
       if (playing !== run || !curve.isConnected) return;
@@ -340,7 +340,7 @@ function makePanel(it, go) {
     return null;
   }
   function update() {
-    const { k } = it, product = a[k] * b[k];
+    const { k } = point, product = a[k] * b[k];
     values.k.textContent = `${(k + 1).toLocaleString("en")} of ${n.toLocaleString("en")} (row ${Math.floor(k / layer.width) + 1}, column ${(k % layer.width) + 1})`;
     values.i.textContent = exact(a[k]);
     values.j.textContent = exact(b[k]);
@@ -355,8 +355,8 @@ function makePanel(it, go) {
   button.onclick = play;
   slider.oninput = () => { stop(); go(Number(slider.value)); };
   const tools = make("div", { class: "tools" }, button, make("label", {}, smooth, " smooth"));
-  const said = make("p", { class: "said" }, "The running sum over the positions, row by row: steep where the product is large, level where it is 0.");
-  return { element: make("div", { class: "panel" }, equation, list, curve, slider, tools, said), update, stop, smooth };
+  const explanation = make("p", { class: "note" }, "The running sum over the positions, row by row: steep where the product is large, level where it is 0.");
+  return { element: make("div", { class: "panel" }, equation, list, curve, slider, tools, explanation), update, stop, smooth };
 }
 
 function drawCurve(canvas, sums, k) {
@@ -395,7 +395,7 @@ function problem(error) {
 }
 
 function present(id, heading, title) {
-  for (const it of ["layer", "pair"]) $(it).hidden = it !== id;
+  for (const each of ["layer", "pair"]) $(each).hidden = each !== id;
   document.title = title;
   if (state.moved) {
     heading.scrollIntoView();
@@ -407,7 +407,7 @@ function present(id, heading, title) {
 function parsed(hash) {
   let text = hash.slice(1);
   try { text = decodeURIComponent(text); } catch { /* not encoded by this page: use it as it is */ }
-  const slash = text.lastIndexOf("/"), name = slash < 0 ? text : text.slice(0, slash), n = text ? STYLE.layers.findIndex((it) => it.name === name) : 0;
+  const slash = text.lastIndexOf("/"), name = slash < 0 ? text : text.slice(0, slash), n = text ? STYLE.layers.findIndex((layer) => layer.name === name) : 0;
   if (n < 0) return null;
   if (slash < 0) return { n };
   const found = /^(\d{1,6})(?:&(\d{1,6}))?$/.exec(text.slice(slash + 1));

@@ -192,7 +192,7 @@ def _components(style: LayerStyle, n: int, count: int = COMPONENTS) -> list[dict
 
 
 def write_page(output: Path, reading: Reading, atlas: Path | None = None) -> bool:
-    """Write the page, `output`/index.html with its parts, and a style edit unless there is one; whether the edit was written.
+    """Write the page, `output`/index.html with its parts, and a style edit if there is none yet; whether it was written.
 
     `atlas` is a scan whose patches show what the units respond to. Raises BadRecipe for a scan of another net, CannotWrite where
     the folder holds anything else.
@@ -360,7 +360,7 @@ def _layer_edit(shown: Shown) -> str:
 
 
 def write_edit(path: Path, text: str) -> bool:
-    """Write the file, unless there is one, which may be edited by hand; whether it was written."""
+    """Write the file if there is none yet: the user may have edited an older one. Returns whether it was written."""
     if path.exists():
         return False
     write_whole(path, lambda file: file.write(text.encode("ascii")))

@@ -147,11 +147,11 @@ def clustered(correlated: Tensor) -> list[int]:
 # A style picture
 
 
-def style_layers(net: Net, asked: Sequence[str] = ()) -> list[str]:
+def style_layers(net: Net, layers: Sequence[str] = ()) -> list[str]:
     """The canonical names of the requested layers, by default the net's five. Raises BadRecipe for unknown or `:pre` layers."""
-    if unrectified := [layer for layer in asked if layer.endswith(":pre")]:
+    if unrectified := [layer for layer in layers if layer.endswith(":pre")]:
         raise BadRecipe(f"a style is read after the ReLU: use {unrectified[0].removesuffix(':pre')}")
-    return list(dict.fromkeys(layer_name(net, layer) for layer in asked or STYLE_LAYERS[net.name]))
+    return list(dict.fromkeys(layer_name(net, layer) for layer in layers or STYLE_LAYERS[net.name]))
 
 
 def resize_to(image: Tensor, size: int, net: Net, layers: Iterable[str]) -> Tensor:
@@ -176,16 +176,9 @@ def reference_values(against: Path | None, net: Net, layers: Sequence[str], size
     if against is not None:
         return photograph_values(photographs(against), net, layers, size)
     hashes = [str(sha256(picture_path(name))) for name in PHOTOGRAPHS]
-    about = [
-        net.name,
-        digest(weights_of(net)),
-        repr(net.input),
-        net.padding,
-        repr(_pools(net)),
-        repr(list(layers)),
-        str(size),
-        *hashes,
-    ]
+    pools = [(layer.kind, layer.gain) for layer in net.layers if isinstance(layer, Pool)]
+    of_net = [net.name, digest(weights_of(net)), repr(net.input), net.padding, repr(pools)]
+    about = [*of_net, repr(list(layers)), str(size), *hashes]
     cached = cache_path(net.name).with_name(f"photographs-{hashlib.sha256(' '.join(about).encode()).hexdigest()[:16]}.safetensors")
     if values := _read_cached(cached):
         return values
@@ -204,10 +197,6 @@ def _read_cached(path: Path) -> dict[str, Tensor] | None:
             return values if (opened.metadata() or {}).get("sha256") == digest(values) else None
     except (safetensors.SafetensorError, OSError, TypeError, ValueError):
         return None
-
-
-def _pools(net: Net) -> list[tuple[str, float]]:
-    return [(layer.kind, layer.gain) for layer in net.layers if isinstance(layer, Pool)]
 
 
 def photographs(against: Path | None) -> Iterator[Tensor]:
@@ -291,8 +280,8 @@ def _first(score: Tensor, allowed: Tensor, count: int) -> list[Pair]:
 def division(image: Tensor, styles: Sequence[LayerStyle], net: Net) -> dict[str, dict[str, float]]:
     """{layer: {"tones": ..., "colors": ...}}: the share of the style that remains in grey tones, and in blurred colours.
 
-    1 - (style cost between the picture and that version) / (style cost between the picture and its mean colour). Below 0 it is
-    less like the picture than its mean colour is.
+    1 - (style cost between the picture and that version) / (style cost between the picture and its mean colour); 1 for a picture of
+    one colour. Below 0 the version is less like the picture than its mean colour is.
     """
     versions = {"wash": image.mean((2, 3), keepdim=True).expand_as(image), "tones": _tones(image), "colors": _soft(image)}
     layers = [style.layer for style in styles]
@@ -302,12 +291,10 @@ def division(image: Tensor, styles: Sequence[LayerStyle], net: Net) -> dict[str,
         for style in styles:
             maps = found[style.layer][0]
             costs[style.layer][name] = float(gram_cost(style.gram[None], (cross(maps, maps) / maps[0].numel())[None]))
-    return {layer: {name: _left(cost[name], cost["wash"]) for name in ("tones", "colors")} for layer, cost in costs.items()}
-
-
-def _left(cost: float, wash: float) -> float:
-    """1 for a picture of one colour."""
-    return 1 - cost / wash if wash > 0 else 1.0
+    return {
+        layer: {name: 1 - cost[name] / cost["wash"] if cost["wash"] > 0 else 1.0 for name in ("tones", "colors")}
+        for layer, cost in costs.items()
+    }
 
 
 def _tones(image: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 // The page: its views (#paint, #gallery, #gallery/JOB, #lens, #lens/style/JOB), notices, and dropped or pasted pictures.
 
 import { html, render, useEffect, useErrorBoundary, useRef, useState } from "./vendor/htm-preact.js";
-import { bring, change, jobOf, start, studio, useStudio } from "./state.js";
+import { addFiles, change, jobOf, start, studio, useStudio } from "./state.js";
 import { Gallery } from "./gallery.js";
 import { Lens } from "./lens.js";
 import { Paint } from "./paint.js";
@@ -10,46 +10,46 @@ import { percent, running } from "./jobs.js";
 import { emptyForm } from "./recipe.js";
 
 const VIEWS = { paint: ["Paint", Paint], gallery: ["Gallery", Gallery], lens: ["Lens", Lens] };
-const place = () => location.hash.slice(1).split("/");
+const currentRoute = () => location.hash.slice(1).split("/");
 
-function usePlace() {
-  const [at, go] = useState(place());
+function useRoute() {
+  const [route, setRoute] = useState(currentRoute());
   useEffect(() => {
-    const moved = () => go(place());
+    const moved = () => setRoute(currentRoute());
     window.addEventListener("hashchange", moved);
     return () => window.removeEventListener("hashchange", moved);
   }, []);
-  return at;
+  return route;
 }
 
 function App() {
-  const { recipe, denied, lost, notice, bringing, jobs, version, folder } = useStudio();
-  const [name, ...rest] = usePlace();
-  const [said, View] = VIEWS[name] ?? VIEWS.paint;
+  const { recipe, denied, lost, notice, uploading, jobs, version, folder } = useStudio();
+  const [name, ...rest] = useRoute();
+  const [title, View] = VIEWS[name] ?? VIEWS.paint;
   const job = running(jobs);
   useEffect(() => { document.title = `${job ? `${percent(job)} % ` : ""}Impasto studio`; });
   useEffect(() => {
     if (document.activeElement === document.body) document.querySelector("main")?.focus({ preventScroll: true }); // the focused element is gone
-  }, [said]);
+  }, [title]);
   return html`
     <header>
       <h1><a href="#paint" title="Impasto ${version}, folder ${folder}">Impasto studio</a></h1>
-      <nav aria-label="Views"><ul>${Object.entries(VIEWS).map(([it, [text]]) => html`
-        <li><a href="#${it}" aria-current=${text === said ? "page" : undefined}>${text}</a></li>`)}</ul></nav>
+      <nav aria-label="Views"><ul>${Object.entries(VIEWS).map(([view, [text]]) => html`
+        <li><a href="#${view}" aria-current=${text === title ? "page" : undefined}>${text}</a></li>`)}</ul></nav>
     </header>
     ${lost && html`<p class="band" role="status">The studio does not answer; trying again.</p>`}
-    ${bringing && html`<p class="band" role="status">Uploading “${bringing}”.</p>`}
+    ${uploading && html`<p class="band" role="status">Uploading “${uploading}”.</p>`}
     ${notice && html`<${Notice} ...${notice} />`}
     ${denied ? html`<${Denied} />` : recipe ? html`<${Guarded} View=${View} at=${rest} />` : html`<main><p class="empty">Loading …</p></main>`}
-    <${Spoken} jobs=${jobs} />`;
+    <${Announcer} jobs=${jobs} />`;
 }
 
-// The form may come from any file. If it cannot be shown, it can be emptied.
+// The form may come from any file. If it cannot be shown, the user can empty it.
 function Guarded({ View, at }) {
-  const [error, again] = useErrorBoundary();
+  const [error, retry] = useErrorBoundary();
   if (!error) return html`<${View} at=${at} />`;
   return html`<main class="plain"><h2>This cannot be shown</h2><p class="problem">${error.message}</p>
-    <p><button onClick=${() => { change({ form: emptyForm(), marks: [] }); again(); }}>Start with an empty form</button></p></main>`;
+    <p><button onClick=${() => { change({ form: emptyForm(), marks: [] }); retry(); }}>Start with an empty form</button></p></main>`;
 }
 
 function Denied() {
@@ -58,11 +58,11 @@ function Denied() {
 }
 
 // For screen readers: the progress in quarters, and how a job ended.
-function Spoken({ jobs }) {
+function Announcer({ jobs }) {
   const job = running(jobs), before = useRef(null), last = jobOf(before.current);
-  const said = job ? `${job.name}: ${25 * Math.floor(percent(job) / 25)} percent done` : last ? `${last.name}: ${last.state}` : "";
+  const message = job ? `${job.name}: ${25 * Math.floor(percent(job) / 25)} percent done` : last ? `${last.name}: ${last.state}` : "";
   if (job) before.current = job.id;
-  return html`<p class="unseen" role="status" aria-live="polite">${said}</p>`;
+  return html`<p class="unseen" role="status" aria-live="polite">${message}</p>`;
 }
 
 const isFile = (event) => event.dataTransfer?.types.includes("Files");
@@ -71,10 +71,10 @@ document.addEventListener("dragover", (event) => { if (isFile(event)) event.prev
 document.addEventListener("drop", (event) => {
   if (!isFile(event) || event.defaultPrevented) return;
   event.preventDefault();
-  bring(event.dataTransfer.files);
+  addFiles(event.dataTransfer.files);
 });
 document.addEventListener("paste", (event) => {
-  if (event.clipboardData.files.length && studio.recipe) bring(event.clipboardData.files);
+  if (event.clipboardData.files.length && studio.recipe) addFiles(event.clipboardData.files);
 });
 
 render(html`<${App} />`, document.getElementById("studio"));

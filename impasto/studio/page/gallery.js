@@ -1,46 +1,46 @@
-// The gallery: everything painted so far, and one painting looked at closely.
+// The gallery: all results, and a view of one of them.
 
 import { html, useEffect, useState } from "./vendor/htm-preact.js";
 import { get, jobUrl, post } from "./api.js";
-import { addJob, attempt, edit, isPicture, jobOf, paintAgain, pictureOfJob, removeJob, studio, tell, use, useStudio } from "./state.js";
-import { changed, changesInWords, fromAsked, inWords, label, typed } from "./recipe.js";
-import { Thumb, Warnings, comparable, jobPicture, seconds, told, when } from "./jobs.js";
+import { addJob, attempt, edit, isPicture, jobOf, paintAgain, pictureOfJob, removeJob, studio, notify, use, useStudio } from "./state.js";
+import { changed, changesInWords, formOfJob, inWords, label, typed } from "./recipe.js";
+import { Thumb, Warnings, comparable, jobPicture, seconds, statusOf, when } from "./jobs.js";
 import { Compare } from "./compare.js";
-import { Dialog, Select, Sure, given } from "./controls.js";
+import { Dialog, Select, Sure, withValue } from "./controls.js";
 
-const WAIT = 250; // milliseconds after the last key until it is searched
+const WAIT = 250; // milliseconds between the last key and the search
 const KINDS = [["", "everything"], ["painting", "paintings"], ["grid", "sheets"]];
 const go = (hash) => { location.hash = hash; };
 
 export function Gallery({ at: [id] }) {
-  const { jobs } = useStudio(), [words, search] = useState(""), [kind, choose] = useState(""), found = useFound(words, jobs.length);
-  const shown = jobs.filter((it) => isPicture(it) && jobPicture(it) && (!kind || it.kind === kind) && (!found || found.has(it.id)));
+  const { jobs } = useStudio(), [words, setWords] = useState(""), [kind, setKind] = useState(""), found = useFound(words, jobs.length);
+  const shown = jobs.filter((entry) => isPicture(entry) && jobPicture(entry) && (!kind || entry.kind === kind) && (!found || found.has(entry.id)));
   const job = jobOf(id);
   return html`<main class="gallery" tabindex="-1">
     <div class="tools">
-      <label class="search">Search <input type="search" value=${words} placeholder="hokusai beta 30" onInput=${given(search)} /></label>
-      <label>Show <${Select} value=${kind} choices=${KINDS} put=${choose} /></label>
+      <label class="search">Search <input type="search" value=${words} placeholder="hokusai beta 30" onInput=${withValue(setWords)} /></label>
+      <label>Show <${Select} value=${kind} choices=${KINDS} onChange=${setKind} /></label>
       <span class="hint" role="status">${shown.length} ${shown.length === 1 ? "picture" : "pictures"}</span></div>
     ${shown.length === 0 && html`<p class="empty">${words || kind ? "No matches" : "No paintings yet"}</p>`}
-    <ul class="cards large">${shown.map((it) => html`<li key=${it.id}><a class="card" href="#gallery/${it.id}"><${Thumb} job=${it} />
-      <span>${it.name}</span><span class="said own">${ownSettings(it)}</span>
-      <span class="said">${it.state === "finished" ? when(it.created) : told(it)}</span></a></li>`)}</ul>
+    <ul class="cards large">${shown.map((entry) => html`<li key=${entry.id}><a class="card" href="#gallery/${entry.id}"><${Thumb} job=${entry} />
+      <span>${entry.name}</span><span class="note own">${ownSettings(entry)}</span>
+      <span class="note">${entry.state === "finished" ? when(entry.created) : statusOf(entry)}</span></a></li>`)}</ul>
     ${job && html`<${Dialog} key=${id} title=${job.name} kind="full" close=${() => go("#gallery")}><${Painting} job=${job} /><//>`}</main>`;
 }
 
-// What tells it from others of the same pictures: "gatys, Style strength 40".
+// The settings that differ from the defaults: "gatys, Style strength 40".
 function ownSettings({ asked: { preset, knobs } }) {
   return [preset === studio.recipe.default ? "" : preset, changesInWords(knobs)].filter(Boolean).join(", ");
 }
 
-// The ids of what is found; null: nothing was searched for.
+// The ids of the jobs that match; null without a search.
 function useFound(words, count) {
-  const [found, put] = useState(null);
+  const [found, setFound] = useState(null);
   useEffect(() => {
-    if (!words.trim()) return put(null);
+    if (!words.trim()) return setFound(null);
     const later = setTimeout(() => attempt(async () => {
       const { jobs } = await get(`/api/jobs?search=${encodeURIComponent(words)}`);
-      put(new Set(jobs.map((it) => it.id)));
+      setFound(new Set(jobs.map((job) => job.id)));
     }), WAIT);
     return () => clearTimeout(later);
   }, [words, count]);
@@ -51,7 +51,7 @@ function Painting({ job }) {
   const url = jobPicture(job);
   return html`<div class="painting">
     ${url && html`<${Compare} id=${job.id} name=${job.kind === "grid" ? "Sheet" : "Painting"} url=${url} others=${comparable(job)} />`}
-    <div class="about"><p class="hint">${when(job.created)}, ${told(job)}</p>
+    <div class="about"><p class="hint">${when(job.created)}, ${statusOf(job)}</p>
       <${Actions} job=${job} />
       ${job.error && html`<p class="problem">${job.error}</p>`}
       <${Warnings} job=${job} />
@@ -60,13 +60,13 @@ function Painting({ job }) {
       ${job.result?.costs && html`<${Costs} result=${job.result} />`}</div></div>`;
 }
 
-function toForm(parts, said) {
+function toForm(parts, message) {
   edit(parts);
-  tell(said);
+  notify(message);
 }
 
 function Actions({ job }) {
-  const useAll = () => { toForm(fromAsked(job), "All settings are in the form."); go("#paint"); };
+  const useAll = () => { toForm(formOfJob(job), "All settings are in the form."); go("#paint"); };
   const from = (place) => attempt(async () => { use([await pictureOfJob(job)], place); });
   const readStyle = () => attempt(async () => { addJob(await post("/api/jobs", { kind: "style", job: job.id })); go("#lens"); });
   return html`<div class="buttons">
@@ -79,20 +79,20 @@ function Actions({ job }) {
     ${job.state !== "running" && html`<${Sure} text="Delete" what=${job.name} sure="Delete it permanently?" run=${() => removeJob(job)} />`}</div>`;
 }
 
-const ELSEWHERE = ["regions", "protect", "changes"]; // in a recipe, but no knobs of the form
+const ELSEWHERE = ["regions", "protect", "changes"]; // in a recipe, but not knobs in the form
 
-// The settings that differ from the preset's, and all of them when asked.
+// The settings that differ from the preset's, or all of them.
 function Settings({ job }) {
   const { recipe, form } = useStudio(), [all, showAll] = useState(false);
   const whole = job.result?.recipe ?? { preset: job.asked.preset ?? recipe.default, ...job.asked.knobs };
-  const axes = [job.asked.rows?.[0], job.asked.columns?.[0]]; // a sheet's own differ from cell to cell
-  const differ = [...Object.keys(changed(whole, recipe)).filter((it) => !axes.includes(it)), ...ELSEWHERE.filter((it) => typed(whole[it]) !== "")];
-  const names = ["preset", ...(all ? Object.keys(whole).filter((it) => it !== "preset") : differ)];
-  const before = fromAsked(job);
+  const axes = [job.asked.rows?.[0], job.asked.columns?.[0]]; // on a sheet these differ from cell to cell
+  const differ = [...Object.keys(changed(whole, recipe)).filter((name) => !axes.includes(name)), ...ELSEWHERE.filter((name) => typed(whole[name]) !== "")];
+  const names = ["preset", ...(all ? Object.keys(whole).filter((name) => name !== "preset") : differ)];
+  const before = formOfJob(job);
   const own = {
     preset: () => ({ preset: whole.preset }), regions: () => ({ regions: before.regions }), protect: () => ({ protect: before.protect }),
     changes: () => ({ changes: before.changes }),
-    style_weights: () => ({ styles: form.styles.map((it, n) => ({ ...it, weight: whole.style_weights[n] ?? 1 })) }),
+    style_weights: () => ({ styles: form.styles.map((style, n) => ({ ...style, weight: whole.style_weights[n] ?? 1 })) }),
   };
   const one = (name) => toForm(own[name]?.() ?? { knobs: { ...form.knobs, [name]: whole[name] } }, `${label(name)} is in the form.`);
   return html`<table><caption>Settings</caption><tbody>${names.map((name) => html`
@@ -106,16 +106,16 @@ function Settings({ job }) {
 function Cells({ job }) {
   const { recipe } = useStudio(), { rows, columns, cells } = job.result;
   const useCell = ({ row, column, recipe: whole }) => {
-    const brought = { [job.asked.rows[0]]: job.asked.rows[row], [job.asked.columns[0]]: job.asked.columns[column] };
+    const fromAxes = { [job.asked.rows[0]]: job.asked.rows[row], [job.asked.columns[0]]: job.asked.columns[column] };
     toForm({
       ...fromAsked(job), preset: whole.preset, knobs: changed(whole, recipe),
-      ...(brought.contents && { content: brought.contents }), ...(brought.styles && { styles: [{ id: brought.styles, weight: 1 }] }),
+      ...(fromAxes.contents && { content: fromAxes.contents }), ...(fromAxes.styles && { styles: [{ id: fromAxes.styles, weight: 1 }] }),
     }, "The settings of this painting are in the form.");
     go("#paint");
   };
-  return html`<table><caption>Paintings</caption><tbody>${cells.map((it) => html`<tr key="${it.row},${it.column}">
-    <th scope="row">${[rows[it.row - 1], columns[it.column - 1]].filter(Boolean).join(", ")}</th><td>${it.error}</td>
-    <td>${it.recipe && html`<button onClick=${() => useCell(it)}>Use</button>`}</td></tr>`)}</tbody></table>`;
+  return html`<table><caption>Paintings</caption><tbody>${cells.map((cell) => html`<tr key="${cell.row},${cell.column}">
+    <th scope="row">${[rows[cell.row - 1], columns[cell.column - 1]].filter(Boolean).join(", ")}</th><td>${cell.error}</td>
+    <td>${cell.recipe && html`<button onClick=${() => useCell(cell)}>Use</button>`}</td></tr>`)}</tbody></table>`;
 }
 
 function Costs({ result: { width, height, seconds: took, costs, peak_memory_mb: memory } }) {

@@ -1,14 +1,14 @@
-// What can be said of a job and done with it, wherever it is shown.
+// The status of a job and its buttons, for all views.
 
 import { html } from "./vendor/htm-preact.js";
 import { jobUrl, pictureUrl } from "./api.js";
 import { actOn, isPicture, paintAgain, pictureOf, removeJob, studio } from "./state.js";
 import { Sure } from "./controls.js";
 
-export const running = (jobs) => jobs.find((it) => it.state === "running") ?? jobs.find((it) => it.state === "paused");
+export const running = (jobs) => jobs.find((job) => job.state === "running") ?? jobs.find((job) => job.state === "paused");
 export const isOpen = (job) => job.state !== "finished" && job.state !== "cancelled";
 
-// How far a job is; of a sheet, all its paintings.
+// The progress of a job; for a sheet, of all its paintings.
 export function percent({ step }) {
   const [done, all] = step?.cells ?? [0, 1];
   return step?.of ? Math.floor((100 * (done + step.i / step.of)) / all) : 0;
@@ -25,7 +25,7 @@ const STATES = {
 };
 
 // "step 12 of 90, at 256 px, 40 s left"
-export function told(job) {
+export function statusOf(job) {
   const { step, state } = job;
   const at = step?.of > 0 && `step ${step.i} of ${step.of}${isPicture(job) && step.scale ? `, at ${step.scale} px` : ""}`;
   if (state !== "running") return isOpen(job) && at ? `${STATES[state]}, ${at}` : STATES[state];
@@ -34,7 +34,7 @@ export function told(job) {
   return [step.message, at, step.left !== null && `${seconds(step.left)} left`].filter(Boolean).join(", ");
 }
 
-// The picture of a job as it is now; null when there is none yet.
+// The job's present picture; null if there is none yet.
 export function jobPicture(job) {
   if (!isPicture(job)) return null;
   if (job.state === "finished") return jobUrl(job.id);
@@ -48,21 +48,21 @@ export function Thumb({ job }) {
   return url ? html`<img class="thumb" src=${url} alt="" loading="lazy" />` : html`<span class="thumb" />`;
 }
 
-// What a job was painted from and can be compared with: [{name, url}].
+// The inputs of a job, and earlier results to compare it with: [{name, url}].
 export function comparable(job) {
   const { content, styles = [] } = job.asked;
   const from = [["photograph", content], ...styles.map((id) => ["style", id])].map(([what, id]) => [what, pictureOf(id)]);
-  const earlier = studio.jobs.filter((it) => it.id !== job.id && it.kind === "painting" && it.state === "finished").slice(0, 60);
+  const earlier = studio.jobs.filter((other) => other.id !== job.id && other.kind === "painting" && other.state === "finished").slice(0, 60);
   return [
-    ...from.filter(([, it]) => it).map(([what, it]) => ({ name: `${what}: ${it.name}`, url: pictureUrl(it.id) })),
-    ...earlier.map((it) => ({ name: `result: ${it.name}, ${when(it.created)}`, url: jobUrl(it.id) })),
+    ...from.filter(([, picture]) => picture).map(([what, picture]) => ({ name: `${what}: ${picture.name}`, url: pictureUrl(picture.id) })),
+    ...earlier.map((other) => ({ name: `result: ${other.name}, ${when(other.created)}`, url: jobUrl(other.id) })),
   ];
 }
 
 export const when = (created) => new Date(created).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
 
 export function Warnings({ job }) {
-  return [...new Set(job.warnings)].map((it) => html`<p class="hint" key=${it}>${it}</p>`);
+  return [...new Set(job.warnings)].map((warning) => html`<p class="hint" key=${warning}>${warning}</p>`);
 }
 
 const ACTIONS = {
@@ -77,14 +77,14 @@ const BUTTONS = {
 };
 
 export function JobButtons({ job }) {
-  const can = ACTIONS[job.state], shown = can.filter((it) => it in BUTTONS).map((it) => BUTTONS[it]);
+  const can = ACTIONS[job.state], shown = can.filter((action) => action in BUTTONS).map((action) => BUTTONS[action]);
   return html`<div class="buttons">
     ${shown.map(([text, act]) => html`<button key=${text} onClick=${() => act(job)} aria-label="${text}: ${job.name}">${text}</button>`)}
     ${can.includes("remove") && html`<${Sure} text="Remove" what=${job.name} sure="Remove it permanently?" run=${() => removeJob(job)} />`}</div>`;
 }
 
 export function JobRow({ job, current, show }) {
-  const text = html`<${Thumb} job=${job} /><span><strong>${job.name}</strong><span class="said">${told(job)}</span>
+  const text = html`<${Thumb} job=${job} /><span><strong>${job.name}</strong><span class="note">${statusOf(job)}</span>
     ${job.error && html`<span class="problem">${job.error}</span>`}</span>`;
   return html`<li class="job ${current ? "current" : ""}">
     ${show && html`<button class="open" aria-pressed=${current} onClick=${() => show(job)}>${text}</button>`}

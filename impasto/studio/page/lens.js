@@ -1,77 +1,77 @@
-// The lens: atlases of what nets look for, styles as they were read, and marks in them that change the next painting's style.
+// The lens: atlases of units, pages of styles, and marks that change the style of the next painting.
 
 import { html, useEffect, useState } from "./vendor/htm-preact.js";
 import { get, post } from "./api.js";
-import { addJob, attempt, change, edit, jobOf, pictureOf, removeJob, studio, tell, useStudio } from "./state.js";
+import { addJob, attempt, change, edit, jobOf, pictureOf, removeJob, studio, notify, useStudio } from "./state.js";
 import { withMarks } from "./recipe.js";
 import { JobRow, isOpen } from "./jobs.js";
-import { Choose, Dialog, Select, Sure, closeAround, given, givenNumber } from "./controls.js";
+import { Choose, Dialog, Select, Sure, closeAround, withValue, withNumber } from "./controls.js";
 import { Picker } from "./pictures.js";
 
 const isLens = (job) => job.kind === "style" || job.kind === "atlas";
 
 export function Lens({ at: [kind, id] }) {
-  const { jobs } = useStudio(), pages = usePages(jobs.filter((it) => isLens(it) && it.state === "finished").length);
-  const page = (kind === "atlas" ? pages.atlases : pages.styles).find((it) => it.id === id);
+  const { jobs } = useStudio(), pages = usePages(jobs.filter((job) => isLens(job) && job.state === "finished").length);
+  const page = (kind === "atlas" ? pages.atlases : pages.styles).find((entry) => entry.id === id);
   return page ? html`<${Opened} key=${id} page=${page} />` : html`<${Pages} pages=${pages} jobs=${jobs} />`;
 }
 
 function usePages(finished) {
-  const [pages, put] = useState({ atlases: [], styles: [] });
-  useEffect(() => { attempt(async () => put(await get("/api/lens"))); }, [finished]);
+  const [pages, setPages] = useState({ atlases: [], styles: [] });
+  useEffect(() => { attempt(async () => setPages(await get("/api/lens"))); }, [finished]);
   return pages;
 }
 
 function Pages({ pages, jobs }) {
-  const [reading, read] = useState(false), [making, make] = useState(false), open = jobs.filter((it) => isLens(it) && isOpen(it)).reverse();
-  const ask = (wanted) => attempt(async () => addJob(await post("/api/jobs", { kind: "style", ...wanted })));
+  const [reading, setReading] = useState(false), [making, setMaking] = useState(false), open = jobs.filter((job) => isLens(job) && isOpen(job)).reverse();
+  const request = (options) => attempt(async () => addJob(await post("/api/jobs", { kind: "style", ...options })));
   return html`<main class="lens" tabindex="-1">
     <p>What the units of a network respond to. You can make what you find here stronger or weaker in the next painting.</p>
-    <div class="buttons"><button class="primary" onClick=${() => read(true)}>Read a style</button>
-      <button onClick=${() => make(true)}>Make an atlas</button></div>
+    <div class="buttons"><button class="primary" onClick=${() => setReading(true)}>Read a style</button>
+      <button onClick=${() => setMaking(true)}>Make an atlas</button></div>
     ${open.length > 0 && html`<section><h2>Queue</h2>
-      <ul class="jobs">${open.map((it) => html`<${JobRow} key=${it.id} job=${it} />`)}</ul></section>`}
+      <ul class="jobs">${open.map((job) => html`<${JobRow} key=${job.id} job=${job} />`)}</ul></section>`}
     <${PageList} title="Styles" kind="style" pages=${pages.styles}
       about="Which units of a network are active in a picture, and which of them together." />
     <${PageList} title="Atlases" kind="atlas" pages=${pages.atlases}
       about="For each unit of a network, the patches of pictures that activate it most." />
-    ${reading && html`<${Picker} title="Choose a picture" close=${() => read(false)}
-      picked=${(picture) => ask({ picture })} pickedJob=${(job) => ask({ job: job.id })} />`}
-    ${making && html`<${NewAtlas} close=${() => make(false)} />`}</main>`;
+    ${reading && html`<${Picker} title="Choose a picture" close=${() => setReading(false)}
+      picked=${(picture) => request({ picture })} pickedJob=${(job) => request({ job: job.id })} />`}
+    ${making && html`<${NewAtlas} close=${() => setMaking(false)} />`}</main>`;
 }
 
 function PageList({ title, kind, pages, about }) {
-  const count = ({ units }) => Object.keys(units).length, of = (it) => [it.net, count(it) > 0 && `${count(it)} layers`].filter(Boolean).join(", ");
+  const count = ({ units }) => Object.keys(units).length, of = (page) => [page.net, count(page) > 0 && `${count(page)} layers`].filter(Boolean).join(", ");
   return html`<section><h2>${title}</h2><p class="hint">${about}${pages.length === 0 && " None yet."}</p>
-    <ul class="pages">${pages.map((it) => html`<li key=${it.id}>
-      <a href="#lens/${kind}/${it.id}">${it.name || it.net}</a> <span class="said">${of(it)}</span>
-      ${jobOf(it.id) && html` <${Sure} text="Delete" what=${it.name} sure="Delete it permanently?" run=${() => removeJob(it)} />`}
+    <ul class="pages">${pages.map((page) => html`<li key=${page.id}>
+      <a href="#lens/${kind}/${page.id}">${page.name || page.net}</a> <span class="note">${of(page)}</span>
+      ${jobOf(page.id) && html` <${Sure} text="Delete" what=${page.name} sure="Delete page permanently?" run=${() => removeJob(page)} />`}
     </li>`)}</ul></section>`;
 }
 
 function NewAtlas({ close }) {
-  const { recipe } = useStudio(), nets = recipe.fields.find((it) => it.name === "net").choices;
-  const [net, choose] = useState("alexnet"), [chosen, pick] = useState([]);
+  const { recipe } = useStudio(), nets = recipe.fields.find((field) => field.name === "net").choices;
+  const [net, setNet] = useState("alexnet"), [chosen, setChosen] = useState([]);
   const make = ({ target }) => attempt(async () => {
     addJob(await post("/api/jobs", { kind: "atlas", net, ...(chosen.length && { pictures: chosen }) }));
     closeAround(target);
   });
   return html`<${Dialog} title="Make an atlas" close=${close} kind="wide">
-    <label>Network <${Select} value=${net} choices=${nets} put=${choose} /></label>
-    <p class="hint">Pictures: ${chosen.length ? `${chosen.length} chosen.` : "all of the studio, unless you choose some."}</p>
-    <${Choose} title="Pictures" chosen=${chosen} put=${pick} />
+    <label>Network <${Select} value=${net} choices=${nets} onChange=${setNet} /></label>
+    <p class="hint">Pictures: ${chosen.length ? `${chosen.length} chosen.` : "all of the studio by default."}</p>
+    <${Choose} title="Pictures" chosen=${chosen} onChange=${setChosen} />
     <button class="primary" onClick=${make}>Make the atlas</button><//>`;
 }
 
 // A page of the lens, and the marks made in it
 
-// "conv3_1/17&203" -> {layer, i, j}, the smaller unit first; null for what is no unit of the page's net.
+// "conv3_1/17&203" -> {layer, i, j}, the smaller unit first; null if the page's net has no such unit.
 function unitAt(address, { units }) {
   const [, layer, i, j = i] = address.match(/^\s*(\S+)\/(\d{1,6})(?:\s*&\s*(\d{1,6}))?\s*$/) ?? [];
   return layer && Math.max(i, j) < (units[layer] ?? 0) ? { layer, i: Math.min(i, j), j: Math.max(i, j) } : null;
 }
 
-// Why what was typed is no unit, or "".
+// The error message for an address that is not a unit, or "".
 function whyNot(text, { net, units }) {
   const layer = text.trim().split("/")[0];
   if (!text.includes("/") || unitAt(text, { units })) return "";
@@ -85,9 +85,9 @@ function plain(hash) {
 }
 
 function Opened({ page }) {
-  const [address, look] = useState(""), at = unitAt(address, page);
+  const [address, setAddress] = useState(""), at = unitAt(address, page);
   const loaded = ({ target: { contentWindow } }) => {
-    const moved = () => look(plain(contentWindow.location.hash));
+    const moved = () => setAddress(plain(contentWindow.location.hash));
     contentWindow.addEventListener("hashchange", moved);
     moved();
   };
@@ -100,37 +100,37 @@ function Opened({ page }) {
 }
 
 function addMark(net, at) {
-  if (studio.marks.some((it) => it.net === net && addressOf(it) === addressOf(at))) return;
+  if (studio.marks.some((mark) => mark.net === net && addressOf(mark) === addressOf(at))) return;
   change({ marks: [...studio.marks, { net, ...at, gain: 2, weight: 1 }] });
 }
 
 function Marks({ page }) {
-  const { net } = page, { marks, recipe } = useStudio(), [text, type] = useState("");
-  const own = marks.filter((it) => it.net === net), at = unitAt(text, page), why = whyNot(text, page);
-  const put = (mark, parts) => change({ marks: marks.map((it) => (it === mark ? { ...it, ...parts } : it)) });
-  const remove = (mark) => change({ marks: marks.filter((it) => it !== mark) });
+  const { net } = page, { marks, recipe } = useStudio(), [text, setText] = useState("");
+  const own = marks.filter((mark) => mark.net === net), at = unitAt(text, page), why = whyNot(text, page);
+  const update = (mark, parts) => change({ marks: marks.map((other) => (other === mark ? { ...other, ...parts } : other)) });
+  const remove = (mark) => change({ marks: marks.filter((other) => other !== mark) });
   const add = () => {
     if (!at) return;
     addMark(net, at);
-    type("");
+    setText("");
   };
   return html`<details class="marks" open=${own.length > 0}><summary>Marks (${own.length})</summary>
-    <ul class="lines">${own.map((it) => html`<li key=${addressOf(it)}><strong>${addressOf(it)}</strong>
-      <label>gain <input type="range" min="0" max="4" step="0.1" value=${it.gain}
-        onInput=${givenNumber((gain) => put(it, { gain }))} /> ${it.gain} ×</label>
-      <label>weight <input type="number" min="0" step="any" value=${it.weight}
-        onInput=${givenNumber((weight) => put(it, { weight }))} /></label>
-      <button onClick=${() => remove(it)} aria-label="Remove the mark ${addressOf(it)}">Remove</button></li>`)}</ul>
+    <ul class="lines">${own.map((mark) => html`<li key=${addressOf(mark)}><strong>${addressOf(mark)}</strong>
+      <label>gain <input type="range" min="0" max="4" step="0.1" value=${mark.gain}
+        onInput=${withNumber((gain) => update(mark, { gain }))} /> ${mark.gain} ×</label>
+      <label>weight <input type="number" min="0" step="any" value=${mark.weight}
+        onInput=${withNumber((weight) => update(mark, { weight }))} /></label>
+      <button onClick=${() => remove(mark)} aria-label="Remove the mark ${addressOf(mark)}">Remove</button></li>`)}</ul>
     <div class="buttons">
       <input type="text" aria-label="A unit or a pair, as conv3_1/17 or conv3_1/17&203" placeholder="conv3_1/17&203" value=${text}
-        onInput=${given(type)} onKeyDown=${(event) => event.key === "Enter" && add()} />
+        onInput=${withValue(setText)} onKeyDown=${(event) => event.key === "Enter" && add()} />
       <button disabled=${!at} onClick=${add}>Add</button>
       <button class="primary" disabled=${!own.length} onClick=${() => sendMarks(page, own, recipe)}>Send to Paint</button></div>
     ${why && html`<p class="problem" role="alert">${why}</p>`}
     <p class="hint">Gain: the factor by which the result gets more or less of it. Weight: how important that is; 0 ignores it.</p></details>`;
 }
 
-// With the painting that was read, where the form has none yet.
+// Also adds the style picture of the page if the form has none yet.
 function sendMarks({ id, net }, marks, recipe) {
   const { knobs, preset, styles } = studio.form, now = knobs.net ?? recipe.presets[preset].net, fits = !net || now === net;
   const styleEdit = withMarks(fits ? knobs.style_edit : {}, marks), read = pictureOf(jobOf(id)?.asked.picture);
@@ -138,6 +138,6 @@ function sendMarks({ id, net }, marks, recipe) {
     knobs: { ...knobs, style_edit: styleEdit, ...(!fits && { net }) },
     ...(read && !styles.length && { styles: [{ id: read.id, weight: 1 }] }),
   });
-  tell(fits ? "The marks are in the form." : `The marks are in the form, which now uses their network, ${net}.`);
+  notify(fits ? "The marks are in the form." : `The marks are in the form, which now uses their network, ${net}.`);
   location.hash = "#paint";
 }

@@ -3,9 +3,9 @@
 import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
 import { pictureUrl, upload } from "./api.js";
 import { attempt } from "./state.js";
-import { Dialog, closeAround, givenNumber } from "./controls.js";
+import { Dialog, closeAround, withNumber } from "./controls.js";
 
-const LONGER = 1024, VEIL = "rgb(217 72 15)", CLEAR = "rgb(217 72 15 / 0)", KEPT = 20; // states that undo can go back to
+const LONGER = 1024, VEIL = "rgb(217 72 15)", CLEAR = "rgb(217 72 15 / 0)", MAX_UNDO = 20;
 
 function sizeOf({ width, height }) {
   const scale = Math.min(1, LONGER / Math.max(width, height));
@@ -32,14 +32,14 @@ function stroke(canvas, from, to, brush) {
   for (let n = 1; n <= count; n++) stamp(canvas, [0, 1].map((k) => from[k] + ((to[k] - from[k]) * n) / count), brush);
 }
 
-// Every pixel's opacity anew: from(alpha, brightness) in 0..255.
+// Sets every pixel's opacity to from(alpha, brightness), in 0..255.
 function veil(canvas, from) {
   const data = copyOf(canvas), [red, green, blue] = VEIL.match(/\d+/g), { data: all } = data;
   for (let n = 0; n < all.length; n += 4) all.set([red, green, blue, from(all[n + 3], all[n])], n);
   contextOf(canvas).putImageData(data, 0, 0);
 }
 
-// A mask that was saved, as a veil.
+// Draws a saved mask as a veil.
 function draw(canvas, url) {
   const image = new Image();
   image.onload = () => {
@@ -64,28 +64,28 @@ function whiteOnBlack(canvas) {
   return new Promise((resolve) => { made.toBlob(resolve, "image/png"); });
 }
 
-// What can be taken back: `past` and `future` count the states that undo and redo can go to.
+// Undo and redo: `past` and `future` are the numbers of states that they can restore.
 function useHistory(canvas) {
-  const states = useRef({ past: [], future: [] }), [, again] = useState(0);
+  const states = useRef({ past: [], future: [] }), [, rerender] = useState(0);
   const remember = () => {
-    states.current = { past: [...states.current.past, copyOf(canvas.current)].slice(-KEPT), future: [] };
-    again((n) => n + 1);
+    states.current = { past: [...states.current.past, copyOf(canvas.current)].slice(-MAX_UNDO), future: [] };
+    rerender((n) => n + 1);
   };
   const step = (from, to) => {
     const state = states.current[from].pop();
     if (!state) return;
     states.current[to].push(copyOf(canvas.current));
     contextOf(canvas.current).putImageData(state, 0, 0);
-    again((n) => n + 1);
+    rerender((n) => n + 1);
   };
   const { past, future } = states.current;
   return { remember, undo: () => step("past", "future"), redo: () => step("future", "past"), past: past.length, future: future.length };
 }
 
 export function MaskDialog({ title, picture, mask, close, saved }) {
-  const canvas = useRef(null), last = useRef(null); // where the stroke is
+  const canvas = useRef(null), last = useRef(null); // the last point of the stroke
   const [width, height] = sizeOf(picture), longer = Math.max(width, height), history = useHistory(canvas);
-  const [at, move] = useState([width / 2, height / 2]), [brush, setBrush] = useState({ size: longer / 8, softness: 0.3, erase: false });
+  const [at, setAt] = useState([width / 2, height / 2]), [brush, setBrush] = useState({ size: longer / 8, softness: 0.3, erase: false });
   const set = (parts) => setBrush({ ...brush, ...parts });
   useEffect(() => { if (mask) draw(canvas.current, pictureUrl(mask)); }, []);
 
@@ -101,7 +101,7 @@ export function MaskDialog({ title, picture, mask, close, saved }) {
   };
   const drag = (event) => {
     const to = placeOf(event);
-    move(to);
+    setAt(to);
     if (!last.current) return;
     stroke(canvas.current, last.current, to, brush);
     last.current = to;
@@ -110,7 +110,7 @@ export function MaskDialog({ title, picture, mask, close, saved }) {
   const whole = (from) => { history.remember(); veil(canvas.current, from); };
 
   const within = (value, most) => Math.min(most, Math.max(0, value)), by = brush.size / 4;
-  const go = (dx, dy) => move([within(at[0] + dx * by, width), within(at[1] + dy * by, height)]);
+  const go = (dx, dy) => setAt([within(at[0] + dx * by, width), within(at[1] + dy * by, height)]);
   const keys = {
     ArrowLeft: () => go(-1, 0), ArrowRight: () => go(1, 0), ArrowUp: () => go(0, -1), ArrowDown: () => go(0, 1),
     " ": () => { history.remember(); stamp(canvas.current, at, brush); },
@@ -140,9 +140,9 @@ export function MaskDialog({ title, picture, mask, close, saved }) {
       <span class="ring ${brush.erase ? "erase" : ""}" style=${ring} /></div>
     <div class="tools">
       <label>Brush <input type="range" min=${longer / 100} max=${longer / 2} value=${brush.size} aria-valuetext=${share(brush.size, longer)}
-        onInput=${givenNumber((size) => set({ size }))} /></label>
+        onInput=${withNumber((size) => set({ size }))} /></label>
       <label>Softness <input type="range" min="0" max="1" step="0.05" value=${brush.softness}
-        onInput=${givenNumber((softness) => set({ softness }))} /></label>
+        onInput=${withNumber((softness) => set({ softness }))} /></label>
       <label><input type="checkbox" checked=${brush.erase} onChange=${(event) => set({ erase: event.target.checked })} /> Erase</label>
       <button disabled=${!history.past} onClick=${history.undo}>Undo</button>
       <button disabled=${!history.future} onClick=${history.redo}>Redo</button>

@@ -1,13 +1,13 @@
-// Paint: the form beside the stage, where the painting comes into being, and what is waiting.
+// Paint: the form, the current painting, and the queue.
 
 import { html, useState } from "./vendor/htm-preact.js";
 import { jobUrl, pictureUrl, post } from "./api.js";
 import { addJob, attempt, change, isPicture, jobOf, pictureOf, useStudio } from "./state.js";
-import { changesInWords, label, standard, taken, typed } from "./recipe.js";
-import { JobButtons, JobRow, Thumb, Warnings, comparable, isOpen, jobPicture, percent, running, told } from "./jobs.js";
+import { changesInWords, defaultOf, label, requestValue, typed } from "./recipe.js";
+import { JobButtons, JobRow, Thumb, Warnings, comparable, isOpen, jobPicture, percent, running, statusOf } from "./jobs.js";
 import { Compare } from "./compare.js";
 import { Curve } from "./curve.js";
-import { given } from "./controls.js";
+import { withValue } from "./controls.js";
 import { Form, LogSlider, NumberEntry, showStage } from "./form.js";
 
 const RECENT = 12; // finished jobs to show
@@ -36,7 +36,7 @@ function Stage({ job }) {
     <div class="top"><h2>${job.name}</h2><${JobButtons} job=${job} /></div>
     ${url && html`<${Compare} id=${job.id} name=${job.kind === "grid" ? "Sheet" : "Painting"} url=${url} others=${comparable(job)} />`}
     ${!url && html`<div class="empty waiting"><${Thumb} job=${job} /></div>`}
-    <p class="told">${told(job)}${isDone && html` <a href="#gallery/${job.id}">Settings and costs</a>
+    <p class="job-status">${statusOf(job)}${isDone && html` <a href="#gallery/${job.id}">Settings and costs</a>
       <a href=${jobUrl(job.id, "download")} download>Download</a>`}</p>
     ${isOpen(job) && job.step && html`<progress max="100" value=${percent(job)} aria-label="Progress of the painting" />`}
     ${job.error && html`<p class="problem">${job.error}</p>`}
@@ -47,41 +47,41 @@ function Stage({ job }) {
     </div>`;
 }
 
-// The knobs that may change under way.
+// The knobs that can change while painting.
 function WhileItRuns({ job }) {
-  const { recipe } = useStudio(), [moved, move] = useState({});
-  const fields = recipe.fields.filter((it) => recipe.changeable.includes(it.name) && it.kind !== "edit");
-  const now = { ...recipe.presets[job.asked.preset], ...Object.assign({}, job.asked.knobs, ...Object.values(job.changes)), ...moved };
+  const { recipe } = useStudio(), [edited, setEdited] = useState({});
+  const fields = recipe.fields.filter((field) => recipe.changeable.includes(field.name) && field.kind !== "edit");
+  const now = { ...recipe.presets[job.asked.preset], ...Object.assign({}, job.asked.knobs, ...Object.values(job.changes)), ...edited };
   const apply = () => attempt(async () => {
-    const knobs = Object.fromEntries(fields.filter((it) => it.name in moved).map((it) => [it.name, taken(it, moved[it.name])]));
+    const knobs = Object.fromEntries(fields.filter((field) => field.name in edited).map((field) => [field.name, requestValue(field, edited[field.name])]));
     addJob(await post(jobUrl(job.id, "change"), { knobs }));
-    move({});
+    setEdited({});
   });
   return html`<details class="live"><summary>Change while it runs</summary>
-    ${fields.map((it) => html`<${LiveKnob} key=${it.name} field=${it} value=${now[it.name]} usual=${standard(recipe, job.asked.preset, it)}
-      isMoved=${it.name in moved} put=${(value) => move({ ...moved, [it.name]: value })} />`)}
-    <button disabled=${!Object.keys(moved).length} onClick=${apply}>Apply from here</button>
+    ${fields.map((field) => html`<${LiveKnob} key=${field.name} field=${field} value=${now[field.name]} defaultValue=${defaultOf(recipe, job.asked.preset, field)}
+      isEdited=${field.name in edited} onChange=${(value) => setEdited({ ...edited, [field.name]: value })} />`)}
+    <button disabled=${!Object.keys(edited).length} onClick=${apply}>Apply from here</button>
     ${Object.entries(job.changes).map(([i, knobs]) => html`<p class="hint" key=${i}>From step ${i}: ${changesInWords(knobs)}</p>`)}
   </details>`;
 }
 
-function LiveKnob({ field, value, usual, isMoved, put }) {
+function LiveKnob({ field, value, defaultValue, isEdited, onChange }) {
   const { name, kind, description } = field, id = `live-${name}`;
-  return html`<div class="knob ${isMoved ? "changed" : ""}"><label for=${id} title=${description}>${label(name)}</label>
+  return html`<div class="knob ${isEdited ? "changed" : ""}"><label for=${id} title=${description}>${label(name)}</label>
     <span class="number">
-      ${kind === "float" && usual > 0 && html`<${LogSlider} name=${label(name)} value=${value} usual=${usual} put=${put} />`}
-      ${kind === "float" && html`<${NumberEntry} field=${field} about=${{ id }} value=${value} put=${put} />`}
-      ${kind !== "float" && html`<input id=${id} type="text" spellcheck="false" value=${typed(value)} onInput=${given(put)} />`}</span></div>`;
+      ${kind === "float" && defaultValue > 0 && html`<${LogSlider} name=${label(name)} value=${value} defaultValue=${defaultValue} onChange=${onChange} />`}
+      ${kind === "float" && html`<${NumberEntry} field=${field} about=${{ id }} value=${value} onChange=${onChange} />`}
+      ${kind !== "float" && html`<input id=${id} type="text" spellcheck="false" value=${typed(value)} onInput=${withValue(onChange)} />`}</span></div>`;
 }
 
 function Queue({ current }) {
   const { jobs } = useStudio(), open = jobs.filter(isOpen).reverse();
-  const done = jobs.filter((it) => it.state === "finished" && isPicture(it)).slice(0, RECENT);
+  const done = jobs.filter((job) => job.state === "finished" && isPicture(job)).slice(0, RECENT);
   const show = (job) => { change({ shown: job.id }); showStage(); };
   return html`
-    ${open.length > 0 && html`<section><h3>Queue</h3><ul class="jobs">${open.map((it) => html`
-      <${JobRow} key=${it.id} job=${it} current=${it === current} show=${isPicture(it) ? show : null} />`)}</ul></section>`}
-    ${done.length > 0 && html`<section><h3>Recent</h3><ul class="strip">${done.map((it) => html`<li key=${it.id}>
-      <button aria-pressed=${it === current} aria-label="Show ${it.name}" title=${it.name} onClick=${() => show(it)}>
-        <${Thumb} job=${it} /></button></li>`)}</ul></section>`}`;
+    ${open.length > 0 && html`<section><h3>Queue</h3><ul class="jobs">${open.map((job) => html`
+      <${JobRow} key=${job.id} job=${job} current=${job === current} show=${isPicture(job) ? show : null} />`)}</ul></section>`}
+    ${done.length > 0 && html`<section><h3>Recent</h3><ul class="strip">${done.map((job) => html`<li key=${job.id}>
+      <button aria-pressed=${job === current} aria-label="Show ${job.name}" title=${job.name} onClick=${() => show(job)}>
+        <${Thumb} job=${job} /></button></li>`)}</ul></section>`}`;
 }

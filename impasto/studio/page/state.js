@@ -1,44 +1,44 @@
-// What the page knows: the studio's pictures and jobs, and the form that was not sent yet, which survives a reload.
+// The state of the page: pictures, jobs, and the form, which is stored and survives a reload.
 
 import { useEffect, useState } from "./vendor/htm-preact.js";
 import { get, listen, post, remove, upload } from "./api.js";
 import { emptyForm, fromRecord } from "./recipe.js";
 
-const KEPT = "impasto-studio";
+const STORAGE_KEY = "impasto-studio";
 
 export const studio = {
   run: null, version: "", folder: "", recipe: null, pictures: [], jobs: [],
   shown: null, // the job on the stage; null: the one that runs, or the newest
-  lost: false, denied: false, notice: null, bringing: null, problem: null, // what is said where
-  ...kept(),
+  lost: false, denied: false, notice: null, uploading: null, problem: null,
+  ...restored(),
 };
 
-function kept() {
+function restored() {
   const { form, marks = [] } = stored() ?? {};
   return { form: { ...emptyForm(), ...form }, marks };
 }
 
 function stored() {
-  try { return JSON.parse(localStorage.getItem(KEPT)); } catch { return null; }
+  try { return JSON.parse(localStorage.getItem(STORAGE_KEY)); } catch { return null; }
 }
 
-function keep() {
+function save() {
   const { form, marks } = studio;
-  try { localStorage.setItem(KEPT, JSON.stringify({ form, marks })); } catch { /* a private window keeps nothing */ }
+  try { localStorage.setItem(STORAGE_KEY, JSON.stringify({ form, marks })); } catch { /* a private window stores nothing */ }
 }
 
 const views = new Set();
 
 export function change(parts) {
   Object.assign(studio, parts);
-  if (parts.form || parts.marks) keep();
+  if (parts.form || parts.marks) save();
   for (const view of views) view();
 }
 
 export function useStudio() {
-  const [, again] = useState(0);
+  const [, rerender] = useState(0);
   useEffect(() => {
-    const view = () => again((n) => n + 1);
+    const view = () => rerender((n) => n + 1);
     views.add(view);
     return () => views.delete(view);
   }, []);
@@ -46,16 +46,16 @@ export function useStudio() {
 }
 
 export const edit = (parts) => change({ form: { ...studio.form, ...parts }, problem: null });
-export const tell = (text, action = null) => change({ notice: { text, action, stays: Boolean(action) } });
+export const notify = (text, action = null) => change({ notice: { text, action, stays: Boolean(action) } });
 export const warn = (text) => change({ notice: { text, action: null, stays: true } });
-export const pictureOf = (id) => studio.pictures.find((it) => it.id === id);
+export const pictureOf = (id) => studio.pictures.find((picture) => picture.id === id);
 export const isPicture = (job) => job.kind === "painting" || job.kind === "grid";
-export const jobOf = (id) => studio.jobs.find((it) => it.id === id);
+export const jobOf = (id) => studio.jobs.find((job) => job.id === id);
 
-// Runs what may be refused, and says so where everybody looks. -> what came of it, or undefined
-export async function attempt(asked) {
+// Awaits action() and returns its result; an error becomes a notice, and the result undefined.
+export async function attempt(action) {
   try {
-    return await asked();
+    return await action();
   } catch (error) {
     if (error.status === 401) change({ denied: true });
     else warn(error.message);
@@ -65,8 +65,8 @@ export async function attempt(asked) {
 // Jobs and pictures
 
 function merged(list, item) {
-  const known = list.some((it) => it.id === item.id);
-  return known ? list.map((it) => (it.id === item.id ? { ...it, ...item } : it)) : [item, ...list];
+  const known = list.some((other) => other.id === item.id);
+  return known ? list.map((other) => (other.id === item.id ? { ...other, ...item } : other)) : [item, ...list];
 }
 
 function addPicture(picture) {
@@ -75,20 +75,20 @@ function addPicture(picture) {
 
 export function addJob(job) {
   if (job.asked || jobOf(job.id)) change({ jobs: merged(studio.jobs, job) });
-  else attempt(async () => addJob(await get(`/api/jobs/${job.id}`))); // only a part of one that is not known
+  else attempt(async () => addJob(await get(`/api/jobs/${job.id}`))); // an event with only some fields of an unknown job
 }
 
-const forget = (id) => change({ jobs: studio.jobs.filter((it) => it.id !== id), pictures: studio.pictures.filter((it) => it.id !== id) });
+const forget = (id) => change({ jobs: studio.jobs.filter((job) => job.id !== id), pictures: studio.pictures.filter((picture) => picture.id !== id) });
 
-let meanwhile = null; // jobs as they were told of while all were fetched, which may be newer
+let pending = null; // jobs from events while all jobs are fetched; they may be newer
 
 async function fetchAll() {
-  const came = meanwhile = [];
+  const received = pending = [];
   try {
     const [recipe, { pictures }, { jobs }] = await Promise.all(["/api/recipe", "/api/pictures", "/api/jobs"].map(get));
     change({ recipe, pictures, jobs, denied: false });
-    came.forEach(addJob);
-    if (meanwhile === came) meanwhile = null; // it was not begun anew
+    received.forEach(addJob);
+    if (pending === received) pending = null; // no later fetch has started
   } catch (error) {
     change(error.status === 401 ? { denied: true } : { lost: true });
   }
@@ -98,16 +98,16 @@ export function start() {
   listen({
     hello: ({ run, version, folder }) => {
       const known = run === studio.run && studio.recipe;
-      change({ run, version, folder, lost: false, problem: studio.lost ? null : studio.problem }); // it answers again
+      change({ run, version, folder, lost: false, problem: studio.lost ? null : studio.problem });
       if (!known) fetchAll();
     },
-    job: (job) => { meanwhile?.push(job); addJob(job); },
+    job: (job) => { pending?.push(job); addJob(job); },
     gone: ({ id }) => forget(id),
     picture: addPicture,
     reload: fetchAll,
     lost: () => {
       change({ lost: true });
-      get("/api/about").catch(({ status }) => change({ denied: status === 401 })); // a stream does not tell why it was refused
+      get("/api/about").catch(({ status }) => change({ denied: status === 401 })); // the stream itself does not report the status
     },
   });
 }
@@ -120,29 +120,29 @@ export const paintAgain = (job) => attempt(async () => {
   change({ shown: null });
 });
 
-// Pictures that come in. One that Impasto painted brings its recipe along.
+// New pictures. A picture by Impasto contains its recipe.
 
 const TO = {
-  content: (ids) => edit({ content: ids[0], styles: [...studio.form.styles, ...ids.slice(1).map(weighed)] }),
-  styles: (ids) => edit({ styles: [...studio.form.styles, ...ids.map(weighed)] }),
+  content: (ids) => edit({ content: ids[0], styles: [...studio.form.styles, ...ids.slice(1).map(withWeight)] }),
+  styles: (ids) => edit({ styles: [...studio.form.styles, ...ids.map(withWeight)] }),
   start: (ids) => edit({ start: ids[0] }),
 };
 
-const weighed = (id) => ({ id, weight: 1 });
+const withWeight = (id) => ({ id, weight: 1 });
 
-// `place` is content, styles or start; left out: the photograph where there is none yet, else a painting.
+// `place` is content, styles or start; by default content if there is no photograph yet, else styles.
 export function use(ids, place = studio.form.content ? "styles" : "content") {
   if (!ids.length) return;
   TO[place](ids);
   location.hash = "#paint";
 }
 
-export async function bring(files, place) {
+export async function addFiles(files, place) {
   const ids = [];
   for (const file of files) {
-    change({ bringing: file.name });
+    change({ uploading: file.name });
     const picture = await attempt(() => upload(file, file.name));
-    change({ bringing: null });
+    change({ uploading: null });
     if (!picture) continue;
     addPicture(picture);
     if (picture.record) await attempt(async () => restore(picture, place));
@@ -153,13 +153,13 @@ export async function bring(files, place) {
 
 function restore(picture, place) {
   edit(fromRecord(picture.record, studio.recipe));
-  const { missing: lacks } = picture.record, missing = lacks.length ? `Missing in the studio: ${lacks.join(", ")}.` : "Its pictures are in the studio.";
+  const { missing: names } = picture.record, missing = names.length ? `Missing in the studio: ${names.join(", ")}.` : "Its pictures are in the studio.";
   const instead = { label: "Use it as a picture instead", run: () => use([picture.id], place) };
-  tell(`Impasto painted “${picture.name}”: its settings are now in the form. ${missing}`, instead);
+  notify(`Impasto painted “${picture.name}”: its settings are now in the form. ${missing}`, instead);
   location.hash = "#paint";
 }
 
-// A painting of the studio's becomes one of its pictures, to be painted from.
+// Adds a result to the studio's pictures, as an input for others.
 export async function pictureOfJob(job) {
   const image = await (await fetch(`/api/jobs/${job.id}/image`)).blob();
   const picture = await upload(image, `${job.name}.png`);
