@@ -24,6 +24,7 @@ def test_memory_that_is_taken_is_seen():
 
 
 @linux
+@pytest.mark.slow
 def test_a_settled_process_asks_for_large_pages():
     """Page faults of an allocation of 128 MB: one a page of 4 kB, or one a page of 2 MB where the kernel has such."""
     code = """if 1:
@@ -96,6 +97,7 @@ print(used_memory() - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
+@pytest.mark.slow
 def test_where_memory_is_tight_what_is_freed_goes_back():
     """What stays: five pieces of 12 MB and small ones."""
     done = subprocess.run([sys.executable, "-c", HOLES, "tight"], capture_output=True, text=True, check=True)

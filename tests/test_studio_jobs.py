@@ -15,10 +15,10 @@ from impasto.studio.events import Events
 from impasto.studio.jobs import Jobs
 from impasto.studio.store import Store
 
+pytestmark = pytest.mark.slow
+
 OBEYS = """
 import json, sys
-
-pytestmark = pytest.mark.slow
 work = json.loads(sys.stdin.readline())
 for line in sys.stdin:
     if line.strip() == "pause":
