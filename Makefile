@@ -11,7 +11,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # On Linux the usual index has torch for NVIDIA's GPUs, 5 GB. `make CPU=1 demo` takes the build without, 200 MB, from PyTorch's own.
 TORCH := torch$(if $(CPU), --index-url https://download.pytorch.org/whl/cpu)
 
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
+# One process more than there are processors, at most four: tests that wait for servers and workers leave them idle.
+PROCESSES := $(shell $(PYTHON) -c "import os; print(min(4, 1 + (os.cpu_count() or 1)))")
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES)
 
 .PHONY: demo test test-browser check lint chromium sbom clean
 

@@ -36,11 +36,11 @@ def passes(monkeypatch) -> list[int]:
     """Counts how often the net looks at a picture."""
     count = [0]
 
-    def counted(*args, walk=tiles._walk, **named):
+    def counted(*args, walk=tiles.walk, **named):
         count[0] += 1
         return walk(*args, **named)
 
-    monkeypatch.setattr(tiles, "_walk", counted)
+    monkeypatch.setattr(tiles, "walk", counted)
     return count
 
 

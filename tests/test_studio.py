@@ -642,7 +642,7 @@ GRID = {**PAINTING, "kind": "grid"}
         ({"kind": "dance"}, "kind"),
         ([], "request"),
         ({"kind": "painting"}, "no photograph"),
-        ({"kind": "painting", "content": "a" * 16}, "no painting"),
+        ({"kind": "painting", "content": "a" * 16}, "no style picture"),
         ({"kind": "painting", "content": "../x", "styles": ["a" * 16]}, "content"),
         ({"kind": "painting", "content": "a" * 16, "styles": ["b" * 16], "knobs": {"beta": -1}}, "beta"),
         ({"kind": "painting", "content": "a" * 16, "styles": ["b" * 16], "color": "x"}, "color"),
@@ -677,8 +677,8 @@ GRID = {**PAINTING, "kind": "grid"}
         ({**GRID, "rows": ["ratio", "1e999999999"]}, "ratio"),
         ({**GRID, "rows": ["ratio", "1/1e-999999999"]}, "ratio"),
         ({"kind": "x" * 100_000}, "kind"),
-        ({"kind": "style"}, "give a picture or a job"),
-        ({"kind": "style", "picture": "a" * 16, "job": "b" * 16}, "give a picture or a job"),
+        ({"kind": "style"}, "give either a picture or a job"),
+        ({"kind": "style", "picture": "a" * 16, "job": "b" * 16}, "give either a picture or a job"),
     ],
 )
 def test_a_wrong_request_gives_a_one_line_error(asked, said):
