@@ -65,7 +65,7 @@ def grid(
     Prints the path of the sheet. The paintings are files in a folder beside it; finished ones are not painted again. After Ctrl-C
     the sheet shows the cells so far, and the same command with --resume continues. Quality is draft and size 256 by default.
 
-    Example: impasto grid cat.jpg wave.jpg --rows beta 5 15 50 --columns style-scale 0.5 1 2 -o sheet.png
+    Example: impasto grid cat.jpg van-gogh-auvers.jpg --rows beta 5 15 50 --columns style-scale 0.5 1 2 -o sheet.png
 
     Parameters
     ----------
@@ -267,7 +267,7 @@ def video(
     Prints the path of the video. The knobs apply to the first frame of each scene; the other frames start from it. Painted frames
     stay in a folder beside the video until it is written: the same command with --resume continues at the first missing frame.
 
-    Example: impasto video film.mp4 wave.jpg -o painted.mp4 --size 384
+    Example: impasto video film.mp4 hokusai-great-wave.jpg -o painted.mp4 --size 384
 
     Parameters
     ----------

@@ -64,7 +64,10 @@ Quiet = Annotated[bool, option("Show no progress.", COMMON, "--quiet", "-q", sho
 Verbose = Annotated[bool, option("Show the recipe, and where an error happened.", COMMON, "--verbose", "-v", show_default=False)]
 MaxMemory = Annotated[
     str | None,
-    option("Memory limit of the process (800MB, 2.5GB). Data above it goes to temporary files. [default: what is free]", RUN),
+    option(
+        "Memory limit of the process (800MB, 2.5GB). Data above it goes to files. [default: the free memory less a tenth]",
+        RUN,
+    ),
 ]
 WeightsFile = Annotated[
     Path | None, option("Load the network's weights from this file (.safetensors, or .pth of tensors only).", NET)

@@ -47,7 +47,7 @@ def transfer(
 
     Prints the path of the result. Ctrl-C saves the unfinished picture and a checkpoint; the same command with --resume continues.
 
-    Example: impasto transfer cat.jpg wave.jpg -o painted.png --size 1024
+    Example: impasto transfer cat.jpg hokusai-great-wave.jpg -o painted.png --size 1024
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def texture(painting: Path, /, *, layers: str | None = None, options: PaintOptio
 
     Prints the path of the result. Ctrl-C saves the unfinished picture and a checkpoint; the same command with --resume continues.
 
-    Example: impasto texture wave.jpg -o waves.png --seamless both
+    Example: impasto texture hokusai-great-wave.jpg -o waves.png --seamless both
 
     Parameters
     ----------

@@ -37,7 +37,7 @@ def read(
 
     The folder holds the page, which opens from disk, and style-edit.toml: change its numbers and give it to transfer --style-edit.
 
-    Example: impasto style read wave.jpg -o wave-style
+    Example: impasto style read hokusai-great-wave.jpg -o wave-style
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def compare_styles(
 
     Costs are those of transfer, with the recipe inside the generated picture, else with the default recipe.
 
-    Example: impasto style compare wave.jpg cat.jpg --generated cat-wave.png
+    Example: impasto style compare hokusai-great-wave.jpg cat.jpg --generated cat-wave.png
 
     Parameters
     ----------

@@ -73,7 +73,7 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    preset: str = Field("impasto", max_length=60, pattern=r"^[\w.-]+$", description="recipe that the other knobs change")
+    preset: str = Field("impasto", max_length=60, pattern=r"^[\w.-]+$", description="named settings, which other options override")
     quality: Literal["draft", "standard", "fine"] = Field("standard", description="number of steps, from the preset")
     size: int = Field(512, ge=16, le=16384, description="longer side of the result, in pixels")
     seed: int = Field(0, ge=0, lt=2**63, description="random seed of the noise")
@@ -100,7 +100,8 @@ class Recipe(BaseModel):
     normalize_net: bool = Field(False, description="rescale the network to a mean activation of 1, as in the 2015 paper")
     content_layers: LayerWeights = Field({}, description="layers of the content cost and their weights, as conv4_2=1")
     style_layers: LayerWeights = Field(
-        {}, description="layers of the style cost and their weights, as conv1_1=0.2,conv2_1=0.2; ..conv3_1: the preset's up to it"
+        {},
+        description="layers of the style cost and weights, as conv1_1=0.2,conv2_1=0.2; ..conv3_1 is the preset's up to conv3_1",
     )
     style_edit: dict[str, LayerEdit] = Field({}, description="file of changes to the style: gains, weights and directions by layer")
     style_costs: LayerWeights = Field(
@@ -116,10 +117,11 @@ class Recipe(BaseModel):
     )
     protect: MaskName = Field("", description="mask that is white where the photograph must stay recognisable, as a face")
     content_norm: Literal["course", "paper", "mean", "relative"] = Field(
-        "mean", description="scale of the sum of squares: 1/(4 n_H n_W n_C), 1/2, 1/(n_H n_W n_C) or 1/sum a_C^2"
+        "mean",
+        description="sum of squares times: course 1/(4 n_H n_W n_C), paper 1/2, mean 1/(n_H n_W n_C), relative 1/sum a_C^2",
     )
     style_norm: Literal["paper", "mean"] = Field(
-        "mean", description="scale of the sum of squared differences of G/M: 1/(4 n_C^2) or 1/n_C^2"
+        "mean", description="sum of squared differences of G/M times: paper 1/(4 n_C^2), mean 1/n_C^2"
     )
     optimizer: Literal["lbfgs", "adam", "gd"] = Field("lbfgs", description="L-BFGS, Adam, or gradient descent G := G - lr dJ/dG")
     lr: float = Field(1.0, gt=0, allow_inf_nan=False, description="step size; pixels are in [0, 1]")
@@ -178,7 +180,7 @@ class Recipe(BaseModel):
             if not sum(costs.values()):
                 raise ValueError(f"{name} are all 0")
         if self.style_edit and not self.style_costs.get("gram"):
-            raise ValueError("style_edit changes the Gram matrix, which is not among the style_costs")
+            raise ValueError("style_edit needs gram among the style_costs")
         if PROTECTED in self.regions:
             raise ValueError(f"a region cannot be called {PROTECTED}: that is the name of --protect")
         if unknown := [layer for layer in self.style_edit if layer not in self.style_layers]:

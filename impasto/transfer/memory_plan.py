@@ -118,9 +118,10 @@ def make_plan(
         for ways in (plans, [(work, plan) for work, plan in filed if plan.disk <= disk]):
             found = [(work, replace(plan, peak=plan.peak + held)) for work, plan in ways]
             if fitting := [(work, plan) for work, plan in found if plan.peak <= budget]:
-                return min(fitting, key=lambda found: found[0])[1]
+                return min(fitting, key=lambda found: (found[1].tiling is not None, found[0]))[1]  # whole where that fits
             least = min(least, *(plan.peak for _, plan in found), inf)
-    message = f"{size[1]} x {size[0]} pixels need {least / MB:.0f} MB of memory, {budget / MB:.0f} MB are allowed: lower --size"
+    needed = f"{size[1]} x {size[0]} pixels need {least / MB:.0f} MB of memory, {budget / MB:.0f} MB are allowed"
+    message = f"{needed}: lower --size or raise --max-memory"
     too_large = [plan.disk for _, plan in filed if plan.peak + held <= budget]
     raise NoRoom(f"{message}, or free {min(too_large) / MB:.0f} MB of disk" if too_large and disk else message)
 

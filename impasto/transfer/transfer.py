@@ -122,7 +122,7 @@ def paint(
     keep_profile: bool = False,
     **knobs: Any,
 ) -> Image.Image:
-    """Paint from paths or Pillow images to a finished Pillow image: `paint("cat.jpg", "wave.jpg", size=512).save("out.png")`.
+    """Paint from paths or Pillow images to a finished Pillow image: `paint("cat.jpg", "monet.jpg", size=512).save("out.png")`.
 
     `knobs` are fields of the recipe. The result has 8 bits a channel, the most that a Pillow image can hold, in sRGB or, with
     `keep_profile`, in the colour profile of the content picture. Raises BadImage for pictures and BadRecipe for knobs that cannot
