@@ -414,7 +414,7 @@ def test_the_disk_comes_before_a_shorter_history_and_after_memory():
     assert planned(8192, 1e9, 1e12).on_disk and planned(8192, 1e9, 1e12).history == 10
     with pytest.raises(NoRoom, match=r"or free .* MB of disk"):
         planned(8192, 1e9, 1e6)
-    with pytest.raises(NoRoom, match=r"lower --size$"):
+    with pytest.raises(NoRoom, match=r"raise --max-memory$"):
         planned(8192, 1e9, 0.0)
 
 
