@@ -1,0 +1,129 @@
+"""What a painter sees at 100 %: grain, specks and lattices, things of the style picture that leak in, forms that are kept.
+
+Pictures are (1, 3, H, W), sRGB in [0, 1]. Surfaces are measured on pixels, leaks and forms by AlexNet (judge_net), which no default
+minimises.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.judge import LAYERS
+from impasto.images.images import resize, scaled_size, size_of
+from impasto.nets.nets import Net, features
+
+# ITU-R BT.601, full range: rows are luminance, blue-difference and red-difference chroma.
+YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+FINE = 0.35  # cycles a pixel: what lies above is seen as grain at 100 %
+FLAT, SPECK = 4 / 255, 12 / 255  # standard deviation of a flat neighbourhood; distance of a speck from its median
+PERIODS = (2, 4, 8)  # pixels: the strides of pools and of blocks
+SIDE, PATCH, STEP, STYLE_STEP = 512, 64, 32, 16  # pixels: longer side, patches, and their steps in the result and in the style
+THING_LAYERS = ("conv3", "conv4")
+UNRELATED = 0.5  # likeness to the nearest patch that 1 % of the patches of unrelated photographs reach
+
+
+# Surfaces
+
+
+def ycbcr(image: Tensor) -> Tensor:
+    """(1, 3, H, W) -> (1, 3, H, W): luminance and both chromas."""
+    found: Tensor = torch.einsum("rc,bchw->brhw", torch.tensor(YCBCR).to(image), image)
+    return found
+
+
+def power_spectrum(image: Tensor) -> Tensor:
+    """(1, C, H, W) -> (C, H, W), float64: its mean is the variance of the picture under a Hann window."""
+    x = image[0].double()
+    window = torch.outer(*(torch.hann_window(n, periodic=False, dtype=torch.float64) for n in size_of(image)))
+    mean = (x * window.square()).sum((1, 2), keepdim=True) / window.square().sum()
+    power: Tensor = torch.fft.fft2((x - mean) * window).abs().square() / window.square().sum()
+    return power
+
+
+def fine_energy(image: Tensor) -> tuple[float, float]:
+    """The variance above FINE cycles a pixel of luminance, and of both chromas together."""
+    rows, columns = (torch.fft.fftfreq(n, dtype=torch.float64) for n in size_of(image))
+    is_fine = torch.hypot(rows[:, None], columns) > FINE
+    light, blue, red = ((power * is_fine).mean().item() for power in power_spectrum(ycbcr(image)))
+    return light, blue + red
+
+
+def grain(image: Tensor, style: Tensor) -> dict[str, float]:
+    """{"luminance", "chroma"}: fine_energy of the picture over that of the style picture."""
+    both = zip(("luminance", "chroma"), fine_energy(image), fine_energy(style), strict=True)
+    return {name: ours / max(theirs, 1e-12) for name, ours, theirs in both}
+
+
+def specks(image: Tensor) -> float:
+    """Pixels per thousand that stand out of a flat 5 x 5 neighbourhood: far from its median."""
+    around = F.unfold(image[0][:, None], 5)  # (3, H, W) -> (3, 25, places)
+    median = around.median(1, keepdim=True).values
+    others = torch.cat([around[:, :12], around[:, 13:]], 1)
+    is_flat = ((others - median).square().mean(1).sqrt() < FLAT).all(0)
+    stands_out = ((around[:, 12] - median[:, 0]).abs() > SPECK).any(0)
+    return 1000 * (is_flat & stands_out).double().mean().item()
+
+
+def lattice(image: Tensor) -> float:
+    """The power of the spectrum's lines at one of PERIODS over that of their neighbours: about 1 without a lattice.
+
+    The mean over luminance and both chromas; of the periods, across and down, the largest. The picture is cropped to a square.
+    """
+    side = min(size_of(image)) // 16 * 16
+    power = power_spectrum(ycbcr(image[..., :side, :side]))
+    ratios = []
+    for lines in (power.mean(1), power.mean(2)):  # (3, side): the frequencies across, then down
+        for period in PERIODS:
+            at = [side * k // period for k in range(1, period // 2 + 1)]
+            beside = [torch.cat([lines[:, n - 7 : n - 2], lines[:, n + 3 : n + 8]], 1).mean(1) for n in at]  # past a line's width
+            ratios.append((lines[:, at].sum(1) / torch.stack(beside, 1).sum(1)).mean())
+    return torch.stack(ratios).max().item()
+
+
+# Things and forms
+
+
+@torch.no_grad()
+def patch_features(image: Tensor, net: Net, step: int) -> Tensor:
+    """(N, D): activations of THING_LAYERS of squares of PATCH pixels, every `step` pixels, with the picture scaled to SIDE."""
+    image = resize(image, scaled_size(image, SIDE))
+    squares = F.unfold(image, PATCH, stride=step)[0].T.view(-1, 3, PATCH, PATCH)
+    parts = [features(net, some, THING_LAYERS) for some in torch.split(squares, 128)]
+    return torch.cat([torch.cat([F.normalize(a.flatten(1), dim=1) for a in part.values()], 1) for part in parts])
+
+
+def likeness(image: Tensor, style: Tensor, net: Net) -> Tensor:
+    """(N,): of each square of the picture, its cosine with the most similar square of the style picture.
+
+    Both less the mean of the style picture's squares, so that its general manner does not count, only what is special in a square.
+    """
+    theirs = patch_features(style, net, STYLE_STEP)
+    ours, centre = patch_features(image, net, STEP), theirs.mean(0)
+    return (F.normalize(ours - centre, dim=1) @ F.normalize(theirs - centre, dim=1).T).amax(1)
+
+
+def leak(image: Tensor, content: Tensor, style: Tensor, net: Net) -> float:
+    """The share of squares that show a square of the style picture, among those where the photograph shows none of its own.
+
+    The photograph has 0, the style picture 1. `image` and `content` have one shape.
+    """
+    is_free = likeness(content, style, net) <= UNRELATED
+    shows = likeness(image, style, net) > UNRELATED
+    return (shows & is_free).sum().item() / max(1, is_free.sum().item())
+
+
+@torch.no_grad()
+def forms_kept(image: Tensor, content: Tensor, net: Net) -> float:
+    """The correlation of the distances between places in both pictures, the mean over AlexNet's layers: 1 for the photograph."""
+    one, two = (features(net, resize(x, scaled_size(content, SIDE // 2)), LAYERS) for x in (image, content))
+    return sum(_correlation(_distances(one[layer]), _distances(two[layer])) for layer in LAYERS) / len(LAYERS)
+
+
+def _distances(a: Tensor) -> Tensor:
+    """(1, C, h, w) -> cosine distances between all pairs of at most 14 x 14 places."""
+    places = F.normalize(F.adaptive_avg_pool2d(a, (min(14, a.shape[-2]), min(14, a.shape[-1]))).flatten(2)[0], dim=0)
+    return (1 - places.T @ places)[tuple(torch.triu_indices(places.shape[1], places.shape[1], 1))]
+
+
+def _correlation(x: Tensor, y: Tensor) -> float:
+    return torch.corrcoef(torch.stack([x, y]))[0, 1].item()
