@@ -56,8 +56,8 @@ FAULTS = [
     Fault("(x >= canvas.high) & (gradient < 0)", "(x >= canvas.high) & (gradient > 0)", "test_canvas.py test_descent.py"),
     Fault("return x.clamp(canvas.low, canvas.high)", "return x", "test_canvas.py test_descent.py"),
     Fault(
-        "state = begin(state.x, cost, stage.first, state.truncated)",
-        "state = begin(state.x, cost, stage.first, True)",
+        "state = begin(state.x, cost, stage.first, state.truncated, canvas)",
+        "state = begin(state.x, cost, stage.first, True, canvas)",
         "test_changes.py test_painting.py",
     ),
     Fault("while self.coarsest * 2**finer < self.size:", "while self.coarsest * 2**finer <= self.size:", "test_recipe.py"),

@@ -4,9 +4,23 @@ import numpy as np
 import pytest
 import torch
 
+from impasto.disk import plain, to_disk
 from impasto.images.images import read_picture, resize
+from impasto.machine import can_map_files
 from impasto.pictures import CALIBRATION, picture_path
-from impasto.transfer.canvas import COLOR_AXES, color_axes, fourier, fourier_noise, movable, project, soften, white_noise
+from impasto.transfer import canvas
+from impasto.transfer.canvas import (
+    COLOR_AXES,
+    color_axes,
+    fourier,
+    fourier_noise,
+    movable,
+    project,
+    smooth_color,
+    soft_color,
+    soften,
+    white_noise,
+)
 from impasto.transfer.descent import Optimizer, begin, descend
 from tests.conftest import picture
 
@@ -45,6 +59,49 @@ def test_softening_divides_a_cosine_by_its_frequency():
     wave = np.cos(np.pi * 3 * (np.arange(12) + 0.5) / 12)
     image = torch.from_numpy(wave).float().expand(1, 1, 8, 12)
     torch.testing.assert_close(soften(image, 1.0), image / (3 / 24), rtol=1e-4, atol=1e-4)
+
+
+# Soft colour
+
+
+def point(height: int = 15, width: int = 17) -> torch.Tensor:
+    """A red point in the dark, in the middle."""
+    x = torch.zeros(1, 3, height, width, dtype=torch.float64)
+    x[0, 0, height // 2, width // 2] = 1
+    return x
+
+
+def test_smooth_colour_blurs_colour_and_leaves_light():
+    x = torch.rand(1, 3, 12, 18, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    smooth = smooth_color(x)
+    torch.testing.assert_close(smooth.mean(1), x.mean(1))
+    torch.testing.assert_close(smooth_color(x.mean(1, keepdim=True).expand_as(x)), x.mean(1, keepdim=True).expand_as(x))
+    taps = torch.tensor([1, 2, 1], dtype=torch.float64) / 4
+    spread = torch.zeros(15, 17, dtype=torch.float64)
+    spread[6:9, 7:10] = torch.outer(taps, taps)
+    share = torch.tensor([2 / 3, -1 / 3, -1 / 3], dtype=torch.float64).view(1, 3, 1, 1)  # of the point, less its grey
+    torch.testing.assert_close(smooth_color(point()), point().mean(1, keepdim=True) + share * spread)
+
+
+@pytest.mark.parametrize("wraps", [(False, False), (True, False), (True, True)])
+def test_smooth_colour_is_symmetric_and_moves_with_a_periodic_picture(wraps):
+    generator = torch.Generator().manual_seed(4)
+    a, b = (torch.rand(1, 3, 9, 7, dtype=torch.float64, generator=generator) for _ in range(2))
+    torch.testing.assert_close((smooth_color(a, wraps) * b).sum(), (a * smooth_color(b, wraps)).sum())
+    for dim, wrap in zip((-2, -1), wraps, strict=True):
+        assert not wrap or torch.equal(smooth_color(a.roll(3, dim), wraps), smooth_color(a, wraps).roll(3, dim))
+    inside = (0.2 + 0.6 * a).requires_grad_()
+    assert torch.autograd.gradcheck(soft_color(wraps).image, inside)
+    assert soft_color(wraps).image(a.round()).min() >= 0 and soft_color(wraps).image(a.round()).max() <= 1
+
+
+def test_smooth_colour_of_a_picture_on_disk_is_the_same(tmp_path, monkeypatch):
+    if not can_map_files():
+        pytest.skip("files are mapped on Linux alone")
+    x = torch.rand(1, 3, 40, 30, generator=torch.Generator().manual_seed(5))
+    monkeypatch.setattr(canvas, "BAND", 3 * 30 * 7)
+    for wraps in ((False, False), (True, True)):
+        assert torch.equal(plain(smooth_color(to_disk(x, tmp_path), wraps)), smooth_color(x, wraps))
 
 
 def flat(image: torch.Tensor) -> torch.Tensor:

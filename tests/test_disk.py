@@ -340,7 +340,7 @@ def painted(folder: Path, on_disk: bool, side: int = 96, tiling: Tiling = CUTS, 
     content = picture(60, 80)
     plans = [Plan(tiling, 10, on_disk=on_disk) for _ in painted_scales(content, [], recipe)]
     *_, step = stylize(content, [picture(50, 70, 1)], recipe, tiny_net(), execution=Execution(plans, folder))
-    return step, finished(step.state.x, content, recipe)
+    return step, finished(step.state.image, content, recipe)
 
 
 @pytest.mark.parametrize("knobs", ASKED, ids=str)

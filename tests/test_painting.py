@@ -633,7 +633,7 @@ def test_sixteen_bits_are_written_and_known(files):
     assert painting.is_finished() and not made(files).is_finished() and recipe_of(output) == make_recipe(**KNOBS)
     assert painting.report()["costs"]["total"] == pytest.approx(painting.state.costs["total"], rel=1e-3)
     saved = read_picture(output).image
-    torch.testing.assert_close(saved, painting.state.x, atol=0.51 / 65535, rtol=0)
+    torch.testing.assert_close(saved, painting.state.image, atol=0.51 / 65535, rtol=0)
 
 
 def test_a_run_begun_for_8_bits_can_end_in_16(files):

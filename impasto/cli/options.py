@@ -174,10 +174,11 @@ class ManyOptions(WorkerOptions):
 IN_GROUPS: dict[Group, str] = {
     MAIN: "preset size quality beta",
     COMMON: "style_scale style_weights color protect shape seamless",
-    LOOK: "alpha tv style_rotation content_layers style_layers style_edit style_costs content_costs content_norm style_norm",
+    LOOK: "alpha tv style_crop style_rotation content_layers style_layers style_edit style_costs content_costs content_norm "
+    "style_norm",
     COLOR: "color_when color_space match_light regions",
     START: "init init_noise noise_width seed",
-    DESCENT: "coarsest steps fine_steps optimizer lr history falloff detail strokes changes",
+    DESCENT: "coarsest steps fine_steps optimizer lr history falloff clean_color detail strokes changes",
     NET: "net pooling padding normalize_net",
 }
 GROUP_OF = {name: group for group, names in IN_GROUPS.items() for name in names.split()}

@@ -253,7 +253,7 @@ class Dream:
 
     def _write(self, path: Path, ended: str) -> None:
         assert self.state is not None
-        write_picture(path, join_pictures(quantize(self.state.canvas.image(self.state.x))), record=self._record(ended))
+        write_picture(path, join_pictures(quantize(self.state.image)), record=self._record(ended))
 
 
 def summary(report: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ stylize, costs_of and similar functions take pictures as they were read, and fra
 its alpha channel, its masks and a start picture by `framed`, style pictures and their masks by `style_at`.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import cos, pi, radians, sin
 from typing import TypeVar
@@ -13,7 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from impasto.errors import BadRecipe
 from impasto.images.images import Wraps, resize, scaled_size, size_of
+from impasto.images.trim import Box, picture_box
 from impasto.nets.geometry import field_of
 from impasto.nets.nets import NETS, Net, name_among
 from impasto.recipe.recipe import Recipe
@@ -107,6 +110,42 @@ def periodic_net(net: Net, recipe: Recipe) -> Net:
 
 
 # Style pictures
+
+
+def style_crops(styles: Sequence[Tensor], recipe: Recipe) -> list[Box]:
+    """The part (left, top, right, bottom) of each style picture, as it was read, that the recipe's `style_crop` paints with.
+
+    A style picture for which a region has a mask is not cropped by auto, since the mask belongs to all of it. Raises BadRecipe.
+    """
+    crops = [part.strip() for part in recipe.style_crop.split(";")]
+    if len(crops) not in (1, len(styles)):
+        raise BadRecipe(f"style_crop has {len(crops)} parts for {len(styles)} style pictures: one for each, or one for all")
+    masked = {n for region in recipe.regions.values() if region.style_mask for n in region.style_numbers(len(styles))}
+    each = crops * len(styles) if len(crops) == 1 else crops
+    return [_style_crop(style, crop, n, n in masked) for n, (style, crop) in enumerate(zip(styles, each, strict=True))]
+
+
+def _style_crop(style: Tensor, crop: str, n: int, is_masked: bool) -> Box:
+    height, width = size_of(style)
+    whole = 0, 0, width, height
+    if crop == "none" or (crop == "auto" and is_masked):
+        return whole
+    if crop == "auto":
+        return picture_box(style)
+    left, top, right, bottom = map(int, crop.split(","))
+    if is_masked:
+        raise BadRecipe(f"style picture {n + 1} has a style_mask and a style_crop: crop the picture and its mask beforehand")
+    if right > width or bottom > height:
+        raise BadRecipe(f"style_crop is {crop}, style picture {n + 1} has {width} x {height} pixels")
+    return left, top, right, bottom
+
+
+def crop_to(image: Given, box: Box) -> Given:
+    """(1, C, H, W) -> the part in the box; the picture itself if that is all of it. None stays None."""
+    if image is None or box == (0, 0, image.shape[-1], image.shape[-2]):
+        return image
+    left, top, right, bottom = box
+    return image[..., top:bottom, left:right].contiguous()
 
 
 def style_at(style: Tensor, longer: int, recipe: Recipe, where: Tensor | None = None) -> Tensor:

@@ -48,6 +48,15 @@ def check_shape(shape: str) -> str:
     return shape
 
 
+def check_style_crop(crop: str) -> str:
+    """The value itself, if it is none, auto or a box, or several of these with ";" between. Raises ValueError."""
+    for part in crop.split(";"):
+        box = re.fullmatch(r"(\d{1,6}),(\d{1,6}),(\d{1,6}),(\d{1,6})", part.strip())
+        if part.strip() not in ("none", "auto") and not (box and int(box[1]) < int(box[3]) and int(box[2]) < int(box[4])):
+            raise ValueError('must be none, auto or left,top,right,bottom in pixels, one for each style picture with ";" between')
+    return crop
+
+
 PROTECTED = "protected"  # the region of --protect
 PROTECT_WEIGHTS: dict[str, Any] = {"style_weight": 0.03, "content_weight": 6.0}  # chosen by eye: still painted, in its own colours
 PROTECT_COLOR: Rule = "luminance"  # if colours are applied after painting; measured: bench/LOG.md
@@ -55,6 +64,7 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 LayerWeights = Annotated[dict[str, Weight], BeforeValidator(parse_weights), Field(max_length=100)]
 Numbers = Annotated[tuple[Weight, ...], BeforeValidator(parse_numbers)]
 Shape = Annotated[str, Field(max_length=40), AfterValidator(check_shape)]
+StyleCrop = Annotated[str, Field(max_length=400), AfterValidator(check_style_crop)]
 Scales = list[tuple[int, int]]  # longer side and steps of each, coarse to fine
 
 
@@ -86,6 +96,9 @@ class Recipe(BaseModel):
     )
     style_rotation: float = Field(
         0.0, ge=-360, le=360, description="degrees to rotate the style pictures, and so the strokes, counter-clockwise"
+    )
+    style_crop: StyleCrop = Field(
+        "none", description="auto leaves out margins and frames of style pictures; or left,top,right,bottom in pixels, none"
     )
     shape: Shape = Field("", description="width:height of the result, as 16:9; the photograph is cropped around its centre")
     seamless: Literal["none", "x", "y", "both"] = Field(
@@ -127,6 +140,7 @@ class Recipe(BaseModel):
     lr: float = Field(1.0, gt=0, allow_inf_nan=False, description="step size; pixels are in [0, 1]")
     history: int = Field(10, ge=1, le=200, description="number of earlier steps that L-BFGS uses")
     falloff: float = Field(0.0, ge=0, le=2, description="what L-BFGS changes first (1/frequency^falloff): 0 grain, 1 shapes")
+    clean_color: bool = Field(False, description="smooth colour, not light, at the finest scale, against coloured specks")
     detail: float = Field(0.0, ge=0, le=2, description="how much of the photograph's finest detail each finer scale adds")
     strokes: float = Field(
         0.0, ge=0, le=2, description="how much of the style picture's finest detail each finer scale adds, where the two look alike"
@@ -322,6 +336,8 @@ PRESETS: dict[str, tuple[Layers, dict[str, Any]]] = {
         _by_shares(1.0, SHARES),
         {
             "beta": 15.0,
+            "style_crop": "auto",
+            "clean_color": True,
             "pooling": "avg",
             "falloff": 0.5,
             "detail": 0.6,

@@ -12,6 +12,7 @@ GROUPS = {
     "style": (
         "style_weights",
         "style_scale",
+        "style_crop",
         "style_rotation",
         "style_costs",
         "style_layers",
@@ -20,7 +21,7 @@ GROUPS = {
         "strokes",
     ),
     "content": ("alpha", "content_costs", "content_layers", "content_norm", "detail"),
-    "colour": ("color_when", "color_space", "match_light"),
+    "colour": ("clean_color", "color_when", "color_space", "match_light"),
     "frame": ("shape", "seamless"),
     "start": ("init", "init_noise", "noise_width"),
     "descent": ("optimizer", "lr", "history", "falloff", "coarsest", "steps", "fine_steps", "tv"),

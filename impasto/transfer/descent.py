@@ -40,6 +40,11 @@ class State:
     truncated: bool = False
     canvas: Canvas = PIXELS
 
+    @property
+    def image(self) -> Tensor:
+        """The picture (B, 3, H, W) in [0, 1]."""
+        return self.canvas.image(self.x.detach())
+
 
 def can_resume(state: State, optimizer: str) -> bool:
     """Whether a state that was read from a file is complete and belongs to this optimiser."""
@@ -69,7 +74,7 @@ class Step:
     @property
     def image(self) -> Tensor:
         """The picture (B, 3, H, W), a new tensor each time."""
-        return self.state.canvas.image(self.state.x).clone()
+        return self.state.image.clone()
 
 
 def begin(x: Tensor, cost: Cost, i: int = 0, truncated: bool = False, canvas: Canvas = PIXELS) -> State:
@@ -104,8 +109,7 @@ def descend(cost: Cost, state: State, until: int, of: int, optimizer: Optimizer)
         after = take(cost, state, optimizer)
         i = until if after is state else state.i + 1
         state = replace(after, i=i)
-        side = max(state.canvas.image(state.x).shape[-2:])
-        yield Step(i, of, side, state.costs, time.monotonic() - begun, state)
+        yield Step(i, of, max(state.canvas.size or state.x.shape[-2:]), state.costs, time.monotonic() - begun, state)
 
 
 def evaluate(cost: Cost, x: Tensor, canvas: Canvas) -> tuple[dict[str, float], Tensor]:

@@ -196,7 +196,7 @@ def _optional(recipe: Recipe, net: Net, size: tuple[int, int]) -> float:
     for regions, a band of detail, the masks and a copy of them, and the weights of each layer's places.
     """
     pixels, regions = prod(size), len(recipe.all_regions())
-    pictures = bool(recipe.tv) + 2 * bool(_rules_after(recipe)) + bool(regions)
+    pictures = bool(recipe.tv) + 2 * bool(_rules_after(recipe)) + bool(regions) + recipe.clean_color
     masks = 2 * (regions + 1) * pixels + (regions + 1) * sum(prod(map_size(net, layer, size)) for layer in recipe.style_layers)
     weights = 2 * pixels + sum(prod(map_size(net, layer, size)) for layer in recipe.content_layers)
     return FLOAT * (3 * pictures * pixels + bool(regions) * (masks + weights))
@@ -216,7 +216,8 @@ def _tiled_on_disk(parts: Sequence[Sequence[Conv | Pool]], size: tuple[int, int]
 
 def _pictures(recipe: Recipe, size: tuple[int, int], history: int) -> float:
     remembered = 2 * history if recipe.optimizer == "lbfgs" else 0
-    return (PICTURES[recipe.optimizer] + remembered) * 3 * FLOAT * prod(size)
+    smoothed = 3 * recipe.clean_color  # the picture, its gradient, and what they are computed from
+    return (PICTURES[recipe.optimizer] + remembered + smoothed) * 3 * FLOAT * prod(size)
 
 
 def _targets(net: Net, recipe: Recipe, size: tuple[int, int]) -> float:

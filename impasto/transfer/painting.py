@@ -39,7 +39,7 @@ from impasto.machine import can_map_files, peak_memory_mb
 from impasto.nets.kernels import has_winograd
 from impasto.nets.nets import Compute
 from impasto.objective.color_transfer import recolored
-from impasto.objective.framing import finished_size, painted_size
+from impasto.objective.framing import crop_to, finished_size, painted_size, style_crops
 from impasto.objective.masks import read_masks
 from impasto.objective.objective import costs_of
 from impasto.recipe.recipe import Recipe, checked_recipe
@@ -57,6 +57,7 @@ from impasto.transfer.transfer import (
     Execution,
     Extras,
     alpha_at,
+    canvas_of,
     check_edit,
     check_fit,
     finished,
@@ -117,6 +118,7 @@ class Painting:
         check_writable(output)
         check_writable(checkpoint_path(output))
         self.output, self.recipe, self.folder = output, recipe, disk_folder(checkpoint_path(output))
+        self.style_paths = list(styles)
         self.inputs = [given for given in (content, *styles, start, *recipe.mask_files().values()) if given is not None]
         self._spare_inputs(output)
         budget = max_memory or default_budget()
@@ -125,8 +127,12 @@ class Painting:
         self.cache = cache or Cache()
         self.styles = [self.cache.get_or_make(("picture", *_state_of(style)), (), partial(read, style)) for style in styles]
         self.start = None if start is None else read(start)
-        self.pictures = [style.image for style in self.styles]
-        self.alphas = [picture.alpha for picture in (self.content, *self.styles)]
+        self.crops = style_crops([style.image for style in self.styles], recipe)
+        self.pictures = [self._cropped(n, style.image) for n, style in enumerate(self.styles)]
+        self.alphas = [
+            self.content.alpha,
+            *(crop_to(style.alpha, crop) for style, crop in zip(self.styles, self.crops, strict=True)),
+        ]
         check_room(output, 3 * bits / 8 * prod(finished_size(self.content.image, recipe.size, recipe)))
         self.bits, self.profile = bits, usable_profile(self.content) if keep_profile else None
         check_fit(self.content.image, self.pictures, recipe, self._start_image())
@@ -173,6 +179,17 @@ class Painting:
                     is_done = self.recipe is recipe
             self.seconds = time.monotonic() - begun
             self._finish()
+
+    def crops_found(self) -> Iterator[str]:
+        """A line for each style picture of which margins or a frame are left out."""
+        for path, style, (left, top, right, bottom) in zip(self.style_paths, self.styles, self.crops, strict=True):
+            if self.recipe.style_crop != "none" and (right - left, bottom - top) != (style.image.shape[-1], style.image.shape[-2]):
+                box = f"{left},{top},{right},{bottom}"
+                yield f"{path}: painting with the part {box}, without margins or frame (--style-crop none keeps them)"
+
+    def _cropped(self, n: int, image: torch.Tensor) -> torch.Tensor:
+        """The style picture by its crop: the same tensor each time, so that paintings which share a cache share its targets."""
+        return self.cache.get_or_make(("crop", n, self.crops[n]), (image,), partial(crop_to, image, self.crops[n]))
 
     def shown(self, step: Step) -> torch.Tensor:
         """The picture of a step, (1, 3, H, W), with the colour rules of the finished painting."""
@@ -337,6 +354,8 @@ class Painting:
         if loaded is None:
             return None
         state, run = loaded
+        finest = painted_size(self.content.image, self.scales[-1][0], self.recipe)
+        state = replace(state, canvas=canvas_of(self.recipe, state.x.shape[-2:] == finest))
         if run["versions"] != self._run()["versions"]:
             warnings.warn("the checkpoint was made by other versions: the bytes may differ", ImpastoWarning, stacklevel=2)
         torch.set_num_threads(run["threads"])
@@ -377,7 +396,7 @@ class Painting:
 
     def _write_final(self, path: Path, ended: str) -> None:
         assert self.state is not None
-        image = finished(self.state.x, self.content.image, self.recipe, self.bits, self.content.alpha, self.masks)
+        image = finished(self.state.image, self.content.image, self.recipe, self.bits, self.content.alpha, self.masks)
         try:
             self._write(path, image, ended)
         except (NoRoom, CannotWrite) as error:

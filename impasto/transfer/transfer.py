@@ -35,7 +35,7 @@ from impasto.images.images import (
 from impasto.machine import give_back, limit_fragmentation
 from impasto.nets.nets import INPUTS, NETS, Compute, Net, build_net, canonical, channels, layer_name, lengths, net_to, normalized
 from impasto.objective.color_transfer import as_compared, luminance_cost, recolored, recolored_inputs
-from impasto.objective.framing import finished_size, framed, painted_size, style_at, style_size
+from impasto.objective.framing import crop_to, finished_size, framed, painted_size, style_at, style_crops, style_size
 from impasto.objective.losses import Cost, temporal_cost
 from impasto.objective.masks import NO_MASKS, Masks, read_masks
 from impasto.objective.objective import make_cost
@@ -43,8 +43,8 @@ from impasto.objective.style_costs import COSTS, costs_by_layer
 from impasto.objective.targets import make_targets, parts_of, style_side
 from impasto.pictures import CALIBRATION, picture_path
 from impasto.recipe.recipe import Recipe, Scales, make_recipe
-from impasto.transfer import canvas
 from impasto.transfer.analogy import borrowed_band, finest_band
+from impasto.transfer.canvas import PIXELS, Canvas, soft_color, white_noise
 from impasto.transfer.checkpoint import on_disk
 from impasto.transfer.descent import Optimizer, State, Step, begin, descend, moved
 from impasto.transfer.memory_plan import Plan, make_plan
@@ -131,8 +131,10 @@ def paint(
     recipe = make_recipe(preset, **knobs)
     styles = [styles] if isinstance(styles, str | Path | Image.Image) else styles
     picture, paintings = read_picture(content), [read_picture(style) for style in styles]
-    alphas = [it.alpha for it in (picture, *paintings)]
-    steps = stylize(picture.image, [it.image for it in paintings], recipe, make_net(recipe), Extras(alphas=alphas))
+    crops = style_crops([it.image for it in paintings], recipe)
+    images = [crop_to(it.image, crop) for it, crop in zip(paintings, crops, strict=True)]
+    alphas = [picture.alpha, *(crop_to(it.alpha, crop) for it, crop in zip(paintings, crops, strict=True))]
+    steps = stylize(picture.image, images, recipe, make_net(recipe), Extras(alphas=alphas))
     image = finished(deque(steps, maxlen=1).pop().image, picture.image, recipe, alpha=picture.alpha)
     pixels = to_pillow(image, alpha_at(picture.alpha, image, recipe))
     profile = usable_profile(picture) if keep_profile else None
@@ -202,16 +204,18 @@ def stylize(
             continue
         give_back()  # the maps of the last scale leave gaps that do not fit this one's
         limit_fragmentation(stage.plan.tiling is not None)
+        canvas = canvas_of(recipe, stage.size == stages[-1].size)
         now, tiling, folder = recipe.at(stage.first), stage.plan.tiling, execution.folder if stage.plan.on_disk else None
         scaled = resize(content, stage.size, recipe.wraps, folder or net.convs[0].weight)
         targets = make_targets(scaled, styles, now, net, tiling, masks, execution.cache)
         cost = _tied(make_cost(targets, now, net, tiling), extras.ties, scaled, recipe)
         if state is None:
-            state = begin(first_image(scaled, recipe, start), cost)
+            state = begin(first_image(scaled, recipe, start), cost, canvas=canvas)
         elif state.x.shape != scaled.shape:
-            state = begin(refined(state.x, scaled, styles, now, masks), cost, stage.first, state.truncated or state.i < stage.first)
+            larger = refined(state.image, scaled, styles, now, masks)
+            state = begin(larger, cost, stage.first, state.truncated or state.i < stage.first, canvas)
         elif state.i == stage.first:
-            state = begin(state.x, cost, stage.first, state.truncated)  # the memory of L-BFGS belongs to the cost before
+            state = begin(state.x, cost, stage.first, state.truncated, canvas)  # the memory of L-BFGS belongs to the cost before
         state = on_disk(state, folder) if folder else state
         del scaled, targets  # a large picture would count in the peak
         optimizer = Optimizer(recipe.optimizer, recipe.lr, stage.plan.history, recipe.falloff, recipe.wraps)
@@ -248,6 +252,11 @@ def _tied(cost: Cost, ties: Ties | None, scaled: Tensor, recipe: Recipe) -> Cost
     """The cost with its ties, of the luminance if only that is painted."""
     cost = cost if ties is None else tied_cost(cost, ties.like(scaled, recipe))
     return functools.partial(luminance_cost, cost) if recipe.paints_light else cost
+
+
+def canvas_of(recipe: Recipe, is_finest: bool) -> Canvas:
+    """The parameters that a scale is painted with: pixels; with clean_color, at the finest scale, pixels of soft colour."""
+    return soft_color(recipe.wraps) if is_finest and recipe.clean_color and not recipe.paints_light else PIXELS
 
 
 def painted_scales(content: Tensor, styles: Sequence[Tensor], recipe: Recipe) -> Scales:
@@ -359,7 +368,7 @@ def first_image(content: Tensor, recipe: Recipe, picture: Tensor | None = None) 
     share = 1.0 if recipe.init == "noise" else recipe.init_noise
     if not share:
         return start
-    noise = canvas.white_noise(content.shape, recipe.noise_width, recipe.seed).to(content)
+    noise = white_noise(content.shape, recipe.noise_width, recipe.seed).to(content)
     return start.clone().lerp_(noise, share)
 
 
