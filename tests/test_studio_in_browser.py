@@ -238,7 +238,7 @@ def test_a_studio_that_was_killed_is_found_again_and_goes_on(browser, tmp_path):
     expect(told(page)).to_contain_text("finished", timeout=LONG)
     watched.context.close()
     assert "Traceback" not in again.stop()
-    assert [it for it in watched.wrong if not re.search("ERR_(CONNECTION|INCOMPLETE|EMPTY)", it)] == []
+    assert [it for it in watched.wrong if not re.search("ERR_(CONNECTION|INCOMPLETE|EMPTY|CONTENT_LENGTH)", it)] == []
 
 
 def test_a_painting_that_is_dropped_restores_everything(page, studio, tmp_path):
