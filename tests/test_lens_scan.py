@@ -304,6 +304,7 @@ def used(folder) -> None:
     merge([folder], folder.with_name("merged"))
 
 
+@pytest.mark.slow
 def test_absurd_fields_under_a_right_checksum_are_an_error_of_ours_or_harmless(pictures, tmp_path):
     scanned(pictures, tmp_path / "good")
     told: list[dict] = []
