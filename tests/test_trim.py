@@ -7,8 +7,9 @@ from PIL import Image, ImageDraw
 
 from impasto.errors import BadRecipe
 from impasto.images.images import read_picture
+from impasto.images.pixels import Picture
 from impasto.images.trim import picture_box
-from impasto.objective.framing import crop_to, style_crops
+from impasto.objective.framing import crop_picture, style_crops
 from impasto.pictures import picture_path
 from impasto.recipe.recipe import make_recipe
 from impasto.transfer.painting import Painting, recipe_of
@@ -120,9 +121,9 @@ def finish(content, style, output, **knobs) -> Painting:
 def test_a_scan_is_painted_with_as_its_crop_is_and_says_so(files, tmp_path):
     content, scan, output = files
     auto = finish(*files)
-    ((left, top, right, bottom),) = auto.crops
+    ((_, (left, top, right, bottom)),) = auto.crops
     (line,) = auto.crops_found()
-    assert f"{scan}: painting with the part {left},{top},{right},{bottom}" in line and "--style-crop none" in line
+    assert f"{scan}: using the part {left},{top},{right},{bottom}" in line and "--style-crop none" in line
     with Image.open(scan) as opened:
         opened.crop((left, top, right, bottom)).save(tmp_path / "cropped.png")
     cropped = finish(content, tmp_path / "cropped.png", tmp_path / "other.png")
@@ -144,9 +145,12 @@ def test_crops_of_several_style_pictures():
     one, two = picture(40, 50), tensor(with_margin(painting()[:200, :240], (20, 20, 20, 40), (0, 0, 0)))
     both = style_crops([one, two], make_recipe(style_crop="1,2,30,40; auto"))
     assert both[0] == (1, 2, 30, 40) and both[1] == picture_box(two) != (0, 0, 280, 260)
-    assert torch.equal(crop_to(one, both[0]), one[..., 2:40, 1:30]) and crop_to(one, (0, 0, 50, 40)) is one
+    read = Picture(one, one[:, :1], "sha")
+    cropped = crop_picture(read, both[0])
+    assert torch.equal(cropped.image, one[..., 2:40, 1:30]) and torch.equal(cropped.alpha, one[:, :1, 2:40, 1:30])
+    assert crop_picture(read, None) is read and style_crops([one], make_recipe()) == [None]
     region = {"sky": {"mask": "light", "style": 2, "style_mask": "dark"}}
-    assert style_crops([one, two], make_recipe(regions=region))[1] == (0, 0, 280, 260)  # its mask is of all of it
+    assert style_crops([one, two], make_recipe(regions=region))[1] is None  # its mask is of all of it
     for crop, regions, message in (
         ("1,2,30,40", region, "style_mask and a style_crop"),
         ("0,0,51,40", {}, "style picture 1 has 50 x 40 pixels"),

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from impasto.errors import BadRecipe
-from impasto.images.images import Wraps, resize, scaled_size, size_of
+from impasto.images.images import Picture, Wraps, resize, scaled_size, size_of
 from impasto.images.trim import Box, picture_box
 from impasto.nets.geometry import field_of
 from impasto.nets.nets import NETS, Net, name_among
@@ -112,8 +112,8 @@ def periodic_net(net: Net, recipe: Recipe) -> Net:
 # Style pictures
 
 
-def style_crops(styles: Sequence[Tensor], recipe: Recipe) -> list[Box]:
-    """The part (left, top, right, bottom) of each style picture, as it was read, that the recipe's `style_crop` paints with.
+def style_crops(styles: Sequence[Tensor], recipe: Recipe) -> list[Box | None]:
+    """The part (left, top, right, bottom) of each style picture, as it was read, that `style_crop` keeps; None for all of it.
 
     A style picture for which a region has a mask is not cropped by auto, since the mask belongs to all of it. Raises BadRecipe.
     """
@@ -125,13 +125,13 @@ def style_crops(styles: Sequence[Tensor], recipe: Recipe) -> list[Box]:
     return [_style_crop(style, crop, n, n in masked) for n, (style, crop) in enumerate(zip(styles, each, strict=True))]
 
 
-def _style_crop(style: Tensor, crop: str, n: int, is_masked: bool) -> Box:
-    height, width = size_of(style)
-    whole = 0, 0, width, height
+def _style_crop(style: Tensor, crop: str, n: int, is_masked: bool) -> Box | None:
     if crop == "none" or (crop == "auto" and is_masked):
-        return whole
+        return None
+    height, width = size_of(style)
     if crop == "auto":
-        return picture_box(style)
+        box = picture_box(style)
+        return None if box == (0, 0, width, height) else box
     left, top, right, bottom = map(int, crop.split(","))
     if is_masked:
         raise BadRecipe(f"style picture {n + 1} has a style_mask and a style_crop: crop the picture and its mask beforehand")
@@ -140,12 +140,20 @@ def _style_crop(style: Tensor, crop: str, n: int, is_masked: bool) -> Box:
     return left, top, right, bottom
 
 
-def crop_to(image: Given, box: Box) -> Given:
-    """(1, C, H, W) -> the part in the box; the picture itself if that is all of it. None stays None."""
-    if image is None or box == (0, 0, image.shape[-1], image.shape[-2]):
-        return image
+def crop_picture(picture: Picture, box: Box | None) -> Picture:
+    """The part of a picture in the box; without a box the picture itself."""
+    if box is None:
+        return picture
     left, top, right, bottom = box
-    return image[..., top:bottom, left:right].contiguous()
+    rows, columns = slice(top, bottom), slice(left, right)
+    alpha = None if picture.alpha is None else picture.alpha[..., rows, columns]
+    return replace(picture, image=picture.image[..., rows, columns], alpha=alpha)
+
+
+def cropped_styles(pictures: Sequence[Picture], recipe: Recipe) -> list[Picture]:
+    """The style pictures, as they were read, without what the recipe's `style_crop` leaves out."""
+    crops = style_crops([picture.image for picture in pictures], recipe)
+    return [crop_picture(picture, crop) for picture, crop in zip(pictures, crops, strict=True)]
 
 
 def style_at(style: Tensor, longer: int, recipe: Recipe, where: Tensor | None = None) -> Tensor:

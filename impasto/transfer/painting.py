@@ -39,7 +39,7 @@ from impasto.machine import can_map_files, peak_memory_mb
 from impasto.nets.kernels import has_winograd
 from impasto.nets.nets import Compute
 from impasto.objective.color_transfer import recolored
-from impasto.objective.framing import crop_to, finished_size, painted_size, style_crops
+from impasto.objective.framing import crop_picture, finished_size, painted_size, style_crops
 from impasto.objective.masks import read_masks
 from impasto.objective.objective import costs_of
 from impasto.recipe.recipe import Recipe, checked_recipe
@@ -118,21 +118,21 @@ class Painting:
         check_writable(output)
         check_writable(checkpoint_path(output))
         self.output, self.recipe, self.folder = output, recipe, disk_folder(checkpoint_path(output))
-        self.style_paths = list(styles)
         self.inputs = [given for given in (content, *styles, start, *recipe.mask_files().values()) if given is not None]
         self._spare_inputs(output)
         budget = max_memory or default_budget()
         read = partial(_read, output.parent, budget)
         self.content = read(content)
         self.cache = cache or Cache()
-        self.styles = [self.cache.get_or_make(("picture", *_state_of(style)), (), partial(read, style)) for style in styles]
-        self.start = None if start is None else read(start)
-        self.crops = style_crops([style.image for style in self.styles], recipe)
-        self.pictures = [self._cropped(n, style.image) for n, style in enumerate(self.styles)]
-        self.alphas = [
-            self.content.alpha,
-            *(crop_to(style.alpha, crop) for style, crop in zip(self.styles, self.crops, strict=True)),
+        given = [self.cache.get_or_make(("picture", *_state_of(style)), (), partial(read, style)) for style in styles]
+        self.crops = [*zip(styles, style_crops([style.image for style in given], recipe), strict=True)]
+        self.styles = [  # cached, so that paintings with the same style picture share its targets
+            self.cache.get_or_make(("crop", path, crop), (style,), partial(crop_picture, style, crop))
+            for style, (path, crop) in zip(given, self.crops, strict=True)
         ]
+        self.start = None if start is None else read(start)
+        self.pictures = [style.image for style in self.styles]
+        self.alphas = [picture.alpha for picture in (self.content, *self.styles)]
         check_room(output, 3 * bits / 8 * prod(finished_size(self.content.image, recipe.size, recipe)))
         self.bits, self.profile = bits, usable_profile(self.content) if keep_profile else None
         check_fit(self.content.image, self.pictures, recipe, self._start_image())
@@ -182,14 +182,10 @@ class Painting:
 
     def crops_found(self) -> Iterator[str]:
         """A line for each style picture of which margins or a frame are left out."""
-        for path, style, (left, top, right, bottom) in zip(self.style_paths, self.styles, self.crops, strict=True):
-            if self.recipe.style_crop != "none" and (right - left, bottom - top) != (style.image.shape[-1], style.image.shape[-2]):
-                box = f"{left},{top},{right},{bottom}"
-                yield f"{path}: painting with the part {box}, without margins or frame (--style-crop none keeps them)"
-
-    def _cropped(self, n: int, image: torch.Tensor) -> torch.Tensor:
-        """The style picture by its crop: the same tensor each time, so that paintings which share a cache share its targets."""
-        return self.cache.get_or_make(("crop", n, self.crops[n]), (image,), partial(crop_to, image, self.crops[n]))
+        for path, crop in self.crops:
+            if crop is not None:
+                box = ",".join(map(str, crop))
+                yield f"{path}: using the part {box}, without margins or frame (--style-crop none uses all of it)"
 
     def shown(self, step: Step) -> torch.Tensor:
         """The picture of a step, (1, 3, H, W), with the colour rules of the finished painting."""

@@ -35,7 +35,7 @@ from impasto.images.images import (
 from impasto.machine import give_back, limit_fragmentation
 from impasto.nets.nets import INPUTS, NETS, Compute, Net, build_net, canonical, channels, layer_name, lengths, net_to, normalized
 from impasto.objective.color_transfer import as_compared, luminance_cost, recolored, recolored_inputs
-from impasto.objective.framing import crop_to, finished_size, framed, painted_size, style_at, style_crops, style_size
+from impasto.objective.framing import cropped_styles, finished_size, framed, painted_size, style_at, style_size
 from impasto.objective.losses import Cost, temporal_cost
 from impasto.objective.masks import NO_MASKS, Masks, read_masks
 from impasto.objective.objective import make_cost
@@ -130,11 +130,9 @@ def paint(
     """
     recipe = make_recipe(preset, **knobs)
     styles = [styles] if isinstance(styles, str | Path | Image.Image) else styles
-    picture, paintings = read_picture(content), [read_picture(style) for style in styles]
-    crops = style_crops([it.image for it in paintings], recipe)
-    images = [crop_to(it.image, crop) for it, crop in zip(paintings, crops, strict=True)]
-    alphas = [picture.alpha, *(crop_to(it.alpha, crop) for it, crop in zip(paintings, crops, strict=True))]
-    steps = stylize(picture.image, images, recipe, make_net(recipe), Extras(alphas=alphas))
+    picture, paintings = read_picture(content), cropped_styles([read_picture(style) for style in styles], recipe)
+    alphas = [it.alpha for it in (picture, *paintings)]
+    steps = stylize(picture.image, [it.image for it in paintings], recipe, make_net(recipe), Extras(alphas=alphas))
     image = finished(deque(steps, maxlen=1).pop().image, picture.image, recipe, alpha=picture.alpha)
     pixels = to_pillow(image, alpha_at(picture.alpha, image, recipe))
     profile = usable_profile(picture) if keep_profile else None

@@ -26,7 +26,7 @@ from impasto.files import check_writable, make_folder, read_text, sha256, write_
 from impasto.images.images import Picture, read_picture, read_record, size_of, write_picture
 from impasto.machine import peak_memory_mb
 from impasto.nets.nets import Compute
-from impasto.objective.framing import crop_to, style_crops
+from impasto.objective.framing import cropped_styles
 from impasto.recipe.recipe import Recipe
 from impasto.transfer.descent import Step
 from impasto.transfer.memory_plan import Plan, default_budget, held_memory, written
@@ -138,10 +138,8 @@ class Video:
         self._check_output()
         self.size = painted_size(self.clip, recipe.size, even=not self.to_folder)
         self.recipe_at_size = recipe.model_copy(update={"size": max(self.size)})
-        pictures = [read_picture(style) for style in styles]
-        crops = style_crops([picture.image for picture in pictures], recipe)
-        self.styles = [crop_to(picture.image, crop) for picture, crop in zip(pictures, crops, strict=True)]
-        self.style_alphas = [crop_to(picture.alpha, crop) for picture, crop in zip(pictures, crops, strict=True)]
+        pictures = cropped_styles([read_picture(style) for style in styles], recipe)
+        self.styles, self.style_alphas = [picture.image for picture in pictures], [picture.alpha for picture in pictures]
         blank = torch.zeros(1, 3, *self.size)
         check_fit(blank, self.styles, self.recipe_at_size, None)
         loaded = load_weights(recipe.net, weights, weights_input)

@@ -17,7 +17,7 @@ from impasto.lens.style.page import StylePicture
 from impasto.lens.style.reading import resize_to
 from impasto.nets.geometry import field_of
 from impasto.nets.nets import Net, features
-from impasto.objective.framing import crop_to, periodic_net, style_at, style_crops, torus_size
+from impasto.objective.framing import cropped_styles, periodic_net, style_at, torus_size
 from impasto.recipe.recipe import Recipe, make_recipe
 from impasto.transfer.painting import recipe_of
 
@@ -74,8 +74,8 @@ def compare(painting: Path, other: Path, generated: Path | None, recipe: Recipe,
         picture = read_picture(generated, keep_hidden=True).image
         pictures["generated"] = resize(picture, torus_size(size_of(picture), recipe), recipe.wraps)
         side = max(pictures["generated"].shape[-2:])
-    (crop,) = style_crops([read.image], recipe)
-    image = style_at(crop_to(read.image, crop), round(side * recipe.style_scale), recipe)
+    (cropped,) = cropped_styles([read], recipe)
+    image = style_at(cropped.image, round(side * recipe.style_scale), recipe)
     nets = {"other": net, "generated": periodic_net(net, recipe)}
     targets = targets_of(image, recipe, nets["generated"])
     found = {name: differences(targets, picture, recipe, nets[name]) for name, picture in pictures.items()}
