@@ -155,6 +155,7 @@ def test_a_failing_write_leaves_the_old_file_and_no_litter(tmp_path, number, rai
     assert (tmp_path / "a").read_bytes() == b"old" and os.listdir(tmp_path) == ["a"]
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_left_of_a_file_goes_when_it_is_written_again(tmp_path):
     kill_at(
         b"half",

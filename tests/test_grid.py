@@ -21,6 +21,7 @@ from impasto.transfer.painting import Painting
 from tests.conftest import check_one_line, paint_with_the_tiny_net, picture, save
 from tests.fake_workers import FakeWorker
 
+pytestmark = pytest.mark.slow  # workers, killed runs, whole commands
 KNOBS = {"size": 32, "coarsest": 24, "steps": 4, "fine_steps": 3, "style_layers": "conv1_1", "content_layers": "conv2_1"}
 OPTIONS = [word for name, value in KNOBS.items() for word in (f"--{name.replace('_', '-')}", value)]
 

@@ -100,6 +100,7 @@ def test_painting_goes_from_coarse_to_fine():
     assert {step.scale for step in paint(coarsest=48)} == {48}
 
 
+@pytest.mark.slow
 def test_scaled_pictures_are_let_go_while_a_scale_is_painted(monkeypatch, net):
     made = []
 

@@ -1,6 +1,6 @@
 """Pictures as tensors (1, C, H, W) in [0, 1]: checks, sizes, resizing, quantisation, and as 8-bit Pillow images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil, pi, sin
 from pathlib import Path
@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from impasto.disk import BAND, empty, file_of, folder_of, loaded, plain, release, to_disk
+from impasto.disk import BAND, empty, file_of, folder_of, loaded, nameless, plain, release, to_disk
 from impasto.errors import BadImage
 
 MIN_SIDE = 16
@@ -68,7 +68,7 @@ def resize(image: Tensor, size: tuple[int, int], wraps: Wraps = EDGES, where: Pa
     folder = folder_of(where) if isinstance(where, Tensor) else where
     if size_of(image) == size:
         return to_disk(image, folder) if folder else image if where is None else loaded(image)
-    if (folder or file_of(image)) and not any(wraps):
+    if (folder or is_on_disk(image)) and not any(wraps):
         shape = 1, image.shape[1], *size
         found = empty(shape, folder) if folder else image.new_empty(shape) if where is None else torch.empty(shape)
         return _resized_in_bands(image, found)
@@ -145,7 +145,7 @@ def quantize(image: Tensor, bits: int = 8) -> Tensor:
 
 def to_pillow(image: Tensor, alpha: Tensor | None = None) -> Image.Image:
     """(1, 3, H, W), and alpha (1, 1, H, W) if there is one -> an 8-bit RGB or RGBA picture."""
-    if file_of(image):
+    if is_on_disk(image):
         return _to_pillow_from_disk(image, alpha)
     layers = image if alpha is None else torch.cat([image, alpha], 1)
     pixels = (layers[0].detach() * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().contiguous().numpy()
@@ -160,3 +160,42 @@ def _to_pillow_from_disk(image: Tensor, alpha: Tensor | None) -> Image.Image:
         rows = slice(at, at + count)
         found.paste(to_pillow(loaded(image[..., rows, :]), None if alpha is None else loaded(alpha[..., rows, :])), (0, at))
     return found
+
+
+def from_bands(size: tuple[int, int, int], white: int, rows: Callable[[int, int], np.ndarray], folder: Path | None) -> Tensor:
+    """A tensor (1, *size), `size` (C, H, W), in [0, 1] from bands of rows (h, W, C) in 0 to `white`: `rows` takes first and end.
+
+    With a `folder` it lies on disk there, in an unnamed file. All rows at once would take three times the memory.
+    """
+    found = torch.empty(1, *size) if folder is None else nameless((1, *size), folder)
+    count = max(1, BAND // size[2])
+    for at in range(0, size[1], count):
+        pixels = rows(at, min(at + count, size[1])).astype(np.float32) / white
+        found[0, :, at : at + count] = torch.from_numpy(pixels).permute(2, 0, 1)
+    return found
+
+
+def is_on_disk(image: Tensor) -> bool:
+    """Whether the values lie in a mapped file."""
+    return file_of(image) is not None
+
+
+def to_levels(layers: Tensor, bits: int) -> np.ndarray:
+    """(C, H, W) in [0, 1] -> (H, W, C), uint8 or uint16."""
+    levels: np.ndarray = (layers.detach() * (2**bits - 1)).round().permute(1, 2, 0).cpu().contiguous().numpy()
+    exact: np.ndarray = levels.astype(np.uint8 if bits == 8 else np.uint16)
+    return exact
+
+
+def levels_in_file(layers: list[Tensor], bits: int) -> tuple[Tensor, Path]:
+    """to_levels of channels (H, W) on disk, as bytes (H, W * C * bits / 8) in a file beside theirs, which goes with the tensor."""
+    (height, width), folder = layers[0].shape, folder_of(layers[0])
+    assert folder is not None
+    found = empty((height, width * len(layers) * bits // 8), folder, torch.uint8)
+    count = max(1, BAND // width)
+    for at in range(0, height, count):
+        levels = to_levels(torch.stack([loaded(layer[at : at + count]) for layer in layers]), bits)
+        found[at : at + count] = torch.from_numpy(levels.reshape(len(levels), -1).view(np.uint8))
+    file = file_of(found)
+    assert file is not None
+    return found, file

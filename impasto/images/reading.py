@@ -8,7 +8,6 @@ import hashlib
 import re
 import tempfile
 import warnings
-from collections.abc import Callable
 from itertools import product
 from math import ceil
 from pathlib import Path
@@ -19,12 +18,11 @@ import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
-from impasto.disk import BAND, nameless
 from impasto.errors import BadImage, ImpastoError, ImpastoWarning, MissingExtra
 from impasto.files import cannot_write, reason
 from impasto.images import formats, hires
 from impasto.images.opening import MAX_PIXELS, open_image, read_bytes
-from impasto.images.pixels import Picture
+from impasto.images.pixels import Picture, from_bands
 from impasto.images.profiles import srgb_profile, to_srgb
 from impasto.images.records import deep_zoom_text, tiles_of
 
@@ -225,17 +223,7 @@ def _16_bit_layers(opened: Image.Image, data: bytes, name: str | Path, folder: P
 def _layers(image: Any, folder: Path | None) -> Tensor:
     """(1, C, H, W) of a 16-bit image of libvips."""
     size = image.bands, image.height, image.width
-    return _in_bands(size, 65535, lambda first, last: hires.rows(image, first, last), folder)
-
-
-def _in_bands(size: tuple[int, int, int], white: int, rows: Callable[[int, int], np.ndarray], folder: Path | None) -> Tensor:
-    """The tensor (1, C, H, W) from bands of rows (h, W, C) in 0 to `white`: at once it would take three times the memory."""
-    found = torch.empty(1, *size) if folder is None else nameless((1, *size), folder)
-    count = max(1, BAND // size[2])
-    for at in range(0, size[1], count):
-        pixels = rows(at, min(at + count, size[1])).astype(np.float32) / white
-        found[0, :, at : at + count] = torch.from_numpy(pixels).permute(2, 0, 1)
-    return found
+    return from_bands(size, 65535, lambda first, last: hires.rows(image, first, last), folder)
 
 
 def _colors(opened: Image.Image, folder: Path | None = None, levels: tuple[int, int] = (0, 65535)) -> Tensor:
@@ -250,7 +238,7 @@ def _colors(opened: Image.Image, folder: Path | None = None, levels: tuple[int, 
         pixels = np.asarray(convert(_without_alpha(opened.crop((0, first, opened.width, last)))))
         return abs(pixels[..., None] - black) if is_grey else pixels
 
-    return _in_bands((3, opened.height, opened.width), abs(white - black) if is_grey else 255, rows, folder)
+    return from_bands((3, opened.height, opened.width), abs(white - black) if is_grey else 255, rows, folder)
 
 
 def _grey_levels(opened: Image.Image) -> tuple[int, int]:
@@ -303,7 +291,7 @@ def _alpha(opened: Image.Image, folder: Path | None = None) -> Tensor | None:
         )
         return shown[..., None]
 
-    alpha = _unless_opaque(_in_bands((1, opened.height, opened.width), 255, rows, folder))
+    alpha = _unless_opaque(from_bands((1, opened.height, opened.width), 255, rows, folder))
     is_unused = alpha is not None and opened.format == "BMP" and not bool(alpha.any())  # as most programs write it
     return None if is_unused else alpha
 

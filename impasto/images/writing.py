@@ -6,17 +6,15 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import ExifTags, Image, PngImagePlugin
 from torch import Tensor
 
-from impasto.disk import BAND, empty, file_of, folder_of, loaded
 from impasto.errors import CannotWrite, ImpastoWarning
 from impasto.files import cannot_write, temporary_folder, write_whole
 from impasto.images import hires
 from impasto.images.formats import DEEP_ZOOM, WRITERS, check_ending
-from impasto.images.pixels import size_of, to_pillow
+from impasto.images.pixels import is_on_disk, levels_in_file, size_of, to_levels, to_pillow
 from impasto.images.profiles import in_profile, srgb_profile
 from impasto.images.records import RECORD, is_too_large, record_options, tiles_of, write_beside
 
@@ -70,7 +68,7 @@ def write_picture(
             f"{suffix} cannot be transparent: the background is white (a .png keeps transparency)", ImpastoWarning, stacklevel=2
         )
         image, alpha = image * alpha + (1 - alpha), None
-    if suffix == DEEP_ZOOM or (file_of(image) and suffix in hires.STREAMERS and profile is None and hires.is_here()):
+    if suffix == DEEP_ZOOM or (is_on_disk(image) and suffix in hires.STREAMERS and profile is None and hires.is_here()):
         _write_by_vips(path, image, alpha, record, bits)
         return
     encoded = io.BytesIO()
@@ -84,35 +82,16 @@ def write_picture(
 
 def _write_by_vips(path: Path, image: Tensor, alpha: Tensor | None, record: dict[str, Any] | None, bits: int) -> None:
     layers = [*image[0], *(() if alpha is None else alpha[0])]
-    if folder := folder_of(image):
-        pixels = _interleaved(layers, folder, bits)
-        file = file_of(pixels)
-        assert file is not None
+    if is_on_disk(image):
+        _bytes, file = levels_in_file(layers, bits)
         found = hires.in_file(file, size_of(image), len(layers), bits)
     else:
-        found = hires.in_array(_levels(torch.stack(layers), bits))
+        found = hires.in_array(to_levels(torch.stack(layers), bits))
     text = None if record is None else json.dumps(record, sort_keys=True)
     if path.suffix.lower() == DEEP_ZOOM:
         _write_deep_zoom(path, found, text)
     else:
         write_whole(path, lambda file: hires.write_streaming(found, file.fileno(), path.suffix.lower(), RECORD, text))
-
-
-def _levels(layers: Tensor, bits: int) -> np.ndarray:
-    """(C, H, W) in [0, 1] -> (H, W, C), uint8 or uint16."""
-    levels: np.ndarray = (layers.detach() * (2**bits - 1)).round().permute(1, 2, 0).cpu().contiguous().numpy()
-    exact: np.ndarray = levels.astype(np.uint8 if bits == 8 else np.uint16)
-    return exact
-
-
-def _interleaved(layers: list[Tensor], folder: Path, bits: int) -> Tensor:
-    """The interleaved pixels (H, W * C * bits / 8) of channels (H, W), as bytes in a file."""
-    (height, width), count = layers[0].shape, max(1, BAND // layers[0].shape[-1])
-    found = empty((height, width * len(layers) * bits // 8), folder, torch.uint8)
-    for at in range(0, height, count):
-        levels = _levels(torch.stack([loaded(layer[at : at + count]) for layer in layers]), bits)
-        found[at : at + count] = torch.from_numpy(levels.reshape(len(levels), -1).view(np.uint8))
-    return found
 
 
 _HYPHEN = "\\u002d"  # a hyphen in JSON: a comment must not contain two
@@ -147,7 +126,7 @@ def _encoded_16_bit(
     layers = image if alpha is None else torch.cat([image, alpha], 1)
     options = record_options(suffix, record)
     description = options["exif"][ExifTags.Base.ImageDescription] if "exif" in options else None
-    encoded = hires.encode(_levels(layers[0], 16), suffix, description, profile, srgb_profile())
+    encoded = hires.encode(to_levels(layers[0], 16), suffix, description, profile, srgb_profile())
     if "pnginfo" not in options:
         return encoded
     chunks = io.BytesIO()
