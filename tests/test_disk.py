@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from impasto import disk
 from impasto.disk import DiskTensor, empty, file_of, loaded, mapped, release, to_disk
 from impasto.errors import CannotWrite, ImpastoWarning, NoRoom
-from impasto.images import pixels, reading, writing
+from impasto.images import pixels, reading
 from impasto.images.images import read_picture, read_record, resize, tiles_of, write_picture
 from impasto.machine import can_map_files
 from impasto.objective import color as color_module
@@ -52,7 +52,7 @@ SHORT = {"steps": 2, "fine_steps": 3}  # where a painting is compared with anoth
 @pytest.fixture(autouse=True)
 def narrow(monkeypatch):
     """Bands so narrow that small pictures have many."""
-    for it in (disk, pixels, reading, writing, canvas_module):
+    for it in (disk, pixels, canvas_module):
         monkeypatch.setattr(it, "BAND", 4000)
     monkeypatch.setattr(color_module, "BAND", 400)
 
@@ -523,13 +523,13 @@ from pathlib import Path
 import pytest
 from impasto.transfer import painting as module
 from impasto import disk
-from impasto.images import pixels, reading, writing
+from impasto.images import pixels
 from impasto.transfer import canvas
 from impasto.transfer.memory_plan import Plan
 from tests.conftest import paint_with_the_tiny_net
 from tests.test_disk import CUTS, made
 
-disk.BAND = pixels.BAND = reading.BAND = writing.BAND = canvas.BAND = 4000
+disk.BAND = pixels.BAND = canvas.BAND = 4000
 paint_with_the_tiny_net(pytest.MonkeyPatch())
 module.plan_scales = lambda *_: [Plan(None, 10), Plan(CUTS, 10, on_disk=True, disk=1e6)]
 for step in made(tuple(map(Path, sys.argv[1:])), optimizer="lbfgs").steps():
@@ -679,12 +679,12 @@ from impasto.objective.tiles import Tiling
 from impasto.transfer.transfer import Execution, stylize
 from impasto import disk
 from impasto.transfer import canvas
-from impasto.images import pixels, reading, writing
+from impasto.images import pixels
 from tests.conftest import picture, tiny_net
 from tests.test_disk import LAYERS
 
 torch.set_num_threads(1)
-disk.BAND = pixels.BAND = reading.BAND = writing.BAND = canvas.BAND = 2**16
+disk.BAND = pixels.BAND = canvas.BAND = 2**16
 
 def held():
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
