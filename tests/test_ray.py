@@ -154,7 +154,7 @@ def test_37_a_worker_that_dies_and_one_that_hangs_lose_nothing(jobs, here, clust
             os.kill(found[1], signal.SIGSTOP)
         return struck
 
-    batch, workers = Batch(jobs, tmp_path, options=ONE), ray_workers(WorkerOptions(gpus_each=0.5, timeout=30), 1)
+    batch, workers = Batch(jobs, tmp_path, options=ONE), ray_workers(WorkerOptions(gpus_each=0.5, timeout=20), 1)
     assert set(states(batch, workers, once(strike)).values()) == {"finished"} and struck
     assert paintings(tmp_path) == here
     assert [result.tries for result in batch.results.values()].count(2) == 2
