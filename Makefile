@@ -3,6 +3,7 @@
 #   make test           lint, types, tests and docs
 #   make test-browser   the pages in headless Chromium, which it installs where it may
 #   make check          lint, types and the quick tests, for while you work
+#   make dist           the wheel and the source archive for a package index
 
 PYTHON ?= python3
 VENV := .venv
@@ -15,7 +16,7 @@ TORCH := torch$(if $(CPU), --index-url https://download.pytorch.org/whl/cpu)
 PROCESSES := $(shell $(PYTHON) -c "import os; print(min(4, 1 + (os.cpu_count() or 1)))")
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES)
 
-.PHONY: demo test test-browser check lint chromium sbom clean
+.PHONY: demo test test-browser check lint chromium dist sbom clean
 
 demo: $(VENV)/installed
 	$(BIN)/impasto demo impasto-demo
@@ -41,6 +42,20 @@ chromium:
 	     apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends chromium >/dev/null; } \
 	|| echo "Chromium is missing and could not be installed: the tests of the pages are skipped"
 
+# A package index shows README.md without the files beside it: its links get the address that the project's files have on the web, as
+# make dist ADDRESS=https://github.com/OWNER/NAME/blob/main
+DIST ?= dist
+dist: $(VENV)/installed
+	@test -n "$(ADDRESS)" || { echo "make dist needs ADDRESS=, where the project's files are on the web"; exit 2; }
+	$(PIP) hatchling==1.33.0
+	rm -rf $(DIST)
+	$(BIN)/python -m hatchling build --target sdist --directory $(DIST)
+	mkdir $(DIST)/source && tar -xf $(DIST)/*.tar.gz -C $(DIST)/source --strip-components 1
+	sed -E -i.old -e 's#\]\(([A-Za-z][^):]*)\)#]($(ADDRESS)/\1)#g' -e 's#src="([^":]*)"#src="$(subst /blob/,/raw/,$(ADDRESS))/\1"#g' \
+		$(DIST)/source/README.md && rm $(DIST)/source/README.md.old
+	cd $(DIST)/source && $(abspath $(BIN))/python -m hatchling build --directory $(abspath $(DIST))
+	rm -r $(DIST)/source
+
 # What is installed, with licences, as CycloneDX: for who has to account for it.
 sbom: $(VENV)/installed
 	$(PYTHON) -m venv $(VENV)-sbom
@@ -48,7 +63,7 @@ sbom: $(VENV)/installed
 	$(VENV)-sbom/bin/cyclonedx-py environment $(BIN)/python --output-file sbom.json
 
 clean:
-	rm -rf $(VENV) $(VENV)-sbom impasto-demo sbom.json
+	rm -rf $(VENV) $(VENV)-sbom impasto-demo dist sbom.json
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

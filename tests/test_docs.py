@@ -1,7 +1,10 @@
 """The docs: links lead somewhere, made pages are fresh, examples run, pictures are small."""
 
 import re
+import subprocess
+import sys
 import tomllib
+import zipfile
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -29,6 +32,22 @@ def test_the_source_archive_has_all_that_pages_link_to():
         for link in re.findall(r"\]\(([^)#:]+)[^):]*\)", page.read_text()) + re.findall(r'src="([^":]+)"', page.read_text()):
             first = (page.parent / link).resolve().relative_to(ROOT.resolve()).parts[0]
             assert any(fnmatch(first, pattern) for pattern in taken), (page.name, link)
+
+
+@pytest.mark.slow
+def test_a_package_index_gets_whole_addresses(tmp_path):
+    """And the wheel is built from the source archive alone."""
+    files, stamp = "https://example.org/impasto/blob/main", Path(sys.prefix) / "installed"
+    command = ["make", "--old-file", stamp, "dist", f"VENV={sys.prefix}", f"DIST={tmp_path / 'dist'}", f"ADDRESS={files}"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    with zipfile.ZipFile(wheel) as opened:
+        (name,) = (name for name in opened.namelist() if name.endswith(".dist-info/METADATA"))
+        shown = opened.read(name).decode()
+    links, pictures = re.findall(r"\]\(([^)]+)\)", shown), re.findall(r'src="([^"]+)"', shown)
+    assert len(links) > 20 and all(link.startswith(("https://", "#")) for link in links)
+    assert len(pictures) == 4 and all(link.startswith(files.replace("/blob/", "/raw/") + "/docs/") for link in pictures)
+    assert [path.suffix for path in sorted((tmp_path / "dist").iterdir())] == [".whl", ".gz"]
 
 
 @pytest.mark.slow
