@@ -23,7 +23,8 @@ FLAT, SPECK = 4 / 255, 12 / 255  # standard deviation of a flat neighbourhood; d
 PERIODS = (2, 4, 8)  # pixels: the strides of pools and of blocks
 SIDE, PATCH, STEP, STYLE_STEP = 512, 64, 32, 16  # pixels: longer side, patches, and their steps in the result and in the style
 THING_LAYERS = ("conv3", "conv4")
-UNRELATED = 0.76  # likeness that 1 % of the squares of a photograph reach in an unrelated one (20 pairs, 3030 squares)
+CONTRAST = 0.06  # least standard deviation of the grey of a square that shows something: flat squares are alike everywhere
+UNRELATED = 0.495  # likeness that 1 % of the squares of a photograph reach in an unrelated one (20 pairs)
 
 
 # Surfaces
@@ -87,31 +88,42 @@ def lattice(image: Tensor) -> float:
 # Things and forms
 
 
-@torch.no_grad()
-def patch_features(image: Tensor, net: Net, step: int) -> Tensor:
-    """(N, D): activations of THING_LAYERS of squares of PATCH pixels, every `step` pixels, with the picture scaled to SIDE."""
+def squares(image: Tensor, step: int) -> Tensor:
+    """(N, 3, PATCH, PATCH): the squares of the picture scaled to SIDE, every `step` pixels."""
     image = resize(image, scaled_size(image, SIDE))
-    squares = F.unfold(image, PATCH, stride=step)[0].T.view(-1, 3, PATCH, PATCH)
+    return F.unfold(image, PATCH, stride=step)[0].T.view(-1, 3, PATCH, PATCH)
+
+
+def show_something(squares: Tensor) -> Tensor:
+    """(N,) of bools: which squares are not flat."""
+    return squares.mean(1).flatten(1).std(1) > CONTRAST
+
+
+@torch.no_grad()
+def square_features(squares: Tensor, net: Net) -> Tensor:
+    """(N, D): activations of THING_LAYERS, those of each layer with norm 1."""
     parts = [features(net, some, THING_LAYERS) for some in torch.split(squares, 128)]
     return torch.cat([torch.cat([F.normalize(a.flatten(1), dim=1) for a in part.values()], 1) for part in parts])
 
 
 def likeness(image: Tensor, style: Tensor, net: Net) -> Tensor:
-    """(N,): of each square of the picture, its cosine with the most similar square of the style picture.
+    """(N,): of each square of the picture, its cosine with the most similar square of the style picture that shows something.
 
     Both less the mean of the style picture's squares, so that its general manner does not count, only what is special in a square.
     """
-    theirs = patch_features(style, net, STYLE_STEP)
-    ours, centre = patch_features(image, net, STEP), theirs.mean(0)
-    return (F.normalize(ours - centre, dim=1) @ F.normalize(theirs - centre, dim=1).T).amax(1)
+    theirs = squares(style, STYLE_STEP)
+    found = square_features(theirs, net)
+    centre, things = found.mean(0), found[show_something(theirs)]
+    ours = square_features(squares(image, STEP), net)
+    return (F.normalize(ours - centre, dim=1) @ F.normalize(things - centre, dim=1).T).amax(1)
 
 
 def leak(image: Tensor, content: Tensor, style: Tensor, net: Net) -> float:
-    """The share of squares that show a square of the style picture, among those where the photograph shows none of its own.
+    """The share of squares with something in them that show a square of the style picture, where the photograph shows none of its.
 
     The photograph has 0, the style picture 1. `image` and `content` have one shape.
     """
-    is_free = likeness(content, style, net) <= UNRELATED
+    is_free = (likeness(content, style, net) <= UNRELATED) & show_something(squares(image, STEP))
     shows = likeness(image, style, net) > UNRELATED
     return (shows & is_free).sum().item() / max(1, is_free.sum().item())
 

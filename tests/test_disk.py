@@ -293,12 +293,16 @@ def test_a_painting_on_disk_is_the_one_in_memory(tmp_path, optimizer, lr, tolera
 # What else a recipe may ask for: the same, and held a band at a time
 
 ASKED = [
-    {"tv": 3.0},
+    {"tv": 3.0, "calm": 0.5},
     {"color": "luminance"},
     {"color": "luminance", "color_space": "oklab", "color_when": "after"},
     {"color": "monge", "color_when": "after"},
     {"color": "luminance", "color_space": "lab", "tv": 3.0, "match_light": False},
-    {"regions": {"sky": {"mask": "light", "style": 1, "style_mask": "dark", "content_weight": 2.0}}, "protect": "k-means 1 of 3"},
+    {
+        "regions": {"sky": {"mask": "light", "style": 1, "style_mask": "dark", "content_weight": 2.0}},
+        "protect": "k-means 1 of 3",
+        "calm": 0.5,
+    },
     {
         "regions": {"sky": {"mask": "light", "style_weight": 0.5, "color": "pca"}, "rest": {"mask": "rest", "color": "luminance"}},
         "color_when": "after",
@@ -358,6 +362,7 @@ def test_no_tensor_in_memory_grows_with_the_picture(tmp_path, monkeypatch, knobs
     """A map of one channel has 173 kB at 240 x 180 pixels, a photograph as it was read up to 115 kB."""
     monkeypatch.setattr("impasto.transfer.analogy.MOST", 2**8)
     monkeypatch.setattr("impasto.transfer.analogy.AT_ONCE", 8)
+    monkeypatch.setattr("impasto.objective.masks.SIDE", 64)
     with Largest() as made:
         painted(tmp_path, True, 240, Tiling(("pool1",), 40), fine_steps=1, init="content", init_noise=0.0, **knobs)
     assert made.most < 120e3

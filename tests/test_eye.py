@@ -1,13 +1,15 @@
 """What a painter sees: measures whose value is known, by arithmetic or because the picture is what they look for."""
 
+import io
 from math import pi
 
 import pytest
 import torch
+from PIL import Image
 
 from bench.eye import fine_energy, forms_kept, grain, lattice, leak, specks, ycbcr
 from bench.judge import judge_net
-from impasto.images.images import read_picture, resize, scaled_size
+from impasto.images.images import read_picture, resize, scaled_size, to_pillow
 from impasto.pictures import picture_path
 
 
@@ -35,6 +37,13 @@ def test_slow_waves_and_grey_noise_have_no_fine_chroma():
 
 def test_grain_is_the_ratio_of_variances():
     assert grain(noise(2, deviation=0.2), noise(3, deviation=0.1)) == pytest.approx({"luminance": 4, "chroma": 4}, rel=0.05)
+
+
+def test_a_jpeg_has_lost_fine_chroma_and_kept_fine_luminance():
+    pixels, file = to_pillow(noise(6)), io.BytesIO()
+    pixels.save(file, "JPEG", quality=95, subsampling="4:2:0")
+    found = grain(read_picture(Image.open(file)).image, noise(6))
+    assert found["chroma"] < 0.15 and found["luminance"] == pytest.approx(1, abs=0.1)
 
 
 def test_specks_are_counted_where_the_neighbourhood_is_flat():

@@ -10,6 +10,8 @@ from impasto.images.images import read_picture
 from impasto.objective.color import luminance
 from impasto.objective.masks import (
     FAINT,
+    busyness,
+    calmness,
     color_parts,
     made_mask,
     make_mask,
@@ -192,3 +194,33 @@ def test_a_mask_of_ones_instead_of_white_gives_a_warning(tmp_path):
     recipe = make_recipe(regions={"sky": {"mask": write(tmp_path / "black.png", 0 * left_half())}})
     with pytest.raises(BadImage, match="black everywhere"):
         read_masks(recipe, CONTENT, [STYLE])
+
+
+def half_noise(height: int, width: int) -> torch.Tensor:
+    """Grey on the left, black and white noise on the right."""
+    image = torch.full((1, 3, height, width), 0.5)
+    image[..., width // 2 :] = torch.rand(1, 1, height, width - width // 2, generator=torch.Generator().manual_seed(0)).round()
+    return image
+
+
+@pytest.mark.parametrize("size", [(60, 90), (256, 384), (40, 300)], ids=str)
+def test_a_picture_is_calm_where_its_light_is_even(size):
+    height, width = size
+    found, far = calmness(half_noise(height, width)), width // 6  # as far as two neighbourhoods reach
+    assert found.shape == (1, 1, *size) and float(found.min()) >= 0 and float(found.max()) <= 1
+    assert bool((found[..., : width // 2 - far] > 0.999).all()) and bool((found[..., width // 2 + far :] < 0.001).all())
+
+
+def test_colour_alone_and_slow_changes_of_light_are_calm():
+    slope = torch.linspace(0, 1, 300).expand(1, 3, 200, 300)
+    assert float(calmness(slope).min()) > 0.7
+    red, green = torch.zeros(1, 3, 60, 60), torch.zeros(1, 3, 60, 60)
+    red[:, 0], green[:, 1] = 0.587, 0.299  # of one luminance
+    stripes = torch.where(torch.arange(60) // 5 % 2 == 0, red, green)
+    assert float(calmness(stripes).min()) > 0.99
+
+
+def test_no_calm_is_no_mask():
+    assert busyness(CONTENT, make_recipe(calm=0)) is None
+    half = busyness(half_noise(60, 90), make_recipe(calm=0.5))
+    assert half is not None and float(half.min()) == pytest.approx(0.5) and float(half.max()) == pytest.approx(1)

@@ -215,3 +215,36 @@ def test_every_style_cost_of_the_recipe_is_computed():
 
 def test_a_net_that_was_not_measured_has_no_units():
     assert {unit(tiny_net(), cost, "conv1_1") for cost in (*COSTS, *CONTENT_COSTS)} == {1.0}
+
+
+def test_composition_raises_the_weight_of_the_content_at_coarse_scales():
+    recipe = make_recipe(**KNOBS, alpha=3.0, composition=0.5)
+    assert [recipe.alpha_at(side) for side in (2048, 512, 256, 128)] == [3, 3, 12, 48]
+    costs, _ = value_and_gradient(recipe)  # 64 pixels: 8^2 times
+    plain, _ = value_and_gradient(make_recipe(**KNOBS, alpha=3.0, composition=0.0))
+    content, both = costs["content"].item(), [its["total"].item() for its in (costs, plain)]
+    assert content == plain["content"].item() and both[0] - both[1] == pytest.approx(3 * 63 * content)
+
+
+def test_the_style_counts_less_where_the_photograph_is_calm():
+    photograph = CONTENT.double()
+    photograph[..., :48] = 0.5
+    recipe, net = make_recipe(**KNOBS, alpha=0.0, calm=1.0), tiny_net(dtype=torch.float64)
+    targets = make_targets(photograph, [STYLE.double()], recipe, net)
+    x = IMAGE.double().requires_grad_()
+    (gradient,) = torch.autograd.grad(make_cost(targets, recipe, net)(x)["total"], x)
+    assert float(gradient[..., :24].abs().max()) == 0 < float(gradient[..., 60:].abs().min())
+    masks = Masks({"busy": targets.busy, "rest": 1 - targets.busy}, {}, {})
+    region = make_recipe(**KNOBS, alpha=0.0, regions={"busy": {"mask": "dark"}, "rest": {"mask": "rest", "style_weight": 0}})
+    guided = make_cost(make_targets(photograph, [STYLE.double()], region, net, None, masks), region, net)(x)
+    ours = make_cost(targets, recipe, net)(x)
+    assert ours["style"].item() * float(targets.busy.mean()) == pytest.approx(guided["style"].item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("tiling", [Tiling((), 16), Tiling(("pool1", "pool2"), 33)], ids=str)
+def test_calm_and_regions_together_are_in_tiles_what_they_are_on_the_whole(tiling):
+    recipe = make_recipe(**KNOBS, regions=REGIONS, calm=0.6, composition=0.3)
+    (whole, gradient), (tiled, other) = (value_and_gradient(recipe, t, halves(), (STYLE, OTHER)) for t in (None, tiling))
+    for name in whole:
+        torch.testing.assert_close(tiled[name], whole[name], rtol=1e-8, atol=0)
+    torch.testing.assert_close(other, gradient, rtol=1e-6, atol=1e-8 * float(gradient.abs().max()))

@@ -145,6 +145,8 @@ OTHERWISE = {  # of every knob a value that is not the default's
     "history": 3,
     "falloff": 1.0,
     "clean_color": False,
+    "composition": 0.3,
+    "calm": 0.7,
     "detail": 0.1,
     "strokes": 0.2,
     "color": "luminance",

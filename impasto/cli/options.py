@@ -172,9 +172,9 @@ class ManyOptions(WorkerOptions):
 
 
 IN_GROUPS: dict[Group, str] = {
-    MAIN: "preset size quality beta",
+    MAIN: "preset size quality beta composition",
     COMMON: "style_scale style_weights color protect shape seamless",
-    LOOK: "alpha tv style_crop style_rotation content_layers style_layers style_edit style_costs content_costs content_norm "
+    LOOK: "alpha calm tv style_crop style_rotation content_layers style_layers style_edit style_costs content_costs content_norm "
     "style_norm",
     COLOR: "color_when color_space match_light regions",
     START: "init init_noise noise_width seed",

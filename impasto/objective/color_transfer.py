@@ -7,7 +7,7 @@ from torch import Tensor
 from impasto.images.images import resize, size_of
 from impasto.objective.color import grey, keep_color, luminance, match_color, match_light
 from impasto.objective.framing import framed
-from impasto.objective.masks import NO_MASKS, Masks, content_masks, shares
+from impasto.objective.masks import NO_MASKS, Masks, content_masks, product, shares
 from impasto.recipe.recipe import Recipe
 from impasto.recipe.regions import Rule
 
@@ -35,9 +35,9 @@ def recolored_inputs(
     mask_of = shares({name: framed(mask, recipe) for name, mask in masks.content.items()})
     found = [_matched(style, content, rule, w, alpha) for style, w in zip(styles, style_alphas, strict=True)]
     for name in masks.recolored:
-        region, part = recipe.regions[name], _product(mask_of[name], alpha)
+        region, part = recipe.regions[name], product(mask_of[name], alpha)
         for n in region.style_numbers(len(styles)):
-            w = _product(masks.style.get(name), style_alphas[n])
+            w = product(masks.style.get(name), style_alphas[n])
             found.append(_matched(styles[n], content, recipe.before(region.color or recipe.color), w, part))
     return content, found
 
@@ -106,15 +106,10 @@ def _parts_after(image: Tensor, content: Tensor, recipe: Recipe, masks: Masks | 
 
 def _recolored(image: Tensor, content: Tensor, rule: Rule, recipe: Recipe, mask: Tensor | None, alpha: Tensor | None) -> Tensor:
     """The whole picture recoloured by a rule with the statistics under the mask."""
-    weights = _product(mask, alpha)
+    weights = product(mask, alpha)
     if rule == "luminance":
         return keep_color(image, content, recipe.color_space, matched=recipe.match_light, weights=weights)
     return match_color(image, content, rule, weights if recipe.has_content else mask, weights)
-
-
-def _product(weights: Tensor | None, others: Tensor | None) -> Tensor | None:
-    """Their product, where None is 1 everywhere."""
-    return weights if others is None else others if weights is None else weights * others
 
 
 def _channel_mean(image: Tensor) -> Tensor:

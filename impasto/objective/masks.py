@@ -22,6 +22,7 @@ from impasto.recipe.recipe import PROTECTED, Recipe
 from impasto.recipe.regions import FILE, is_made
 
 SIDE = 256  # longer side at which k-means clusters a picture's colours
+BUSY = 0.08  # standard deviation of the light in a neighbourhood from which on it is not calm at all
 FAINT_MASK = 0.25  # a mask darker than this everywhere is probably a mistake, such as values 0 and 1 of 255
 FAINT = 1e-3  # share of the picture's area: smaller regions are taken for mistakes
 
@@ -152,6 +153,24 @@ def color_parts(image: Tensor, parts: int) -> Tensor:
     return torch.from_numpy(rank[labels].reshape(1, 1, *image.shape[-2:])).to(image.device)
 
 
+def busyness(content: Tensor, recipe: Recipe) -> Tensor | None:
+    """(1, 1, H, W): the weight of the style at each pixel of a scaled content picture, by the knob calm; None for 1."""
+    return 1 - recipe.calm * calmness(content) if recipe.calm else None
+
+
+def calmness(image: Tensor) -> Tensor:
+    """(1, 3, H, W) -> (1, 1, H, W): 1 where the light around a pixel is even, falling to 0 where it varies by BUSY or more.
+
+    Around means a square of a fifteenth of the longer side; its standard deviation, again averaged over such squares.
+    """
+    grey = luminance(resize(image, scaled_size(image, min(SIDE, max(size_of(image))))), "yiq")[0, 0].double().cpu().numpy()
+    width = max(3, round(max(grey.shape) / 15))
+    mean, square = (scipy.ndimage.uniform_filter(it, width) for it in (grey, grey**2))
+    deviation = scipy.ndimage.uniform_filter(np.sqrt(np.maximum(square - mean**2, 0)), width)
+    calm = torch.from_numpy(np.clip(1 - deviation / BUSY, 0, 1))[None, None]
+    return resize(calm.to(image), size_of(image), where=image)
+
+
 def soften(mask: Tensor, feather: float) -> Tensor:
     """The mask with edges `feather` of its longer side wide."""
     sigma = feather * max(mask.shape[-2:]) / 2
@@ -164,6 +183,11 @@ def shares(masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The masks divided by their sum where they overlap, so that they sum to 1 at most everywhere."""
     added = sum(masks.values(), torch.zeros(())).clamp(min=1)
     return {name: mask / added for name, mask in masks.items()}
+
+
+def product(mask: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """The product of two masks, where None is 1 everywhere."""
+    return mask if other is None else other if mask is None else mask * other
 
 
 def place_weights(mask: Tensor, size: tuple[int, int]) -> Tensor:

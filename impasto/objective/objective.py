@@ -34,13 +34,14 @@ def make_cost(targets: Targets, recipe: Recipe, net: Net, tiling: Tiling | None 
     """
     net = periodic_net(net, recipe)
     costs = costs_by_layer(recipe, net)
-    weights = [layer_weights(costs, net, targets.size, part.mask) for part in targets.parts]
+    weights = [layer_weights(costs, net, targets.size, targets.style_mask(part)) for part in targets.parts]
+    alpha = recipe.alpha_at(max(targets.size))
     content, style = _content(targets, recipe, net), _style(targets, weights, recipe, net)
     sums = _content_sums(targets, recipe, net) | style_sums(costs, weights)
 
     def costs_from(found: Values) -> Values:
         J_content, (J_style, by_layer) = content(found), style(found)
-        total = total_cost(J_content, J_style, recipe.alpha, recipe.beta)
+        total = total_cost(J_content, J_style, alpha, recipe.beta)
         return {"total": total, "content": J_content, "style": J_style, **by_layer}
 
     edge_cost = _laplacian(targets, recipe, net) if recipe.content_costs.get("laplacian") else None
@@ -49,7 +50,7 @@ def make_cost(targets: Targets, recipe: Recipe, net: Net, tiling: Tiling | None 
         costs = costs_from(add_up(net, image, sums)) if tiling is None else tiled_costs(net, image, sums, costs_from, tiling)
         if edge_cost is not None:
             edges = edge_cost(image)
-            costs["content"], costs["total"] = costs["content"] + edges, costs["total"] + recipe.alpha * edges
+            costs["content"], costs["total"] = costs["content"] + edges, costs["total"] + alpha * edges
         if recipe.tv:
             costs["tv"] = total_variation(image, recipe.wraps)
             costs["total"] = costs["total"] + recipe.tv * costs["tv"]

@@ -21,7 +21,7 @@ from impasto.nets.nets import Net, map_size
 from impasto.objective.distances import weighted_gram
 from impasto.objective.framing import framed, periodic_net, style_at
 from impasto.objective.losses import edited_gram, gram_matrix
-from impasto.objective.masks import FAINT, NO_MASKS, Masks, place_weights, shares
+from impasto.objective.masks import FAINT, NO_MASKS, Masks, busyness, place_weights, product, shares
 from impasto.objective.style_costs import COSTS, Reading, costs_by_layer
 from impasto.objective.tiles import Area, Sum, Tiling, add_up
 from impasto.recipe.edit import LayerEdit, pair_of
@@ -81,7 +81,7 @@ class Targets:
 
     `content` is {layer: (1, C, h, w)}, the activations of the content picture; `styles` has for each part
     {layer: [{cost: target} for each of its style pictures]}; `size` is (H, W) of the content picture, and `picture` the content
-    picture itself if a cost compares pixels.
+    picture itself if a cost compares pixels; `busy` (1, 1, H, W) is the weight of the style at each pixel, None for 1 everywhere.
     """
 
     content: dict[str, Tensor]
@@ -89,11 +89,16 @@ class Targets:
     styles: tuple[dict[str, list[dict[str, Any]]], ...]
     size: tuple[int, int]
     picture: Tensor | None
+    busy: Tensor | None = None
 
     def content_weights(self) -> Tensor | None:
         """(1, 1, H, W): the weight of the content at each pixel; None for 1 everywhere."""
         weights = [part.content_weight * part.mask for part in self.parts if part.mask is not None]
         return reduce(torch.add, weights) if weights else None
+
+    def style_mask(self, part: Part) -> Tensor | None:
+        """(1, 1, H, W): the weight of the part's style at each pixel; None for 1 everywhere."""
+        return product(part.mask, self.busy)
 
 
 def parts_of(content: Tensor, styles: int, recipe: Recipe, masks: Masks) -> tuple[Part, ...]:
@@ -148,7 +153,8 @@ def make_targets(
         return {layer: [found[style][layer] for style in part.styles] for layer in layers}
 
     picture = content if recipe.content_costs.get("laplacian") else None
-    return Targets(activations, parts, tuple(map(targets_of, parts)), size_of(content), picture)
+    styled = tuple(map(targets_of, parts))
+    return Targets(activations, parts, styled, size_of(content), picture, busyness(content, recipe))
 
 
 def _reads_maps(recipe: Recipe, net: Net) -> bool:

@@ -57,6 +57,7 @@ def check_style_crop(crop: str) -> str:
     return crop
 
 
+FORMED = 512  # pixels: at this longer side and above, composition does not change the weight of the content
 PROTECTED = "protected"  # the region of --protect
 PROTECT_WEIGHTS: dict[str, Any] = {"style_weight": 0.03, "content_weight": 6.0}  # chosen by eye: still painted, in its own colours
 PROTECT_COLOR: Rule = "luminance"  # if colours are applied after painting; measured: bench/LOG.md
@@ -89,6 +90,13 @@ class Recipe(BaseModel):
     seed: int = Field(0, ge=0, lt=2**63, description="random seed of the noise")
     alpha: Weight = Field(1.0, description="weight of the content cost")
     beta: Weight = Field(1.0, description="weight of the style cost")
+    composition: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="how strictly things stay the photograph's: content counts more at coarse scales",
+    )
+    calm: float = Field(0.0, ge=0, le=1, description="how much less style there is where the photograph is calm, as sky and skin")
     tv: Weight = Field(0.0, description="weight of the total variation cost, which smooths the result")
     style_weights: Numbers = Field((), description="one weight for each style picture, as 2,1")
     style_scale: float = Field(
@@ -157,6 +165,14 @@ class Recipe(BaseModel):
     steps: int = Field(100, ge=1, le=1_000_000, description="optimiser steps at the coarsest scale")
     fine_steps: int = Field(50, ge=1, le=1_000_000, description="optimiser steps at the finest scale; others interpolate")
     changes: Changes = Field({}, description="file of knobs that change while painting: [60] with beta = 30 applies after step 60")
+
+    def alpha_at(self, side: int) -> float:
+        """The weight of the content cost at a scale of this longer side in pixels: alpha (512 / side)^(4 composition) below 512.
+
+        What a painting shows arises at coarse scales, where a place of a deep layer sees half of the picture.
+        """
+        factor: float = max(1.0, FORMED / side) ** (4 * self.composition)
+        return self.alpha * factor
 
     @property
     def wraps(self) -> tuple[bool, bool]:

@@ -8,7 +8,7 @@ from impasto.recipe.recipe import CHANGEABLE, PRESETS, QUALITIES, Recipe, make_r
 
 # The fields in groups, in the order of the form. Masks, files and the preset are elsewhere on the page.
 GROUPS = {
-    "main": ("size", "beta", "quality", "color", "seed"),
+    "main": ("size", "beta", "composition", "quality", "color", "seed"),
     "style": (
         "style_weights",
         "style_scale",
@@ -20,7 +20,7 @@ GROUPS = {
         "style_norm",
         "strokes",
     ),
-    "content": ("alpha", "content_costs", "content_layers", "content_norm", "detail"),
+    "content": ("alpha", "calm", "content_costs", "content_layers", "content_norm", "detail"),
     "colour": ("clean_color", "color_when", "color_space", "match_light"),
     "frame": ("shape", "seamless"),
     "start": ("init", "init_noise", "noise_width"),

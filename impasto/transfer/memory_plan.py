@@ -193,9 +193,9 @@ def _optional(recipe: Recipe, net: Net, size: tuple[int, int]) -> float:
     """Extra bytes on disk for knobs of the recipe.
 
     The gradient of the total variation; for colour rules after painting, the photograph and G (or G's luminance and its gradient);
-    for regions, a band of detail, the masks and a copy of them, and the weights of each layer's places.
+    for regions and calm, a band of detail, the masks and a copy of them, and the weights of each layer's places.
     """
-    pixels, regions = prod(size), len(recipe.all_regions())
+    pixels, regions = prod(size), len(recipe.all_regions()) + bool(recipe.calm)
     pictures = bool(recipe.tv) + 2 * bool(_rules_after(recipe)) + bool(regions) + recipe.clean_color
     masks = 2 * (regions + 1) * pixels + (regions + 1) * sum(prod(map_size(net, layer, size)) for layer in recipe.style_layers)
     weights = 2 * pixels + sum(prod(map_size(net, layer, size)) for layer in recipe.content_layers)

@@ -37,7 +37,7 @@ from impasto.nets.nets import INPUTS, NETS, Compute, Net, build_net, canonical, 
 from impasto.objective.color_transfer import as_compared, luminance_cost, recolored, recolored_inputs
 from impasto.objective.framing import cropped_styles, finished_size, framed, painted_size, style_at, style_size
 from impasto.objective.losses import Cost, temporal_cost
-from impasto.objective.masks import NO_MASKS, Masks, read_masks
+from impasto.objective.masks import NO_MASKS, Masks, busyness, product, read_masks
 from impasto.objective.objective import make_cost
 from impasto.objective.style_costs import COSTS, costs_by_layer
 from impasto.objective.targets import make_targets, parts_of, style_side
@@ -290,12 +290,14 @@ def refined(x: Tensor, content: Tensor, styles: Sequence[Tensor], recipe: Recipe
     if recipe.strokes and styles:
         sides = [style_side(max(image.shape[-2:]), recipe) for image in (content, x)]
         scaled = [(style_at(style, sides[0], recipe, content), style_size(style, sides[1], recipe)) for style in styles]
+        busy = busyness(content, recipe)
         band_of = functools.cache(lambda numbers: borrowed_band(x, size_of(content), [scaled[n] for n in numbers], recipe.wraps))
         for part in parts_of(content, len(styles), recipe, masks):
             weighted = zip(part.styles, part.shares(recipe), strict=True)
             numbers = tuple(n for (n, _), share in weighted if share and part.style_weight)
             if numbers:
-                band = band_of(numbers) if part.mask is None else part.mask * band_of(numbers)
+                mask = product(part.mask, busy)
+                band = band_of(numbers) if mask is None else mask * band_of(numbers)
                 larger = larger + recipe.strokes * min(part.style_weight, 1) * band
     return larger
 
