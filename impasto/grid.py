@@ -66,7 +66,7 @@ def make_grid(pictures: Sequence[Path], rows: Sequence[str], columns: Sequence[s
     `pictures` is the content (if no axis has contents), the others are the styles. Raises BadRecipe.
     """
     if not rows and not columns:
-        raise BadRecipe("nothing to compare: give --rows beta 5 15 50, --columns, or --figure")
+        raise BadRecipe("nothing to compare: give --rows beta 3 10 30, --columns, or --figure")
     names = [words[0].replace("-", "_") for words in (rows, columns) if words]
     if len(set(names)) < len(names):
         raise BadRecipe(f"{names[0]} is on both axes: give two different ones")

@@ -218,10 +218,12 @@ def test_a_net_that_was_not_measured_has_no_units():
 
 
 def test_composition_raises_the_weight_of_the_content_at_coarse_scales():
-    recipe = make_recipe(**KNOBS, alpha=3.0, composition=0.5)
-    assert [recipe.alpha_at(side) for side in (2048, 512, 256, 128)] == [3, 3, 12, 48]
-    costs, _ = value_and_gradient(recipe)  # 64 pixels: 8^2 times
-    plain, _ = value_and_gradient(make_recipe(**KNOBS, alpha=3.0, composition=0.0))
+    knobs = {**KNOBS, "alpha": 3.0}
+    for size, weights in ((2048, [3, 3, 12, 48]), (512, [3, 3, 12, 48]), (256, [3, 3, 3, 12]), (64, [3, 3, 3, 3])):
+        recipe = make_recipe(**{**knobs, "size": size}, composition=0.5)
+        assert [recipe.alpha_at(side) for side in (2048, 512, 256, 128)] == weights
+    costs, _ = value_and_gradient(make_recipe(**{**knobs, "size": 512}, composition=0.5))  # 64 pixels: 8^2 times
+    plain, _ = value_and_gradient(make_recipe(**knobs, composition=0.0))
     content, both = costs["content"].item(), [its["total"].item() for its in (costs, plain)]
     assert content == plain["content"].item() and both[0] - both[1] == pytest.approx(3 * 63 * content)
 

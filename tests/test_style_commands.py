@@ -62,14 +62,21 @@ def test_the_edit_that_was_read_paints_and_lies_in_the_painting(impasto, read, p
 
 def test_what_remains_is_what_transfer_reports(impasto, painting, photo, tmp_path):
     out = tmp_path / "out.png"
-    report = json.loads(impasto("transfer", photo, painting, "-o", out, *TRANSFER, "--json").stdout)
+    report = json.loads(impasto("transfer", photo, painting, "-o", out, *TRANSFER, "--calm", "0", "--json").stdout)
     done = impasto("style", "compare", painting, photo, "--generated", out, "-o", tmp_path / "figure.png", "--json")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0 and "calm" not in done.stderr, done.stderr
     about = json.loads(done.stdout)
     assert about["generated"]["style"] == pytest.approx(report["costs"]["style"], rel=1e-5)
     for layer in about["generated"]["layers"]:
         assert layer["cost"] * 4 == pytest.approx(report["costs"]["style_layers"][layer["layer"]], rel=1e-5)
     assert (tmp_path / "figure.png").is_file()
+
+
+def test_what_calm_left_out_is_said(impasto, painting, photo, tmp_path):
+    out = tmp_path / "out.png"
+    impasto("transfer", photo, painting, "-o", out, *TRANSFER, "--calm", "0.5")
+    done = impasto("style", "compare", painting, photo, "--generated", out, "-o", tmp_path / "figure.png")
+    assert done.returncode == 0 and "out.png was painted with calm 0.5, but here" in done.stderr
 
 
 def test_wrong_inputs_end_with_one_line_and_their_code(impasto, painting, photo, tmp_path):

@@ -65,7 +65,7 @@ def grid(
     Prints the path of the sheet. The paintings are files in a folder beside it; finished ones are not painted again. After Ctrl-C
     the sheet shows the cells so far, and the same command with --resume continues. Quality is draft and size 256 by default.
 
-    Example: impasto grid cat.jpg van-gogh-auvers.jpg --rows beta 5 15 50 --columns style-scale 0.5 1 2 -o sheet.png
+    Example: impasto grid cat.jpg van-gogh-auvers.jpg --rows beta 3 10 30 --columns style-scale 0.5 1 2 -o sheet.png
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ def batch(
     Prints a line for each finished painting, then a page that shows all of them. Finished paintings are not painted again, and
     unfinished ones continue. A job that fails is tried again; if it fails for good, the others are painted and the exit code is 3.
 
-    Example: impasto batch photos paintings -o painted --vary beta 5 15 50
+    Example: impasto batch photos paintings -o painted --vary beta 3 10 30
 
     Parameters
     ----------
@@ -181,7 +181,7 @@ def batch(
     output
         The folder for the paintings, index.html and contact sheets.
     vary
-        A knob and its values: beta 5 15 50.
+        A knob and its values: beta 3 10 30.
     jobs
         A file of jobs (.toml, .jsonl, .csv) in place of CONTENTS and STYLES, or - for lines of JSON on standard input.
     tries

@@ -57,7 +57,7 @@ def check_style_crop(crop: str) -> str:
     return crop
 
 
-FORMED = 512  # pixels: at this longer side and above, composition does not change the weight of the content
+FORMED = 512  # pixels: a scale of this longer side or more is fine, composition does not change the weight of its content
 PROTECTED = "protected"  # the region of --protect
 PROTECT_WEIGHTS: dict[str, Any] = {"style_weight": 0.03, "content_weight": 6.0}  # chosen by eye: still painted, in its own colours
 PROTECT_COLOR: Rule = "luminance"  # if colours are applied after painting; measured: bench/LOG.md
@@ -167,11 +167,11 @@ class Recipe(BaseModel):
     changes: Changes = Field({}, description="file of knobs that change while painting: [60] with beta = 30 applies after step 60")
 
     def alpha_at(self, side: int) -> float:
-        """The weight of the content cost at a scale of this longer side in pixels: alpha (512 / side)^(4 composition) below 512.
+        """The weight of the content cost at a scale of this longer side in pixels: alpha (size / side)^(4 composition).
 
-        What a painting shows arises at coarse scales, where a place of a deep layer sees half of the picture.
+        Here size is at most FORMED. What a painting shows arises at coarse scales, where a place of a deep layer sees half of it.
         """
-        factor: float = max(1.0, FORMED / side) ** (4 * self.composition)
+        factor: float = max(1.0, min(FORMED, self.size) / side) ** (4 * self.composition)
         return self.alpha * factor
 
     @property
@@ -351,7 +351,8 @@ PRESETS: dict[str, tuple[Layers, dict[str, Any]]] = {
     "impasto": (
         _by_shares(1.0, SHARES),
         {
-            "beta": 15.0,
+            "beta": 10.0,
+            "composition": 0.35,
             "style_crop": "auto",
             "clean_color": True,
             "pooling": "avg",

@@ -41,6 +41,9 @@ def _decomposable(recipe: Recipe, generated: Path | None) -> Recipe:
     if other or recipe.all_regions():
         what = f"the style cost {', '.join(other)}" if other else "regions"
         raise BadRecipe(f"{generated} was painted with {what}: only a Gram cost of the whole picture can be decomposed")
+    if recipe.calm and generated is not None:
+        why = f"{generated.name} was painted with calm {recipe.calm:g}, but here calm places count like all others"
+        warnings.warn(why, ImpastoWarning, stacklevel=3)
     if recipe.color != "style" and generated is not None:
         why = f"{generated.name} was painted in the photograph's colours, which count as a difference in style"
         warnings.warn(why, ImpastoWarning, stacklevel=3)
@@ -64,7 +67,7 @@ def compare(painting: Path, other: Path, generated: Path | None, recipe: Recipe,
     """How `other`, and `generated` if there is one, differ from a style picture: the numbers for JSON, and the figure.
 
     The style picture is scaled and framed as the recipe says. `other` has the recipe's size. `generated` keeps its size (a seamless
-    one the nearest possible), so its J_style is the one that transfer reports.
+    one the nearest possible), so its J_style is the one that transfer reports if calm is 0.
     """
     read = read_picture(painting)
     pictures = {"other": resize_to(read_picture(other).image, recipe.size, net, recipe.style_layers)}
