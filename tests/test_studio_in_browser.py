@@ -278,6 +278,29 @@ def test_a_mask_is_painted_over_the_photograph(page, studio):
     assert job["result"]["recipe"]["protect"]
 
 
+def test_a_style_picture_is_cropped_by_its_corners(page, studio):
+    set_up(page)
+    name = page.locator("section[aria-label=Style] figcaption").inner_text()
+    page.get_by_role("button", name=f"Crop {name}").click()
+    dialog = page.get_by_role("dialog")
+    picture, corner = dialog.locator(".easel").bounding_box(), dialog.get_by_role("button", name="Top left corner")
+    width, height = map(int, re.findall(r"\d+", dialog.locator(".hint").inner_text())[2:])
+    corner.hover()
+    page.mouse.down()
+    page.mouse.move(picture["x"] + 0.25 * picture["width"], picture["y"] + 0.5 * picture["height"], steps=5)
+    page.mouse.up()
+    dialog.get_by_role("button", name="Bottom right corner").focus()
+    page.keyboard.press("Shift+ArrowLeft")
+    page.keyboard.press("ArrowDown")  # it is at the bottom already
+    dialog.get_by_role("button", name="Use this part").click()
+    expect(dialog).to_have_count(0)
+    expect(page.get_by_role("button", name=f"Crop {name}")).to_have_text("Cropped")
+    page.reload()
+    left, top, right, bottom = map(int, painted_job(page, studio)["result"]["recipe"]["style_crop"].split(","))
+    assert abs(left - width / 4) <= 3 and abs(top - height / 2) <= 3
+    assert abs(right - (width - 0.1 * max(width, height))) <= 1 and bottom == height
+
+
 def test_pictures_are_compared_by_slider_side_by_side_and_hover(page, studio):
     id = studio.ended(studio.submit(studio.quick()))["id"]
     page.goto(f"http://{studio.host}/#gallery/{id}")

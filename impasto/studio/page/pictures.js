@@ -4,6 +4,7 @@ import { html, useRef, useState } from "./vendor/htm-preact.js";
 import { jobUrl, pictureUrl } from "./api.js";
 import { attempt, addFiles, edit, pictureOf, pictureOfJob, removePicture, use, useStudio } from "./state.js";
 import { Dialog, Sure, closeAround, withValue } from "./controls.js";
+import { CropDialog } from "./crop.js";
 
 // An area for pictures, to drop, open or pick them.
 export function Drop({ title, hint, place, many, children }) {
@@ -50,14 +51,18 @@ export function StartPicture() {
 }
 
 export function Paintings() {
-  const { form } = useStudio(), { styles } = form;
-  const setWeight = (n, weight) => edit({ styles: styles.map((style, k) => (k === n ? { ...style, weight } : style)) });
+  const { form } = useStudio(), { styles } = form, [cropped, setCropped] = useState(null); // the number of the style that is cropped
+  const set = (n, parts) => edit({ styles: styles.map((style, k) => (k === n ? { ...style, ...parts } : style)) });
   const remove = (n) => edit({ styles: styles.filter((_, k) => k !== n) });
   return html`<${Drop} title="Style" hint="Drop one or more style pictures here." place="styles" many>
-    ${styles.length > 0 && html`<div class="figures">${styles.map(({ id, weight }, n) => html`
+    ${styles.length > 0 && html`<div class="figures">${styles.map(({ id, weight, crop }, n) => html`
       <${Chosen} key="${id}${n}" id=${id} what="style" remove=${() => remove(n)}>
         ${styles.length > 1 && html`<label class="weight">weight <input type="number" min="0" step="any" required value=${weight}
-          aria-label="Weight of ${pictureOf(id)?.name}" onInput=${withValue((value) => setWeight(n, value))} /></label>`}<//>`)}</div>`}<//>`;
+          aria-label="Weight of ${pictureOf(id)?.name}" onInput=${withValue((value) => set(n, { weight: value }))} /></label>`}
+        ${pictureOf(id) && html`<button class="crop-button" aria-label="Crop ${pictureOf(id).name}" onClick=${() => setCropped(n)}>
+          ${crop?.includes(",") ? "Cropped" : "Crop"}</button>`}<//>`)}</div>`}
+    ${cropped !== null && html`<${CropDialog} picture=${pictureOf(styles[cropped].id)} crop=${styles[cropped].crop ?? ""}
+      close=${() => setCropped(null)} saved=${(crop) => set(cropped, { crop })} />`}<//>`;
 }
 
 // Calls picked(id) with a picture's id; a finished painting becomes a picture first, or pickedJob(job) is called if there is one.

@@ -71,6 +71,10 @@ export function requestOf(form, recipe, kind = "painting") {
   const knobs = Object.fromEntries(Object.entries(form.knobs).map(([name, value]) => [name, requestValue(fields[name], value)]));
   const weights = form.styles.map((style) => Number(style.weight));
   if (weights.some((weight) => weight !== weights[0])) knobs.style_weights = weights;
+  if (form.styles.some(({ crop }) => crop) && !gives("styles")) {
+    const others = knobs.style_crop ?? defaultOf(recipe, form.preset, fields.style_crop);
+    knobs.style_crop = form.styles.map(({ crop }) => crop || others).join(";");
+  }
   const axis = ({ knob, values }) => (knob && values.length ? [knob, ...values] : []);
   return {
     kind, styles: form.styles.map((style) => style.id), preset: form.preset, knobs,
@@ -88,25 +92,33 @@ const regionRequest = ({ mask, color, style_mask: styleMask, ...numbers }) => ({
   ...Object.fromEntries(Object.entries(numbers).filter(([, value]) => value !== "" && value !== null).map(([name, value]) => [name, Number(value)])),
 });
 
+// The knobs without those that belong to the style pictures, and the pictures with them: their weights, and boxes if there are any.
+function ofStyles({ style_weights: weights, style_crop: crop, ...knobs }, ids) {
+  const crops = crop?.includes(",") ? crop.split(";").map((part) => part.trim()) : [];
+  return {
+    knobs: crop && !crops.length ? { ...knobs, style_crop: crop } : knobs,
+    styles: ids.map((id, n) => ({ id, weight: weights?.[n] ?? 1, crop: crops[n] ?? crops[0] ?? "" })),
+  };
+}
+
 // The form from which a job was requested.
 export function formOfJob(job) {
   const { styles = [], knobs = {}, regions = {}, rows = [], columns = [], ...rest } = job.asked;
-  const { style_weights: weights, ...others } = knobs;
   const axis = ([knob = "", ...values]) => ({ knob, values });
   return {
     ...emptyForm(), content: rest.content ?? null, start: rest.start ?? null, preset: rest.preset ?? "impasto", protect: rest.protect ?? "",
-    changes: job.changes, knobs: others, styles: styles.map((id, n) => ({ id, weight: weights?.[n] ?? 1 })),
+    changes: job.changes, ...ofStyles(knobs, styles),
     regions: Object.entries(regions).map(([name, region]) => ({ name, ...region })), rows: axis(rows), columns: axis(columns),
   };
 }
 
 // The form of a picture that Impasto painted. `masks` has the painted masks that are in the studio, by the name of their region.
 export function fromRecord({ recipe: whole, content, styles, masks }, recipe) {
-  const { style_weights: weights, ...knobs } = changed(whole, recipe), { regions, protect, changes = {} } = whole;
+  const own = ofStyles(changed(whole, recipe), styles), { regions, protect, changes = {} } = whole;
   const mask = (value, name) => (isGenerated(value) ? value : masks[name] ?? "");
   return {
-    ...emptyForm(), content, knobs, changes, preset: whole.preset in recipe.presets ? whole.preset : recipe.default,
-    styles: styles.map((id, n) => ({ id, weight: weights?.[n] ?? 1 })).filter((style) => style.id),
+    ...emptyForm(), content, knobs: own.knobs, changes, preset: whole.preset in recipe.presets ? whole.preset : recipe.default,
+    styles: own.styles.filter((style) => style.id),
     protect: mask(protect, "protected"),
     regions: Object.entries(regions ?? {}).map(([name, region]) => ({
       name, ...region, mask: mask(region.mask, name), style_mask: mask(region.style_mask, `${name}, style`),
