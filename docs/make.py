@@ -1,7 +1,7 @@
 """The docs' pictures of what the lens shows, of dreams, videos, regions, presets and frames: python -m docs.make [PART...]
 
-Parts are sheets, controls, evolution, page, dreams, film, colors, presets, patterns, tilings, shapes, turns and studio; all unless
-named.
+Parts are gallery, knobs, sheets, controls, evolution, page, dreams, film, colors, presets, patterns, tilings, shapes, turns and
+studio; all unless named.
 Run it where docs/ is; page and studio need Playwright and Debian's Chromium.
 """
 
@@ -40,9 +40,41 @@ DREAMS = {  # random.seed(0), then random.sample of four of the layer's channels
     "conv4": (71, 144, 48, 128),
     "conv5": (75, 158, 50, 37),
 }
+GALLERY = (  # name, photograph, style pictures
+    ("astronaut-auvers", "astronaut", ["van-gogh-auvers"]),
+    ("cat-wave", "cat", ["hokusai-great-wave"]),
+    ("cat-spring", "cat", ["arcimboldo-spring"]),
+    ("cat-auvers", "cat", ["van-gogh-auvers"]),
+    ("astronaut-moulin", "astronaut", ["renoir-moulin"]),
+    ("cat-two", "cat", ["hokusai-great-wave", "renoir-moulin"]),
+)
 HEAD = (76, 2, 156, 96)  # of the astronaut at 256 px
 BODY = [(0, 256), (10, 160), (62, 116), (84, 88), (140, 88), (160, 110), (184, 150), (256, 170), (256, 256)]
 STEPS = (0, 30, 300, 1000)  # of the training that the evolution shows
+
+
+def gallery(_: Path) -> None:
+    """The gallery's paintings by the default preset, and the first picture of the README."""
+    for name, content, styles in GALLERY:
+        picture = paint(picture_path(content), [picture_path(style) for style in styles])
+        picture.save(DOCS / f"gallery/{name}.jpg", quality=88, subsampling=0)
+        if name == "cat-wave":
+            parts = [Image.open(picture_path(content)), Image.open(picture_path(styles[0])), picture]
+            three = [it.convert("RGB").resize((round(it.width * 300 / it.height), 300), Image.Resampling.LANCZOS) for it in parts]
+            row(three, 9).save(DOCS / "gallery/lead.jpg", quality=88)
+    sketch = painted("cat", "hokusai-great-wave", quality="draft")
+    sketch.save(DOCS / "gallery/draft-cat-wave.jpg", quality=88, subsampling=0)
+
+
+def knobs(_: Path) -> None:
+    """One knob at a time, in drafts; grain at 200 %."""
+    small = {"size": 320, "quality": "draft"}
+    for name, knob, values in (("strength", "beta", (3, 10, 30)), ("composition", "composition", (0, 0.35, 1))):
+        save(row([painted("cat", "hokusai-great-wave", **small, **{knob: it}) for it in values], 4), f"why/{name}")
+    save(row([painted("astronaut", "van-gogh-auvers", **small, calm=it) for it in (0, 0.5, 1)], 4), "why/calm")
+    ways = ({"clean_color": False}, {}, {"strokes": 0.0})
+    corners = [painted("cat", "hokusai-great-wave", quality="draft", **way).crop((330, 60, 490, 180)) for way in ways]
+    save(row([it.resize((320, 240), Image.Resampling.NEAREST) for it in corners], 4), "why/grain")
 
 
 def sheets(folder: Path) -> None:
@@ -294,7 +326,7 @@ def save(picture: Image.Image, name: str, width: int | None = None) -> None:
     print(DOCS / f"{name}.webp", picture.size)
 
 
-ALL = (sheets, controls, evolution, page, dreams, film, colors, presets, patterns, tilings, shapes, turns, studio)
+ALL = (gallery, knobs, sheets, controls, evolution, page, dreams, film, colors, presets, patterns, tilings, shapes, turns, studio)
 PARTS: dict[str, Callable[[Path], None]] = {it.__name__: it for it in ALL}
 
 

@@ -76,9 +76,9 @@ def test_smooth_colour_blurs_colour_and_leaves_light():
     smooth = smooth_color(x)
     torch.testing.assert_close(smooth.mean(1), x.mean(1))
     torch.testing.assert_close(smooth_color(x.mean(1, keepdim=True).expand_as(x)), x.mean(1, keepdim=True).expand_as(x))
-    taps = torch.tensor([1, 2, 1], dtype=torch.float64) / 4
+    taps = torch.tensor([1, 4, 6, 4, 1], dtype=torch.float64) / 16
     spread = torch.zeros(15, 17, dtype=torch.float64)
-    spread[6:9, 7:10] = torch.outer(taps, taps)
+    spread[5:10, 6:11] = torch.outer(taps, taps)
     share = torch.tensor([2 / 3, -1 / 3, -1 / 3], dtype=torch.float64).view(1, 3, 1, 1)  # of the point, less its grey
     torch.testing.assert_close(smooth_color(point()), point().mean(1, keepdim=True) + share * spread)
 

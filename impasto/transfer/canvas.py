@@ -16,7 +16,7 @@ from torch import Tensor
 
 from impasto.disk import BAND, DiskTensor, plain, release
 
-REACH = 1  # pixels to either side that smooth_color reads
+REACH = 2  # pixels to either side that smooth_color reads
 
 
 def white_noise(shape: Sequence[int], width: float, seed: int) -> Tensor:
@@ -63,7 +63,7 @@ class _SmoothColor(torch.autograd.Function):
 
 
 def smooth_color(x: Tensor, wraps: tuple[bool, bool] = (False, False)) -> Tensor:
-    """(B, 3, H, W) -> the same shape: the difference from grey, the mean of the channels, blurred by (1, 2, 1) / 4 across and down.
+    """(B, 3, H, W) -> the same shape: the difference from the mean of the channels blurred by (1, 4, 6, 4, 1) / 16.
 
     Mirrored at the edges, or periodic: a symmetric operator. A picture on disk is computed in bands of rows.
     """
@@ -90,9 +90,9 @@ def _around(first: int, last: int, length: int, wraps: bool) -> Tensor:
 
 
 def _blurred(x: Tensor, axis: int) -> Tensor:
-    """(1, 2, 1) / 4 along an axis, which becomes shorter by 2 REACH."""
-    before, here, after = (x.narrow(axis, n, x.shape[axis] - 2 * REACH) for n in range(3))
-    return (before + after).add_(here, alpha=2).div_(4)
+    """(1, 4, 6, 4, 1) / 16 along an axis, which becomes shorter by 2 REACH."""
+    first, second, middle, fourth, last = (x.narrow(axis, n, x.shape[axis] - 2 * REACH) for n in range(2 * REACH + 1))
+    return (first + last).add_(second + fourth, alpha=4).add_(middle, alpha=6).div_(16)
 
 
 def project(x: Tensor, canvas: Canvas = PIXELS) -> Tensor:
