@@ -57,24 +57,24 @@ def gallery(_: Path) -> None:
     """The gallery's paintings by the default preset, and the first picture of the README."""
     for name, content, styles in GALLERY:
         picture = paint(picture_path(content), [picture_path(style) for style in styles])
-        picture.save(DOCS / f"gallery/{name}.jpg", quality=88, subsampling=0)
+        picture.save(DOCS / f"gallery/{name}.jpg", quality=75)
         if name == "cat-wave":
             parts = [Image.open(picture_path(content)), Image.open(picture_path(styles[0])), picture]
-            three = [it.convert("RGB").resize((round(it.width * 300 / it.height), 300), Image.Resampling.LANCZOS) for it in parts]
-            row(three, 9).save(DOCS / "gallery/lead.jpg", quality=88)
+            three = [it.convert("RGB").resize((round(it.width * 260 / it.height), 260), Image.Resampling.LANCZOS) for it in parts]
+            row(three, 9).save(DOCS / "gallery/lead.jpg", quality=75)
     sketch = painted("cat", "hokusai-great-wave", quality="draft")
-    sketch.save(DOCS / "gallery/draft-cat-wave.jpg", quality=88, subsampling=0)
+    sketch.save(DOCS / "gallery/draft-cat-wave.jpg", quality=75)
 
 
 def knobs(_: Path) -> None:
     """One knob at a time, in drafts; grain at 200 %."""
     small = {"size": 320, "quality": "draft"}
     for name, knob, values in (("strength", "beta", (3, 10, 30)), ("composition", "composition", (0, 0.35, 1))):
-        save(row([painted("cat", "hokusai-great-wave", **small, **{knob: it}) for it in values], 4), f"why/{name}")
-    save(row([painted("astronaut", "van-gogh-auvers", **small, calm=it) for it in (0, 0.5, 1)], 4), "why/calm")
+        save(row([painted("cat", "hokusai-great-wave", **small, **{knob: it}) for it in values], 4), f"why/{name}", 800)
+    save(row([painted("astronaut", "van-gogh-auvers", **small, calm=it) for it in (0, 0.5, 1)], 4), "why/calm", 800)
     ways = ({"clean_color": False}, {}, {"strokes": 0.0})
     corners = [painted("cat", "hokusai-great-wave", quality="draft", **way).crop((330, 60, 490, 180)) for way in ways]
-    save(row([it.resize((320, 240), Image.Resampling.NEAREST) for it in corners], 4), "why/grain")
+    save(row([it.resize((320, 240), Image.Resampling.NEAREST) for it in corners], 4), "why/grain", 800)
 
 
 def sheets(folder: Path) -> None:
