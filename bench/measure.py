@@ -96,6 +96,7 @@ def gemm_rate() -> float:
 
 def eager_cost(targets: Any, recipe: Recipe, net: Net) -> Callable[[Tensor], dict[str, Tensor]]:
     """J as anyone would write it with torch: NCHW, a function a layer, autograd for everything. What the step is compared with."""
+    alpha = recipe.alpha_at(max(targets.size))
 
     def cost(image: Tensor) -> dict[str, Tensor]:
         x, total, left = preprocess(image, net.input), image.new_zeros(()), {*recipe.style_layers, *recipe.content_layers}
@@ -110,7 +111,7 @@ def eager_cost(targets: Any, recipe: Recipe, net: Net) -> Callable[[Tensor], dic
                 total = total + recipe.beta * recipe.style_layers[layer.name] * difference.square().mean()
             if layer.name in recipe.content_layers:
                 difference = x - targets.content[layer.name]
-                total = total + recipe.alpha * recipe.content_layers[layer.name] * difference.square().mean()
+                total = total + alpha * recipe.content_layers[layer.name] * difference.square().mean()
             left.discard(layer.name)
             if not left:
                 break
