@@ -24,7 +24,7 @@ PERIODS = (2, 4, 8)  # pixels: the strides of pools and of blocks
 SIDE, PATCH, STEP, STYLE_STEP = 512, 64, 32, 16  # pixels: longer side, patches, and their steps in the result and in the style
 THING_LAYERS = ("conv3", "conv4")
 CONTRAST = 0.06  # least standard deviation of the grey of a square that shows something: flat squares are alike everywhere
-UNRELATED = 0.495  # likeness that 1 % of the squares of a photograph reach in an unrelated one: the median of 20 pairs
+UNRELATED = 0.495  # likeness that 1 % of 1,317 squares of photographs reach in unrelated ones (10 pairs); bench/LOG.md has 20
 
 
 # Surfaces
