@@ -94,28 +94,27 @@ def squares(image: Tensor, step: int) -> Tensor:
     return F.unfold(image, PATCH, stride=step)[0].T.view(-1, 3, PATCH, PATCH)
 
 
-def show_something(squares: Tensor) -> Tensor:
-    """(N,) of bools: which squares are not flat."""
-    return squares.mean(1).flatten(1).std(1) > CONTRAST
+def show_something(some: Tensor) -> Tensor:
+    """(N, 3, PATCH, PATCH) -> (N,) of bools: which squares are not flat."""
+    return some.mean(1).flatten(1).std(1) > CONTRAST
 
 
 @torch.no_grad()
-def square_features(squares: Tensor, net: Net) -> Tensor:
-    """(N, D): activations of THING_LAYERS, those of each layer with norm 1."""
-    parts = [features(net, some, THING_LAYERS) for some in torch.split(squares, 128)]
+def square_features(some: Tensor, net: Net) -> Tensor:
+    """(N, 3, PATCH, PATCH) -> (N, D): activations of THING_LAYERS, those of each layer with norm 1."""
+    parts = [features(net, few, THING_LAYERS) for few in torch.split(some, 128)]
     return torch.cat([torch.cat([F.normalize(a.flatten(1), dim=1) for a in part.values()], 1) for part in parts])
 
 
-def likeness(image: Tensor, style: Tensor, net: Net) -> Tensor:
-    """(N,): of each square of the picture, its cosine with the most similar square of the style picture that shows something.
+def likeness(ours: Tensor, style: Tensor, net: Net) -> Tensor:
+    """(N,): of each square of a picture, its cosine with the most similar square of the style picture that shows something.
 
     Both less the mean of the style picture's squares, so that its general manner does not count, only what is special in a square.
     """
     theirs = squares(style, STYLE_STEP)
     found = square_features(theirs, net)
     centre, things = found.mean(0), found[show_something(theirs)]
-    ours = square_features(squares(image, STEP), net)
-    return (F.normalize(ours - centre, dim=1) @ F.normalize(things - centre, dim=1).T).amax(1)
+    return (F.normalize(square_features(ours, net) - centre, dim=1) @ F.normalize(things - centre, dim=1).T).amax(1)
 
 
 def leak(image: Tensor, content: Tensor, style: Tensor, net: Net) -> float:
@@ -123,8 +122,9 @@ def leak(image: Tensor, content: Tensor, style: Tensor, net: Net) -> float:
 
     The photograph has 0, the style picture 1. `image` and `content` have one shape.
     """
-    is_free = (likeness(content, style, net) <= UNRELATED) & show_something(squares(image, STEP))
-    shows = likeness(image, style, net) > UNRELATED
+    ours, photographs = squares(image, STEP), squares(content, STEP)
+    found, before = likeness(torch.cat([ours, photographs]), style, net).chunk(2)
+    is_free, shows = (before <= UNRELATED) & show_something(ours), found > UNRELATED
     return (shows & is_free).sum().item() / max(1, is_free.sum().item())
 
 

@@ -61,7 +61,7 @@ export function Paintings() {
           aria-label="Weight of ${pictureOf(id)?.name}" onInput=${withValue((value) => set(n, { weight: value }))} /></label>`}
         ${pictureOf(id) && html`<button class="crop-button" aria-label="Crop ${pictureOf(id).name}" onClick=${() => setCropped(n)}>
           ${crop?.includes(",") ? "Cropped" : "Crop"}</button>`}<//>`)}</div>`}
-    ${cropped !== null && html`<${CropDialog} picture=${pictureOf(styles[cropped].id)} crop=${styles[cropped].crop ?? ""}
+    ${pictureOf(styles[cropped]?.id) && html`<${CropDialog} picture=${pictureOf(styles[cropped].id)} crop=${styles[cropped].crop ?? ""}
       close=${() => setCropped(null)} saved=${(crop) => set(cropped, { crop })} />`}<//>`;
 }
 

@@ -72,8 +72,8 @@ export function requestOf(form, recipe, kind = "painting") {
   const weights = form.styles.map((style) => Number(style.weight));
   if (weights.some((weight) => weight !== weights[0])) knobs.style_weights = weights;
   if (form.styles.some(({ crop }) => crop) && !gives("styles")) {
-    const others = knobs.style_crop ?? defaultOf(recipe, form.preset, fields.style_crop);
-    knobs.style_crop = form.styles.map(({ crop }) => crop || others).join(";");
+    const others = (knobs.style_crop ?? defaultOf(recipe, form.preset, fields.style_crop)).split(";"); // one for all, or one for each
+    knobs.style_crop = form.styles.map(({ crop }, n) => crop || (others[n] ?? others[0])).join(";");
   }
   const axis = ({ knob, values }) => (knob && values.length ? [knob, ...values] : []);
   return {
