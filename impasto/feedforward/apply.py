@@ -1,0 +1,81 @@
+"""A painting in one pass: every part of the photograph with its style, as strong as the recipe says."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from impasto.errors import BadRecipe
+from impasto.feedforward.net import STRIDE, Style, Transformer
+from impasto.feedforward.styles import PLAIN, TrainedNet, bundled, numbers_of
+from impasto.images.images import size_of
+from impasto.objective.masks import NO_MASKS, Masks, busyness
+from impasto.objective.targets import Part, parts_of
+from impasto.recipe.recipe import Recipe, make_recipe
+
+BYTES_A_PIXEL = 160  # of the maps that the net holds at once, measured
+# Knobs that the net has in its weights, or that only a descent has.
+LEARNED = (
+    *("alpha", "composition", "tv", "style_scale", "style_rotation", "net", "pooling", "padding", "normalize_net", "changes"),
+    *("content_layers", "content_costs", "content_norm", "style_layers", "style_costs", "style_norm", "style_edit"),
+)
+
+
+def check_instant(recipe: Recipe) -> None:
+    """Raise BadRecipe for knobs that mean nothing to the instant net."""
+    plain = make_recipe(quality="instant")
+    changed = [name for name in LEARNED if getattr(recipe, name) != getattr(plain, name)]
+    if recipe.preset != plain.preset:
+        raise BadRecipe(f"quality instant has only the preset {plain.preset}, not {recipe.preset}")
+    if changed:
+        raise BadRecipe(
+            f"quality instant cannot change {', '.join(changed)}: the net has learned them; leave them out, or use draft"
+        )
+    if any(region.style_mask for region in recipe.regions.values()):
+        raise BadRecipe("quality instant takes whole style pictures: crop one instead of giving it a style_mask")
+
+
+def instant_picture(
+    content: Tensor, styles: Sequence[Tensor], recipe: Recipe, masks: Masks = NO_MASKS, trained: TrainedNet | None = None
+) -> Tensor:
+    """(1, 3, H, W) in [0, 1], as `content`, which is framed and scaled; style pictures and masks are as they were read."""
+    trained = trained or bundled()
+    weights = {name: tensor.to(content) for name, tensor in trained.weights.items()}
+    with torch.no_grad():
+        return Transformer(weights, recipe.wraps).paint(content, instant_style(content, styles, recipe, masks, trained))
+
+
+def instant_style(content: Tensor, styles: Sequence[Tensor], recipe: Recipe, masks: Masks, trained: TrainedNet) -> Style:
+    """The numbers of each part of the picture. beta is the strength: the preset's is full, 0 gives the photograph back."""
+    full = make_recipe().beta
+    known = [numbers_of(style, trained).numbers.to(content) for style in styles]
+    plain, busy = trained.numbers[PLAIN].to(content), busyness(content, recipe)
+    found: list[tuple[Tensor | None, Tensor]] = []
+    for part in parts_of(content, len(styles), recipe, masks):
+        strength = min(1.0, part.style_weight * recipe.beta / full)
+        numbers = plain.lerp(_mixed(part, known, recipe, plain), strength)
+        if busy is None:
+            found.append((part.mask, numbers))
+        else:
+            mask = busy.new_ones(()) if part.mask is None else part.mask
+            found += [(mask * busy, numbers), (mask * (1 - busy), plain)]
+    return Style(tuple((None if mask is None else _padded(mask), numbers) for mask, numbers in found))
+
+
+def _mixed(part: Part, known: Sequence[Tensor], recipe: Recipe, plain: Tensor) -> Tensor:
+    """The part's styles by their weights."""
+    if not part.styles:
+        return plain
+    shares = part.shares(recipe)
+    return torch.stack([share * known[n] for share, (n, _) in zip(shares, part.styles, strict=True)]).sum(0)
+
+
+def _padded(mask: Tensor) -> Tensor:
+    height, width = size_of(mask)
+    return F.pad(mask, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
+
+
+def instant_memory(size: tuple[int, int]) -> float:
+    """Bytes that the net takes for a picture of this size (H, W)."""
+    return BYTES_A_PIXEL * size[0] * size[1]
