@@ -12,7 +12,7 @@ from torch import nn
 from impasto.errors import BadInput, BadRecipe, BadWeights, NoRoom
 from impasto.feedforward import learn as learning
 from impasto.feedforward import net as layers
-from impasto.feedforward.apply import instant_picture, instant_style
+from impasto.feedforward.apply import InstantPainter
 from impasto.feedforward.learn import learn_style, random_square, style_cost_of
 from impasto.feedforward.net import NUMBERS, STARTS, STYLED, Style, Transformer, first_weights, plain_numbers
 from impasto.feedforward.styles import (
@@ -157,14 +157,14 @@ def test_statistics_of_the_frame_before_steady_the_next():
 
 
 def painted(recipe, styles, masks=NO_MASKS, image=None):
-    return instant_picture(picture(40, 48) if image is None else image, styles, recipe, masks, TRAINED)
+    return InstantPainter(styles, recipe, TRAINED).paint(picture(40, 48) if image is None else image, masks)
 
 
 def test_strength_goes_from_the_photographs_own_numbers_to_the_styles():
     image, style = picture(40, 48), picture(64, 64, 1)
     full = make_recipe().beta
     its = {share: make_recipe(quality="instant", beta=share * full) for share in (0, 0.5, 1, 3)}
-    found = {share: instant_style(image, [style], recipe, NO_MASKS, TRAINED).parts[0][1] for share, recipe in its.items()}
+    found = {share: InstantPainter([style], recipe, TRAINED).style(image, NO_MASKS).parts[0][1] for share, recipe in its.items()}
     known = numbers_of(style, TRAINED).numbers
     torch.testing.assert_close(found[0], TRAINED.numbers[PLAIN])
     torch.testing.assert_close(found[1], known)
@@ -177,7 +177,7 @@ def test_a_style_mixed_with_itself_is_itself_and_two_mix_by_their_weights():
     alone = painted(make_recipe(quality="instant"), [one])
     torch.testing.assert_close(painted(make_recipe(quality="instant", style_weights=(2, 1)), [one, one]), alone)
     recipe = make_recipe(quality="instant", style_weights=(3, 1))
-    its = instant_style(picture(40, 48), [one, other], recipe, NO_MASKS, TRAINED).parts[0][1]
+    its = InstantPainter([one, other], recipe, TRAINED).style(picture(40, 48), NO_MASKS).parts[0][1]
     torch.testing.assert_close(its, 0.75 * numbers_of(one, TRAINED).numbers + 0.25 * numbers_of(other, TRAINED).numbers)
 
 
@@ -350,7 +350,8 @@ def test_an_instant_painting_needs_no_other_net_and_is_the_library_s(files):
     image = read_picture(output).image
     assert torch.equal(image, quantize(read_picture(transfer.instant(content, style, size=64)).image))
     scaled = resize(read_picture(content).image, (48, 64))
-    torch.testing.assert_close(image, instant_picture(scaled, [read_picture(style).image], make_recipe()), atol=1 / 255, rtol=0)
+    expected = InstantPainter([read_picture(style).image], make_recipe()).paint(scaled)
+    torch.testing.assert_close(image, expected, atol=1 / 255, rtol=0)
 
 
 def test_a_painting_is_made_again_after_its_style_was_learned(files):
@@ -392,6 +393,6 @@ def test_a_descent_can_start_from_the_instant_picture(files):
     image, style = picture(40, 56), picture(48, 48, 1)
     recipe = make_recipe(size=56, coarsest=16384, steps=1, init="instant")
     first = next(transfer.stylize(image, [style], recipe, transfer.make_net(recipe))).image
-    start = instant_picture(image, [style], recipe)
+    start = InstantPainter([style], recipe).paint(image)
     plain = next(transfer.stylize(image, [style], recipe.model_copy(update={"init": "content"}), transfer.make_net(recipe))).image
     assert (first - start).abs().mean() < 0.5 * (first - plain).abs().mean()

@@ -1,6 +1,7 @@
 """A painting in one pass: every part of the photograph with its style, as strong as the recipe says."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,39 +37,50 @@ def check_instant(recipe: Recipe) -> None:
         raise BadRecipe("quality instant takes whole style pictures: crop one instead of giving it a style_mask")
 
 
-def instant_picture(
-    content: Tensor, styles: Sequence[Tensor], recipe: Recipe, masks: Masks = NO_MASKS, trained: TrainedNet | None = None
-) -> Tensor:
-    """(1, 3, H, W) in [0, 1], as `content`, which is framed and scaled; style pictures and masks are as they were read."""
-    trained = trained or bundled()
-    weights = {name: tensor.to(content) for name, tensor in trained.weights.items()}
-    with torch.no_grad():
-        return Transformer(weights, recipe.wraps).paint(content, instant_style(content, styles, recipe, masks, trained))
+class InstantPainter:
+    """Paints photographs in the manner of style pictures (1, 3, H, W), as they were read, in one pass each.
 
+    beta is the strength: the preset's is full, 0 gives the photograph back. `inertia` is for frames of a video (Transformer).
+    """
 
-def instant_style(content: Tensor, styles: Sequence[Tensor], recipe: Recipe, masks: Masks, trained: TrainedNet) -> Style:
-    """The numbers of each part of the picture. beta is the strength: the preset's is full, 0 gives the photograph back."""
-    full = make_recipe().beta
-    known = [numbers_of(style, trained).numbers.to(content) for style in styles]
-    plain, busy = trained.numbers[PLAIN].to(content), busyness(content, recipe)
-    found: list[tuple[Tensor | None, Tensor]] = []
-    for part in parts_of(content, len(styles), recipe, masks):
-        strength = min(1.0, part.style_weight * recipe.beta / full)
-        numbers = plain.lerp(_mixed(part, known, recipe, plain), strength)
-        if busy is None:
-            found.append((part.mask, numbers))
-        else:
-            mask = busy.new_ones(()) if part.mask is None else part.mask
-            found += [(mask * busy, numbers), (mask * (1 - busy), plain)]
-    return Style(tuple((None if mask is None else _padded(mask), numbers) for mask, numbers in found))
+    def __init__(self, styles: Sequence[Tensor], recipe: Recipe, trained: TrainedNet | None = None, inertia: float = 0.0) -> None:
+        self.recipe, self.trained = recipe, trained or bundled()
+        self.known = [numbers_of(style, self.trained) for style in styles]
+        self.transformer = Transformer(self.trained.weights, recipe.wraps, inertia)
 
+    @property
+    def used(self) -> dict[str, Any]:
+        """What the bytes of its pictures depend on, for records: the digests of the net and of each style's numbers."""
+        return {"instant": self.trained.digest, "numbers": [known.digest for known in self.known]}
 
-def _mixed(part: Part, known: Sequence[Tensor], recipe: Recipe, plain: Tensor) -> Tensor:
-    """The part's styles by their weights."""
-    if not part.styles:
-        return plain
-    shares = part.shares(recipe)
-    return torch.stack([share * known[n] for share, (n, _) in zip(shares, part.styles, strict=True)]).sum(0)
+    def paint(self, content: Tensor, masks: Masks = NO_MASKS) -> Tensor:
+        """(1, 3, H, W) in [0, 1], as `content`, which is framed and scaled; masks are as they were read."""
+        self.transformer.weights = {name: tensor.to(content) for name, tensor in self.transformer.weights.items()}
+        with torch.no_grad():
+            return self.transformer.paint(content, self.style(content, masks))
+
+    def style(self, content: Tensor, masks: Masks) -> Style:
+        """The numbers of each part of the picture."""
+        plain, busy = self.trained.numbers[PLAIN].to(content), busyness(content, self.recipe)
+        full = make_recipe().beta
+        found: list[tuple[Tensor | None, Tensor]] = []
+        for part in parts_of(content, len(self.known), self.recipe, masks):
+            strength = min(1.0, part.style_weight * self.recipe.beta / full)
+            numbers = plain.lerp(self._mixed(part, plain), strength)
+            if busy is None:
+                found.append((part.mask, numbers))
+            else:
+                mask = busy.new_ones(()) if part.mask is None else part.mask
+                found += [(mask * busy, numbers), (mask * (1 - busy), plain)]
+        return Style(tuple((None if mask is None else _padded(mask), numbers) for mask, numbers in found))
+
+    def _mixed(self, part: Part, plain: Tensor) -> Tensor:
+        """The part's styles by their weights."""
+        if not part.styles:
+            return plain
+        shares = part.shares(self.recipe)
+        numbers = [share * self.known[n].numbers.to(plain) for share, (n, _) in zip(shares, part.styles, strict=True)]
+        return torch.stack(numbers).sum(0)
 
 
 def _padded(mask: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ import torch
 
 from impasto.cache import Cache
 from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning, NoRoom
-from impasto.feedforward.styles import bundled, numbers_of
+from impasto.feedforward.apply import InstantPainter
 from impasto.files import check_room, check_writable, make_folder, temporary_folder
 from impasto.images.formats import DEEP_ZOOM
 from impasto.images.images import (
@@ -59,7 +59,6 @@ from impasto.transfer.memory_plan import (
     Plan,
     default_budget,
     held_memory,
-    instant_plan,
     is_plan_for,
     read_plan,
     written,
@@ -236,9 +235,10 @@ class Painting:
         return ours + (1 - SPARE) * shutil.disk_usage(self.output.parent).free
 
     def _planned(self, budget: float) -> list[Plan]:
-        if self.recipe.is_instant:
-            return [instant_plan(painted_size(self.content.image, self.recipe.size, self.recipe), self.held, budget)]
-        plans = plan_scales(self.content.image, self.pictures, self.recipe, self.net, self.held, budget, self._disk_room())
+        net = None if self.recipe.is_instant else self.net
+        plans = plan_scales(self.content.image, self.pictures, self.recipe, net, self.held, budget, self._disk_room())
+        if net is None:
+            return plans
         if any(plan.history < self.recipe.history for plan in plans):
             message = "to fit into memory L-BFGS remembers fewer steps, which changes the picture"
             warnings.warn(f"{message}: {', '.join(str(plan.history) for plan in plans)}", ImpastoWarning, stacklevel=2)
@@ -363,8 +363,7 @@ class Painting:
         }
         inputs |= {"masks": dict(self.masks.hashes)} if self.masks.hashes else {}
         if self.recipe.is_instant:
-            numbers = [numbers_of(style, bundled()).digest for style in self.pictures]
-            weights: dict[str, Any] = {"instant": bundled().digest, "numbers": numbers}
+            weights = InstantPainter(self.pictures, self.recipe).used
         else:
             weights = {"sha256": self.loaded.digest, "input": self.loaded.input}
         return {"recipe": self.recipe.model_dump(mode="json"), "inputs": inputs, "weights": weights}

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from impasto.cache import Cache
 from impasto.errors import BadImage, BadInput, BadRecipe, ImpastoWarning
-from impasto.feedforward.apply import check_instant, instant_picture
+from impasto.feedforward.apply import InstantPainter, check_instant
 from impasto.images.images import (
     MIN_SIDE,
     check_image,
@@ -48,7 +48,7 @@ from impasto.transfer.analogy import borrowed_band, finest_band
 from impasto.transfer.canvas import PIXELS, Canvas, soft_color, white_noise
 from impasto.transfer.checkpoint import on_disk
 from impasto.transfer.descent import Optimizer, State, Step, begin, descend, moved
-from impasto.transfer.memory_plan import Plan, make_plan
+from impasto.transfer.memory_plan import Plan, instant_plan, make_plan
 from impasto.weights import SOURCES, Loaded, load_weights
 
 CALIBRATION_SIZE = 256
@@ -200,7 +200,7 @@ def stylize(
     check_fit(content, styles, recipe, extras.start)
     masks = read_masks(recipe, content, styles) if extras.masks is None else extras.masks
     if recipe.is_instant:
-        yield _instant_step(content, styles, recipe, masks)
+        yield instant_step(content, InstantPainter(styles, recipe), masks)
         return
     if net is None:
         raise BadInput("a descent needs a net: make_net(recipe) is one")
@@ -223,7 +223,7 @@ def stylize(
         targets = make_targets(scaled, styles, now, net, tiling, masks, execution.cache)
         cost = _tied(make_cost(targets, now, net, tiling), extras.ties, scaled, recipe)
         if state is None:
-            first = instant_picture(scaled, given, recipe, masks) if recipe.init == "instant" else start
+            first = InstantPainter(given, recipe).paint(scaled, masks) if recipe.init == "instant" else start
             state = begin(first_image(scaled, recipe, first), cost, canvas=canvas)
         elif state.x.shape != scaled.shape:
             larger = refined(state.image, scaled, styles, now, masks)
@@ -240,10 +240,11 @@ def stylize(
                 break
 
 
-def _instant_step(content: Tensor, styles: Sequence[Tensor], recipe: Recipe, masks: Masks) -> Step:
-    """The one step of quality instant, which evaluates no costs."""
+def instant_step(content: Tensor, painter: InstantPainter, masks: Masks = NO_MASKS) -> Step:
+    """The one step of quality instant, which evaluates no costs; the content picture and masks are as they were read."""
+    recipe = painter.recipe
     begun = time.monotonic()
-    image = instant_picture(resize(framed(content, recipe), painted_size(content, recipe.size, recipe)), styles, recipe, masks)
+    image = painter.paint(resize(framed(content, recipe), painted_size(content, recipe.size, recipe)), masks)
     state = State(image, image.new_zeros(()).expand_as(image), {}, 1)
     return Step(1, 1, recipe.size, {}, time.monotonic() - begun, state)
 
@@ -327,14 +328,17 @@ def refined(x: Tensor, content: Tensor, styles: Sequence[Tensor], recipe: Recipe
 
 
 def plan_scales(
-    content: Tensor, styles: Sequence[Tensor], recipe: Recipe, net: Net, held: float, budget: float, disk: float = 0.0
+    content: Tensor, styles: Sequence[Tensor], recipe: Recipe, net: Net | None, held: float, budget: float, disk: float = 0.0
 ) -> list[Plan]:
     """The fastest way to compute each of painted_scales within `budget` bytes of memory, of which `held` are in use already.
 
-    `disk` are the bytes available for files. A GPU always computes the picture as a whole. Raises NoRoom.
+    `net` is None for quality instant; `disk` are the bytes available for files. A GPU always computes the picture as a whole.
+    Raises NoRoom.
     """
 
     def plan(side: int) -> Plan:
+        if net is None:
+            return instant_plan(painted_size(content, side, recipe), held, budget)
         if net.convs[0].weight.device.type != "cpu":
             return Plan(None, recipe.history)
         size = painted_size(content, side, recipe)
