@@ -1,6 +1,7 @@
 """A painting in one pass: every part of the photograph with its style, as strong as the recipe says."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from impasto.objective.masks import NO_MASKS, Masks, busyness
 from impasto.objective.targets import Part, parts_of
 from impasto.recipe.recipe import Recipe, make_recipe
 
+WHOLE = 0.5  # strength from which on every pixel is painted
 BYTES_A_PIXEL = 160  # of the maps that the net holds at once, measured
 # Knobs that the net has in its weights, or that only a descent has.
 LEARNED = (
@@ -37,10 +39,20 @@ def check_instant(recipe: Recipe) -> None:
         raise BadRecipe("quality instant takes whole style pictures: crop one instead of giving it a style_mask")
 
 
+@dataclass(frozen=True)
+class StyledPart:
+    """A part of the picture by its mask (1, 1, H, W), None for all of it, with numbers (2, NUMBERS) and the style's strength."""
+
+    mask: Tensor | None
+    numbers: Tensor
+    strength: float
+
+
 class InstantPainter:
     """Paints photographs in the manner of style pictures (1, 3, H, W), as they were read, in one pass each.
 
-    beta is the strength: the preset's is full, 0 gives the photograph back. `inertia` is for frames of a video (Transformer).
+    beta is the strength: the preset's is full, 0 is the photograph. Down to WHOLE the numbers go to those that give the photograph
+    back, below it also its pixels come back. `inertia` is for frames of a video (Transformer).
     """
 
     def __init__(self, styles: Sequence[Tensor], recipe: Recipe, trained: TrainedNet | None = None, inertia: float = 0.0) -> None:
@@ -56,23 +68,29 @@ class InstantPainter:
     def paint(self, content: Tensor, masks: Masks = NO_MASKS) -> Tensor:
         """(1, 3, H, W) in [0, 1], as `content`, which is framed and scaled; masks are as they were read."""
         self.transformer.weights = {name: tensor.to(content) for name, tensor in self.transformer.weights.items()}
+        parts = self.parts(content, masks)
+        style = Style(tuple((None if part.mask is None else _padded(part.mask), part.numbers) for part in parts))
         with torch.no_grad():
-            return self.transformer.paint(content, self.style(content, masks))
+            painted = self.transformer.paint(content, style)
+        if all(part.strength >= WHOLE for part in parts):
+            return painted
+        share = sum(min(1.0, part.strength / WHOLE) * (1 if part.mask is None else part.mask) for part in parts)
+        return torch.lerp(content, painted, share)
 
-    def style(self, content: Tensor, masks: Masks) -> Style:
-        """The numbers of each part of the picture."""
+    def parts(self, content: Tensor, masks: Masks) -> list["StyledPart"]:
+        """The parts of the picture: those of the recipe; with `calm`, each where it is busy and where it is not."""
         plain, busy = self.trained.numbers[PLAIN].to(content), busyness(content, self.recipe)
         full = make_recipe().beta
-        found: list[tuple[Tensor | None, Tensor]] = []
+        found = []
         for part in parts_of(content, len(self.known), self.recipe, masks):
             strength = min(1.0, part.style_weight * self.recipe.beta / full)
-            numbers = plain.lerp(self._mixed(part, plain), strength)
+            styled = StyledPart(part.mask, plain.lerp(self._mixed(part, plain), strength), strength)
             if busy is None:
-                found.append((part.mask, numbers))
+                found.append(styled)
             else:
                 mask = busy.new_ones(()) if part.mask is None else part.mask
-                found += [(mask * busy, numbers), (mask * (1 - busy), plain)]
-        return Style(tuple((None if mask is None else _padded(mask), numbers) for mask, numbers in found))
+                found += [replace(styled, mask=mask * busy), StyledPart(mask * (1 - busy), plain, 0.0)]
+        return found
 
     def _mixed(self, part: Part, plain: Tensor) -> Tensor:
         """The part's styles by their weights."""

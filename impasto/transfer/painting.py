@@ -163,7 +163,7 @@ class Painting:
 
     @cached_property
     def net(self) -> Net:
-        """The net that the descent compares with; quality instant needs it for a report of the costs alone."""
+        """The net that a descent compares with; quality instant needs none."""
         return make_net(self.recipe, self.loaded, self.place, self.cache)
 
     def steps(self, *, resume: bool = False, seconds: float | None = None, save_every: int = 0) -> Iterator[Step]:
@@ -312,13 +312,11 @@ class Painting:
         )
 
     def report(self) -> dict[str, Any]:
-        """The record of the finished painting, and the costs of the picture in its file."""
-        record, tiling = read_record(self.output), self.plans[-1].tiling
-        recipe = self.recipe.at_last()
-        given = self.content.image, self.pictures, recipe, self.net, tiling, self.masks, self.alphas
+        """The record of the finished painting, and the costs of the picture in its file; an instant one has none."""
+        record = read_record(self.output)
         with self._folder_if(self.plans[-1].on_disk) as folder:
             image = self._read_again(folder)
-            costs = costs_of(image, *given, folder)
+            costs = {} if self.recipe.is_instant else self._costs(image, folder)
         return {
             "output": str(self.output),
             "width": image.shape[-1],
@@ -327,9 +325,14 @@ class Painting:
             "seed": self.recipe.seed,
             "seconds": round(self.seconds, 2),
             "peak_memory_mb": peak_memory_mb(),
-            "costs": {**{name: costs[name] for name in costs if " " not in name}, **_grouped(costs)},
+            "costs": {**{name: costs[name] for name in costs if " " not in name}, **_grouped(costs)} if costs else {},
             **record,
         }
+
+    def _costs(self, image: torch.Tensor, folder: Path | None) -> dict[str, float]:
+        recipe, tiling = self.recipe.at_last(), self.plans[-1].tiling
+        given = self.content.image, self.pictures, recipe, self.net, tiling, self.masks, self.alphas
+        return costs_of(image, *given, folder)
 
     def _read_again(self, folder: Path | None) -> torch.Tensor:
         """The finished picture (1, 3, H, W), read from its file."""
