@@ -24,7 +24,7 @@ from impasto.cli.options import (
     option,
     recipe_from,
 )
-from impasto.cli.progress import Bar, saved_on_interrupt, step_progress
+from impasto.cli.progress import saved_on_interrupt, step_progress
 from impasto.errors import BadImage, BadRecipe, CannotWrite
 from impasto.files import check_writable, make_folder, write_whole
 from impasto.images.formats import check_ending, check_pictures
@@ -144,11 +144,11 @@ def learn(
     from impasto.transfer.learning import Learning
 
     learning, shown = Learning(painting, photographs, steps=steps, seed=seed), time.monotonic()
-    with Bar(quiet) as bar:
+    with step_progress(learning.scales, quiet) as show_step:
         for lesson in learning.steps():
-            bar.update(lesson.i, lesson.of, f"step {lesson.i}/{lesson.of}, J = {lesson.costs['total']:.4g}", lesson.i == lesson.of)
+            show_step(lesson)
             if preview is not None and (time.monotonic() - shown > PREVIEW_SECONDS or lesson.i == lesson.of):
-                write_picture(preview, quantize(learning.painted(lesson)))
+                write_picture(preview, quantize(learning.shown(lesson)))
                 shown = time.monotonic()
     show(learning.path)
 

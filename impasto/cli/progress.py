@@ -14,6 +14,7 @@ from impasto.messages import say, show
 from impasto.recipe.recipe import Scales, work_left
 
 if TYPE_CHECKING:
+    from impasto.feedforward.learn import Lesson
     from impasto.lens.scan import Progress as Scanned
     from impasto.transfer.descent import Step
     from impasto.video.video import FrameStep
@@ -58,19 +59,19 @@ class Bar:
 
 
 @contextmanager
-def step_progress(scales: Scales, quiet: bool, cost: str = "total") -> Iterator[Callable[["Step"], None]]:
+def step_progress(scales: Scales, quiet: bool, cost: str = "total") -> Iterator[Callable[["Step | Lesson"], None]]:
     """A function that shows the progress of the steps of a painting or a dream, and one of their costs."""
     whole = work_left(scales, 0)
     with Bar(quiet) as bar:
 
-        def show_step(step: "Step") -> None:
+        def show_step(step: "Step | Lesson") -> None:
             text = f"{step.scale} px, step {step.i}/{step.of}{_cost(step, cost)}"
             bar.update(whole - work_left(scales, step.i), whole, text, step.i == step.of)
 
         yield show_step
 
 
-def _cost(step: "Step", name: str = "total") -> str:
+def _cost(step: "Step | Lesson", name: str = "total") -> str:
     """ ", J = 1.23"; empty for an instant picture, which has no costs."""
     return f", {'J' if name == 'total' else name} = {step.costs[name]:.4g}" if name in step.costs else ""
 

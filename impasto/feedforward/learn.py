@@ -34,10 +34,11 @@ PictureCost = Callable[[Tensor, Tensor], dict[str, Tensor]]  # of a painting and
 
 @dataclass(frozen=True)
 class Lesson:
-    """Step i of `of` in learning a style: the costs of the square just painted, and the numbers (2, NUMBERS) so far."""
+    """Step i of `of` in learning a style: the costs of the square just painted, with side `scale`; the numbers so far."""
 
     i: int
     of: int
+    scale: int
     costs: dict[str, float]
     numbers: Tensor
     seconds: float
@@ -63,7 +64,7 @@ def learn_style(
         (numbers.grad,) = torch.autograd.grad(costs["total"], numbers)
         adam.step()
         found = {name: float(value.detach()) for name, value in costs.items()}
-        yield Lesson(i + 1, steps, found, numbers.detach().clone(), time.monotonic() - begun)
+        yield Lesson(i + 1, steps, SQUARE, found, numbers.detach().clone(), time.monotonic() - begun)
 
 
 def random_square(photograph: Tensor, side: int, rng: random.Random) -> Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from impasto.feedforward.learn import STEPS, Lesson, learn_style
+from impasto.feedforward.learn import SQUARE, STEPS, Lesson, learn_style
 from impasto.feedforward.net import Style, Transformer
 from impasto.feedforward.styles import bundled, learned_path, save_learned
 from impasto.files import check_writable, make_folder
@@ -42,7 +42,7 @@ class Learning:
         self.path = learned_path(self.style)
         make_folder(self.path.parent)
         check_writable(self.path)
-        self.net = make_net(recipe)
+        self.net, self.scales = make_net(recipe), [(SQUARE, steps)]
 
     def steps(self) -> Iterator[Lesson]:
         """Learn; after the last step the style is kept."""
@@ -50,7 +50,7 @@ class Learning:
             yield lesson
         save_learned(self.style, lesson.numbers, self.trained, self.name)
 
-    def painted(self, lesson: Lesson) -> Tensor:
+    def shown(self, lesson: Lesson) -> Tensor:
         """The first photograph as it is painted after this step."""
         return Transformer(self.trained.weights).paint(self.photographs[0], Style(((None, lesson.numbers),)))
 
