@@ -17,7 +17,7 @@ from impasto.objective.targets import Part, parts_of
 from impasto.recipe.recipe import Recipe, make_recipe
 
 WHOLE = 0.5  # strength from which on every pixel is painted
-BYTES_A_PIXEL = 160  # of the maps that the net holds at once, measured
+BYTES, BYTES_A_PIXEL = 150e6, 300  # that the net takes at least, and of the maps that it holds at once: measured
 # Knobs that the net has in its weights, or that only a descent has.
 LEARNED = (
     *("alpha", "composition", "tv", "style_scale", "style_rotation", "net", "pooling", "padding", "normalize_net", "changes"),
@@ -108,4 +108,4 @@ def _padded(mask: Tensor) -> Tensor:
 
 def instant_memory(size: tuple[int, int]) -> float:
     """Bytes that the net takes for a picture of this size (H, W)."""
-    return BYTES_A_PIXEL * size[0] * size[1]
+    return BYTES + BYTES_A_PIXEL * size[0] * size[1]

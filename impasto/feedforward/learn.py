@@ -68,9 +68,9 @@ def learn_style(
 
 
 def random_square(photograph: Tensor, side: int, rng: random.Random) -> Tensor:
-    """(1, 3, H, W) -> (1, 3, side, side): a square of random place and size, up to twice as large, mirrored by chance."""
+    """(1, 3, H, W) -> (1, 3, side, side): a square of random place, half to twice as large, mirrored by chance."""
     height, width = photograph.shape[-2:]
-    length = rng.randint(min(side, height, width), min(height, width, 2 * side))
+    length = rng.randint(min(side // 2, height, width), min(height, width, 2 * side))
     top, left = rng.randint(0, height - length), rng.randint(0, width - length)
     square = resize(photograph[..., top : top + length, left : left + length], (side, side))
     return square.flip(-1) if rng.random() < 0.5 else square
