@@ -1,6 +1,6 @@
 """What a hostile page, program or file could try on a studio: each is refused, and the studio goes on.
 
-The numbers are those of the checklist of attacks and faults that the studio was built against; docs/studio.md lists it.
+docs/studio.md lists the attacks and faults.
 """
 
 import asyncio
