@@ -38,7 +38,7 @@ from impasto.studio.job_request import check_change, knobs_of, pictures_needed, 
 from impasto.studio.jobs import reached, slug, why_it_died
 from impasto.studio.store import Store
 from impasto.transfer.painting import Painting
-from tests.studios import Running
+from tests.studios import Running, forking
 
 pytestmark = pytest.mark.slow
 
@@ -53,21 +53,14 @@ index.make_setup = lambda net, layers=("conv1",), *rest, **options: make_setup(n
 from impasto.studio.worker import main
 main()
 """
-RUN = f"""
-import sys
-from impasto.studio import jobs
-jobs.WORKER = sys.executable, "-P", "-c", {WORKER!r}
-from impasto.cli.app import main
-sys.argv[0] = "impasto"
-main()
-"""
 
 
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory) -> Iterator[Running]:
-    running = Running(tmp_path_factory.mktemp("studio"), python=("-c", RUN))
-    yield running
-    said = running.stop()
+    with forking(WORKER) as run:
+        running = Running(tmp_path_factory.mktemp("studio"), python=("-c", run))
+        yield running
+        said = running.stop()
     assert "Traceback" not in said, said
 
 
@@ -109,7 +102,7 @@ def test_a_painting_is_the_one_that_the_library_paints(studio, finished, tmp_pat
 
 @weights
 def test_a_painting_that_was_changed_on_the_way_is_painted_again_to_the_same_bytes(studio):
-    id = studio.submit(studio.quick(knobs={"steps": 100}))
+    id = studio.submit(studio.quick(knobs={"steps": 60}))
     studio.painting(id)
     studio.ask("POST", f"/api/jobs/{id}/change", {"knobs": {"beta": 90}})
     first = studio.ended(id)
@@ -130,7 +123,7 @@ def test_a_job_whose_last_worker_is_still_there_waits_for_it(studio):
     with FileLock(studio.folder / "jobs" / id / "worker.lock"):
         studio.ask("POST", f"/api/jobs/{id}/resume")
         studio.until(id, lambda job: job["state"] == "running")
-        time.sleep(5)  # longer than a worker takes to its first step
+        time.sleep(3)  # longer than a worker takes to its first step
         assert studio.job(id)["step"]["i"] == i
     studio.until(id, lambda job: job["step"]["i"] > i)
     studio.ask("POST", f"/api/jobs/{id}/cancel")
@@ -352,7 +345,8 @@ def test_a_job_that_fails_says_why_and_the_next_is_done(studio):
 
 
 @weights
-def test_a_worker_that_dies_fails_its_job_alone(studio):
+def test_a_worker_that_dies_fails_its_job_alone(tmp_path):
+    studio = Running(tmp_path)
     id = studio.submit(studio.slow())
     reached = 0
     for how, why in ((signal.SIGKILL, "killed"), (signal.SIGSEGV, "crashed (SIGSEGV)")):
@@ -365,12 +359,13 @@ def test_a_worker_that_dies_fails_its_job_alone(studio):
         studio.until(id, lambda job: job["state"] == "running")
     studio.ask("POST", f"/api/jobs/{id}/cancel")
     assert studio.ended(id)["state"] == "cancelled"
+    assert "Traceback" not in studio.stop()
 
 
 @weights
 def test_a_studio_killed_in_the_middle_loses_nothing_and_offers_to_resume(tmp_path):
     studio = Running(tmp_path)
-    knobs = {"steps": 100}
+    knobs = {"steps": 60}
     whole = studio.ended(studio.submit(studio.quick(knobs=knobs)))
     id = studio.submit(studio.quick(knobs=knobs))
     waiting = studio.submit(studio.quick())
@@ -424,7 +419,7 @@ def test_a_full_disk_gives_an_error_and_costs_no_finished_picture(tmp_path):
     assert answer.status == 507 and "room" in answer.json()["error"]
     job = studio.ended(studio.submit(studio.quick()))
     assert job["state"] == "finished"
-    large = studio.ended(studio.submit(studio.quick(knobs={"size": 1300, "coarsest": 1300, "steps": 1, "init": "noise"})))
+    large = studio.ended(studio.submit(studio.quick(knobs={"size": 1100, "coarsest": 1100, "steps": 1, "init": "noise"})))
     assert large["state"] == "failed" and "room" in large["error"]
     assert studio.ask("GET", f"/api/jobs/{job['id']}/download").status == 200
     studio.stop()
