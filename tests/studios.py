@@ -160,7 +160,8 @@ if status < 0:
 os._exit(status)
 """
 
-# That process, which never computes. Of each caller a process of its own waits for the worker, and kills it where the caller is gone.
+# That process, which never computes. For each caller a process of its own waits for the worker, and kills it when the
+# caller is gone.
 FORKING = """
 import os, select, signal, socket, sys, traceback
 from impasto.machine import settle
