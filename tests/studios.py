@@ -146,7 +146,7 @@ class Running:
         return str(self.process.stderr.read())  # type: ignore[union-attr]
 
 
-# In place of the studio's worker: says where its streams are to a process that has loaded torch, and ends as the worker there ends.
+# In place of the studio's worker: hands its streams to a process that has loaded torch, and ends as the worker there ends.
 CALLER = """
 import os, socket, sys
 called = socket.socket(socket.AF_UNIX)
