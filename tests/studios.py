@@ -7,9 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -143,3 +144,92 @@ class Running:
         finally:
             self.process.kill()
         return str(self.process.stderr.read())  # type: ignore[union-attr]
+
+
+# In place of the studio's worker: hands its streams to a process that has loaded torch, and ends as the worker there ends.
+CALLER = """
+import os, socket, sys
+called = socket.socket(socket.AF_UNIX)
+called.connect(sys.argv[1])
+socket.send_fds(called, [b"x"], [0, 1, 2])
+for stream in (0, 1, 2):
+    os.close(stream)
+status = int(called.recv(20))
+if status < 0:
+    os.kill(os.getpid(), -status)
+os._exit(status)
+"""
+
+# That process, which never computes. For each caller a process of its own waits for the worker, and kills it when the
+# caller is gone.
+FORKING = """
+import os, select, signal, socket, sys, traceback
+from impasto.machine import settle
+settle()
+import impasto.lens.index, impasto.transfer.painting
+
+def work(streams):
+    os.setsid()
+    for place, stream in enumerate(streams):
+        os.dup2(stream, place)
+        os.close(stream)
+    try:
+        exec(sys.argv[2], {"__name__": "__main__"})
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    os._exit(status)
+
+place, waiting = socket.socket(socket.AF_UNIX), []
+place.bind(sys.argv[1])
+place.listen()
+print("ready", flush=True)
+while True:
+    if sys.stdin in select.select([place, sys.stdin], [], [])[0]:  # the studio is gone
+        break
+    called = place.accept()[0]
+    if child := os.fork():
+        called.close()
+        waiting = [it for it in (*waiting, child) if os.waitpid(it, os.WNOHANG) == (0, 0)]
+        continue
+    place.close()
+    streams = socket.recv_fds(called, 1, 3)[1]
+    if not (worker := os.fork()):
+        called.close()
+        work(streams)
+    for stream in streams:
+        os.close(stream)
+    ended = os.pidfd_open(worker)
+    if ended not in select.select([ended, called], [], [])[0]:
+        os.kill(worker, signal.SIGKILL)
+    status = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
+    try:
+        called.sendall(str(status).encode())
+    except OSError:
+        pass
+    os._exit(0)
+for child in waiting:
+    os.waitpid(child, 0)
+"""
+
+
+@contextlib.contextmanager
+def forking(worker: str) -> Iterator[str]:
+    """The script of a studio whose workers run this script, and need not wait for torch: they are forked from one process."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = f"{folder}/workers"
+        command = [sys.executable, "-c", FORKING, place, worker]
+        with subprocess.Popen(command, stdin=-1, stdout=-1, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
+            assert process.stdin is not None and process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            yield f"""
+import sys
+from impasto.studio import jobs
+jobs.WORKER = sys.executable, "-I", "-S", "-c", {CALLER!r}, {place!r}
+from impasto.cli.app import main
+sys.argv[0] = "impasto"
+main()
+"""
+            process.stdin.close()

@@ -304,7 +304,7 @@ def test_shards_together_paint_everything_once(folders):
 def test_a_batch_that_is_killed_goes_on_to_the_same_bytes(impasto, folders, monkeypatch):
     """The command, which reads its jobs from stdin, and its worker are processes of their own until the kill; the rest is here."""
     monkeypatch.setattr("impasto.cluster.LocalWorker", lambda _: FakeWorker())
-    knobs = [f"--{name}={value}" for name, value in {**QUICK, "steps": 60}.items()]
+    knobs = [f"--{name}={value}" for name, value in {**QUICK, "steps": 30}.items()]
     knobs += ["--threads", "1", "-q", "-o"]
     whole = folders[2].with_name("whole")
     assert impasto("batch", *folders[:2], *knobs, whole).returncode == 0

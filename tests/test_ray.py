@@ -144,7 +144,7 @@ def test_a_worker_plans_with_its_share_unless_the_machine_says_another(monkeypat
         default_budget()
 
 
-def test_37_a_worker_that_dies_and_one_that_hangs_lose_nothing(jobs, here, cluster, tmp_path):
+def test_a_worker_that_dies_and_one_that_hangs_lose_nothing(jobs, here, cluster, tmp_path):
     struck: list[int] = []
 
     def strike():
@@ -160,7 +160,7 @@ def test_37_a_worker_that_dies_and_one_that_hangs_lose_nothing(jobs, here, clust
     assert [result.tries for result in batch.results.values()].count(2) == 2
 
 
-def test_37_a_machine_that_goes_loses_nothing(jobs, here, workers, cluster, tmp_path):
+def test_a_machine_that_goes_loses_nothing(jobs, here, workers, cluster, tmp_path):
     third, gone = machine(cluster), []
 
     def remove():

@@ -89,7 +89,7 @@ def test_a_worker_that_cannot_be_heard_does_not_go_on(tmp_path, monkeypatch):
     tried(tmp_path, monkeypatch, SAYS % ("x" * 5000), scene)
 
 
-def test_35_a_job_whose_end_cannot_be_written_is_ended_later_and_the_next_is_done(tmp_path, monkeypatch):
+def test_a_job_whose_end_cannot_be_written_is_ended_later_and_the_next_is_done(tmp_path, monkeypatch):
     monkeypatch.setattr(jobs, "RETRY_SECONDS", 0.05)
 
     async def scene(queue: Jobs, id: str) -> None:

@@ -105,7 +105,7 @@ def killed(what: str, seed: int, *arguments: Path) -> bool:
     return process.wait() != 0
 
 
-def test_34_a_batch_killed_at_random_moments_has_no_half_file_and_ends_with_the_same_bytes(inputs, tmp_path):
+def test_a_batch_killed_at_random_moments_has_no_half_file_and_ends_with_the_same_bytes(inputs, tmp_path):
     states(batch_of(inputs, tmp_path / "whole"))
     kills = sum(killed("paint_batch", seed, inputs, tmp_path / "out") for seed in range(3))
     for path in (tmp_path / "out").glob("*.png"):
@@ -122,14 +122,14 @@ def pictures(tmp_path) -> Path:
     return tmp_path / "set"
 
 
-def test_34_a_scan_in_parts_killed_at_random_moments_ends_with_the_same_bytes(pictures, tmp_path):
+def test_a_scan_in_parts_killed_at_random_moments_ends_with_the_same_bytes(pictures, tmp_path):
     whole = scanned(pictures, tmp_path / "whole")
     assert sum(killed("scan_in_parts", seed, pictures, tmp_path / "out") for seed in range(3))
     scan_in_parts(pictures, tmp_path / "out")
     assert bytes_of(tmp_path / "out") == whole and not (tmp_path / "out" / scanning.SHARDS).exists()
 
 
-def test_35_a_batch_on_a_full_disk_says_so_and_goes_on_when_there_is_room(inputs, tmp_path):
+def test_a_batch_on_a_full_disk_says_so_and_goes_on_when_there_is_room(inputs, tmp_path):
     batch = batch_of(inputs, tmp_path / "out")
     with room_for(300), pytest.warns(ImpastoWarning, match="without a checkpoint"):
         assert set(states(batch)) == {"failed"}
@@ -139,7 +139,7 @@ def test_35_a_batch_on_a_full_disk_says_so_and_goes_on_when_there_is_room(inputs
     assert states(batch_of(inputs, tmp_path / "out")) == ["finished"] * 3
 
 
-def test_35_parts_of_a_scan_on_a_full_disk_are_not_merged_to_half_an_index(pictures, tmp_path):
+def test_parts_of_a_scan_on_a_full_disk_are_not_merged_to_half_an_index(pictures, tmp_path):
     scan_in_parts(pictures, tmp_path / "out", ((0, 3), (1, 3)))
     before = bytes_of(shard_folder(tmp_path / "out", (0, 3)))
     asked = {"places": [str(pictures)], "setup": [LAYERS, 9, 1, 32]}
@@ -152,20 +152,20 @@ def test_35_parts_of_a_scan_on_a_full_disk_are_not_merged_to_half_an_index(pictu
 
 
 @unwritable
-def test_35_a_folder_that_cannot_be_written_is_an_error_before_the_work(inputs, pictures):
+def test_a_folder_that_cannot_be_written_is_an_error_before_the_work(inputs, pictures):
     for begin in (lambda: batch_of(inputs, Path("/proc/self")), lambda: begin_shards(Path("/proc/self"), 2, resume=False)):
         with pytest.raises(CannotWrite, match="/proc/self"):
             begin()
 
 
-def test_35_a_folder_that_is_deleted_on_the_way_ends_no_other_job(inputs, tmp_path):
+def test_a_folder_that_is_deleted_on_the_way_ends_no_other_job(inputs, tmp_path):
     batch, left = batch_of(inputs, tmp_path / "out"), [tmp_path / "out"]
     found = states(batch, on_step=lambda: left and shutil.rmtree(left.pop(), ignore_errors=True))
     assert len(found) == 3 and set(found) <= {"finished", "failed"}
     assert states(batch_of(inputs, tmp_path / "out")).count("failed") == 0
 
 
-def test_38_two_processes_share_a_batch_and_paint_each_job_once(inputs, tmp_path):
+def test_two_processes_share_a_batch_and_paint_each_job_once(inputs, tmp_path):
     both = [started("paint_batch", inputs, tmp_path / "out") for _ in range(2)]
     said = [line.split() for process in both for line in process.stdout.read().splitlines() if line]
     assert [process.wait() for process in both] == [0, 0]
@@ -175,7 +175,7 @@ def test_38_two_processes_share_a_batch_and_paint_each_job_once(inputs, tmp_path
     assert painted(tmp_path / "out") == painted(tmp_path / "whole")
 
 
-def test_39_a_damaged_checkpoint_of_a_batch_gives_way_to_the_one_before(inputs, tmp_path):
+def test_a_damaged_checkpoint_of_a_batch_gives_way_to_the_one_before(inputs, tmp_path):
     states(batch_of(inputs, tmp_path / "whole"))
     begun = batch_of(inputs, tmp_path / "out").paint(workers=[FakeWorker(4)])
     with pytest.MonkeyPatch.context() as patched:
@@ -190,7 +190,7 @@ def test_39_a_damaged_checkpoint_of_a_batch_gives_way_to_the_one_before(inputs, 
     assert painted(tmp_path / "out") == painted(tmp_path / "whole")
 
 
-def test_39_a_damaged_painting_is_painted_again(inputs, tmp_path):
+def test_a_damaged_painting_is_painted_again(inputs, tmp_path):
     states(batch_of(inputs, tmp_path / "out"))
     before, path = painted(tmp_path / "out"), tmp_path / "out" / NAMES[1]
     path.write_bytes(path.read_bytes()[:200])
@@ -199,7 +199,7 @@ def test_39_a_damaged_painting_is_painted_again(inputs, tmp_path):
 
 
 @pytest.mark.parametrize("name", [INDEX, MANIFEST])
-def test_39_a_damaged_part_is_scanned_again(pictures, tmp_path, name):
+def test_a_damaged_part_is_scanned_again(pictures, tmp_path, name):
     scan_in_parts(pictures, tmp_path / "out", ((0, 3), (1, 3)))
     path = shard_folder(tmp_path / "out", (1, 3)) / name
     path.write_bytes(path.read_bytes()[:-10])
@@ -211,7 +211,7 @@ def test_39_a_damaged_part_is_scanned_again(pictures, tmp_path, name):
 ODD = ["a b.png", "#50%?.png", "-o.png", "naïve 絵.png", "'\"<&>.png", "n" * 250 + ".png", os.fsdecode(b"\xff\xfe.png")]
 
 
-def test_40_odd_names_are_painted_and_shown(inputs, tmp_path):
+def test_odd_names_are_painted_and_shown(inputs, tmp_path):
     for name in ODD:
         shutil.copy(inputs / NAMES[0], inputs / name)
     outputs = [f"x{name}" if len(name) < 250 else f"{name[:250]}-painting.png" for name in ODD]
@@ -225,7 +225,7 @@ def test_40_odd_names_are_painted_and_shown(inputs, tmp_path):
     assert "too long" in str(batch.results[outputs[5]].error)
 
 
-def test_40_pictures_with_odd_names_are_scanned_in_parts(pictures, tmp_path):
+def test_pictures_with_odd_names_are_scanned_in_parts(pictures, tmp_path):
     for name in ODD:
         shutil.copy(pictures / "0.png", pictures / name)
     scan_in_parts(pictures, tmp_path / "out")

@@ -94,13 +94,13 @@ def worker(monkeypatch):
     worker.close()
 
 
-def test_37_a_task_that_hangs_is_stopped_and_tried_again(worker, tmp_path):
+def test_a_task_that_hangs_is_stopped_and_tried_again(worker, tmp_path):
     tasks = [(hangs, str(tmp_path / "marker")) for hangs in ("never", "once", "never")]
     found = [event for _, event in distribute(tasks, [worker], with_retries) if "report" in event]
     assert [(event["report"], event["tries"]) for event in found] == [("never", 1), ("once", 2), ("never", 1)]
 
 
-def test_37_a_task_that_always_hangs_fails_and_the_next_one_runs(worker, tmp_path):
+def test_a_task_that_always_hangs_fails_and_the_next_one_runs(worker, tmp_path):
     *steps, last = with_retries(("always", str(tmp_path / "marker")), worker)
     assert steps == [{"step": 1}] * 2
     assert last == {"error": "no progress for 2 s, so the worker was stopped", "is_final": False, "tries": 2}
