@@ -61,7 +61,7 @@ def shapes() -> dict[str, tuple[int, ...]]:
 
 
 def first_weights(seed: int) -> dict[str, Tensor]:
-    """Random weights to learn from (He et al. 2015, arXiv:1502.01852); the second layer of a residual block is small."""
+    """Random weights to learn from (He et al. 2015, arXiv:1502.01852)."""
     generator = torch.Generator().manual_seed(seed)
     found = {}
     for name, shape in shapes().items():
