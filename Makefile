@@ -14,7 +14,8 @@ TORCH := torch$(if $(CPU), --index-url https://download.pytorch.org/whl/cpu)
 
 # One process more than there are processors, at most four: tests that wait for servers and workers leave them idle.
 PROCESSES := $(shell $(PYTHON) -c "import os; print(min(4, 1 + (os.cpu_count() or 1)))")
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES)
+# Compiled tests are kept even where PYTHONDONTWRITEBYTECODE is set: else every process compiles all of them, 8 seconds each.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(PROCESSES)
 
 .PHONY: demo test test-browser check lint chromium dist sbom clean
 

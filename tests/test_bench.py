@@ -24,11 +24,11 @@ def test_the_step_is_torchs_own_to_rounding(pooling):
     """Cost and gradient on the real net: within 1e-4 and 1 %."""
     recipe = make_recipe(pooling=pooling)
     net = make_net(recipe)
-    content = resize(read_picture(picture_path("cat")).image, (196, 256))
+    content = resize(read_picture(picture_path("cat")).image, (98, 128))
     targets = make_targets(content, [read_picture(picture_path("hokusai-great-wave")).image], recipe, net)
     found = []
     for cost in (eager_cost(targets, recipe, net), make_cost(targets, recipe, net)):
-        x = (0.7 * content + 0.3 * picture(196, 256)).requires_grad_()
+        x = (0.7 * content + 0.3 * picture(98, 128)).requires_grad_()
         total = cost(x)["total"]
         found.append((total.item(), torch.autograd.grad(total, x)[0]))
     (theirs, gradient), (ours, other) = found

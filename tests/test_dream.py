@@ -102,7 +102,7 @@ def test_a_linear_unit_is_maximised_by_its_filter(monkeypatch):
 def test_any_layer_is_excited(layer, everywhere):
     net, objective = tiny_net(), Objective(layer, (1,), (), everywhere)
     noise = fourier(24, 24, LIMIT).image(fourier_noise((1, 3, 24, 24), CONTRAST, 0))
-    dreamt = last(net, objective, steps=60).image
+    dreamt = last(net, objective, steps=30).image
     reached, begun = (float(objective_value(features(net, image, [layer])[layer], objective)) for image in (dreamt, noise))
     assert reached > max(0.0, begun) + 0.5
 
@@ -160,9 +160,9 @@ def test_diversity_makes_pictures_unlike_and_all_of_them_excited(monkeypatch):
 @pytest.mark.weights
 def test_diversity_costs_little_activation(monkeypatch):
     net, objective = alexnet(), Objective("conv5", (40,), (), True)
-    differing = alike(net, objective, steps=64, size=96)
+    differing = alike(net, objective, steps=40, size=96)
     monkeypatch.setattr(module, "DIVERSITY", 0.0)
-    free = alike(net, objective, steps=64, size=96)
+    free = alike(net, objective, steps=40, size=96)
     assert differing[0] < 0.6 * free[0] and differing[1] > 0.75 * free[1]
 
 
