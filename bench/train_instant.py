@@ -78,8 +78,9 @@ class Learner:
             group["lr"] = lr * factor
         self.adam.zero_grad(set_to_none=True)
         (costs["total"] / scale).backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_([tensor for tensor in self.named.values() if tensor.grad is not None], 1.0)
-        self.adam.step()
+        norm = torch.nn.utils.clip_grad_norm_([tensor for tensor in self.named.values() if tensor.grad is not None], 1.0)
+        if torch.isfinite(norm):  # of a square of one colour, which normalisation divides by nearly 0, it may not be
+            self.adam.step()
         self.step += 1
 
 

@@ -257,6 +257,12 @@ def test_one_seed_learns_one_style():
     assert torch.equal(first, same) and not torch.equal(first, other)
 
 
+@pytest.mark.usefixtures("tiny_costs")
+def test_a_photograph_of_one_color_spoils_nothing():
+    lessons = list(learn_style(picture(64, 64, 5), [torch.full((1, 3, 64, 80), 0.5)], tiny_net(), TRAINED, 3))
+    assert bool(torch.isfinite(lessons[-1].numbers).all())
+
+
 def test_learning_needs_photographs():
     with pytest.raises(BadInput, match="photograph"):
         next(learn_style(picture(64, 64), [], tiny_net(), TRAINED))

@@ -62,7 +62,8 @@ def learn_style(
         square = random_square(rng.choice(photographs), SQUARE, rng)
         costs = cost(painter.paint(square, Style(((None, numbers),))), square)
         (numbers.grad,) = torch.autograd.grad(costs["total"], numbers)
-        adam.step()
+        if torch.isfinite(numbers.grad).all():  # of a square of one colour, which normalisation divides by nearly 0, it may not be
+            adam.step()
         found = {name: float(value.detach()) for name, value in costs.items()}
         yield Lesson(i + 1, steps, SQUARE, found, numbers.detach().clone(), time.monotonic() - begun)
 
