@@ -78,8 +78,11 @@ def random_square(photograph: Tensor, side: int, rng: random.Random) -> Tensor:
 
 
 def learning_recipe(side: int) -> Recipe:
-    """The default recipe for squares of this side in pixels, with style pictures of STYLE_SIDE."""
-    return make_recipe(size=side, coarsest=16384, style_scale=STYLE_SIDE / side)
+    """The default recipe for squares of this side in pixels, with style pictures of STYLE_SIDE.
+
+    The content weighs as at that scale of a descent to STYLE_SIDE: one pass has to form what it shows, too.
+    """
+    return make_recipe(size=STYLE_SIDE, coarsest=16384, style_scale=STYLE_SIDE / side)
 
 
 def style_cost_of(style: Tensor, net: Net) -> PictureCost:
