@@ -1,7 +1,7 @@
 """The docs' pictures of what the lens shows, of dreams, videos, regions, presets and frames: python -m docs.make [PART...]
 
-Parts are gallery, knobs, sheets, controls, evolution, page, dreams, film, colors, presets, patterns, tilings, shapes, turns and
-studio; all unless named.
+Parts are gallery, knobs, instants, sheets, controls, evolution, page, dreams, film, colors, presets, patterns, tilings, shapes,
+turns and studio; all unless named.
 Run it where docs/ is; page and studio need Playwright and Debian's Chromium.
 """
 
@@ -75,6 +75,15 @@ def knobs(_: Path) -> None:
     ways = ({"clean_color": False}, {}, {"strokes": 0.0})
     corners = [painted("cat", "hokusai-great-wave", quality="draft", **way).crop((330, 60, 490, 180)) for way in ways]
     save(row([it.resize((320, 240), Image.Resampling.NEAREST) for it in corners], 4), "why/grain", 800)
+
+
+def instants(_: Path) -> None:
+    """The cat in four styles in one pass, and by a draft; the astronaut at three strengths."""
+    styles = ("hokusai-great-wave", "van-gogh-auvers", "arcimboldo-spring", "mosaic")
+    rows = [row([painted("cat", style, quality=quality) for style in styles], 6) for quality in ("instant", "draft")]
+    save(column(rows, 6), "instant/cat", 1000)
+    strengths = [painted("astronaut", "hokusai-great-wave", quality="instant", beta=beta) for beta in (2.5, 5, 10)]
+    save(row(strengths, 6), "instant/strength", 800)
 
 
 def sheets(folder: Path) -> None:
@@ -326,7 +335,24 @@ def save(picture: Image.Image, name: str, width: int | None = None) -> None:
     print(DOCS / f"{name}.webp", picture.size)
 
 
-ALL = (gallery, knobs, sheets, controls, evolution, page, dreams, film, colors, presets, patterns, tilings, shapes, turns, studio)
+ALL = (
+    gallery,
+    knobs,
+    instants,
+    sheets,
+    controls,
+    evolution,
+    page,
+    dreams,
+    film,
+    colors,
+    presets,
+    patterns,
+    tilings,
+    shapes,
+    turns,
+    studio,
+)
 PARTS: dict[str, Callable[[Path], None]] = {it.__name__: it for it in ALL}
 
 

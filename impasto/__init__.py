@@ -27,6 +27,8 @@ __getattr__, __dir__, __all__ = lazy_names(
         "features": "nets.nets",
         "finished": "transfer.transfer",
         "gram_matrix": "objective.losses",
+        "instant": "transfer.transfer",
+        "learn": "transfer.learning",
         "load_weights": "weights",
         "make_net": "transfer.transfer",
         "make_recipe": "recipe.recipe",

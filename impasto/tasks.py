@@ -62,7 +62,7 @@ def paint(task: Task, cache: Cache) -> Iterator[Event]:
     painting = Painting(Path(task["content"]), styles, Path(task["output"]), recipe, **how)
     for step in painting.steps(resume=options["resume"]):
         part = 1 - work_left(painting.scales, step.i) / work_left(painting.scales, 0)
-        yield {"step": {"i": step.i, "of": step.of, "scale": step.scale, "total": step.costs["total"], "part": part}}
+        yield {"step": {"i": step.i, "of": step.of, "scale": step.scale, "total": step.costs.get("total"), "part": part}}
     yield {"report": painting.report()}
 
 

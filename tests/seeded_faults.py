@@ -112,6 +112,11 @@ FAULTS = [
     Fault("if HEADER not in headers:", "if False:", "test_studio_attacks.py"),
     Fault('httponly=True, samesite="strict"', 'httponly=True, samesite="lax"', "test_studio_attacks.py"),
     Fault('hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode())', "True", "test_studio_attacks.py"),
+    # Instant pictures
+    Fault("plain.lerp(self._mixed(part, plain), strength)", "plain.lerp(self._mixed(part, plain), 1.0)", "test_feedforward.py"),
+    Fault("start = 0 if edges[0] else start + 2", "start = 0 if edges[0] else start + 1", "test_feedforward.py"),
+    Fault('if made_for.get("net") == trained.digest else None', "", "test_feedforward.py"),
+    Fault("now.lerp(was, self.inertia)", "was.lerp(now, self.inertia)", "test_feedforward.py"),
 ]
 
 

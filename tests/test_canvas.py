@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from impasto.disk import plain, to_disk
+from impasto.images import pixels
 from impasto.images.images import read_picture, resize
+from impasto.images.pixels import smooth_color
 from impasto.machine import can_map_files
 from impasto.pictures import CALIBRATION, picture_path
-from impasto.transfer import canvas
 from impasto.transfer.canvas import (
     COLOR_AXES,
     color_axes,
@@ -16,7 +17,6 @@ from impasto.transfer.canvas import (
     fourier_noise,
     movable,
     project,
-    smooth_color,
     soft_color,
     soften,
     white_noise,
@@ -99,7 +99,7 @@ def test_smooth_colour_of_a_picture_on_disk_is_the_same(tmp_path, monkeypatch):
     if not can_map_files():
         pytest.skip("files are mapped on Linux alone")
     x = torch.rand(1, 3, 40, 30, generator=torch.Generator().manual_seed(5))
-    monkeypatch.setattr(canvas, "BAND", 3 * 30 * 7)
+    monkeypatch.setattr(pixels, "BAND", 3 * 30 * 7)
     for wraps in ((False, False), (True, True)):
         assert torch.equal(plain(smooth_color(to_disk(x, tmp_path), wraps)), smooth_color(x, wraps))
 

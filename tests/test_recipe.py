@@ -178,7 +178,7 @@ def test_another_quality_of_a_recipe_is_that_recipe_made_in_it(preset):
         record = checked_recipe(json.loads(make_recipe(preset, quality=before, seed=3).model_dump_json()))
         assert changed_recipe(record, {"quality": after}) == make_recipe(preset, quality=after, seed=3)
     own = make_recipe(preset, quality="draft", fine_steps=7)
-    assert changed_recipe(own, {"quality": "fine"}) == make_recipe(preset, quality="fine", steps=own.steps, fine_steps=7)
+    assert changed_recipe(own, {"quality": "fine"}) == make_recipe(preset, quality="fine", fine_steps=7)
 
 
 def test_a_recipe_from_anywhere_opens_no_file(tmp_path):

@@ -57,10 +57,12 @@ main()
 
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory) -> Iterator[Running]:
-    with forking(WORKER) as run:
-        running = Running(tmp_path_factory.mktemp("studio"), python=("-c", run))
-        yield running
-        said = running.stop()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("IMPASTO_STYLES", str(tmp_path_factory.mktemp("styles")))
+        with forking(WORKER) as run:
+            running = Running(tmp_path_factory.mktemp("studio"), python=("-c", run))
+            yield running
+            said = running.stop()
     assert "Traceback" not in said, said
 
 
@@ -326,6 +328,17 @@ def test_a_style_is_read_and_an_atlas_made_into_pages(studio):
         assert studio.ask("GET", it["url"].replace("index.html", "../about.json")).status == 404
     assert found["styles"][0]["units"]["conv1"] == 64
     assert found["atlases"][0]["units"] == {"conv1": 64}
+
+
+@weights
+def test_a_style_is_learned_and_painted_in_at_once(studio):
+    cat, mosaic = studio.bundled("cat"), studio.bundled("mosaic")
+    learned = studio.ended(studio.submit({"kind": "learn", "picture": mosaic, "photographs": [cat], "steps": 2}))
+    assert learned["state"] == "finished" and learned["step"]["i"] == 2 and learned["step"]["total"] > 0, learned["error"]
+    knobs = {"quality": "instant", "size": 64}
+    painted = studio.ended(studio.submit({"kind": "painting", "content": cat, "styles": [mosaic], "knobs": knobs}))
+    assert painted["state"] == "finished" and painted["result"]["costs"] == {}, painted["error"]
+    assert [Image.open(file_of(studio, it["id"])).size for it in (learned, painted)] == [(451, 300), (64, 43)]
 
 
 @weights
@@ -612,7 +625,7 @@ def test_every_field_of_the_recipe_has_one_place_in_the_form():
 def test_the_form_has_the_recipes_bounds():
     fields = {field["name"]: field for field in form()["fields"]}
     assert (fields["size"]["kind"], fields["size"]["minimum"], fields["size"]["maximum"]) == ("int", 16, 16384)
-    assert fields["lr"]["above"] == 0 and fields["quality"]["choices"] == ["draft", "standard", "fine"]
+    assert fields["lr"]["above"] == 0 and fields["quality"]["choices"] == ["instant", "draft", "standard", "fine"]
     assert fields["style_layers"]["kind"] == "weights" and fields["normalize_net"]["kind"] == "bool"
     for name, field in fields.items():
         low, high = field["minimum"], field["maximum"]

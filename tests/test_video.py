@@ -537,3 +537,32 @@ def test_what_is_transparent_stays_so_in_a_folder_and_gives_a_warning_in_a_video
         assert torch.equal(read_picture(tmp_path / "out" / f"{n}.png").alpha, alpha)
     with pytest.warns(ImpastoWarning, match=r"\.mp4 cannot be transparent: the background becomes white"):
         finish(made(tmp_path / "in", style, tmp_path / "out.mp4"))
+
+
+# Quality instant
+
+INSTANT = {"quality": "instant", "coarsest": 16384, "steps": 1, "fine_steps": 1, "style_layers": make_recipe().style_layers}
+INSTANT |= {"content_layers": make_recipe().content_layers, "beta": make_recipe().beta}
+
+
+def test_an_instant_video_flickers_at_most_half_as_much_as_its_frames_alone(clip, style, tmp_path):
+    alone = finish(made(clip, style, tmp_path / "alone", Motion(start="recipe"), **INSTANT))
+    tied = finish(made(clip, style, tmp_path / "tied", **INSTANT))
+    assert tied["flicker"]["painting"] <= 0.5 * alone["flicker"]["painting"]
+    assert tied["costs"] == {} and tied["flicker"]["input"] == alone["flicker"]["input"]
+
+
+def test_an_instant_video_continues_to_the_same_bytes(clip, style, tmp_path):
+    whole = made(clip, style, tmp_path / "whole", **INSTANT)
+    finish(whole)
+    part = made(clip, style, tmp_path / "part", **INSTANT)
+    for _, step in zip(range(3), part.steps(), strict=False):
+        assert step.step.costs == {}
+    finish(made(clip, style, tmp_path / "part", **INSTANT), resume=True)
+    pictures = [{path.name: path.read_bytes() for path in (tmp_path / name).glob("*.png")} for name in ("whole", "part")]
+    assert pictures[0] == pictures[1] and len(pictures[0]) == 6
+
+
+def test_an_instant_video_is_painted_in_one_pass(clip, style, tmp_path):
+    with pytest.raises(BadRecipe, match="one pass"):
+        made(clip, style, tmp_path / "out", Motion(passes=2), **INSTANT)

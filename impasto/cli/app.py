@@ -15,7 +15,7 @@ from cyclopts.validators import Number
 from impasto.cli.lens import lens_app
 from impasto.cli.many import batch, grid, video
 from impasto.cli.options import OWN, Folded, shown_as
-from impasto.cli.paint import demo, invert, mask, pictures, texture, transfer
+from impasto.cli.paint import demo, invert, learn, mask, pictures, texture, transfer
 from impasto.cli.style import style_app
 from impasto.errors import BadRecipe, ImpastoError, MissingExtra, one_line
 from impasto.machine import settle
@@ -39,6 +39,7 @@ weights_app = App(name="weights", help="The weights of the networks: where they 
 app.command(transfer, **shown_as("transfer CONTENT STYLES..."))
 app.command(texture, **shown_as("texture PAINTING"))
 app.command(invert, **shown_as("invert PICTURE"))
+app.command(learn, **shown_as("learn PAINTING [PHOTOGRAPHS...]"))
 app.command(mask)
 app.command(grid, **shown_as("grid CONTENT STYLES... --output PATH"))
 app.command(video, **shown_as("video SOURCE STYLES... --output PATH"))

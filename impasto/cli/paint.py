@@ -8,6 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
 from impasto.cli.lens import demo_sheets
 from impasto.cli.options import (
     START,
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from impasto.transfer.painting import Painting
 
 BEGUN = time.monotonic()
+PREVIEW_SECONDS = 10.0
 DEMO = (("cat", "hokusai-great-wave"), ("astronaut", "van-gogh-auvers"))
 
 
@@ -100,6 +104,53 @@ def invert(picture: Path, /, *, layer: str | None = None, options: PaintOptions 
     recipe = recipe_from(_with("content_layers", layer, given(knobs)), options.like, preset="inversion")
     output = options.output or _unused(f"{picture.stem}-inverted.png")
     paint(prepare(picture, (), output, recipe, options), options)
+
+
+def learn(
+    painting: Path,
+    /,
+    *photographs: Path,
+    steps: Annotated[int, Parameter(validator=Number(gte=1, lte=100_000))] = 200,
+    seed: int = 0,
+    preview: Path | None = None,
+    quiet: Quiet = False,
+) -> None:
+    """Learn the style of PAINTING for instant pictures: afterwards transfer with --quality instant paints in it.
+
+    Takes a few minutes. Prints the path of what was learned, some kilobytes, which is found by the painting's pixels.
+
+    Example: impasto learn hokusai-great-wave.jpg --preview learning.png
+
+    Parameters
+    ----------
+    painting
+        The style picture.
+    photographs
+        Photographs to learn from, such as yours. [default: the bundled ones]
+    steps
+        How many squares of photographs to paint; more is better and takes longer.
+    seed
+        Random seed: one seed learns the same numbers.
+    preview
+        Write the first photograph, painted with what is learned so far, to this picture every ten seconds.
+    quiet
+        Show no progress.
+    """
+    check_pictures(painting, *photographs)
+    if preview is not None:
+        check_ending(preview)
+        check_writable(preview)
+    from impasto.images.images import quantize, write_picture
+    from impasto.transfer.learning import Learning
+
+    learning, shown = Learning(painting, photographs, steps=steps, seed=seed), time.monotonic()
+    with step_progress(learning.scales, quiet) as show_step:
+        for lesson in learning.steps():
+            show_step(lesson)
+            if preview is not None and (time.monotonic() - shown > PREVIEW_SECONDS or lesson.i == lesson.of):
+                write_picture(preview, quantize(learning.shown(lesson)))
+                shown = time.monotonic()
+    show(learning.path)
 
 
 def mask(picture: Path, how: str, /, *, output: Output, feather: float = 0.01) -> None:

@@ -14,6 +14,7 @@ from impasto.messages import say, show
 from impasto.recipe.recipe import Scales, work_left
 
 if TYPE_CHECKING:
+    from impasto.feedforward.learn import Lesson
     from impasto.lens.scan import Progress as Scanned
     from impasto.transfer.descent import Step
     from impasto.video.video import FrameStep
@@ -58,16 +59,21 @@ class Bar:
 
 
 @contextmanager
-def step_progress(scales: Scales, quiet: bool, cost: str = "total") -> Iterator[Callable[["Step"], None]]:
+def step_progress(scales: Scales, quiet: bool, cost: str = "total") -> Iterator[Callable[["Step | Lesson"], None]]:
     """A function that shows the progress of the steps of a painting or a dream, and one of their costs."""
     whole = work_left(scales, 0)
     with Bar(quiet) as bar:
 
-        def show_step(step: "Step") -> None:
-            text = f"{step.scale} px, step {step.i}/{step.of}, {'J' if cost == 'total' else cost} = {step.costs[cost]:.4g}"
+        def show_step(step: "Step | Lesson") -> None:
+            text = f"{step.scale} px, step {step.i}/{step.of}{_cost(step, cost)}"
             bar.update(whole - work_left(scales, step.i), whole, text, step.i == step.of)
 
         yield show_step
+
+
+def _cost(step: "Step | Lesson", name: str = "total") -> str:
+    """ ", J = 1.23"; empty for an instant picture, which has no costs."""
+    return f", {'J' if name == 'total' else name} = {step.costs[name]:.4g}" if name in step.costs else ""
 
 
 def show_steps(steps: Iterator["Step"], scales: Scales, quiet: bool, cost: str = "total") -> None:
@@ -81,7 +87,7 @@ def show_frames(steps: Iterator["FrameStep"], quiet: bool) -> None:
     """Go through the steps of a video."""
     with Bar(quiet, "reading the frames") as bar:
         for it in steps:
-            text = f"frame {it.name} ({it.done + 1}/{it.of}), step {it.step.i}/{it.step.of}, J = {it.step.costs['total']:.4g}"
+            text = f"frame {it.name} ({it.done + 1}/{it.of}), step {it.step.i}/{it.step.of}{_cost(it.step)}"
             bar.update(it.done + it.step.i / it.step.of, it.of, text)
 
 

@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from impasto.disk import BAND, empty, file_of, folder_of, loaded, nameless, plain, release, to_disk
+from impasto.disk import BAND, DiskTensor, empty, file_of, folder_of, loaded, nameless, plain, release, to_disk
 from impasto.errors import BadImage
 
 MIN_SIDE = 16
+REACH = 2  # pixels to either side that smooth_color reads
 LOBES = 3  # support of LANCZOS, in pixels of the smaller picture
 Wraps = tuple[bool, bool]  # (rows, columns): whether the picture is periodic along that axis
 EDGES: Wraps = (False, False)
@@ -135,6 +136,54 @@ def _lanczos(t: float) -> float:
 
 def _sinc(t: float) -> float:
     return sin(pi * t) / (pi * t) if t else 1.0
+
+
+class SmoothColor(torch.autograd.Function):
+    """smooth_color, which is its own transpose."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, wraps: Wraps) -> Tensor:
+        """(B, 3, H, W) -> the same shape."""
+        ctx.wraps = wraps
+        return smooth_color(x, wraps)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        """The gradient to x."""
+        return smooth_color(grad, ctx.wraps), None
+
+
+def smooth_color(x: Tensor, wraps: tuple[bool, bool] = (False, False)) -> Tensor:
+    """(B, 3, H, W) -> the same shape: the difference from the mean of the channels blurred by (1, 4, 6, 4, 1) / 16.
+
+    Mirrored at the edges, or periodic: a symmetric operator. A picture on disk is computed in bands of rows.
+    """
+    height, width = x.shape[-2:]
+    count = max(1, BAND // (3 * width)) if isinstance(x, DiskTensor) else height
+    columns = _around(0, width, width, wraps[1]).to(x.device)
+    found = torch.empty_like(x)
+    for at in range(0, height, count):
+        last = min(height, at + count)
+        band = plain(x)[..., _around(at, last, height, wraps[0]).to(x.device), :]
+        grey = band.mean(-3, keepdim=True)
+        color = _blurred(_blurred(band - grey, -2)[..., columns], -1)
+        plain(found)[..., at:last, :] = color + grey[..., REACH:-REACH, :]
+        release(x, found)
+    return found
+
+
+def _around(first: int, last: int, length: int, wraps: bool) -> Tensor:
+    """The positions first - REACH to last + REACH - 1 of an axis: beyond its ends mirrored, or those of the other side."""
+    at = torch.arange(first - REACH, last + REACH)
+    if wraps:
+        return at % length
+    return torch.where(at < 0, -1 - at, torch.where(at >= length, 2 * length - 1 - at, at)).clamp(0, length - 1)
+
+
+def _blurred(x: Tensor, axis: int) -> Tensor:
+    """(1, 4, 6, 4, 1) / 16 along an axis, which becomes shorter by 2 REACH."""
+    first, second, middle, fourth, last = (x.narrow(axis, n, x.shape[axis] - 2 * REACH) for n in range(2 * REACH + 1))
+    return (first + last).add_(second + fourth, alpha=4).add_(middle, alpha=6).div_(16)
 
 
 def quantize(image: Tensor, bits: int = 8) -> Tensor:

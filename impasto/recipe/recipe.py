@@ -85,7 +85,9 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     preset: str = Field("impasto", max_length=60, pattern=r"^[\w.-]+$", description="named settings, which other options override")
-    quality: Literal["draft", "standard", "fine"] = Field("standard", description="number of steps, from the preset")
+    quality: Literal["instant", "draft", "standard", "fine"] = Field(
+        "standard", description="number of steps, from the preset; instant paints in one pass of a net, without steps"
+    )
     size: int = Field(512, ge=16, le=16384, description="longer side of the result, in pixels")
     seed: int = Field(0, ge=0, lt=2**63, description="random seed of the noise")
     alpha: Weight = Field(1.0, description="weight of the content cost")
@@ -112,7 +114,9 @@ class Recipe(BaseModel):
     seamless: Literal["none", "x", "y", "both"] = Field(
         "none", description="make the result tile: x left to right, y top to bottom"
     )
-    init: Literal["content", "noise", "picture"] = Field("content", description="start picture; picture means that of --init-image")
+    init: Literal["content", "noise", "picture", "instant"] = Field(
+        "content", description="start picture; picture means that of --init-image, instant that of quality instant"
+    )
     init_noise: float = Field(0.0, ge=0, le=1, description="share of white noise mixed into the start picture, 0 to 1")
     noise_width: float = Field(1.0, ge=0, le=1, description="range of the white noise around grey: 1 is black to white")
     net: NetName = Field("vgg19", description="network whose activations are compared")
@@ -173,6 +177,11 @@ class Recipe(BaseModel):
         """
         factor: float = max(1.0, min(FORMED, self.size) / side) ** (4 * self.composition)
         return self.alpha * factor
+
+    @property
+    def is_instant(self) -> bool:
+        """Whether it is painted in one pass of the instant net, without a descent."""
+        return self.quality == "instant"
 
     @property
     def wraps(self) -> tuple[bool, bool]:
@@ -497,7 +506,7 @@ def make_recipe(preset: str = "impasto", **knobs: Any) -> Recipe:
     own = layers(known)
     if isinstance(named := knobs.get("style_layers"), str) and ".." in named:
         knobs["style_layers"] = layers_between(own["style_layers"], named)
-    return checked_recipe({"preset": preset, **own, **start, **steps_of(preset, knobs.get("quality")), **knobs})
+    return checked_recipe({"preset": preset, **own, **start, **implied_by(preset, knobs.get("quality")), **knobs})
 
 
 def in_files(knobs: Mapping[str, Any], folder: Path = Path()) -> dict[str, Any]:
@@ -547,22 +556,30 @@ def layers_between(weights: dict[str, float], named: str) -> dict[str, float]:
 
 # Quality -> factors for the preset's steps at the coarsest and at the finest scale.
 QUALITIES = {"draft": (1.0, 0.1), "standard": (1.0, 1.0), "fine": (1.5, 3.0)}
+# What the one pass of quality instant is: one scale, one step; the photograph's colours come after it.
+ONE_PASS = {"steps": 1, "fine_steps": 1, "coarsest": 16384, "color_when": "after"}
 
 
-def steps_of(preset: str, quality: Any) -> dict[str, int]:
-    """The steps of a preset for this quality, at the coarsest and the finest scale; {} for an unknown quality."""
+def implied_by(preset: str, quality: Any) -> dict[str, Any]:
+    """The knobs that a quality of a preset implies; {} for an unknown quality."""
+    given = {name: PRESETS[preset][1].get(name, Recipe.model_fields[name].default) for name in ONE_PASS}
+    if quality == "instant":
+        return ONE_PASS
     if not isinstance(quality, str) or quality not in QUALITIES:
         return {}
-    names = ("steps", "fine_steps")
-    given = [PRESETS[preset][1].get(name, Recipe.model_fields[name].default) for name in names]
-    return {name: max(1, round(steps * share)) for name, steps, share in zip(names, given, QUALITIES[quality], strict=True)}
+    coarse, fine = QUALITIES[quality]
+    return {**given, "steps": _share(given["steps"], coarse), "fine_steps": _share(given["fine_steps"], fine)}
+
+
+def _share(steps: int, share: float) -> int:
+    return max(1, round(steps * share))
 
 
 def changed_recipe(recipe: Recipe, knobs: Mapping[str, Any]) -> Recipe:
-    """The recipe with other knobs. Another quality also changes the steps, if they are the preset's."""
-    implied = steps_of(recipe.preset, recipe.quality)
-    steps = steps_of(recipe.preset, knobs.get("quality")) if implied.items() <= dict(recipe).items() else {}
-    return checked_recipe({**dict(recipe), **steps, **in_files(knobs)})
+    """The recipe with other knobs. Another quality also changes what the one before implied."""
+    implied, wanted = (implied_by(recipe.preset, it) for it in (recipe.quality, knobs.get("quality")))
+    changed = {name: value for name, value in wanted.items() if implied.get(name) == getattr(recipe, name)}
+    return checked_recipe({**dict(recipe), **changed, **in_files(knobs)})
 
 
 def checked_recipe(knobs: dict[str, Any]) -> Recipe:

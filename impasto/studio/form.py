@@ -4,7 +4,7 @@ from typing import Any, get_args
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from impasto.recipe.recipe import CHANGEABLE, PRESETS, QUALITIES, Recipe, make_recipe, steps_of
+from impasto.recipe.recipe import CHANGEABLE, PRESETS, Recipe, implied_by, make_recipe
 
 # The fields in groups, in the order of the form. Masks, files and the preset are elsewhere on the page.
 GROUPS = {
@@ -55,11 +55,12 @@ PRESETS_ABOUT = {
 
 
 def form() -> dict[str, Any]:
-    """The fields, the presets with their descriptions, and their steps for each quality."""
+    """The fields, the presets with their descriptions, and what each quality of them implies."""
+    qualities = Recipe.model_fields["quality"].annotation
     presets = {name: make_recipe(name).model_dump(mode="json") for name in PRESETS}
     fields = [_field(name, group) for group, names in GROUPS.items() for name in names]
     about = {"fields": fields, "presets": presets, "presets_about": PRESETS_ABOUT, "changeable": list(CHANGEABLE)}
-    steps = {name: {quality: steps_of(name, quality) for quality in QUALITIES} for name in PRESETS}
+    steps = {name: {quality: implied_by(name, quality) for quality in get_args(qualities)} for name in PRESETS}
     return about | {"default": "impasto", "steps": steps}
 
 

@@ -77,6 +77,15 @@ class AtlasRequest(_Request):
     pictures: Annotated[tuple[Id, ...], Field(max_length=10_000)] = ()
 
 
+class LearnRequest(_Request):
+    """Learn the style of a picture for quality instant, from photographs (default: the bundled ones)."""
+
+    kind: Literal["learn"]
+    picture: Id
+    photographs: Annotated[tuple[Id, ...], Field(max_length=16)] = ()
+    steps: Annotated[int, Field(ge=1, le=10_000)] = 200
+
+
 def is_plain(value: Any, depth: int = 20) -> bool:
     """Whether it can be stored as JSON: text in UTF-8, finite numbers, no deep nesting."""
     if isinstance(value, dict):
@@ -88,7 +97,7 @@ def is_plain(value: Any, depth: int = 20) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-JobRequest = PaintingRequest | GridRequest | StyleRequest | AtlasRequest
+JobRequest = PaintingRequest | GridRequest | StyleRequest | AtlasRequest | LearnRequest
 _CHECKED: TypeAdapter[JobRequest] = TypeAdapter(Annotated[JobRequest, Field(discriminator="kind")])
 
 
@@ -149,6 +158,8 @@ def pictures_of(request: JobRequest) -> Iterator[str]:
         yield from filter(None, [request.picture])
     elif isinstance(request, AtlasRequest):
         yield from request.pictures
+    elif isinstance(request, LearnRequest):
+        yield from (request.picture, *request.photographs)
     else:
         yield from filter(None, [request.content, *request.styles, request.start])
         named = [request.protect, *(region.get(key, "") for region in request.regions.values() for key in ("mask", "style_mask"))]

@@ -22,6 +22,7 @@ from impasto.studio.job_request import (
     AtlasRequest,
     GridRequest,
     JobRequest,
+    LearnRequest,
     PaintingRequest,
     StyleRequest,
     check_change,
@@ -312,6 +313,10 @@ class Jobs:
         if isinstance(request, AtlasRequest):
             ids = request.pictures or [it["id"] for it in self.store.all("pictures") if not it["mask"]]
             return work | {"net": request.net, "pictures": [str(self.path_of_picture(id)) for id in ids]}
+        if isinstance(request, LearnRequest):
+            photographs = [str(self.path_of_picture(id)) for id in request.photographs]
+            picture = str(self.path_of_picture(request.picture))
+            return work | {"picture": picture, "photographs": photographs, "steps": request.steps}
         return work | self._painting_of(request)
 
     def _painting_of(self, request: PaintingRequest) -> dict[str, Any]:
@@ -334,6 +339,8 @@ class Jobs:
             return f"Atlas of {request.net}"
         if isinstance(request, StyleRequest):
             return f"Style of {self._painting_read(request)}"
+        if isinstance(request, LearnRequest):
+            return f"Learning {self._stem(request.picture)}"
         return self._name_of_painting(request)
 
     def _painting_read(self, request: StyleRequest) -> str:

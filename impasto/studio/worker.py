@@ -172,6 +172,19 @@ def read_style(work: Work, _orders: Orders, reporter: Reporter) -> dict[str, Any
     return {"painting": work["painting"], "net": work["net"], "units": units}
 
 
+def learn(work: Work, orders: Orders, reporter: Reporter) -> dict[str, Any]:
+    """Learn a style; the picture of the job is the first photograph in it. After a pause it begins anew."""
+    from impasto.images.images import quantize, write_picture
+    from impasto.transfer.learning import Learning
+
+    learning = Learning(Path(work["picture"]), _paths(work["photographs"]), steps=work["steps"])
+    for lesson in learning.steps():
+        reporter.step(learning, lesson)
+        list(orders.take())
+    write_picture(Path(work["output"]), quantize(learning.shown(lesson)))
+    return {"steps": lesson.of}
+
+
 def make_atlas(work: Work, orders: Orders, reporter: Reporter) -> dict[str, Any]:
     """A scan, from its checkpoint where there is one, and its page."""
     from impasto.lens.atlas import make_atlas as draw_atlas
@@ -215,6 +228,7 @@ RUNNERS: dict[str, Callable[[Work, Orders, Reporter], dict[str, Any]]] = {
     "grid": paint_grid,
     "style": read_style,
     "atlas": make_atlas,
+    "learn": learn,
 }
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from impasto.errors import BadRecipe, NoRoom
+from impasto.feedforward.apply import instant_memory
 from impasto.images.images import Wraps
 from impasto.machine import free_memory, used_memory
 from impasto.nets.nets import Conv, Net, Pool, channels, map_size, window
@@ -84,9 +85,17 @@ def is_plan_for(plan: Plan, net: Net, recipe: Recipe) -> bool:
     return fits and plan.history > 0 and (not plan.on_disk or (plan.tiling is not None and fits_on_disk(recipe, net)))
 
 
-def held_memory(net: Net) -> float:
+def held_memory(net: Net | None) -> float:
     """Bytes that no plan can change: the process before it paints, the weights, and the kernels' buffers."""
-    return (used_memory() or 0) + sum(conv.weight.nbytes for conv in net.convs) + SLACK
+    return (used_memory() or 0) + sum(conv.weight.nbytes for conv in (net.convs if net else ())) + SLACK
+
+
+def instant_plan(size: tuple[int, int], held: float, budget: float) -> Plan:
+    """The plan of quality instant for a picture of this size (H, W). Raises NoRoom."""
+    if (peak := held + instant_memory(size)) > budget:
+        needed = f"{size[1]} x {size[0]} pixels need {peak / MB:.0f} MB of memory, {budget / MB:.0f} MB are allowed"
+        raise NoRoom(f"{needed}: lower --size or raise --max-memory")
+    return Plan(None, 1, peak)
 
 
 def default_budget() -> float:

@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
-from functools import partial
+from functools import cached_property, partial
 from importlib.metadata import version
 from itertools import accumulate
 from math import prod
@@ -23,6 +23,7 @@ import torch
 
 from impasto.cache import Cache
 from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoError, ImpastoWarning, NoRoom
+from impasto.feedforward.apply import InstantPainter
 from impasto.files import check_room, check_writable, make_folder, temporary_folder
 from impasto.images.formats import DEEP_ZOOM
 from impasto.images.images import (
@@ -37,7 +38,7 @@ from impasto.images.images import (
 )
 from impasto.machine import can_map_files, peak_memory_mb
 from impasto.nets.kernels import has_winograd
-from impasto.nets.nets import Compute
+from impasto.nets.nets import Compute, Net
 from impasto.objective.color_transfer import recolored
 from impasto.objective.framing import crop_picture, finished_size, painted_size, style_crops
 from impasto.objective.masks import read_masks
@@ -52,7 +53,16 @@ from impasto.transfer.checkpoint import (
     save_checkpoint,
 )
 from impasto.transfer.descent import State, Step, can_resume
-from impasto.transfer.memory_plan import FLOAT, SPARE, Plan, default_budget, held_memory, is_plan_for, read_plan, written
+from impasto.transfer.memory_plan import (
+    FLOAT,
+    SPARE,
+    Plan,
+    default_budget,
+    held_memory,
+    is_plan_for,
+    read_plan,
+    written,
+)
 from impasto.transfer.transfer import (
     Execution,
     Extras,
@@ -66,7 +76,7 @@ from impasto.transfer.transfer import (
     plan_scales,
     stylize,
 )
-from impasto.weights import load_weights
+from impasto.weights import Loaded, load_weights
 
 CHECKPOINT_SECONDS = 5.0
 RETRY_SECONDS = 60.0  # after a checkpoint that could not be written
@@ -137,15 +147,24 @@ class Painting:
         self.bits, self.profile = bits, usable_profile(self.content) if keep_profile else None
         check_fit(self.content.image, self.pictures, recipe, self._start_image())
         self.masks = read_masks(recipe, self.content.image, self.pictures)
-        load = partial(load_weights, recipe.net, weights, weights_input)
-        loaded = self.cache.get_or_make(("weights", recipe.net, weights, weights_input), (), load)
-        self.net = make_net(recipe, loaded, self.place, self.cache)
+        self.weights = weights, weights_input
         self.scales = painted_scales(self.content.image, self.pictures, recipe)
-        self.held = held_memory(self.net)
+        self.held = held_memory(None if recipe.is_instant else self.net)
         self.plans = self._planned(budget)
-        self.identity = self._identity({"sha256": loaded.digest, "input": loaded.input})
+        self.identity = self._identity()
         self.state: State | None = None
         self.seconds = 0.0
+
+    @cached_property
+    def loaded(self) -> Loaded:
+        """The weights of the net."""
+        load = partial(load_weights, self.recipe.net, *self.weights)
+        return self.cache.get_or_make(("weights", self.recipe.net, *self.weights), (), load)
+
+    @cached_property
+    def net(self) -> Net:
+        """The net that a descent compares with; quality instant needs none."""
+        return make_net(self.recipe, self.loaded, self.place, self.cache)
 
     def steps(self, *, resume: bool = False, seconds: float | None = None, save_every: int = 0) -> Iterator[Step]:
         """Paint, with checkpoints on the way; at the end write the finished picture and remove the checkpoint.
@@ -216,7 +235,10 @@ class Painting:
         return ours + (1 - SPARE) * shutil.disk_usage(self.output.parent).free
 
     def _planned(self, budget: float) -> list[Plan]:
-        plans = plan_scales(self.content.image, self.pictures, self.recipe, self.net, self.held, budget, self._disk_room())
+        net = None if self.recipe.is_instant else self.net
+        plans = plan_scales(self.content.image, self.pictures, self.recipe, net, self.held, budget, self._disk_room())
+        if net is None:
+            return plans
         if any(plan.history < self.recipe.history for plan in plans):
             message = "to fit into memory L-BFGS remembers fewer steps, which changes the picture"
             warnings.warn(f"{message}: {', '.join(str(plan.history) for plan in plans)}", ImpastoWarning, stacklevel=2)
@@ -290,13 +312,11 @@ class Painting:
         )
 
     def report(self) -> dict[str, Any]:
-        """The record of the finished painting, and the costs of the picture in its file."""
-        record, tiling = read_record(self.output), self.plans[-1].tiling
-        recipe = self.recipe.at_last()
-        given = self.content.image, self.pictures, recipe, self.net, tiling, self.masks, self.alphas
+        """The record of the finished painting, and the costs of the picture in its file; an instant one has none."""
+        record = read_record(self.output)
         with self._folder_if(self.plans[-1].on_disk) as folder:
             image = self._read_again(folder)
-            costs = costs_of(image, *given, folder)
+            costs = {} if self.recipe.is_instant else self._costs(image, folder)
         return {
             "output": str(self.output),
             "width": image.shape[-1],
@@ -305,9 +325,14 @@ class Painting:
             "seed": self.recipe.seed,
             "seconds": round(self.seconds, 2),
             "peak_memory_mb": peak_memory_mb(),
-            "costs": {**{name: costs[name] for name in costs if " " not in name}, **_grouped(costs)},
+            "costs": {**{name: costs[name] for name in costs if " " not in name}, **_grouped(costs)} if costs else {},
             **record,
         }
+
+    def _costs(self, image: torch.Tensor, folder: Path | None) -> dict[str, float]:
+        recipe, tiling = self.recipe.at_last(), self.plans[-1].tiling
+        given = self.content.image, self.pictures, recipe, self.net, tiling, self.masks, self.alphas
+        return costs_of(image, *given, folder)
 
     def _read_again(self, folder: Path | None) -> torch.Tensor:
         """The finished picture (1, 3, H, W), read from its file."""
@@ -327,18 +352,23 @@ class Painting:
     def _stylize(self, seconds: float | None) -> Iterator[Step]:
         extras = Extras(self._start_image(), self.masks, self.alphas)
         execution = Execution(self.plans, self.folder, self.cache, seconds)
-        return stylize(self.content.image, self.pictures, self.recipe, self.net, extras, execution, self.state)
+        net = None if self.recipe.is_instant else self.net
+        return stylize(self.content.image, self.pictures, self.recipe, net, extras, execution, self.state)
 
     def _start_image(self) -> torch.Tensor | None:
         return None if self.start is None else self.start.image
 
-    def _identity(self, weights: dict[str, str]) -> dict[str, Any]:
+    def _identity(self) -> dict[str, Any]:
         inputs: dict[str, Any] = {
             "content": self.content.sha256,
             "styles": [style.sha256 for style in self.styles],
             "start": None if self.start is None else self.start.sha256,
         }
         inputs |= {"masks": dict(self.masks.hashes)} if self.masks.hashes else {}
+        if self.recipe.is_instant:
+            weights = InstantPainter(self.pictures, self.recipe).used
+        else:
+            weights = {"sha256": self.loaded.digest, "input": self.loaded.input}
         return {"recipe": self.recipe.model_dump(mode="json"), "inputs": inputs, "weights": weights}
 
     def _run(self) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from PIL import Image
 from torch import Tensor
 
 from impasto.cache import Cache
-from impasto.errors import BadImage, BadRecipe, ImpastoWarning
+from impasto.errors import BadImage, BadInput, BadRecipe, ImpastoWarning
+from impasto.feedforward.apply import InstantPainter, check_instant
 from impasto.images.images import (
     MIN_SIDE,
     check_image,
@@ -47,7 +48,7 @@ from impasto.transfer.analogy import borrowed_band, finest_band
 from impasto.transfer.canvas import PIXELS, Canvas, soft_color, white_noise
 from impasto.transfer.checkpoint import on_disk
 from impasto.transfer.descent import Optimizer, State, Step, begin, descend, moved
-from impasto.transfer.memory_plan import Plan, make_plan
+from impasto.transfer.memory_plan import Plan, instant_plan, make_plan
 from impasto.weights import SOURCES, Loaded, load_weights
 
 CALIBRATION_SIZE = 256
@@ -132,11 +133,19 @@ def paint(
     styles = [styles] if isinstance(styles, str | Path | Image.Image) else styles
     picture, paintings = read_picture(content), cropped_styles([read_picture(style) for style in styles], recipe)
     alphas = [it.alpha for it in (picture, *paintings)]
-    steps = stylize(picture.image, [it.image for it in paintings], recipe, make_net(recipe), Extras(alphas=alphas))
+    net = None if recipe.is_instant else make_net(recipe)
+    steps = stylize(picture.image, [it.image for it in paintings], recipe, net, Extras(alphas=alphas))
     image = finished(deque(steps, maxlen=1).pop().image, picture.image, recipe, alpha=picture.alpha)
     pixels = to_pillow(image, alpha_at(picture.alpha, image, recipe))
     profile = usable_profile(picture) if keep_profile else None
     return pixels if profile is None else in_profile(pixels, profile)
+
+
+def instant(
+    content: str | Path | Image.Image, styles: str | Path | Image.Image | Sequence[str | Path | Image.Image], **knobs: Any
+) -> Image.Image:
+    """A painting in one pass of the instant net: `instant("cat.jpg", "monet.jpg", size=1024, beta=5)`. As paint."""
+    return paint(content, styles, quality="instant", **knobs)
 
 
 def make_net(recipe: Recipe, loaded: Loaded | None = None, place: Compute | None = None, cache: Cache | None = None) -> Net:
@@ -178,21 +187,27 @@ def stylize(
     content: Tensor,
     styles: Sequence[Tensor],
     recipe: Recipe,
-    net: Net,
+    net: Net | None,
     extras: Extras = Extras(),
     execution: Execution = Execution(),
     resume: State | None = None,
 ) -> Iterator[Step]:
     """Steps from the start to the finished painting. Pictures are (1, 3, H, W) in [0, 1] of any size, as they were read.
 
-    `resume` is the state of an earlier Step, from which the same painting continues. Raises BadImage for pictures that are too
-    small to paint, BadRecipe for knobs that do not fit them.
+    `resume` is the state of an earlier Step, from which the same painting continues. `net` may be None for quality instant, whose
+    one step has no costs. Raises BadImage for pictures that are too small to paint, BadRecipe for knobs that do not fit them.
     """
     check_fit(content, styles, recipe, extras.start)
     masks = read_masks(recipe, content, styles) if extras.masks is None else extras.masks
+    if recipe.is_instant:
+        yield instant_step(content, InstantPainter(styles, recipe), masks)
+        return
+    if net is None:
+        raise BadInput("a descent needs a net: make_net(recipe) is one")
     scales, stages = painted_scales(content, styles, recipe), _stages(content, styles, recipe, execution.plans)
     clock = _Clock(scales, execution.seconds)
     device = net.convs[0].weight.device
+    given = styles
     content, styles = recolored_inputs(content, styles, recipe, extras.alphas, masks)
     content, styles = content.to(device), [style.to(device) for style in styles]
     start = None if extras.start is None else as_compared(framed(extras.start, recipe), recipe).to(device)
@@ -208,7 +223,8 @@ def stylize(
         targets = make_targets(scaled, styles, now, net, tiling, masks, execution.cache)
         cost = _tied(make_cost(targets, now, net, tiling), extras.ties, scaled, recipe)
         if state is None:
-            state = begin(first_image(scaled, recipe, start), cost, canvas=canvas)
+            first = InstantPainter(given, recipe).paint(scaled, masks) if recipe.init == "instant" else start
+            state = begin(first_image(scaled, recipe, first), cost, canvas=canvas)
         elif state.x.shape != scaled.shape:
             larger = refined(state.image, scaled, styles, now, masks)
             state = begin(larger, cost, stage.first, state.truncated or state.i < stage.first, canvas)
@@ -222,6 +238,15 @@ def stylize(
             yield step
             if clock.is_over(stage.scale, step):
                 break
+
+
+def instant_step(content: Tensor, painter: InstantPainter, masks: Masks = NO_MASKS) -> Step:
+    """The one step of quality instant, which evaluates no costs; the content picture and masks are as they were read."""
+    recipe = painter.recipe
+    begun = time.monotonic()
+    image = painter.paint(resize(framed(content, recipe), painted_size(content, recipe.size, recipe)), masks)
+    state = State(image, image.new_zeros(()).expand_as(image), {}, 1)
+    return Step(1, 1, recipe.size, {}, time.monotonic() - begun, state)
 
 
 @dataclass(frozen=True)
@@ -303,14 +328,17 @@ def refined(x: Tensor, content: Tensor, styles: Sequence[Tensor], recipe: Recipe
 
 
 def plan_scales(
-    content: Tensor, styles: Sequence[Tensor], recipe: Recipe, net: Net, held: float, budget: float, disk: float = 0.0
+    content: Tensor, styles: Sequence[Tensor], recipe: Recipe, net: Net | None, held: float, budget: float, disk: float = 0.0
 ) -> list[Plan]:
     """The fastest way to compute each of painted_scales within `budget` bytes of memory, of which `held` are in use already.
 
-    `disk` are the bytes available for files. A GPU always computes the picture as a whole. Raises NoRoom.
+    `net` is None for quality instant; `disk` are the bytes available for files. A GPU always computes the picture as a whole.
+    Raises NoRoom.
     """
 
     def plan(side: int) -> Plan:
+        if net is None:
+            return instant_plan(painted_size(content, side, recipe), held, budget)
         if net.convs[0].weight.device.type != "cpu":
             return Plan(None, recipe.history)
         size = painted_size(content, side, recipe)
@@ -335,6 +363,8 @@ def check_fit(content: Tensor, styles: Sequence[Tensor], recipe: Recipe, picture
         if edit.paintings and len(edit.paintings) != len(styles):
             counts = f"{len(edit.paintings)} shares for {layer}, but the number of style pictures is {len(styles)}"
             raise BadRecipe(f"the style edit has {counts}")
+    if recipe.is_instant:
+        check_instant(recipe)
     if (recipe.init == "picture") != (picture is not None):
         raise BadRecipe("--init picture and --init-image need each other")
     if not painted_scales(content, styles, recipe):

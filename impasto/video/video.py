@@ -22,17 +22,19 @@ from pydantic import BaseModel, Field, StrictBool, StringConstraints, Validation
 from torch import Tensor
 
 from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning, SomeFailed
+from impasto.feedforward.apply import InstantPainter
 from impasto.files import check_writable, make_folder, read_text, sha256, write_whole
 from impasto.images.images import Picture, read_picture, read_record, size_of, write_picture
 from impasto.machine import peak_memory_mb
-from impasto.nets.nets import Compute
+from impasto.nets.nets import Compute, Net
 from impasto.objective.framing import cropped_styles
+from impasto.objective.masks import read_masks
 from impasto.recipe.recipe import Recipe
 from impasto.transfer.descent import Step
 from impasto.transfer.memory_plan import Plan, default_budget, held_memory, written
 from impasto.transfer.painting import circumstances
-from impasto.transfer.transfer import Execution, Extras, Ties, check_fit, finished, make_net, plan_scales, stylize
-from impasto.video.flow import OPENCV, is_cut, link, long_term_weights, softened, warp, warped_error
+from impasto.transfer.transfer import Execution, Extras, Ties, check_fit, finished, instant_step, make_net, plan_scales, stylize
+from impasto.video.flow import OPENCV, Link, is_cut, link, long_term_weights, softened, warp, warped_error
 from impasto.video.frames import PYAV, check_video, open_clip, painted_size, read_frames, read_video_record, write_video
 from impasto.weights import load_weights
 from impasto.workers import Event, Worker, distribute, recipe_for_task, with_retries
@@ -40,6 +42,7 @@ from impasto.workers import Event, Worker, distribute, recipe_for_task, with_ret
 MANIFEST = "impasto.json"
 OURS = re.compile(r"input|pass-\d+|impasto\.json|\.impasto-.*")  # names in the folder for the painted frames
 BLEND = 0.5  # delta: the share of the neighbour's painting in a start from the second pass on; the rest is the last pass
+INERTIA, KEPT = 0.8, 0.7  # shares of the frame before in a video of quality instant: of its statistics, of its painting
 ONE_SCALE = 16384  # a coarsest scale at or above any size
 
 
@@ -142,8 +145,9 @@ class Video:
         self.styles, self.style_alphas = [picture.image for picture in pictures], [picture.alpha for picture in pictures]
         blank = torch.zeros(1, 3, *self.size)
         check_fit(blank, self.styles, self.recipe_at_size, None)
-        loaded = load_weights(recipe.net, weights, weights_input)
-        self.net = make_net(recipe, loaded, self.place)
+        if recipe.is_instant and self.motion.passes > 1:
+            raise BadRecipe("a video of quality instant is painted in one pass")
+        self.net, used = self._net(weights, weights_input)
         held, budget = held_memory(self.net), max_memory or default_budget()
         self.plans = {
             name: plan_scales(blank, self.styles, kind, self.net, held, budget)
@@ -157,14 +161,22 @@ class Video:
                 "styles": [picture.sha256 for picture in pictures],
                 "masks": [sha256(path) for path in recipe.mask_files().values()],
             },
-            "weights": {"sha256": loaded.digest, "input": loaded.input},
+            "weights": used,
         }
         self.task: dict[str, Any] = {"kind": "scene", "source": str(source), "output": str(output)}
         self.task |= {"styles": [str(style) for style in styles]}
         self.task |= {"rate": rate, "weights": weights and str(weights), "weights_input": weights_input, "max_memory": max_memory}
         self.task |= {"recipe": recipe_for_task(recipe), "motion": self.identity["motion"], "device": self.place.device}
         self.frames: list[dict[str, Any]] = []
+        self.painter: tuple[int, InstantPainter] | None = None  # that of quality instant, and the last frame that it painted
         self.seconds = 0.0
+
+    def _net(self, weights: Path | None, weights_input: str | None) -> tuple[Net | None, dict[str, Any]]:
+        """The net of the costs, which quality instant does not need, and what the record says of the weights."""
+        if self.recipe.is_instant:
+            return None, InstantPainter(self.styles, self.recipe_at_size).used
+        loaded = load_weights(self.recipe.net, weights, weights_input)
+        return make_net(self.recipe, loaded, self.place), {"sha256": loaded.digest, "input": loaded.input}
 
     def steps(self, *, resume: bool = False) -> Iterator[FrameStep]:
         """Paint the missing frames, then write the output and remove the folder beside it.
@@ -331,7 +343,7 @@ class Video:
 
     def _fits(self, kind: str, plans: Sequence[Plan]) -> bool:
         """Whether these plans fit the scales of this video and its net."""
-        layers = {layer.name for layer in self.net.layers}
+        layers = {layer.name for layer in (self.net.layers if self.net else ())}
         tilings = [plan.tiling for plan in plans if plan.tiling]
         return len(plans) == len(self.plans[kind]) and all(it.side >= 1 and set(it.cuts) <= layers for it in tilings)
 
@@ -353,6 +365,8 @@ class Video:
             raise BadInput(f"{self.clip.path} has no frames")
 
     def _paint(self, number: int, i: int) -> Iterator[Step]:
+        if self.recipe.is_instant:
+            return iter([self._instant_step(i)])
         picture, near = self._input_picture(i), self._neighbours(number, i)
         content, alphas = picture.image, [picture.alpha, *self.style_alphas]
         last_pass = None if number == 0 else self._read(self._painted(number - 1, i)).image
@@ -364,6 +378,32 @@ class Video:
             start = torch.lerp(last_pass, start, BLEND)
         recipe, plans = self._later(), self.plans["later"]
         return stylize(content, self.styles, recipe, self.net, Extras(start, alphas=alphas, ties=ties), Execution(plans))
+
+    def _instant_step(self, i: int) -> Step:
+        """Frame i in one pass, with the statistics carried over its scene, mixed with the painting of the frame before."""
+        step, first = self._painted_at_once(i), self._scene(i)[0]
+        if i == first or self.motion.start == "recipe":
+            return step
+        found = link(self._input(i), self._input(i - 1))
+        moved = warp(self._read(self._painted(0, i - 1)).image, found.flow)
+        image = torch.lerp(step.image, _covered(step.image, [moved], [found]), KEPT)
+        return replace(step, state=replace(step.state, x=image))
+
+    def _painted_at_once(self, i: int) -> Step:
+        """Frame i alone; after an interruption, the frames of its scene before it are painted again for their statistics."""
+        first = self._scene(i)[0]
+        last, painter = self.painter or (-1, None)
+        if painter is None or i == first or last != i - 1:
+            inertia = INERTIA if self.motion.start == "warp" else 0.0
+            painter = InstantPainter(self.styles, self.recipe_at_size, inertia=inertia)
+            for n in range(first, i) if inertia else ():
+                self._painted_by(painter, n)
+        self.painter = i, painter
+        return self._painted_by(painter, i)
+
+    def _painted_by(self, painter: InstantPainter, i: int) -> Step:
+        content = self._input(i)
+        return instant_step(content, painter, read_masks(self.recipe_at_size, content, self.styles))
 
     def _scene(self, i: int) -> range:
         """The frames of the scene of frame i."""
@@ -380,12 +420,9 @@ class Video:
 
         Pixels that no neighbour shows start as `otherwise`, with soft edges.
         """
-        frame = self._input(i)
-        links = [link(frame, self._input(n)) for n in near]
+        links = [link(self._input(i), self._input(n)) for n in near]
         moved = [warp(self._read(self._painted(number, n)).image, found.flow) for n, found in zip(near, links, strict=True)]
-        start = otherwise
-        for picture, found in reversed(list(zip(moved, links, strict=True))):
-            start = torch.lerp(start, picture, softened(found.seen))
+        start = _covered(otherwise, moved, links)
         if not near or not self.motion.temporal:
             return start, None
         weights = long_term_weights([found.sure for found in links])
@@ -421,7 +458,7 @@ class Video:
 
     def _measured(self, number: int) -> dict[str, Any]:
         """The mean costs of the frames and their flicker: warped-frame errors with the flow of the input."""
-        records = [_costs(self._painted(number, i)) for i in range(len(self.frames))]
+        records = [] if self.recipe.is_instant else [_costs(self._painted(number, i)) for i in range(len(self.frames))]
         names = dict.fromkeys(name for it in records for name in it if " " not in name)
         costs = {name: fmean(it[name] for it in records if name in it) for name in names}
         errors: dict[str, list[float]] = {"painting": [], "input": []}
@@ -482,6 +519,13 @@ def _check_colors(recipe: Recipe) -> None:
         if region.color == "luminance" and not recipe.paints_light:
             why = "which is applied after painting, and each frame of a video starts from the last"
             raise BadRecipe(f"the region {name} has color luminance, {why}")
+
+
+def _covered(otherwise: Tensor, moved: Sequence[Tensor], links: Sequence[Link]) -> Tensor:
+    """The moved pictures, the first on top, where they show what the frame shows; elsewhere `otherwise`, with soft edges."""
+    for picture, found in reversed(list(zip(moved, links, strict=True))):
+        otherwise = torch.lerp(otherwise, picture, softened(found.seen))
+    return otherwise
 
 
 def _costs(path: Path) -> dict[str, float]:

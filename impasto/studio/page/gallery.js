@@ -57,7 +57,7 @@ function Painting({ job }) {
       <${Warnings} job=${job} />
       <${Settings} job=${job} />
       ${job.kind === "grid" && job.result && html`<${Cells} job=${job} />`}
-      ${job.result?.costs && html`<${Costs} result=${job.result} />`}</div></div>`;
+      ${job.result?.costs?.total != null && html`<${Costs} result=${job.result} />`}</div></div>`;
 }
 
 function toForm(parts, message) {

@@ -1,0 +1,111 @@
+"""A painting in one pass: every part of the photograph with its style, as strong as the recipe says."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from impasto.errors import BadRecipe
+from impasto.feedforward.net import STRIDE, Style, Transformer
+from impasto.feedforward.styles import PLAIN, TrainedNet, bundled, numbers_of
+from impasto.images.images import size_of
+from impasto.objective.masks import NO_MASKS, Masks, busyness
+from impasto.objective.targets import Part, parts_of
+from impasto.recipe.recipe import Recipe, make_recipe
+
+WHOLE = 0.5  # strength from which on every pixel is painted
+BYTES, BYTES_A_PIXEL = 150e6, 300  # that the net takes at least, and of the maps that it holds at once: measured
+# Knobs that the net has in its weights, or that only a descent has.
+LEARNED = (
+    *("alpha", "composition", "tv", "style_scale", "style_rotation", "net", "pooling", "padding", "normalize_net", "changes"),
+    *("content_layers", "content_costs", "content_norm", "style_layers", "style_costs", "style_norm", "style_edit"),
+)
+
+
+def check_instant(recipe: Recipe) -> None:
+    """Raise BadRecipe for knobs that mean nothing to the instant net."""
+    plain = make_recipe(quality="instant")
+    changed = [name for name in LEARNED if getattr(recipe, name) != getattr(plain, name)]
+    if recipe.preset != plain.preset:
+        raise BadRecipe(f"quality instant has only the preset {plain.preset}, not {recipe.preset}")
+    if changed:
+        raise BadRecipe(
+            f"quality instant cannot change {', '.join(changed)}: the net has learned them; leave them out, or use draft"
+        )
+    if any(region.style_mask for region in recipe.regions.values()):
+        raise BadRecipe("quality instant takes whole style pictures: crop one instead of giving it a style_mask")
+
+
+@dataclass(frozen=True)
+class StyledPart:
+    """A part of the picture by its mask (1, 1, H, W), None for all of it, with numbers (2, NUMBERS) and the style's strength."""
+
+    mask: Tensor | None
+    numbers: Tensor
+    strength: float
+
+
+class InstantPainter:
+    """Paints photographs in the manner of style pictures (1, 3, H, W), as they were read, in one pass each.
+
+    beta is the strength: the preset's is full, 0 is the photograph. Down to WHOLE the numbers go to those that give the photograph
+    back, below it also its pixels come back. `inertia` is for frames of a video (Transformer).
+    """
+
+    def __init__(self, styles: Sequence[Tensor], recipe: Recipe, trained: TrainedNet | None = None, inertia: float = 0.0) -> None:
+        self.recipe, self.trained = recipe, trained or bundled()
+        self.known = [numbers_of(style, self.trained) for style in styles]
+        self.transformer = Transformer(self.trained.weights, recipe.wraps, inertia)
+
+    @property
+    def used(self) -> dict[str, Any]:
+        """What the bytes of its pictures depend on, for records: the digests of the net and of each style's numbers."""
+        return {"instant": self.trained.digest, "numbers": [known.digest for known in self.known]}
+
+    def paint(self, content: Tensor, masks: Masks = NO_MASKS) -> Tensor:
+        """(1, 3, H, W) in [0, 1], as `content`, which is framed and scaled; masks are as they were read."""
+        self.transformer.weights = {name: tensor.to(content) for name, tensor in self.transformer.weights.items()}
+        parts = self.parts(content, masks)
+        style = Style(tuple((None if part.mask is None else _padded(part.mask), part.numbers) for part in parts))
+        with torch.no_grad():
+            painted = self.transformer.paint(content, style)
+        if all(part.strength >= WHOLE for part in parts):
+            return painted
+        share = sum(min(1.0, part.strength / WHOLE) * (1 if part.mask is None else part.mask) for part in parts)
+        return torch.lerp(content, painted, share)
+
+    def parts(self, content: Tensor, masks: Masks) -> list["StyledPart"]:
+        """The parts of the picture: those of the recipe; with `calm`, each where it is busy and where it is not."""
+        plain, busy = self.trained.numbers[PLAIN].to(content), busyness(content, self.recipe)
+        full = make_recipe().beta
+        found = []
+        for part in parts_of(content, len(self.known), self.recipe, masks):
+            strength = min(1.0, part.style_weight * self.recipe.beta / full)
+            styled = StyledPart(part.mask, plain.lerp(self._mixed(part, plain), strength), strength)
+            if busy is None:
+                found.append(styled)
+            else:
+                mask = busy.new_ones(()) if part.mask is None else part.mask
+                found += [replace(styled, mask=mask * busy), StyledPart(mask * (1 - busy), plain, 0.0)]
+        return found
+
+    def _mixed(self, part: Part, plain: Tensor) -> Tensor:
+        """The part's styles by their weights."""
+        if not part.styles:
+            return plain
+        shares = part.shares(self.recipe)
+        numbers = [share * self.known[n].numbers.to(plain) for share, (n, _) in zip(shares, part.styles, strict=True)]
+        return torch.stack(numbers).sum(0)
+
+
+def _padded(mask: Tensor) -> Tensor:
+    height, width = size_of(mask)
+    return F.pad(mask, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
+
+
+def instant_memory(size: tuple[int, int]) -> float:
+    """Bytes that the net takes for a picture of this size (H, W)."""
+    return BYTES + BYTES_A_PIXEL * size[0] * size[1]

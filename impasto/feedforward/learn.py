@@ -1,0 +1,109 @@
+"""Learning a style: the numbers of the net's normalisations are fitted so that J of what it paints becomes small.
+
+J is that of a descent with the default recipe. What is learned from are squares of photographs; the style picture's statistics are
+those at STYLE_SIDE, so that strokes have the size that they have in a descent of that size.
+"""
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from impasto.cache import Cache
+from impasto.errors import BadInput
+from impasto.feedforward.net import Style, Transformer
+from impasto.feedforward.styles import TrainedNet, numbers_of
+from impasto.images.images import resize
+from impasto.nets.nets import Net
+from impasto.objective.objective import make_cost
+from impasto.objective.targets import make_targets
+from impasto.recipe.recipe import Recipe, make_recipe
+
+STYLE_SIDE = 512
+SQUARE = 192  # pixels: side of the squares of photographs
+STEPS = 200
+RATE = 0.02  # Adam's step size at first; it falls along half a cosine
+PLAIN_WEIGHT = 100.0  # of the mean square of the pixels where the net learns to give the photograph back
+
+PictureCost = Callable[[Tensor, Tensor], dict[str, Tensor]]  # of a painting and its photograph
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Step i of `of` in learning a style: the costs of the square just painted, with side `scale`; the numbers so far."""
+
+    i: int
+    of: int
+    scale: int
+    costs: dict[str, float]
+    numbers: Tensor
+    seconds: float
+
+
+def learn_style(
+    style: Tensor, photographs: Sequence[Tensor], net: Net, trained: TrainedNet, steps: int = STEPS, seed: int = 0
+) -> Iterator[Lesson]:
+    """Fit the numbers of a style picture (1, 3, H, W) on photographs (1, 3, H, W), the weights of the transformation net held.
+
+    `net` is that of the costs. Starts from the numbers known for the picture. Raises BadInput without photographs.
+    """
+    if not photographs:
+        raise BadInput("learning a style needs at least one photograph")
+    numbers = numbers_of(style, trained).numbers.clone().requires_grad_()
+    adam = torch.optim.Adam([numbers], betas=(0.9, 0.99))
+    cost, rng, painter = style_cost_of(style, net), random.Random(seed), Transformer(trained.weights)
+    for i in range(steps):
+        begun = time.monotonic()
+        adam.param_groups[0]["lr"] = RATE * (0.5 + 0.5 * math.cos(math.pi * i / steps))
+        square = random_square(rng.choice(photographs), SQUARE, rng)
+        costs = cost(painter.paint(square, Style(((None, numbers),))), square)
+        (numbers.grad,) = torch.autograd.grad(costs["total"], numbers)
+        if torch.isfinite(numbers.grad).all():  # of a square of one colour, which normalisation divides by nearly 0, it may not be
+            adam.step()
+        found = {name: float(value.detach()) for name, value in costs.items()}
+        yield Lesson(i + 1, steps, SQUARE, found, numbers.detach().clone(), time.monotonic() - begun)
+
+
+def random_square(photograph: Tensor, side: int, rng: random.Random) -> Tensor:
+    """(1, 3, H, W) -> (1, 3, side, side): a square of random place, half to twice as large, mirrored by chance."""
+    height, width = photograph.shape[-2:]
+    length = rng.randint(min(side // 2, height, width), min(height, width, 2 * side))
+    top, left = rng.randint(0, height - length), rng.randint(0, width - length)
+    square = resize(photograph[..., top : top + length, left : left + length], (side, side))
+    return square.flip(-1) if rng.random() < 0.5 else square
+
+
+def learning_recipe(side: int) -> Recipe:
+    """The default recipe for squares of this side in pixels, with style pictures of STYLE_SIDE.
+
+    The content weighs as at that scale of a descent to STYLE_SIDE: one pass has to form what it shows, too.
+    """
+    return make_recipe(size=STYLE_SIDE, coarsest=16384, style_scale=STYLE_SIDE / side)
+
+
+def style_cost_of(style: Tensor, net: Net) -> PictureCost:
+    """J of paintings (B, 3, side, side) of photographs of the same shape in the manner of the style picture, per painting."""
+    cache = Cache(8)
+
+    def cost(painting: Tensor, photograph: Tensor) -> dict[str, Tensor]:
+        recipe = learning_recipe(max(photograph.shape[-2:]))
+        costs = make_cost(make_targets(photograph, [style], recipe, net, cache=cache), recipe, net)(painting)
+        return {name: value / len(photograph) for name, value in costs.items()}
+
+    return cost
+
+
+def plain_cost_of(net: Net) -> PictureCost:
+    """The content cost and the mean square of the differences: least where the net gives the photograph back."""
+
+    def cost(painting: Tensor, photograph: Tensor) -> dict[str, Tensor]:
+        recipe = learning_recipe(max(photograph.shape[-2:])).model_copy(update={"beta": 0.0, "style_layers": {}})
+        content = make_cost(make_targets(photograph, [], recipe, net), recipe, net)(painting)["content"] / len(photograph)
+        squares = (painting - photograph).square().mean()
+        return {"total": content + PLAIN_WEIGHT * squares, "content": content, "style": torch.zeros(())}
+
+    return cost
