@@ -15,6 +15,7 @@ COMMANDS = (
     "transfer",
     "texture",
     "invert",
+    "learn",
     "mask",
     "grid",
     "video",
