@@ -201,9 +201,19 @@ def test_calm_leaves_an_even_photograph_as_it_is():
 
 @pytest.mark.parametrize(
     "knobs",
-    [{"preset": "gatys"}, {"style_layers": "conv1_1..conv3_1"}, {"style_scale": 2.0}, {"tv": 1.0}, {"net": "vgg16"}],
+    [
+        {"preset": "gatys"},
+        {"style_layers": "conv1_1..conv3_1"},
+        {"style_scale": 2.0},
+        {"tv": 1.0},
+        {"net": "vgg16"},
+        {"steps": 7},
+        {"color": "cholesky", "color_when": "before"},
+        {"init": "noise"},
+    ],
+    ids=str,
 )
-def test_what_the_net_has_learned_cannot_be_changed(files, knobs):
+def test_what_an_instant_picture_does_not_follow_is_said(knobs):
     with pytest.raises(BadRecipe, match="quality instant"):
         next(transfer.stylize(picture(40, 48), [picture(40, 40)], make_recipe(**knobs, quality="instant"), None))
 
@@ -283,7 +293,7 @@ def test_squares_lie_in_the_photograph():
 def test_a_learned_style_is_found_by_the_pixels_of_its_picture():
     style, its = picture(50, 60), numbers(9)
     assert read_learned(learned_path(style), TRAINED) is None and numbers_of(style, TRAINED).origin != "learned"
-    path = save_learned(style, its, TRAINED, "a picture")
+    path = save_learned(style, its, TRAINED)
     found = numbers_of(quantize(style), TRAINED)
     assert path.is_file() and found.origin == "learned" and torch.equal(found.numbers, its)
     assert hash_of(style) != hash_of(style.flip(-1)) and hash_of(style) != hash_of(style.transpose(-1, -2))
@@ -292,7 +302,7 @@ def test_a_learned_style_is_found_by_the_pixels_of_its_picture():
 
 def test_a_style_learned_for_another_net_is_not_used():
     style = picture(50, 60)
-    save_learned(style, numbers(9), TRAINED, "")
+    save_learned(style, numbers(9), TRAINED)
     other = TrainedNet(WEIGHTS, "another digest", TRAINED.numbers, TRAINED.statistics)
     assert numbers_of(style, other).origin != "learned"
 
@@ -302,7 +312,7 @@ def test_a_style_learned_for_another_net_is_not_used():
 )
 def test_numbers_that_no_style_has_are_an_error(its):
     style = picture(50, 60)
-    path = save_learned(style, its, TRAINED, "")
+    path = save_learned(style, its, TRAINED)
     with pytest.raises(BadInput, match="style"):
         read_learned(path, TRAINED)
 
@@ -311,13 +321,20 @@ def test_numbers_that_no_style_has_are_an_error(its):
 @given(data=st.data())
 def test_a_damaged_file_is_an_error_or_a_style(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("learned") / "style.safetensors"
-    path.write_bytes(damaged(data, save({"numbers": numbers(1)}, {"net": TRAINED.digest, "name": ""})))
+    path.write_bytes(damaged(data, save({TRAINED.digest: numbers(1)})))
     try:
         found = read_learned(path, TRAINED)
     except BadInput as error:
         assert "\n" not in str(error)
     else:
         assert found is None or (found.shape == (2, NUMBERS) and bool(torch.isfinite(found).all()))
+
+
+def test_a_file_that_is_too_large_is_an_error(tmp_path):
+    path = tmp_path / "style.safetensors"
+    path.write_bytes(b" " * 2_000_000)
+    with pytest.raises(BadInput, match="learn again"):
+        read_learned(path, TRAINED)
 
 
 def test_the_file_of_a_net_is_checked(tmp_path):
@@ -368,7 +385,7 @@ def test_a_painting_is_made_again_after_its_style_was_learned(files):
     recipe = make_recipe(quality="instant", size=64)
     list(Painting(content, [style], output, recipe).steps())
     before = output.read_bytes()
-    save_learned(read_picture(style).image, numbers(9), bundled(), "")
+    save_learned(read_picture(style).image, numbers(9), bundled())
     again = Painting(content, [style], output, recipe)
     assert not again.is_finished()
     list(again.steps(resume=True))
@@ -405,3 +422,14 @@ def test_a_descent_can_start_from_the_instant_picture(files):
     start = InstantPainter([style], recipe).paint(image)
     plain = next(transfer.stylize(image, [style], recipe.model_copy(update={"init": "content"}), transfer.make_net(recipe))).image
     assert (first - start).abs().mean() < 0.5 * (first - plain).abs().mean()
+    grey = next(transfer.stylize(image, [style], recipe.model_copy(update={"color": "luminance"}), transfer.make_net(recipe))).image
+    torch.testing.assert_close(grey[:, 0], grey[:, 2], atol=1e-4, rtol=0)
+
+
+@pytest.mark.weights
+def test_a_descent_from_an_instant_picture_records_what_that_was_painted_with(files):
+    content, style, output = files
+    recipe = make_recipe(size=32, coarsest=16384, steps=1, init="instant")
+    list(Painting(content, [style], output, recipe).steps())
+    save_learned(read_picture(style).image, numbers(9), bundled())
+    assert not Painting(content, [style], output, recipe).is_finished()

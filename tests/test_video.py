@@ -547,22 +547,23 @@ INSTANT |= {"content_layers": make_recipe().content_layers, "beta": make_recipe(
 
 def test_an_instant_video_flickers_at_most_half_as_much_as_its_frames_alone(clip, style, tmp_path):
     alone = finish(made(clip, style, tmp_path / "alone", Motion(start="recipe"), **INSTANT))
-    tied = finish(made(clip, style, tmp_path / "tied", **INSTANT))
+    tied = finish(made(clip, style, tmp_path / "tied", Motion(), **INSTANT))
     assert tied["flicker"]["painting"] <= 0.5 * alone["flicker"]["painting"]
     assert tied["costs"] == {} and tied["flicker"]["input"] == alone["flicker"]["input"]
 
 
 def test_an_instant_video_continues_to_the_same_bytes(clip, style, tmp_path):
-    whole = made(clip, style, tmp_path / "whole", **INSTANT)
+    whole = made(clip, style, tmp_path / "whole", Motion(), **INSTANT)
     finish(whole)
-    part = made(clip, style, tmp_path / "part", **INSTANT)
+    part = made(clip, style, tmp_path / "part", Motion(), **INSTANT)
     for _, step in zip(range(3), part.steps(), strict=False):
         assert step.step.costs == {}
-    finish(made(clip, style, tmp_path / "part", **INSTANT), resume=True)
+    finish(made(clip, style, tmp_path / "part", Motion(), **INSTANT), resume=True)
     pictures = [{path.name: path.read_bytes() for path in (tmp_path / name).glob("*.png")} for name in ("whole", "part")]
     assert pictures[0] == pictures[1] and len(pictures[0]) == 6
 
 
-def test_an_instant_video_is_painted_in_one_pass(clip, style, tmp_path):
-    with pytest.raises(BadRecipe, match="one pass"):
-        made(clip, style, tmp_path / "out", Motion(passes=2), **INSTANT)
+@pytest.mark.parametrize("motion", [Motion(passes=2), Motion(steps=3), Motion(temporal=5), Motion(long_term=(1, 2))], ids=str)
+def test_an_instant_video_follows_no_option_of_the_descent(clip, style, tmp_path, motion):
+    with pytest.raises(BadRecipe, match="quality instant does not follow"):
+        made(clip, style, tmp_path / "out", motion, **INSTANT)

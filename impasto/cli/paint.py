@@ -26,6 +26,7 @@ from impasto.cli.options import (
 )
 from impasto.cli.progress import saved_on_interrupt, step_progress
 from impasto.errors import BadImage, BadRecipe, CannotWrite
+from impasto.feedforward import STEPS
 from impasto.files import check_writable, make_folder, write_whole
 from impasto.images.formats import check_ending, check_pictures
 from impasto.messages import say, show
@@ -110,7 +111,7 @@ def learn(
     painting: Path,
     /,
     *photographs: Path,
-    steps: Annotated[int, Parameter(validator=Number(gte=1, lte=100_000))] = 200,
+    steps: Annotated[int, Parameter(validator=Number(gte=1, lte=100_000))] = STEPS,
     seed: int = 0,
     preview: Path | None = None,
     quiet: Quiet = False,

@@ -18,23 +18,21 @@ from impasto.recipe.recipe import Recipe, make_recipe
 
 WHOLE = 0.5  # strength from which on every pixel is painted
 BYTES, BYTES_A_PIXEL = 150e6, 300  # that the net takes at least, and of the maps that it holds at once: measured
-# Knobs that the net has in its weights, or that only a descent has.
-LEARNED = (
-    *("alpha", "composition", "tv", "style_scale", "style_rotation", "net", "pooling", "padding", "normalize_net", "changes"),
-    *("content_layers", "content_costs", "content_norm", "style_layers", "style_costs", "style_norm", "style_edit"),
-)
+# The knobs that quality instant follows; clean_color is in the net, and videos switch it off. seed is in every record.
+FOLLOWED = {
+    *("preset", "quality", "size", "seed", "beta", "calm", "style_weights", "style_crop", "shape", "seamless", "clean_color"),
+    *("regions", "protect", "color", "color_space", "match_light"),
+}
 
 
 def check_instant(recipe: Recipe) -> None:
-    """Raise BadRecipe for knobs that mean nothing to the instant net."""
+    """Raise BadRecipe for knobs that quality instant does not follow."""
     plain = make_recipe(quality="instant")
-    changed = [name for name in LEARNED if getattr(recipe, name) != getattr(plain, name)]
     if recipe.preset != plain.preset:
         raise BadRecipe(f"quality instant has only the preset {plain.preset}, not {recipe.preset}")
+    changed = [name for name in Recipe.model_fields if name not in FOLLOWED and getattr(recipe, name) != getattr(plain, name)]
     if changed:
-        raise BadRecipe(
-            f"quality instant cannot change {', '.join(changed)}: the net has learned them; leave them out, or use draft"
-        )
+        raise BadRecipe(f"quality instant does not follow {', '.join(changed)}: leave them out, or use quality draft")
     if any(region.style_mask for region in recipe.regions.values()):
         raise BadRecipe("quality instant takes whole style pictures: crop one instead of giving it a style_mask")
 
@@ -59,6 +57,11 @@ class InstantPainter:
         self.recipe, self.trained = recipe, trained or bundled()
         self.known = [numbers_of(style, self.trained) for style in styles]
         self.transformer = Transformer(self.trained.weights, recipe.wraps, inertia)
+
+    @classmethod
+    def needed_by(cls, recipe: Recipe, styles: Sequence[Tensor]) -> "InstantPainter | None":
+        """The painter of quality instant, and of a descent that starts from its picture; None for other recipes."""
+        return cls(styles, recipe) if recipe.is_instant or recipe.init == "instant" else None
 
     @property
     def used(self) -> dict[str, Any]:

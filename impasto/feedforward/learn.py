@@ -15,6 +15,7 @@ from torch import Tensor
 
 from impasto.cache import Cache
 from impasto.errors import BadInput
+from impasto.feedforward import STEPS
 from impasto.feedforward.net import Style, Transformer
 from impasto.feedforward.styles import TrainedNet, numbers_of
 from impasto.images.images import resize
@@ -25,7 +26,6 @@ from impasto.recipe.recipe import Recipe, make_recipe
 
 STYLE_SIDE = 512
 SQUARE = 192  # pixels: side of the squares of photographs
-STEPS = 200
 RATE = 0.02  # Adam's step size at first; it falls along half a cosine
 PLAIN_WEIGHT = 100.0  # of the mean square of the pixels where the net learns to give the photograph back
 
@@ -49,10 +49,10 @@ def learn_style(
 ) -> Iterator[Lesson]:
     """Fit the numbers of a style picture (1, 3, H, W) on photographs (1, 3, H, W), the weights of the transformation net held.
 
-    `net` is that of the costs. Starts from the numbers known for the picture. Raises BadInput without photographs.
+    `net` is that of the costs. Starts from the numbers known for the picture. Raises BadInput without photographs or steps.
     """
-    if not photographs:
-        raise BadInput("learning a style needs at least one photograph")
+    if not photographs or steps < 1:
+        raise BadInput("learning a style needs at least one photograph and one step")
     numbers = numbers_of(style, trained).numbers.clone().requires_grad_()
     adam = torch.optim.Adam([numbers], betas=(0.9, 0.99))
     cost, rng, painter = style_cost_of(style, net), random.Random(seed), Transformer(trained.weights)

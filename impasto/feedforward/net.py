@@ -10,7 +10,6 @@ descent.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
-from math import inf
 
 import torch
 import torch.nn.functional as F
@@ -147,13 +146,18 @@ class Transformer:
         inner = self._styled(f"{name}a", self._convolved(f"{name}a", x), style).relu_()
         return x + self._styled(f"{name}b", self._convolved(f"{name}b", inner), style)
 
-    def _most(self) -> float:
-        return inf if self.wraps[0] else BAND  # on periodic rows, a band would need those of the other side
+    def _bands(self, height: int, width: int) -> Iterator[tuple[int, int]]:
+        """(first, last + 1) of bands of rows so that a map of this width at full size has at most BAND values in each.
+
+        Of a picture with periodic rows all at once: a band would need those of the other side.
+        """
+        count = height if self.wraps[0] else max(8, BAND // (FULL * width))
+        return ((first, min(height, first + count)) for first in range(0, height, count))
 
     def _down1(self, x: Tensor) -> Tensor:
         """The first layer, in bands."""
         reach, bands = 3, []
-        for first, last in _bands(x.shape[-2] // 2, x.shape[-1], self._most()):
+        for first, last in self._bands(x.shape[-2] // 2, x.shape[-1]):
             above, below = max(0, 2 * first - reach), min(x.shape[-2], 2 * last + reach - 1)
             bands.append(self._convolved("down1", x[..., above:below, :], (first == 0, 2 * last == x.shape[-2])))
         return torch.cat(bands, -2) if len(bands) > 1 else bands[0]
@@ -161,7 +165,7 @@ class Transformer:
     def _out(self, x: Tensor, style: Style) -> Tensor:
         """The layers at full size, in bands. They are not normalised, so that a band needs no statistics of the others."""
         height, reach, bands = x.shape[-2], 2, []
-        for first, last in _bands(height, 2 * x.shape[-1], self._most()):
+        for first, last in self._bands(height, 2 * x.shape[-1]):
             above, below = max(0, first - reach), min(height, last + reach)
             edges = above == 0, below == height
             inner = self._convolved("up3", x[..., above:below, :], edges)
@@ -192,9 +196,3 @@ def whole_strides(image: Tensor) -> Tensor:
     """The picture with mirrored rows and columns behind it, up to multiples of STRIDE."""
     height, width = image.shape[-2:]
     return F.pad(image, (0, -width % STRIDE, 0, -height % STRIDE), mode="reflect")
-
-
-def _bands(height: int, width: int, most: float) -> Iterator[tuple[int, int]]:
-    """(first, last + 1) of bands of so many rows of maps at full size that one has at most `most` values."""
-    count = height if most == inf else max(8, int(most) // (FULL * width))
-    return ((first, min(height, first + count)) for first in range(0, height, count))

@@ -18,12 +18,14 @@ import scipy.optimize
 import torch
 from platformdirs import user_data_path
 from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from impasto.errors import BadInput, BadWeights
 from impasto.feedforward.net import NUMBERS, Style, Transformer, shapes
 from impasto.files import make_folder, read_whole, write_whole
-from impasto.images.images import quantize, resize, scaled_size
+from impasto.images.images import resize, scaled_size
+from impasto.images.pixels import to_levels
 
 PLAIN = "photograph"  # the style that gives the photograph back
 BUNDLE = Path(__file__).with_name("net.safetensors")
@@ -88,8 +90,8 @@ def learned_folder() -> Path:
 
 def hash_of(style: Tensor) -> str:
     """SHA-256 of the pixels (1, 3, H, W) of a style picture, as they are used."""
-    pixels = (255 * quantize(style)).round().to(torch.uint8)
-    return hashlib.sha256(f"{tuple(pixels.shape)}".encode() + pixels.contiguous().numpy().tobytes()).hexdigest()
+    levels = to_levels(style[0], 8)
+    return hashlib.sha256(f"{levels.shape}".encode() + levels.tobytes()).hexdigest()
 
 
 def learned_path(style: Tensor) -> Path:
@@ -97,12 +99,11 @@ def learned_path(style: Tensor) -> Path:
     return learned_folder() / f"{hash_of(style)}.safetensors"
 
 
-def save_learned(style: Tensor, numbers: Tensor, trained: TrainedNet, name: str) -> Path:
-    """Keep the numbers of a style picture."""
+def save_learned(style: Tensor, numbers: Tensor, trained: TrainedNet) -> Path:
+    """Keep the numbers of a style picture, under the digest of the net that they are for."""
     path = learned_path(style)
     make_folder(path.parent)
-    data = safetensors.torch.save({"numbers": numbers.detach().contiguous()}, {"net": trained.digest, "name": name})
-    write_whole(path, lambda file: file.write(data))
+    write_whole(path, lambda file: file.write(save_tensors({trained.digest: numbers.detach().contiguous()})))
     return path
 
 
@@ -110,13 +111,11 @@ def read_learned(path: Path, trained: TrainedNet) -> Tensor | None:
     """The numbers of a learned style; None where there is no file, or one for another net. Raises BadInput for a bad file."""
     if not path.is_file():
         return None
-    data = read_whole(path, MOST_BYTES)
     try:
-        numbers = load_tensors(data)["numbers"].float()
-        made_for = safetensors.safe_open(path, "pt").metadata() or {}  # type: ignore[no-untyped-call]
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        numbers = load_tensors(read_whole(path, MOST_BYTES)).get(trained.digest)
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise BadInput(f"{path} is not a learned style: delete it and learn again") from error
-    return check_numbers(numbers, str(path)) if made_for.get("net") == trained.digest else None
+    return None if numbers is None else check_numbers(numbers.float(), str(path))
 
 
 # Styles that nobody learned

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from impasto.errors import BadRecipe
+from impasto.feedforward import STEPS
 from impasto.recipe.axes import axis, recipe_at
 from impasto.recipe.recipe import CHANGEABLE, PRESETS, NetName, Recipe, make_recipe
 from impasto.recipe.regions import is_made
@@ -83,7 +84,7 @@ class LearnRequest(_Request):
     kind: Literal["learn"]
     picture: Id
     photographs: Annotated[tuple[Id, ...], Field(max_length=16)] = ()
-    steps: Annotated[int, Field(ge=1, le=10_000)] = 200
+    steps: Annotated[int, Field(ge=1, le=10_000)] = STEPS
 
 
 def is_plain(value: Any, depth: int = 20) -> bool:

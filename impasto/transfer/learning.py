@@ -6,7 +6,8 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from impasto.feedforward.learn import SQUARE, STEPS, Lesson, learn_style
+from impasto.feedforward import STEPS
+from impasto.feedforward.learn import SQUARE, Lesson, learn_style
 from impasto.feedforward.net import Style, Transformer
 from impasto.feedforward.styles import bundled, learned_path, save_learned
 from impasto.files import check_writable, make_folder
@@ -38,7 +39,6 @@ class Learning:
         (style,) = cropped_styles([read_picture(painting)], recipe)
         self.style = style.image
         self.photographs = [_scaled(read_picture(it).image) for it in photographs or map(picture_path, CALIBRATION[:2])]
-        self.name = Path(painting).stem if isinstance(painting, str | Path) else ""
         self.path = learned_path(self.style)
         make_folder(self.path.parent)
         check_writable(self.path)
@@ -48,7 +48,7 @@ class Learning:
         """Learn; after the last step the style is kept."""
         for lesson in learn_style(self.style, self.photographs, self.net, self.trained, self.count, self.seed):
             yield lesson
-        save_learned(self.style, lesson.numbers, self.trained, self.name)
+        save_learned(self.style, lesson.numbers, self.trained)
 
     def shown(self, lesson: Lesson) -> Tensor:
         """The first photograph as it is painted after this step."""

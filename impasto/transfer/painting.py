@@ -121,7 +121,7 @@ class Painting:
         keep_profile: bool = False,
         cache: Cache | None = None,
     ) -> None:
-        self.place = place or Compute()
+        self.place = Compute() if recipe.is_instant else place or Compute()
         if max_memory and self.place.device != "cpu":
             raise BadRecipe(f"--max-memory is for the CPU, this painting is to be made on {self.place.device}")
         check_format(output, recipe.size, bits)
@@ -147,7 +147,7 @@ class Painting:
         self.bits, self.profile = bits, usable_profile(self.content) if keep_profile else None
         check_fit(self.content.image, self.pictures, recipe, self._start_image())
         self.masks = read_masks(recipe, self.content.image, self.pictures)
-        self.weights = weights, weights_input
+        self.weights, self.painter = (weights, weights_input), InstantPainter.needed_by(recipe, self.pictures)
         self.scales = painted_scales(self.content.image, self.pictures, recipe)
         self.held = held_memory(None if recipe.is_instant else self.net)
         self.plans = self._planned(budget)
@@ -351,7 +351,7 @@ class Painting:
 
     def _stylize(self, seconds: float | None) -> Iterator[Step]:
         extras = Extras(self._start_image(), self.masks, self.alphas)
-        execution = Execution(self.plans, self.folder, self.cache, seconds)
+        execution = Execution(self.plans, self.folder, self.cache, seconds, self.painter)
         net = None if self.recipe.is_instant else self.net
         return stylize(self.content.image, self.pictures, self.recipe, net, extras, execution, self.state)
 
@@ -365,10 +365,8 @@ class Painting:
             "start": None if self.start is None else self.start.sha256,
         }
         inputs |= {"masks": dict(self.masks.hashes)} if self.masks.hashes else {}
-        if self.recipe.is_instant:
-            weights = InstantPainter(self.pictures, self.recipe).used
-        else:
-            weights = {"sha256": self.loaded.digest, "input": self.loaded.input}
+        weights = {} if self.recipe.is_instant else {"sha256": self.loaded.digest, "input": self.loaded.input}
+        weights |= self.painter.used if self.painter else {}
         return {"recipe": self.recipe.model_dump(mode="json"), "inputs": inputs, "weights": weights}
 
     def _run(self) -> dict[str, Any]:

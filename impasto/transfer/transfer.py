@@ -95,13 +95,14 @@ class Execution:
     """How stylize computes: one plan for each scale (plan_scales; without plans, the picture as a whole), and a time limit.
 
     `folder` is for the files of plans on disk; `cache` holds results that several paintings share; `seconds` is the time limit,
-    which the scales share.
+    which the scales share; `painter` is that of an instant picture, where it is known already.
     """
 
     plans: Sequence[Plan] | None = None
     folder: Path | None = None
     cache: Cache | None = None
     seconds: float | None = None
+    painter: InstantPainter | None = None
 
 
 def tied_cost(cost: Cost, ties: Ties) -> Cost:
@@ -199,15 +200,15 @@ def stylize(
     """
     check_fit(content, styles, recipe, extras.start)
     masks = read_masks(recipe, content, styles) if extras.masks is None else extras.masks
-    if recipe.is_instant:
-        yield instant_step(content, InstantPainter(styles, recipe), masks)
+    painter = execution.painter or InstantPainter.needed_by(recipe, styles)
+    if painter and recipe.is_instant:
+        yield instant_step(content, painter, masks)
         return
     if net is None:
         raise BadInput("a descent needs a net: make_net(recipe) is one")
     scales, stages = painted_scales(content, styles, recipe), _stages(content, styles, recipe, execution.plans)
     clock = _Clock(scales, execution.seconds)
     device = net.convs[0].weight.device
-    given = styles
     content, styles = recolored_inputs(content, styles, recipe, extras.alphas, masks)
     content, styles = content.to(device), [style.to(device) for style in styles]
     start = None if extras.start is None else as_compared(framed(extras.start, recipe), recipe).to(device)
@@ -223,8 +224,8 @@ def stylize(
         targets = make_targets(scaled, styles, now, net, tiling, masks, execution.cache)
         cost = _tied(make_cost(targets, now, net, tiling), extras.ties, scaled, recipe)
         if state is None:
-            first = InstantPainter(given, recipe).paint(scaled, masks) if recipe.init == "instant" else start
-            state = begin(first_image(scaled, recipe, first), cost, canvas=canvas)
+            start = as_compared(painter.paint(scaled, masks), recipe) if painter else start
+            state = begin(first_image(scaled, recipe, start), cost, canvas=canvas)
         elif state.x.shape != scaled.shape:
             larger = refined(state.image, scaled, styles, now, masks)
             state = begin(larger, cost, stage.first, state.truncated or state.i < stage.first, canvas)

@@ -11,7 +11,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any, Self
@@ -26,7 +26,7 @@ from impasto.feedforward.apply import InstantPainter
 from impasto.files import check_writable, make_folder, read_text, sha256, write_whole
 from impasto.images.images import Picture, read_picture, read_record, size_of, write_picture
 from impasto.machine import peak_memory_mb
-from impasto.nets.nets import Compute, Net
+from impasto.nets.nets import Compute
 from impasto.objective.framing import cropped_styles
 from impasto.objective.masks import read_masks
 from impasto.recipe.recipe import Recipe
@@ -145,9 +145,12 @@ class Video:
         self.styles, self.style_alphas = [picture.image for picture in pictures], [picture.alpha for picture in pictures]
         blank = torch.zeros(1, 3, *self.size)
         check_fit(blank, self.styles, self.recipe_at_size, None)
-        if recipe.is_instant and self.motion.passes > 1:
-            raise BadRecipe("a video of quality instant is painted in one pass")
-        self.net, used = self._net(weights, weights_input)
+        _check_motion(recipe, self.motion)
+        self.place = Compute() if recipe.is_instant else self.place
+        loaded = None if recipe.is_instant else load_weights(recipe.net, weights, weights_input)
+        self.net = None if loaded is None else make_net(recipe, loaded, self.place)
+        instant = InstantPainter.needed_by(self.recipe_at_size, self.styles)
+        used = {**({"sha256": loaded.digest, "input": loaded.input} if loaded else {}), **(instant.used if instant else {})}
         held, budget = held_memory(self.net), max_memory or default_budget()
         self.plans = {
             name: plan_scales(blank, self.styles, kind, self.net, held, budget)
@@ -170,13 +173,6 @@ class Video:
         self.frames: list[dict[str, Any]] = []
         self.painter: tuple[int, InstantPainter] | None = None  # that of quality instant, and the last frame that it painted
         self.seconds = 0.0
-
-    def _net(self, weights: Path | None, weights_input: str | None) -> tuple[Net | None, dict[str, Any]]:
-        """The net of the costs, which quality instant does not need, and what the record says of the weights."""
-        if self.recipe.is_instant:
-            return None, InstantPainter(self.styles, self.recipe_at_size).used
-        loaded = load_weights(self.recipe.net, weights, weights_input)
-        return make_net(self.recipe, loaded, self.place), {"sha256": loaded.digest, "input": loaded.input}
 
     def steps(self, *, resume: bool = False) -> Iterator[FrameStep]:
         """Paint the missing frames, then write the output and remove the folder beside it.
@@ -519,6 +515,15 @@ def _check_colors(recipe: Recipe) -> None:
         if region.color == "luminance" and not recipe.paints_light:
             why = "which is applied after painting, and each frame of a video starts from the last"
             raise BadRecipe(f"the region {name} has color luminance, {why}")
+
+
+def _check_motion(recipe: Recipe, motion: Motion) -> None:
+    """Raise BadRecipe for options that a video of quality instant does not follow."""
+    plain = Motion(start=motion.start)
+    options = {"steps": "frame_steps"}
+    changed = [options.get(it.name, it.name) for it in fields(Motion) if getattr(motion, it.name) != getattr(plain, it.name)]
+    if recipe.is_instant and changed:
+        raise BadRecipe(f"a video of quality instant does not follow {', '.join(changed)}: leave them out, or use quality draft")
 
 
 def _covered(otherwise: Tensor, moved: Sequence[Tensor], links: Sequence[Link]) -> Tensor:
