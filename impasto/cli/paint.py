@@ -26,11 +26,10 @@ from impasto.cli.options import (
 )
 from impasto.cli.progress import saved_on_interrupt, step_progress
 from impasto.errors import BadImage, BadRecipe, CannotWrite
-from impasto.feedforward import STEPS
 from impasto.files import check_writable, make_folder, write_whole
 from impasto.images.formats import check_ending, check_pictures
 from impasto.messages import say, show
-from impasto.recipe.recipe import Recipe
+from impasto.recipe.recipe import LEARNING_STEPS, Recipe
 
 if TYPE_CHECKING:
     from impasto.transfer.painting import Painting
@@ -111,7 +110,7 @@ def learn(
     painting: Path,
     /,
     *photographs: Path,
-    steps: Annotated[int, Parameter(validator=Number(gte=1, lte=100_000))] = STEPS,
+    steps: Annotated[int, Parameter(validator=Number(gte=1, lte=100_000))] = LEARNING_STEPS,
     seed: int = 0,
     preview: Path | None = None,
     quiet: Quiet = False,

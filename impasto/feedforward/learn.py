@@ -15,14 +15,13 @@ from torch import Tensor
 
 from impasto.cache import Cache
 from impasto.errors import BadInput
-from impasto.feedforward import STEPS
 from impasto.feedforward.net import Style, Transformer
 from impasto.feedforward.styles import TrainedNet, numbers_of
 from impasto.images.images import resize
 from impasto.nets.nets import Net
 from impasto.objective.objective import make_cost
 from impasto.objective.targets import make_targets
-from impasto.recipe.recipe import Recipe, make_recipe
+from impasto.recipe.recipe import LEARNING_STEPS, Recipe, make_recipe
 
 STYLE_SIDE = 512
 SQUARE = 192  # pixels: side of the squares of photographs
@@ -45,7 +44,7 @@ class Lesson:
 
 
 def learn_style(
-    style: Tensor, photographs: Sequence[Tensor], net: Net, trained: TrainedNet, steps: int = STEPS, seed: int = 0
+    style: Tensor, photographs: Sequence[Tensor], net: Net, trained: TrainedNet, steps: int = LEARNING_STEPS, seed: int = 0
 ) -> Iterator[Lesson]:
     """Fit the numbers of a style picture (1, 3, H, W) on photographs (1, 3, H, W), the weights of the transformation net held.
 

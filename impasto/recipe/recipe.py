@@ -558,6 +558,7 @@ def layers_between(weights: dict[str, float], named: str) -> dict[str, float]:
 QUALITIES = {"draft": (1.0, 0.1), "standard": (1.0, 1.0), "fine": (1.5, 3.0)}
 # What the one pass of quality instant is: one scale, one step; the photograph's colours come after it.
 ONE_PASS = {"steps": 1, "fine_steps": 1, "coarsest": 16384, "color_when": "after"}
+LEARNING_STEPS = 200  # in which quality instant learns a style
 
 
 def implied_by(preset: str, quality: Any) -> dict[str, Any]:

@@ -13,9 +13,8 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from impasto.errors import BadRecipe
-from impasto.feedforward import STEPS
 from impasto.recipe.axes import axis, recipe_at
-from impasto.recipe.recipe import CHANGEABLE, PRESETS, NetName, Recipe, make_recipe
+from impasto.recipe.recipe import CHANGEABLE, LEARNING_STEPS, PRESETS, NetName, Recipe, make_recipe
 from impasto.recipe.regions import is_made
 
 Id = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
@@ -84,7 +83,7 @@ class LearnRequest(_Request):
     kind: Literal["learn"]
     picture: Id
     photographs: Annotated[tuple[Id, ...], Field(max_length=16)] = ()
-    steps: Annotated[int, Field(ge=1, le=10_000)] = STEPS
+    steps: Annotated[int, Field(ge=1, le=10_000)] = LEARNING_STEPS
 
 
 def is_plain(value: Any, depth: int = 20) -> bool:

@@ -6,7 +6,6 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from impasto.feedforward import STEPS
 from impasto.feedforward.learn import SQUARE, Lesson, learn_style
 from impasto.feedforward.net import Style, Transformer
 from impasto.feedforward.styles import bundled, learned_path, save_learned
@@ -14,7 +13,7 @@ from impasto.files import check_writable, make_folder
 from impasto.images.images import read_picture, resize, scaled_size
 from impasto.objective.framing import cropped_styles
 from impasto.pictures import CALIBRATION, picture_path
-from impasto.recipe.recipe import make_recipe
+from impasto.recipe.recipe import LEARNING_STEPS, make_recipe
 from impasto.transfer.transfer import make_net
 
 LEARNED_FROM = 512  # pixels: longer side of the photographs
@@ -31,7 +30,7 @@ class Learning:
         painting: str | Path | Image.Image,
         photographs: Sequence[str | Path | Image.Image] = (),
         *,
-        steps: int = STEPS,
+        steps: int = LEARNING_STEPS,
         seed: int = 0,
     ) -> None:
         recipe = make_recipe()
@@ -59,7 +58,7 @@ def learn(
     painting: str | Path | Image.Image,
     photographs: Sequence[str | Path | Image.Image] = (),
     *,
-    steps: int = STEPS,
+    steps: int = LEARNING_STEPS,
     seed: int = 0,
 ) -> Path:
     """Learn the style of a picture for instant(), from photographs or the bundled ones; the path of what was learned.
