@@ -276,9 +276,10 @@ def our_front(content: Path, style: Path, side: int, kind: str, weights: Sequenc
         yield weight, points
 
 
-def peer_python() -> Path:
-    """The Python of an environment that has pastiche 1.6.0 and the torch that we have, made where it is missing."""
-    folder = user_cache_path("impasto") / "bench" / "pastiche-1.6.0"
+def peer_python(peer: str, *beside: str) -> Path:
+    """The Python of an environment that has another program ("name==version") and these packages, made where it is missing."""
+    name, _, version = peer.partition("==")
+    folder = user_cache_path("impasto") / "bench" / f"{name}-{version}"
     python = folder / "bin" / "python"
     if (folder / "ready").exists():
         return python
@@ -286,10 +287,9 @@ def peer_python() -> Path:
         venv.create(folder, with_pip=True)
     except subprocess.CalledProcessError as error:
         raise ImpastoError(f"cannot make an environment in {folder}: Python's venv module fails") from error
-    wanted = ["pastiche==1.6.0", f"torch=={torch.__version__.partition('+')[0]}", "numpy"]
-    done = subprocess.run([python, "-m", "pip", "install", "-q", *wanted], capture_output=True, text=True, check=False)
+    done = subprocess.run([python, "-m", "pip", "install", "-q", peer, *beside], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise ImpastoError(f"cannot install pastiche: {(done.stderr.strip().splitlines() or ['pip failed'])[-1]}")
+        raise ImpastoError(f"cannot install {name}: {(done.stderr.strip().splitlines() or ['pip failed'])[-1]}")
     (folder / "ready").touch()
     return python
 
@@ -328,7 +328,8 @@ def peer_snapshots(content: Path, style: Path, side: int, weight: float) -> Path
 
 def _peer(content: Path, style: Path, side: int, weight: float, output: Path, steps: int, more: list[str]) -> list[str]:
     given = ["-c", content, "-s", style, "-o", output, "--size", side, "--style-size", side, "--num-steps", steps, "--seed", 0]
-    command = [peer_python(), "-W", "ignore", "-m", "pastiche", *given, "--style-weights", weight, *more]
+    python = peer_python("pastiche==1.6.0", f"torch=={torch.__version__.partition('+')[0]}", "numpy")
+    command = [python, "-W", "ignore", "-m", "pastiche", *given, "--style-weights", weight, *more]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, env=_unsettled())
     if done.returncode:
         raise ImpastoError(f"pastiche failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")

@@ -89,7 +89,7 @@ class Independent(nn.Module):
         return x + self.norm(f"{name}b", self.conv(f"{name}b", inner))
 
     def forward(self, x):
-        relu, larger = nn.functional.relu, nn.Upsample(scale_factor=2, mode="nearest")
+        relu, larger = nn.functional.relu, nn.Upsample(scale_factor=2, mode="bilinear")
         half = self.conv("down1", 2 * x - 1, 2)
         quarter = self.conv("down2", relu(self.norm("down1", half)), 2)
         x = relu(self.norm("down3", self.conv("down3", relu(self.norm("down2", quarter)), 2)))

@@ -24,6 +24,7 @@ from impasto.objective.targets import make_targets
 from impasto.recipe.recipe import LEARNING_STEPS, Recipe, make_recipe
 
 STYLE_SIDE = 512
+CONTENT = 2.0  # weight of the content cost over the preset's: one pass has to form what it shows, as coarse scales of a descent do
 SQUARE = 192  # pixels: side of the squares of photographs
 RATE = 0.02  # Adam's step size at first; it falls along half a cosine
 PLAIN_WEIGHT = 100.0  # of the mean square of the pixels where the net learns to give the photograph back
@@ -77,11 +78,8 @@ def random_square(photograph: Tensor, side: int, rng: random.Random) -> Tensor:
 
 
 def learning_recipe(side: int) -> Recipe:
-    """The default recipe for squares of this side in pixels, with style pictures of STYLE_SIDE.
-
-    The content weighs as at that scale of a descent to STYLE_SIDE: one pass has to form what it shows, too.
-    """
-    return make_recipe(size=STYLE_SIDE, coarsest=16384, style_scale=STYLE_SIDE / side)
+    """The default recipe for squares of this side in pixels, with style pictures of STYLE_SIDE."""
+    return make_recipe(size=side, style_scale=STYLE_SIDE / side, alpha=CONTENT * make_recipe().alpha, composition=0.0)
 
 
 def style_cost_of(style: Tensor, net: Net) -> PictureCost:

@@ -27,7 +27,7 @@ BAND = 2**24  # most values of a map at full size that are computed at once
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution with reflection padding: `stride` 2 halves the size, 0.5 doubles it before the convolution."""
+    """A convolution with reflection padding: `stride` 2 halves the size, 0.5 doubles it before the convolution (`doubled`)."""
 
     name: str
     inputs: int
@@ -169,7 +169,7 @@ class Transformer:
             above, below = max(0, first - reach), min(height, last + reach)
             edges = above == 0, below == height
             inner = self._convolved("up3", x[..., above:below, :], edges)
-            start = 0 if edges[0] else 2 * above + 1
+            start = 0 if edges[0] else 2 * above + 2
             gamma, beta = style.rows(start, start + inner.shape[-2]).at("up3", size_of(inner))
             found = (
                 self._convolved("out", torch.addcmul(beta, inner, gamma).relu_(), edges) + self.weights["out.bias"][:, None, None]
@@ -180,16 +180,28 @@ class Transformer:
 
 
 def convolution(x: Tensor, weight: Tensor, stride: float, wraps: Wraps = EDGES, edges: tuple[bool, bool] = (True, True)) -> Tensor:
-    """A convolution with reflection padding, circular on periodic axes; stride 0.5 doubles the size first, by the nearest value.
+    """A convolution with reflection padding, circular on periodic axes; stride 0.5 doubles the size first.
 
     `edges` says whether the first and the last row are the picture's; elsewhere nothing is padded.
     """
-    x = F.interpolate(x, scale_factor=2, mode="nearest") if stride == 0.5 else x
+    x = doubled(x, wraps, edges) if stride == 0.5 else x
     margin = weight.shape[-1] // 2
     top, bottom = (margin * edge for edge in edges)
     rows, columns = ("circular" if wrap else "reflect" for wrap in wraps)
     x = F.pad(F.pad(x, (margin, margin, 0, 0), mode=columns), (0, 0, top, bottom), mode=rows)
     return F.conv2d(x, weight, stride=max(1, int(stride)))
+
+
+def doubled(x: Tensor, wraps: Wraps = EDGES, edges: tuple[bool, bool] = (True, True)) -> Tensor:
+    """Maps of twice the size, by bilinear interpolation: the nearest value would leave a lattice (Odena et al. 2016).
+
+    Where a first or last row is not the picture's, the outermost of the doubled rows is left out: it needs the row beyond.
+    """
+    rows, columns = (int(wrap) for wrap in wraps)
+    x = F.pad(x, (columns, columns, rows, rows), mode="circular") if any(wraps) else x
+    x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+    top, bottom = (2 * rows + (not edge) for edge in edges)
+    return x[..., top : x.shape[-2] - bottom, 2 * columns : x.shape[-1] - 2 * columns]
 
 
 def whole_strides(image: Tensor) -> Tensor:
