@@ -335,10 +335,27 @@ def test_a_style_is_learned_and_painted_in_at_once(studio):
     cat, mosaic = studio.bundled("cat"), studio.bundled("mosaic")
     learned = studio.ended(studio.submit({"kind": "learn", "picture": mosaic, "photographs": [cat], "steps": 2}))
     assert learned["state"] == "finished" and learned["step"]["i"] == 2 and learned["step"]["total"] > 0, learned["error"]
-    knobs = {"quality": "instant", "size": 64}
-    painted = studio.ended(studio.submit({"kind": "painting", "content": cat, "styles": [mosaic], "knobs": knobs}))
-    assert painted["state"] == "finished" and painted["result"]["costs"] == {}, painted["error"]
-    assert [Image.open(file_of(studio, it["id"])).size for it in (learned, painted)] == [(451, 300), (64, 43)]
+    asked = {"content": cat, "styles": [mosaic], "knobs": {"quality": "instant", "size": 64}}
+    kinds = "painting", "instant", "instant", "painting", "instant"
+    painted = [studio.ended(studio.submit({"kind": kind, **asked})) for kind in kinds]
+    assert [(it["state"], it["result"]["costs"]) for it in painted] == [("finished", {})] * 5
+    files = [file_of(studio, it["id"]) for it in painted]
+    assert Image.open(file_of(studio, learned["id"])).size == (451, 300) and Image.open(files[0]).size == (64, 43)
+    assert len({Image.open(file).tobytes() for file in files}) == 1
+    status = studio.ask("POST", "/api/jobs", {"kind": "instant", **asked, "knobs": {"quality": "draft"}}).status
+    assert status == 400
+
+
+@weights
+def test_an_instant_picture_that_fails_says_why_and_the_next_is_painted(studio):
+    cat, mosaic = studio.bundled("cat"), studio.bundled("mosaic")
+    asked = {"kind": "instant", "content": cat, "styles": [mosaic], "knobs": {"size": 64}}
+    first = studio.ended(studio.submit(asked))
+    (studio.folder / "pictures" / mosaic / "mosaic.jpg").rename(studio.folder / "mosaic.jpg")
+    failed = studio.ended(studio.submit(asked))
+    (studio.folder / "mosaic.jpg").rename(studio.folder / "pictures" / mosaic / "mosaic.jpg")
+    last = studio.ended(studio.submit(asked))
+    assert [it["state"] for it in (first, failed, last)] == ["finished", "failed", "finished"] and failed["error"]
 
 
 @weights

@@ -28,7 +28,15 @@ for line in sys.stdin:
 SAYS = "import sys, time; sys.stdin.readline(); sys.stdout.write(%r); sys.stdout.flush(); time.sleep(600)"
 
 
-def tried(folder: Path, monkeypatch, worker: str, scene: Callable[[Jobs, str], Awaitable[None]]) -> None:
+ANSWERS = """
+import json, os, sys
+for line in sys.stdin:
+    if "kind" in line:
+        print(json.dumps({"ended": "finished", "result": os.getpid()}), flush=True)
+"""
+
+
+def tried(folder: Path, monkeypatch, worker: str, scene: Callable[[Jobs, str], Awaitable[None]], kind: str = "painting") -> None:
     """The scene with a queue that works, and a painting in it."""
     monkeypatch.setattr(jobs, "WORKER", (sys.executable, "-c", worker))
     monkeypatch.setattr(jobs, "KILL_SECONDS", 1.0)
@@ -39,7 +47,7 @@ def tried(folder: Path, monkeypatch, worker: str, scene: Callable[[Jobs, str], A
         picture, _ = store.new("pictures")
         about = {"id": picture, "created": 1, "name": "cat.png", "file": "cat.png", "width": 9, "height": 9}
         store.save("pictures", {**about, "mask": False, "bundled": False, "hashes": [], "record": None})
-        id = queue.submit({"kind": "painting", "content": picture, "styles": [picture]})["id"]
+        id = queue.submit({"kind": kind, "content": picture, "styles": [picture]})["id"]
         work = asyncio.create_task(queue.work())
         await scene(queue, id)
         queue.close()
@@ -109,3 +117,60 @@ def test_a_job_whose_end_cannot_be_written_is_ended_later_and_the_next_is_done(t
         await until(queue, id, "running")
 
     tried(tmp_path, monkeypatch, SAYS % '{"warning": "hear"}\n', scene)
+
+
+async def again(queue: Jobs, id: str, kind: str = "instant") -> int:
+    """The process that does a job like this one, once it has."""
+    id = queue.submit(queue.job(id)["asked"] | {"kind": kind})["id"]
+    await until(queue, id, "finished")
+    return int(queue.job(id)["result"])
+
+
+def test_after_an_instant_picture_the_process_waits_for_the_next_job_and_is_replaced_if_it_dies(tmp_path, monkeypatch):
+    async def scene(queue: Jobs, id: str) -> None:
+        await until(queue, id, "finished")
+        first = queue.job(id)["result"]
+        assert await again(queue, id) == await again(queue, id) == first
+        assert queue.waiting is not None and queue.process is None
+        queue.waiting.kill()  # the queue may not know yet that it is dead
+        second = await again(queue, id)
+        assert second != first
+        queue.waiting.kill()
+        await queue.waiting.wait()
+        assert await again(queue, id) not in (first, second)
+
+    tried(tmp_path, monkeypatch, ANSWERS, scene, "instant")
+
+
+def test_a_process_that_waits_for_long_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "IDLE_SECONDS", 0.1)
+
+    async def scene(queue: Jobs, id: str) -> None:
+        await until(queue, id, "finished")
+        assert queue.waiting is not None and await queue.waiting.wait() == -9
+        assert await again(queue, id) != queue.job(id)["result"]
+
+    tried(tmp_path, monkeypatch, ANSWERS, scene, "instant")
+
+
+def test_a_process_that_was_told_to_stop_and_did_its_job_is_not_killed_in_the_next(tmp_path, monkeypatch):
+    """What is sent to a job that has just ended must not end the next."""
+    monkeypatch.setattr(jobs, "KILL_SECONDS", 0.2)
+
+    async def scene(queue: Jobs, id: str) -> None:
+        await until(queue, id, "running")
+        queue.pause(id)
+        await until(queue, id, "finished")
+        process = queue.waiting
+        await asyncio.sleep(0.5)
+        assert process is not None and process.returncode is None and await again(queue, id) == process.pid
+
+    tried(tmp_path, monkeypatch, ANSWERS, scene, "instant")
+
+
+def test_an_instant_picture_that_nobody_can_paint_fails_and_is_not_tried_again(tmp_path, monkeypatch):
+    async def scene(queue: Jobs, id: str) -> None:
+        await until(queue, id, "failed")
+        assert queue.waiting is None
+
+    tried(tmp_path, monkeypatch, "import sys; sys.stdin.readline()", scene, "instant")

@@ -59,6 +59,12 @@ class GridRequest(PaintingRequest):
     columns: Words = ()
 
 
+class InstantRequest(PaintingRequest):
+    """A painting in one pass, whose process waits for the next job. Its quality is instant, which therefore need not be said."""
+
+    kind: Literal["instant"]  # type: ignore[assignment]
+
+
 class StyleRequest(_Request):
     """Read the style of a picture, or of the result of a job."""
 
@@ -97,7 +103,7 @@ def is_plain(value: Any, depth: int = 20) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-JobRequest = PaintingRequest | GridRequest | StyleRequest | AtlasRequest | LearnRequest
+JobRequest = PaintingRequest | GridRequest | InstantRequest | StyleRequest | AtlasRequest | LearnRequest
 _CHECKED: TypeAdapter[JobRequest] = TypeAdapter(Annotated[JobRequest, Field(discriminator="kind")])
 
 
@@ -192,6 +198,8 @@ def knobs_of(request: PaintingRequest, path_of: PathOf) -> dict[str, Any]:
         if not isinstance(knobs.get("style_edit", {}), dict):
             raise BadRecipe("style_edit must be a table of layers here")
     knobs = {"preset": request.preset, **request.knobs}
+    if isinstance(request, InstantRequest) and knobs.setdefault("quality", "instant") != "instant":
+        raise BadRecipe(f"a job of kind instant has quality instant, not {knobs['quality']}")
     if request.start:
         knobs.setdefault("init", "picture")
     if request.regions:

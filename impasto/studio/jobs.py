@@ -1,4 +1,5 @@
-"""The queue: one job at a time, each in a process of its own, so that a crash ends nothing else.
+"""The queue: one job at a time, in a process of its own, so that a crash ends nothing else. After an instant picture the process
+waits for the next job, which then begins at once; a process that dies while it waits is replaced unnoticed.
 
 States of a job: queued -> running -> finished or failed; paused or cancelled by the user; unfinished if the studio or the machine
 stopped meanwhile. Every job that is not finished can be resumed, from its checkpoint.
@@ -21,6 +22,7 @@ from impasto.studio.events import Events
 from impasto.studio.job_request import (
     AtlasRequest,
     GridRequest,
+    InstantRequest,
     JobRequest,
     LearnRequest,
     PaintingRequest,
@@ -38,6 +40,7 @@ from impasto.studio.store import About, Store, has_links, now, open_within
 WORKER = python_module("impasto.studio.worker")
 RESUMABLE = ("paused", "cancelled", "failed", "unfinished")
 KILL_SECONDS = 30.0  # a step of a large picture takes long
+IDLE_SECONDS = 900.0  # that a process waits for the next job
 RETRY_SECONDS = 5.0  # until the end of a job is written again
 LINE = 2**22  # bytes of one line from a worker
 BRIEF = ("id", "state", "step", "preview", "error", "warnings", "picture", "changes")
@@ -59,7 +62,9 @@ class Jobs:
     def __init__(self, store: Store, events: Events) -> None:
         self.store, self.events = store, events
         self.steps: dict[str, About] = {}  # of running jobs and those that ran: {step, preview}
-        self.process: asyncio.subprocess.Process | None = None
+        self.process: asyncio.subprocess.Process | None = None  # that does the running job
+        self.waiting: asyncio.subprocess.Process | None = None  # that has done one and can do the next
+        self.timers: dict[str, asyncio.TimerHandle] = {}  # to kill them
         self.running: str | None = None
         self.ending = ""  # the next state of the running job, if it has to stop
         self.wake = asyncio.Event()
@@ -192,6 +197,9 @@ class Jobs:
                 if not isinstance(error, ImpastoError | OSError):
                     traceback.print_exc()
                 await self._fail(about["id"], one_line(str(error) or type(error).__name__))
+        if self.waiting is not None:
+            end(self.waiting)
+            await self.waiting.wait()
 
     def close(self) -> None:
         """End work(); the running job stops with a checkpoint."""
@@ -209,37 +217,59 @@ class Jobs:
         work = self._work_of(about, request)
         if link := next((it for it in Path(work["folder"]).rglob("*") if it.is_symlink()), None):
             raise BadInput(f"{link} is a link, and the job would write through it: remove it")
-        folder = self.store.path("jobs", about["id"])
         self.running, self.ending = about["id"], ""
         try:
             self._save({**about, "state": "running"})
-            with open(folder / "worker.log", "wb") as log:
-                self.process = await asyncio.create_subprocess_exec(
-                    *WORKER, stdin=-1, stdout=-1, stderr=log, limit=LINE, start_new_session=True
-                )
-            self._order(json.dumps(work))
-            if self.ending:  # it had to stop before there was a process
-                self._stop()
-            last = await self._listen(about["id"])
-            status = await self.process.wait()
+            last, status = await self._worked(about["id"], work)
         finally:
+            self._cancel("stop")
             if self.process is not None:
                 end(self.process)
             self.process, self.running = None, None
         self._ended(about["id"], last, status)
 
+    async def _worked(self, id: str, work: dict[str, Any]) -> tuple[About, int]:
+        """How the work ended, and the exit code. Done by the process that waits, or by a new one, also where that one is gone."""
+        while True:
+            old, self.waiting = self.waiting, None
+            self._cancel("idle")
+            self.process = await self._new_process(id) if old is None or old.returncode is not None else old
+            self._order(json.dumps(work))
+            if self.ending:  # it had to stop before there was a process
+                self._stop()
+            last = await self._listen(id)
+            if last and work["waits"]:
+                self.waiting, self.process = self.process, None
+                self._kill_in(IDLE_SECONDS, "idle", self.waiting)
+                return last, 0
+            status = await self.process.wait()
+            if last or self.process is not old or self.ending:
+                return last, status
+
+    async def _new_process(self, id: str) -> asyncio.subprocess.Process:
+        with open(self.store.path("jobs", id) / "worker.log", "wb") as log:
+            return await asyncio.create_subprocess_exec(
+                *WORKER, stdin=-1, stdout=-1, stderr=log, limit=LINE, start_new_session=True
+            )
+
+    def _kill_in(self, seconds: float, name: str, process: asyncio.subprocess.Process) -> None:
+        self.timers[name] = asyncio.get_running_loop().call_later(seconds, end, process)
+
+    def _cancel(self, name: str) -> None:
+        if name in self.timers:
+            self.timers.pop(name).cancel()
+
     async def _listen(self, id: str) -> About:
-        """Handle the lines of the worker until it ends. Returns how it ended."""
+        """Handle the lines of the worker until the job ends, or the process. Returns how the job ended; {} if it did not say."""
         assert self.process is not None and self.process.stdout is not None
-        last: About = {}
         async for line in self.process.stdout:
             try:
                 event = json.loads(line)
             except ValueError:
                 continue
             if "ended" in event:
-                last = event
-            elif "step" in event:
+                return dict(event)
+            if "step" in event:
                 self.steps[id] = {"step": event["step"], "preview": event.get("preview", 0)}
                 shown = self.shown(self.job(id))
                 self.events.send("job", {name: shown[name] for name in BRIEF})
@@ -249,7 +279,7 @@ class Jobs:
             elif "changed" in event:
                 about, it = self.job(id), event["changed"]
                 self._save({**about, "changes": changed(about["changes"], it["i"], it["knobs"])})
-        return last
+        return {}
 
     def _ended(self, id: str, last: About, status: int) -> None:
         about = self.job(id)
@@ -293,7 +323,7 @@ class Jobs:
         """Stop the process after its present step, or kill it after KILL_SECONDS."""
         self._order("pause")
         assert self.process is not None
-        asyncio.get_running_loop().call_later(KILL_SECONDS, end, self.process)
+        self._kill_in(KILL_SECONDS, "stop", self.process)
 
     def _save(self, about: About) -> About:
         self.store.save("jobs", about)
@@ -307,6 +337,7 @@ class Jobs:
     def _work_of(self, about: About, request: JobRequest) -> dict[str, Any]:
         folder = self.store.path("jobs", about["id"])
         work: dict[str, Any] = {"kind": request.kind, "folder": str(folder), "output": str(folder / about["file"])}
+        work["waits"] = isinstance(request, InstantRequest)
         if isinstance(request, StyleRequest):
             path = self.path_of_picture(request.picture) if request.picture else self.output_of(self.job(str(request.job)))
             return work | {"net": request.net, "size": request.size, "picture": str(path), "painting": self._painting_read(request)}

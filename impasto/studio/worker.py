@@ -1,12 +1,12 @@
 """A job in a process of its own: `python -m impasto.studio.worker`. The first line of stdin is the job, as JSON.
 
 Orders follow, one per line: "pause", or {"change": {knob: value}}. The end of stdin, when the studio is gone, is a pause too.
-Events go to stdout as lines of JSON; what libraries print goes to stderr. After a pause the job continues from its checkpoint to
-the same picture.
+Events go to stdout as lines of JSON; what libraries print goes to the job's worker.log. After a pause the job continues from its
+checkpoint to the same picture. After a job that `waits` the process waits for the next, which then need not load torch again.
 """
 
-import contextlib
 import json
+import os
 import queue
 import sys
 import threading
@@ -21,11 +21,13 @@ from typing import Any, TextIO
 from filelock import FileLock
 
 from impasto.errors import BadRecipe, ImpastoError, ImpastoWarning, one_line
-from impasto.machine import own_stdout, settle
+from impasto.machine import own_stdout, peak_memory_mb, settle
 from impasto.recipe.recipe import time_left
 
 PREVIEW_SECONDS = 0.8
 PREVIEW, SMALL = 720, 360  # pixels of the longer side
+THE_END = ""  # of stdin, among its lines
+MOST_WAITING = 1000.0  # MB: a process that has used more memory ends, and does not wait for the next job
 Work = Mapping[str, Any]
 
 
@@ -46,13 +48,22 @@ class Orders:
     def _read(self) -> None:
         for line in sys.stdin:
             self.queue.put(line.strip())
-        self.queue.put("pause")
+        self.queue.put(THE_END)
+
+    def next_work(self) -> Work | None:
+        """The next job, once it is there; None at the end of stdin. Orders for a job that has ended meanwhile are skipped."""
+        while (line := self.queue.get()) != THE_END:
+            if line != "pause" and "kind" in (work := json.loads(line)):
+                return dict(work)
+        return None
 
     def take(self) -> Iterator[dict[str, Any]]:
         """The changes that have arrived. Raises Paused."""
         while not self.queue.empty():
             order = self.queue.get()
-            if order == "pause":
+            if order == THE_END:
+                self.queue.put(THE_END)
+            if order in ("pause", THE_END):
                 raise Paused
             yield json.loads(order)["change"]
 
@@ -225,6 +236,7 @@ def _paths(texts: list[str]) -> list[Path]:
 
 RUNNERS: dict[str, Callable[[Work, Orders, Reporter], dict[str, Any]]] = {
     "painting": paint,
+    "instant": paint,
     "grid": paint_grid,
     "style": read_style,
     "atlas": make_atlas,
@@ -233,31 +245,48 @@ RUNNERS: dict[str, Callable[[Work, Orders, Reporter], dict[str, Any]]] = {
 
 
 def main() -> None:
-    """Run the job. The last line says how it ended."""
+    """Do the jobs that come, one after the other, as long as they say to wait for the next."""
     settle()
-    work = json.loads(sys.stdin.readline())
-    orders, reporter = Orders(), Reporter(Path(work["folder"]), own_stdout())
-    alone = FileLock(reporter.folder / "worker.lock")  # a worker of a killed studio may still be at its last step
-    alone.acquire()
+    orders, out = Orders(), own_stdout()
     orders.listen()
     warnings.simplefilter("always", ImpastoWarning)
+    while work := orders.next_work():
+        do(work, orders, Reporter(Path(work["folder"]), out))
+        if not work["waits"] or (peak_memory_mb() or 0) > MOST_WAITING:
+            return
+
+
+def do(work: Work, orders: Orders, reporter: Reporter) -> None:
+    """Do a job. The last event says how it ended."""
     warnings.showwarning = lambda message, *_: reporter.warn(message)
+    with open(reporter.folder / "worker.log", "ab") as log:
+        os.dup2(log.fileno(), 2)
     try:
-        try:
-            result = RUNNERS[work["kind"]](work, orders, reporter)
-            if Path(work["output"]).exists():
-                _small(Path(work["output"]), reporter.folder)
-            reporter.send(ended="finished", result=result)
-        except ImpastoError as error:
-            reporter.send(ended="failed", error=str(error))
+        with FileLock(reporter.folder / "worker.lock"):  # a worker of a killed studio may still be at its last step
+            reporter.send(**_ended(work, orders, reporter))
+    except Paused:  # the studio is gone
+        return
+
+
+def _ended(work: Work, orders: Orders, reporter: Reporter) -> dict[str, Any]:
+    """Do the job; the event of its end."""
+    try:
+        result = RUNNERS[work["kind"]](work, orders, reporter)
+        _small_output(work, reporter)
+        return {"ended": "finished", "result": result}
     except Paused:
-        with contextlib.suppress(Paused):  # the studio is gone
-            if Path(work["output"]).exists():
-                _small(Path(work["output"]), reporter.folder)
-            reporter.send(ended="paused")
+        _small_output(work, reporter)
+        return {"ended": "paused"}
+    except ImpastoError as error:
+        return {"ended": "failed", "error": str(error)}
     except Exception as error:
         traceback.print_exc()
-        reporter.send(ended="failed", error=_in_words(error))
+        return {"ended": "failed", "error": _in_words(error)}
+
+
+def _small_output(work: Work, reporter: Reporter) -> None:
+    if Path(work["output"]).exists():
+        _small(Path(work["output"]), reporter.folder)
 
 
 def _in_words(error: Exception) -> str:

@@ -2,14 +2,14 @@
 
 import { html, useEffect, useState } from "./vendor/htm-preact.js";
 import { get, jobUrl, post } from "./api.js";
-import { addJob, attempt, edit, isPicture, jobOf, paintAgain, pictureOfJob, removeJob, studio, notify, use, useStudio } from "./state.js";
+import { addJob, attempt, edit, isPainting, isPicture, jobOf, paintAgain, pictureOfJob, removeJob, studio, notify, use, useStudio } from "./state.js";
 import { changed, changesInWords, formOfJob, inWords, label, typed } from "./recipe.js";
 import { Thumb, Warnings, comparable, jobPicture, seconds, statusOf, when } from "./jobs.js";
 import { Compare } from "./compare.js";
 import { Dialog, Select, Sure, withValue } from "./controls.js";
 
 const WAIT = 250; // milliseconds between the last key and the search
-const KINDS = [["", "everything"], ["painting", "paintings"], ["grid", "sheets"]];
+const KINDS = [["", "everything"], ["painting", "paintings"], ["instant", "instant pictures"], ["grid", "sheets"]];
 const go = (hash) => { location.hash = hash; };
 
 export function Gallery({ at: [id] }) {
@@ -73,7 +73,7 @@ function Actions({ job }) {
     <button class="primary" onClick=${useAll}>Use all settings</button>
     <a class="button" href=${jobUrl(job.id, "download")} download>Download</a>
     <button onClick=${() => { paintAgain(job); go("#paint"); }}>Paint again</button>
-    ${job.kind === "painting" && job.state === "finished" && html`
+    ${isPainting(job) && job.state === "finished" && html`
       <button onClick=${readStyle} title="Make a page about its style: units, and which of them act together">Read its style</button>
       <button onClick=${() => from("content")}>Use as photograph</button><button onClick=${() => from("styles")}>Use as style</button>`}
     ${job.state !== "running" && html`<${Sure} text="Delete" what=${job.name} sure="Delete it permanently?" run=${() => removeJob(job)} />`}</div>`;

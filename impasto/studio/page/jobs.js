@@ -2,7 +2,7 @@
 
 import { html } from "./vendor/htm-preact.js";
 import { jobUrl, pictureUrl } from "./api.js";
-import { actOn, isPicture, paintAgain, pictureOf, removeJob, studio } from "./state.js";
+import { actOn, isPainting, isPicture, paintAgain, pictureOf, removeJob, studio } from "./state.js";
 import { Sure } from "./controls.js";
 
 export const running = (jobs) => jobs.find((job) => job.state === "running") ?? jobs.find((job) => job.state === "paused");
@@ -52,7 +52,7 @@ export function Thumb({ job }) {
 export function comparable(job) {
   const { content, styles = [] } = job.asked;
   const from = [["photograph", content], ...styles.map((id) => ["style", id])].map(([what, id]) => [what, pictureOf(id)]);
-  const earlier = studio.jobs.filter((other) => other.id !== job.id && other.kind === "painting" && other.state === "finished").slice(0, 60);
+  const earlier = studio.jobs.filter((other) => other.id !== job.id && isPainting(other) && other.state === "finished").slice(0, 60);
   return [
     ...from.filter(([, picture]) => picture).map(([what, picture]) => ({ name: `${what}: ${picture.name}`, url: pictureUrl(picture.id) })),
     ...earlier.map((other) => ({ name: `result: ${other.name}, ${when(other.created)}`, url: jobUrl(other.id) })),

@@ -2,7 +2,7 @@
 
 import { html, useRef, useState } from "./vendor/htm-preact.js";
 import { jobUrl, pictureUrl } from "./api.js";
-import { attempt, addFiles, edit, pictureOf, pictureOfJob, removePicture, use, useStudio } from "./state.js";
+import { attempt, addFiles, edit, isPainting, pictureOf, pictureOfJob, removePicture, use, useStudio } from "./state.js";
 import { Dialog, Sure, closeAround, withValue } from "./controls.js";
 import { CropDialog } from "./crop.js";
 
@@ -69,7 +69,7 @@ export function Paintings() {
 export function Picker({ title, close, picked, pickedJob = (job) => attempt(async () => picked(await pictureOfJob(job))) }) {
   const { pictures, jobs } = useStudio(), [words, setWords] = useState("");
   const matches = (entry) => entry.name.toLowerCase().includes(words.toLowerCase());
-  const painted = jobs.filter((job) => job.kind === "painting" && job.state === "finished" && matches(job));
+  const painted = jobs.filter((job) => isPainting(job) && job.state === "finished" && matches(job));
   const card = (name, url, act) => html`<button class="card" onClick=${({ target }) => { act(); closeAround(target); }}>
     <img src=${url} alt="" loading="lazy" /><span>${name}</span></button>`;
   return html`<${Dialog} title=${title} close=${close} kind="wide">

@@ -49,7 +49,8 @@ export const edit = (parts) => change({ form: { ...studio.form, ...parts }, prob
 export const notify = (text, action = null) => change({ notice: { text, action, stays: Boolean(action) } });
 export const warn = (text) => change({ notice: { text, action: null, stays: true } });
 export const pictureOf = (id) => studio.pictures.find((picture) => picture.id === id);
-export const isPicture = (job) => job.kind === "painting" || job.kind === "grid";
+export const isPainting = (job) => job.kind === "painting" || job.kind === "instant";
+export const isPicture = (job) => isPainting(job) || job.kind === "grid";
 export const jobOf = (id) => studio.jobs.find((job) => job.id === id);
 
 // Awaits action() and returns its result; an error becomes a notice, and the result undefined.
