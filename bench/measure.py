@@ -32,7 +32,7 @@ from impasto.images.images import quantize, read_picture, resize, scaled_size, w
 from impasto.lens.index import empty_index, make_setup
 from impasto.lens.patches import rank_picture
 from impasto.machine import SETTINGS, peak_memory_mb
-from impasto.nets.nets import INPUTS, Net, Pool, build_net, features, preprocess
+from impasto.nets.nets import INPUTS, Net, Pool, build_net, features, for_small_maps, preprocess
 from impasto.objective.objective import make_cost
 from impasto.objective.targets import make_targets
 from impasto.pictures import picture_path
@@ -126,7 +126,8 @@ def time_steps(kind: str, side: int) -> None:
     net = make_net(recipe)
     content, style = (resize(read_picture(picture_path(name)).image, (side, side)) for name in PAIRS[1])
     targets = make_targets(content, [style], recipe, net)
-    cost = (eager_cost if kind == "eager" else make_cost)(targets, recipe, net)
+    ours = make_cost(targets, recipe, for_small_maps(net, (side, side)))
+    cost = eager_cost(targets, recipe, net) if kind == "eager" else ours
 
     def step() -> None:
         x = content.clone().requires_grad_()

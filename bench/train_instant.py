@@ -19,6 +19,7 @@ from impasto.feedforward.learn import STYLE_SIDE, PictureCost, learning_recipe, 
 from impasto.feedforward.net import Style, Transformer, first_weights, plain_numbers
 from impasto.feedforward.styles import PLAIN, statistics_of
 from impasto.images.images import read_picture, resize, scaled_size, size_of
+from impasto.nets.nets import for_small_maps
 from impasto.objective.framing import cropped_styles
 from impasto.transfer.transfer import make_net
 
@@ -122,7 +123,7 @@ def train(
     output.mkdir(parents=True, exist_ok=True)
     names = sorted(path for path in paintings.iterdir() if path.suffix.lower() in SUFFIXES)
     recipe = learning_recipe(side)
-    net = make_net(recipe)
+    net = for_small_maps(make_net(recipe), (side, side))
     pictures = cropped_styles([read_picture(path) for path in names], recipe)
     costs: dict[str, PictureCost] = {PLAIN: plain_cost_of(net)}
     costs |= {path.stem: style_cost_of(picture.image, net) for path, picture in zip(names, pictures, strict=True)}

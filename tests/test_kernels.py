@@ -4,11 +4,29 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from impasto.nets.kernels import Averaged, Gram, Pooled, Rectified, flip, has_winograd, is_winograd, same_convolution, wrapped
+from impasto.nets import nets
+from impasto.nets.kernels import (
+    Averaged,
+    Gram,
+    Pooled,
+    Rectified,
+    flip,
+    has_winograd,
+    is_winograd,
+    is_worth_keeping,
+    same_convolution,
+    wrapped,
+)
+from impasto.nets.nets import INPUTS, Conv, ConvShape, Pool, assemble, for_small_maps
 
 
 def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def ways(weight: torch.Tensor, bias: torch.Tensor):
+    """What Rectified takes: the convolution, and its gradient."""
+    return lambda x: same_convolution(x, weight, bias), lambda grad: same_convolution(grad, flip(weight), None)
 
 
 @pytest.mark.parametrize(("height", "width"), [(28, 28), (29, 31), (64, 13)])
@@ -28,6 +46,41 @@ def test_winograd_is_left_where_it_does_not_pay_or_does_not_fit():
     assert not is_winograd(large[:, :3], weight[:, :3]) and not is_winograd(large, draw(64, 64, 5, 5, dtype=torch.float32))
 
 
+@pytest.mark.parametrize(("batch", "height", "width"), [(1, 16, 16), (2, 13, 22), (1, 21, 32), (3, 15, 14)])
+def test_kept_weights_give_the_convolution_and_its_gradient(batch, height, width):
+    """Against torch's in float64; NNPACK's error is larger (above)."""
+    weight, bias, x = draw(256, 300, 3, 3), draw(256, seed=1), draw(batch, 300, height, width, seed=2).requires_grad_()
+    exact = F.conv2d(x, weight, bias, padding=1)
+    upstream = draw(*exact.shape, seed=3)
+    (gradient,) = torch.autograd.grad(exact, x, upstream)
+    conv = Conv("conv", weight.float(), bias.float(), 1, 1, keeps=True)
+    calls = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nets, "same_convolution", lambda *_: calls.append(1))
+        for found, wanted in ((conv.along(x.detach().float()), exact), (conv.back(upstream.float()), gradient)):
+            assert (found - wanted).norm() < 1e-5 * wanted.norm()
+    assert not calls
+
+
+def test_weights_are_kept_for_small_maps_of_many_channels_alone():
+    weight = draw(256, 256, 3, 3, dtype=torch.float32)
+    kept = [places for places in (64, 191, 192, 2048, 2049) if is_worth_keeping(weight, places)]
+    assert kept == [192, 2048]
+    assert not is_worth_keeping(weight[:255], 500) and not is_worth_keeping(weight[:, :255], 500)
+    assert not is_worth_keeping(weight.double(), 500) and not is_worth_keeping(draw(256, 256, 5, 5, dtype=torch.float32), 500)
+    layers = [ConvShape("wide", 3, 256), ConvShape("same", 256, 256), Pool("pool"), ConvShape("deep", 256, 256)]
+    names = [f"{x.name}.{part}" for x in layers if isinstance(x, ConvShape) for part in ("weight", "bias")]
+    shapes = {name: (256,) if name.endswith("bias") else (256, 3 if "wide" in name else 256, 3, 3) for name in names}
+    weights = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    net = assemble("net", layers, weights, INPUTS["caffe"])
+    assert [[conv.keeps for conv in for_small_maps(net, size).convs] for size in ((24, 24), (30, 40), (80, 100), (120, 140))] == [
+        [False, True, False],
+        [False, True, True],
+        [False, False, True],
+        [False, False, False],
+    ]
+
+
 def test_flipped_weights_give_the_gradient():
     """Against autograd through torch's convolution."""
     weight, bias = draw(5, 4, 3, 3), draw(5, seed=1)
@@ -35,7 +88,7 @@ def test_flipped_weights_give_the_gradient():
     y = F.relu(F.conv2d(x, weight, bias, padding=1))
     upstream = draw(*y.shape, seed=3)
     (expected,) = torch.autograd.grad(y, x, upstream)
-    (found,) = torch.autograd.grad(Rectified.apply(x, weight, bias, flip(weight)), x, upstream)
+    (found,) = torch.autograd.grad(Rectified.apply(x, *ways(weight, bias)), x, upstream)
     torch.testing.assert_close(found, expected)
 
 
@@ -43,7 +96,7 @@ def test_flipped_weights_give_the_gradient():
 def test_rectified_passes_gradcheck(size):
     weight, bias = draw(3, 2, size, size), draw(3, seed=1)
     x = draw(1, 2, 6, 5, seed=2).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: Rectified.apply(x, weight, bias, flip(weight)), x)
+    assert torch.autograd.gradcheck(lambda x: Rectified.apply(x, *ways(weight, bias)), x)
 
 
 @pytest.mark.parametrize(("height", "width"), [(6, 8), (7, 8), (6, 9), (7, 9), (2, 3)])

@@ -18,7 +18,7 @@ from impasto.errors import BadInput
 from impasto.feedforward.net import Style, Transformer
 from impasto.feedforward.styles import TrainedNet, numbers_of
 from impasto.images.images import resize
-from impasto.nets.nets import Net
+from impasto.nets.nets import Net, for_small_maps
 from impasto.objective.objective import make_cost
 from impasto.objective.targets import make_targets
 from impasto.recipe.recipe import LEARNING_STEPS, Recipe, make_recipe
@@ -55,7 +55,11 @@ def learn_style(
         raise BadInput("learning a style needs at least one photograph and one step")
     numbers = numbers_of(style, trained).numbers.clone().requires_grad_()
     adam = torch.optim.Adam([numbers], betas=(0.9, 0.99))
-    cost, rng, painter = style_cost_of(style, net), random.Random(seed), Transformer(trained.weights)
+    cost, rng, painter = (
+        style_cost_of(style, for_small_maps(net, (SQUARE, SQUARE))),
+        random.Random(seed),
+        Transformer(trained.weights),
+    )
     for i in range(steps):
         begun = time.monotonic()
         adam.param_groups[0]["lr"] = RATE * (0.5 + 0.5 * math.cos(math.pi * i / steps))

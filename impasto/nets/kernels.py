@@ -1,9 +1,11 @@
 """Convolution with ReLU, 2x2 pooling and Gram matrix, each by the fastest kernel for the layer, the size and the device.
 
 The results are torch's, up to float32 rounding; bench/LOG.md has the measurements behind the rules. Weights get no gradient:
-only the picture is optimised. Winograd's convolution: Lavin & Gray 2016 (arXiv:1509.09308), as NNPACK has it.
+only the picture is optimised. Winograd's convolution: Lavin & Gray 2016 (arXiv:1509.09308), as NNPACK has it, which transforms the
+weights in each call, and, where the weights are larger than the maps, our own with weights that stay transformed.
 """
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -12,6 +14,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 WINOGRAD_CHANNELS, WINOGRAD_PLACES = 32, 768  # below these, transforming the weights costs more time than it saves
+
+KEPT_CHANNELS, KEPT_PLACES = 256, range(192, 2049)  # where transformed weights are worth keeping
+
+# F(4x4, 3x3): 4 x 4 results of a 6 x 6 tile (Lavin & Gray 2016, 4.3): Y = A^T [(G g G^T) * (B^T d B)] A
+TILE, STEP = 6, 4
+B = torch.tensor(
+    [
+        [4, 0, -5, 0, 1, 0],
+        [0, -4, -4, 1, 1, 0],
+        [0, 4, -4, -1, 1, 0],
+        [0, -2, -1, 2, 1, 0],
+        [0, 2, -1, -2, 1, 0],
+        [0, 4, 0, -5, 0, 1.0],
+    ]
+).T
+G = torch.tensor([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24.0]]) / 24
+A = torch.tensor([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1.0]]).T
 
 
 def widest(x: Tensor) -> torch.dtype:
@@ -39,26 +58,57 @@ def same_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
 
 
+def is_worth_keeping(weight: Tensor, places: int) -> bool:
+    """Whether a 3x3 convolution of stride 1 on maps of so many places is fastest with transformed weights that are kept."""
+    fits = weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.shape[2:] == (3, 3)
+    return fits and min(weight.shape[:2]) >= KEPT_CHANNELS and places in KEPT_PLACES
+
+
+def transformed(weight: Tensor) -> Tensor:
+    """(out, C, 3, 3) -> (36, out, C): G g G^T of each pair of channels."""
+    return (torch.kron(G, G) @ weight.reshape(-1, 9).T).view(TILE**2, *weight.shape[:2])
+
+
+def flip_transformed(weight: Tensor) -> Tensor:
+    """transformed(flip(weight)), without a copy of the weights."""
+    return (torch.kron(G, G).flip(1) @ weight.reshape(-1, 9).T).view(TILE**2, *weight.shape[:2]).mT
+
+
+def small_convolution(x: Tensor, kept: Tensor, bias: Tensor | None) -> Tensor:
+    """same_convolution with `kept` = transformed(weight), for maps that are small beside the weights."""
+    batch, channels, height, width = x.shape
+    down, across = -(-height // STEP), -(-width // STEP)
+    x = F.pad(x, (1, STEP * across - width + 1, 1, STEP * down - height + 1))
+    tiles = x.unfold(2, TILE, STEP).unfold(3, TILE, STEP).permute(4, 5, 1, 0, 2, 3)  # (6, 6, C, B, down, across)
+    d = torch.kron(B, B).T @ tiles.reshape(TILE**2, -1)
+    m = torch.bmm(kept, d.view(TILE**2, channels, -1))
+    y = torch.kron(A, A).T @ m.view(TILE**2, -1)
+    y = y.view(STEP, STEP, -1, batch, down, across).permute(3, 2, 4, 0, 5, 1)  # (B, out, down, 4, across, 4)
+    y = y.reshape(batch, -1, STEP * down, STEP * across)[..., :height, :width]
+    return y.contiguous() if bias is None else y + bias[:, None, None]
+
+
 def flip(weight: Tensor) -> Tensor:
     """(out, C, k, k) -> (C, out, k, k): the weight of the convolution that gives the gradient to the input, for stride 1."""
     return weight.transpose(0, 1).flip(2, 3).contiguous()
 
 
 class Rectified(torch.autograd.Function):
-    """max(0, same_convolution(x, weight, bias)), the ReLU in place; `flipped` is flip(weight)."""
+    """max(0, convolve(x)), the ReLU in place; `back` is the gradient of convolve: convolve's own with flipped weights."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, flipped: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, convolve: Callable[[Tensor], Tensor], back: Callable[[Tensor], Tensor]) -> Tensor:
         """(B, C, H, W) -> (B, out, H, W)."""
-        y = same_convolution(x, weight, bias).relu_()
-        ctx.save_for_backward(y, flipped)
+        y = convolve(x).relu_()
+        ctx.save_for_backward(y)
+        ctx.back = back
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """The gradient to x; weights get none."""
-        y, flipped = ctx.saved_tensors
-        return same_convolution(torch.ops.aten.threshold_backward(grad, y, 0), flipped, None), None, None, None
+        (y,) = ctx.saved_tensors
+        return ctx.back(torch.ops.aten.threshold_backward(grad, y, 0)), None, None
 
 
 class Wrapped(torch.autograd.Function):

@@ -7,6 +7,7 @@ VGG: Simonyan & Zisserman 2014 (arXiv:1409.1556). AlexNet: Krizhevsky 2014, the 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import prod
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,18 @@ from torch import Tensor
 
 from impasto.errors import BadImage, BadRecipe
 from impasto.images.images import EDGES, Wraps, check_image
-from impasto.nets.kernels import Averaged, Pooled, Rectified, flip, wrapped
+from impasto.nets.kernels import (
+    Averaged,
+    Pooled,
+    Rectified,
+    flip,
+    flip_transformed,
+    is_worth_keeping,
+    same_convolution,
+    small_convolution,
+    transformed,
+    wrapped,
+)
 
 
 @dataclass(frozen=True)
@@ -31,13 +43,17 @@ class ConvShape:
 
 @dataclass(frozen=True)
 class Conv:
-    """A convolution and its ReLU. `weight` is (out, in, k, k), `bias` (out,)."""
+    """A convolution and its ReLU. `weight` is (out, in, k, k), `bias` (out,).
+
+    With `keeps` the weights stay transformed for small maps, which takes eight times their memory.
+    """
 
     name: str
     weight: Tensor
     bias: Tensor
     stride: int
     padding: int
+    keeps: bool = False
 
     @property
     def keeps_size(self) -> bool:
@@ -48,6 +64,29 @@ class Conv:
     def flipped(self) -> Tensor:
         """(in, out, k, k): the weight that the gradient is convolved with on its way to the input."""
         return flip(self.weight)
+
+    @cached_property
+    def kept(self) -> Tensor:
+        """(36, out, in): transformed(weight)."""
+        return transformed(self.weight)
+
+    @cached_property
+    def kept_flipped(self) -> Tensor:
+        """(36, in, out): transformed(flip(weight))."""
+        return flip_transformed(self.weight)
+
+    def along(self, x: Tensor) -> Tensor:
+        """(B, in, H, W) -> (B, out, H, W), where keeps_size, with zero padding, before the ReLU."""
+        return small_convolution(x, self.kept, self.bias) if self._is_small(x) else same_convolution(x, self.weight, self.bias)
+
+    def back(self, grad: Tensor) -> Tensor:
+        """(B, out, H, W) -> (B, in, H, W): the gradient of `along`."""
+        return (
+            small_convolution(grad, self.kept_flipped, None) if self._is_small(grad) else same_convolution(grad, self.flipped, None)
+        )
+
+    def _is_small(self, x: Tensor) -> bool:
+        return self.keeps and x.dtype == torch.float32 and is_worth_keeping(self.weight, x.shape[-2] * x.shape[-1])
 
 
 @dataclass(frozen=True)
@@ -242,6 +281,11 @@ def walk_layers(
         yield layer.name, x
 
 
+def for_small_maps(net: Net, size: Sequence[int]) -> Net:
+    """The net for many passes of pictures of this size (H, W): it keeps what makes convolutions on small maps faster."""
+    return map_convs(net, lambda conv: replace(conv, keeps=is_worth_keeping(conv.weight, prod(map_size(net, conv.name, size)))))
+
+
 def window(layer: Conv | ConvShape | Pool) -> tuple[int, int, int]:
     """(size, stride, padding): output position o reads `size` input positions from o * stride - padding on."""
     size = layer.weight.shape[-1] if isinstance(layer, Conv) else layer.size
@@ -317,7 +361,7 @@ def rectified(x: Tensor, layer: Conv, padding: str, wraps: Wraps = EDGES) -> Ten
     if padding != "zeros" or not layer.keeps_size:
         return F.relu_(convolve(x, layer, padding, wraps))
     x = wrapped(x, wraps, layer.padding, layer.padding)
-    y: Tensor = Rectified.apply(x, layer.weight, layer.bias, layer.flipped)  # type: ignore[no-untyped-call]
+    y: Tensor = Rectified.apply(x, layer.along, layer.back)  # type: ignore[no-untyped-call]
     if not any(wraps):
         return y
     rows, columns = (slice(layer.padding, -layer.padding or None) if wrap else slice(None) for wrap in wraps)

@@ -17,7 +17,7 @@ from impasto.errors import BadRecipe, NoRoom
 from impasto.feedforward.apply import instant_memory
 from impasto.images.images import Wraps
 from impasto.machine import free_memory, used_memory
-from impasto.nets.nets import Conv, Net, Pool, channels, map_size, window
+from impasto.nets.nets import Conv, Net, Pool, channels, for_small_maps, map_size, window
 from impasto.objective.framing import periodic_net
 from impasto.objective.style_costs import COSTS, costs_by_layer, map_cost_memory
 from impasto.objective.tiles import Tiling, area_read, split_net
@@ -37,6 +37,7 @@ SIDES = (2048, 1448, 1024, 724, 512, 362, 256, 181, 128)
 FRAMES = 2  # extra maps for a periodic picture: padded and cropped copies (measured at 512 px)
 BANDS = 200e6  # bytes of the bands of pictures on disk that the optimiser and resize hold in memory
 COPIES_ON_DISK = 8  # extra pictures on disk: scaled content and styles, the last step, two checkpoints
+KEPT = 8  # bytes of transformed weights, there and back, for each of the weights' own (for_small_maps)
 COPIES = 1.5  # factor for copying the tile's own places out of its maps
 AGAIN = 1.5  # factor of the work in tiles, where the forward pass is computed twice
 MB = 1e6
@@ -164,7 +165,8 @@ def _plans(net: Net, recipe: Recipe, size: tuple[int, int], style_places: int, h
     kept = _pictures(recipe, size, history) + _targets(net, recipe, size)
     (whole,) = split_net(net, layers, ())
     larger = max(size[0] * size[1], style_places // 2)  # style targets need the forward pass alone
-    yield _work(whole, *size), Plan(None, history, kept + _walking(whole, larger, any(net.wraps)))
+    weights = sum(KEPT * x.weight.nbytes for x in for_small_maps(net, size).convs if x.keeps and x.name in {y.name for y in whole})
+    yield _work(whole, *size), Plan(None, history, kept + weights + _walking(whole, larger, any(net.wraps)))
     pools = [layer.name for layer in whole if isinstance(layer, Pool)]
     for first, side in product(range(len(pools) + 1), SIDES):
         tiling = Tiling(tuple(pools[first:]), side)

@@ -34,7 +34,20 @@ from impasto.images.images import (
     usable_profile,
 )
 from impasto.machine import give_back, limit_fragmentation
-from impasto.nets.nets import INPUTS, NETS, Compute, Net, build_net, canonical, channels, layer_name, lengths, net_to, normalized
+from impasto.nets.nets import (
+    INPUTS,
+    NETS,
+    Compute,
+    Net,
+    build_net,
+    canonical,
+    channels,
+    for_small_maps,
+    layer_name,
+    lengths,
+    net_to,
+    normalized,
+)
 from impasto.objective.color_transfer import as_compared, luminance_cost, recolored, recolored_inputs
 from impasto.objective.framing import cropped_styles, finished_size, framed, painted_size, style_at, style_size
 from impasto.objective.losses import Cost, temporal_cost
@@ -222,7 +235,8 @@ def stylize(
         now, tiling, folder = recipe.at(stage.first), stage.plan.tiling, execution.folder if stage.plan.on_disk else None
         scaled = resize(content, stage.size, recipe.wraps, folder or net.convs[0].weight)
         targets = make_targets(scaled, styles, now, net, tiling, masks, execution.cache)
-        cost = _tied(make_cost(targets, now, net, tiling), extras.ties, scaled, recipe)
+        fast = for_small_maps(net, stage.size) if tiling is None else net
+        cost = _tied(make_cost(targets, now, fast, tiling), extras.ties, scaled, recipe)
         if state is None:
             start = as_compared(painter.paint(scaled, masks), recipe) if painter else start
             state = begin(first_image(scaled, recipe, start), cost, canvas=canvas)
@@ -239,6 +253,7 @@ def stylize(
             yield step
             if clock.is_over(stage.scale, step):
                 break
+        del cost, fast, optimizer  # their weights and maps would count in the next scale's peak
 
 
 def instant_step(content: Tensor, painter: InstantPainter, masks: Masks = NO_MASKS) -> Step:
