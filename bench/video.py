@@ -1,4 +1,4 @@
-"""Flicker and style cost of a video's frames, each painted alone or from the last: python -m bench.video FOLDER [SIZE [FRAMES]].
+"""Flicker and style cost of a video's frames: python -m bench.video FOLDER [SIZE [FRAMES [QUALITY]]], each alone or from the last.
 
 Two clips out of the bundled pictures, with sensor noise: a camera that stands still before a cat, a cut-out astronaut passing by,
 and one that pans over the astronaut. They and their paintings stay in FOLDER; what was painted there is not painted again.
@@ -6,6 +6,7 @@ and one that pans over the astronaut. They and their paintings stay in FOLDER; w
 
 import sys
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ WAYS = {
     "the default": Motion(),
     "temporal 1000": Motion(temporal=1000),
 }
+INSTANT_WAYS = {"each alone": Motion(start="recipe"), "the default": Motion()}  # quality instant minimises nothing
 
 
 def still_camera(size: int, frames: int) -> Iterator[Tensor]:
@@ -70,23 +72,28 @@ def write_clip(name: str, folder: Path, size: int, frames: int) -> None:
         write_picture(folder / f"{n:03d}.png", (frame + noise).clamp(0, 1))
 
 
-def measure(folder: Path, size: int, frames: int) -> None:
+def measure(folder: Path, size: int, frames: int, quality: str) -> None:
     """A row a clip and way."""
-    recipe, style = make_recipe(size=size), picture_path("hokusai-great-wave")
+    recipe, style = make_recipe(size=size, quality=quality), picture_path("hokusai-great-wave")
     print("| clip | way | seconds | style | content | flicker | of the input |\n|---|---|---|---|---|---|---|")
     for name in CLIPS:
         write_clip(name, folder / name, size, frames)
-        for way, motion in WAYS.items():
-            video = Video(folder / name, [style], folder / f"{name} {way}", recipe, motion)
+        for way, motion in (INSTANT_WAYS if recipe.is_instant else WAYS).items():
+            video = Video(folder / name, [style], folder / f"{name} {quality} {way}", recipe, motion)
             for _ in video.steps(resume=True):
                 pass
             it = video.report()
-            costs, flicker = it["costs"], it["flicker"]
-            figures = f"{costs['style']:.3f} | {costs['content']:.3f} | {flicker['painting']:.4f} | {flicker['input']:.4f}"
+            costs, flicker = (
+                ("" if recipe.is_instant else f"{it['costs'][name]:.3f}" for name in ("style", "content")),
+                it["flicker"],
+            )
+            figures = f"{' | '.join(costs)} | {flicker['painting']:.4f} | {flicker['input']:.4f}"
             print(f"| {name} | {way} | {it['seconds']:.0f} | {figures} |", flush=True)
 
 
 if __name__ == "__main__":
     settle()
-    side, steps = (int(word) for word in [*sys.argv[2:], "128", "8"][:2])
-    measure(Path(sys.argv[1]), side, steps)
+    folder, size, frames, quality = (
+        given or otherwise for given, otherwise in zip_longest(sys.argv[1:], ("", "128", "8", "standard"))
+    )
+    measure(Path(folder), int(size), int(frames), quality)

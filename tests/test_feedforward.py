@@ -78,6 +78,12 @@ class Independent(nn.Module):
         conv.weight = nn.Parameter(weight)
         return nn.Sequential(nn.ReflectionPad2d(weight.shape[2] // 2), conv)(x)
 
+    def doubled(self, name, x):
+        """The map continues beyond its edge with the values there."""
+        larger = nn.Sequential(nn.ReplicationPad2d(1), nn.Upsample(scale_factor=2, mode="bilinear"))
+        weight = self.weights[name]
+        return nn.functional.conv2d(larger(x)[..., 1:-1, 1:-1], weight)
+
     def norm(self, name, x):
         norm = nn.InstanceNorm2d(STYLED[name], affine=True)
         start = STARTS[name]
@@ -89,18 +95,18 @@ class Independent(nn.Module):
         return x + self.norm(f"{name}b", self.conv(f"{name}b", inner))
 
     def forward(self, x):
-        relu, larger = nn.functional.relu, nn.Upsample(scale_factor=2, mode="bilinear")
+        relu = nn.functional.relu
         half = self.conv("down1", 2 * x - 1, 2)
         quarter = self.conv("down2", relu(self.norm("down1", half)), 2)
         x = relu(self.norm("down3", self.conv("down3", relu(self.norm("down2", quarter)), 2)))
         for n in range(4):
             x = self.residual(f"body{n}", x)
-        x = relu(self.norm("up1", self.conv("up1", larger(x))) + self.norm("again2", quarter))
+        x = relu(self.norm("up1", self.doubled("up1", x)) + self.norm("again2", quarter))
         for n in range(2):
             x = self.residual(f"middle{n}", x)
-        x = relu(self.norm("up2", self.conv("up2", larger(x))) + self.norm("again1", half))
+        x = relu(self.norm("up2", self.doubled("up2", x)) + self.norm("again1", half))
         gamma, beta = self.its[:, STARTS["up3"] :][:, :24, None, None]
-        x = self.conv("out", relu(gamma * self.conv("up3", larger(x)) + beta))
+        x = self.conv("out", relu(gamma * self.doubled("up3", x) + beta))
         return smooth_color(torch.sigmoid(x + self.weights["out.bias"][:, None, None]))
 
 

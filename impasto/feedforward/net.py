@@ -16,12 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from impasto.images.pixels import EDGES, SmoothColor, Wraps, size_of
+from impasto.nets.kernels import WINOGRAD_PLACES, has_winograd
 
 WIDTHS = (32, 64, 88)  # channels at a half, a quarter and an eighth of the size
 FULL = 24  # channels at full size
 BODY, MIDDLE = 4, 2  # residual blocks at an eighth and at a quarter of the size
 STRIDE = 8  # the sides of the net's picture are multiples of it
 EPSILON = 1e-5
+# Of an even and an odd row of a map that is doubled: how a kernel's rows weigh the rows above, at and below its place.
+INTERPOLATED = (((0.75, 0.25, 0), (0.25, 0.75, 0), (0, 0.75, 0.25)), ((0.25, 0.75, 0), (0, 0.75, 0.25), (0, 0.25, 0.75)))
 BAND = 2**24  # most values of a map at full size that are computed at once
 
 
@@ -180,28 +183,38 @@ class Transformer:
 
 
 def convolution(x: Tensor, weight: Tensor, stride: float, wraps: Wraps = EDGES, edges: tuple[bool, bool] = (True, True)) -> Tensor:
-    """A convolution with reflection padding, circular on periodic axes; stride 0.5 doubles the size first.
+    """A convolution with reflection padding, circular on periodic axes; with stride 0.5 of the map at twice its size (`doubling`).
 
     `edges` says whether the first and the last row are the picture's; elsewhere nothing is padded.
     """
-    x = doubled(x, wraps, edges) if stride == 0.5 else x
-    margin = weight.shape[-1] // 2
+    doubles = stride == 0.5
+    margin, otherwise = weight.shape[-1] // 2, "replicate" if doubles else "reflect"
+    rows, columns = ("circular" if wrap else otherwise for wrap in wraps)
     top, bottom = (margin * edge for edge in edges)
-    rows, columns = ("circular" if wrap else "reflect" for wrap in wraps)
-    x = F.pad(F.pad(x, (margin, margin, 0, 0), mode=columns), (0, 0, top, bottom), mode=rows)
-    return F.conv2d(x, weight, stride=max(1, int(stride)))
+    across = (margin, margin, top, bottom) if rows == columns else (margin, margin, 0, 0)
+    x = F.pad(x, across, mode=columns)
+    x = x if rows == columns else F.pad(x, (0, 0, top, bottom), mode=rows)
+    if doubles:
+        return F.pixel_shuffle(_convolve(x, doubling(weight)), 2)
+    return _convolve(x, weight, int(stride))
 
 
-def doubled(x: Tensor, wraps: Wraps = EDGES, edges: tuple[bool, bool] = (True, True)) -> Tensor:
-    """Maps of twice the size, by bilinear interpolation: the nearest value would leave a lattice (Odena et al. 2016).
+def doubling(weight: Tensor) -> Tensor:
+    """(out, C, 3, 3) -> (4 out, C, 3, 3): of the convolution of a map that is doubled by bilinear interpolation first.
 
-    Where a first or last row is not the picture's, the outermost of the doubled rows is left out: it needs the row beyond.
+    Its four channels for each of the weight's are the four pixels that each place becomes, as pixel_shuffle takes them. The nearest
+    value in place of interpolation would leave a lattice (Odena, Dumoulin & Olah 2016, "Deconvolution and checkerboard artifacts").
     """
-    rows, columns = (int(wrap) for wrap in wraps)
-    x = F.pad(x, (columns, columns, rows, rows), mode="circular") if any(wraps) else x
-    x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-    top, bottom = (2 * rows + (not edge) for edge in edges)
-    return x[..., top : x.shape[-2] - bottom, 2 * columns : x.shape[-1] - 2 * columns]
+    halves = weight.new_tensor(INTERPOLATED)
+    return torch.einsum("akm,bln,oikl->oabimn", halves, halves, weight).flatten(0, 2)
+
+
+def _convolve(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
+    """Without padding; by NNPACK where that is faster and nothing is learned."""
+    large = x.shape[-2] * x.shape[-1] >= WINOGRAD_PLACES and x.device.type == "cpu" and x.dtype == torch.float32
+    if stride == 1 and large and not torch.is_grad_enabled() and has_winograd():
+        return torch._nnpack_spatial_convolution(x, weight, None, 0)
+    return F.conv2d(x, weight, stride=stride)
 
 
 def whole_strides(image: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ the right and down.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from impasto.errors import MissingExtra
+from impasto.images.images import resize, scaled_size, size_of
 from impasto.objective.color import YIQ
 
 try:
@@ -22,7 +24,9 @@ except ImportError as error:
     raise MissingExtra("OpenCV is missing: pip install '.[video]' in Impasto's folder brings it") from error
 
 OPENCV: str = cv2.__version__
+cv2.setNumThreads(1)  # DIS works in one stripe per thread, which changes the result
 CUT_SEEN, CUT_UNLIKE = 0.4, 0.15  # a scene ends if less of a frame was visible before, or the visible part differs by more
+CUT_SIDE = 128  # pixels: longer side of the frames that are compared to find where scenes end
 
 
 @dataclass(frozen=True)
@@ -36,22 +40,19 @@ class Link:
 
 
 def link(frame: Tensor, other: Tensor) -> Link:
-    """The Link from `frame` to `other`."""
-    back = optical_flow(frame, other)
-    seen = seen_in(back, optical_flow(other, frame))
+    """The Link from `frame` to `other`. The flow there and the flow back are computed at the same time."""
+    with ThreadPoolExecutor(2) as pool:
+        back, forth = pool.map(optical_flow, (frame, other), (other, frame))
+    seen = seen_in(back, forth)
     return Link(back, seen, seen * ~motion_boundary(back))
 
 
 def optical_flow(frame: Tensor, other: Tensor) -> Tensor:
     """(1, 2, H, W) with frame(p) = other(p + flow(p)), on 8-bit grey."""
     empty = np.zeros((*frame.shape[-2:], 2), np.float32)
-    dis, threads = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM), cv2.getNumThreads()
+    dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     dis.setFinestScale(0)  # full resolution: the preset's half loses objects below about 30 pixels
-    cv2.setNumThreads(1)  # it works in one stripe per thread, which changes the result
-    try:
-        flow = dis.calc(_grey(frame), _grey(other), empty)
-    finally:
-        cv2.setNumThreads(threads)
+    flow = dis.calc(_grey(frame), _grey(other), empty)
     return torch.from_numpy(flow).permute(2, 0, 1).unsqueeze(0).contiguous()
 
 
@@ -103,6 +104,7 @@ def long_term_weights(weights: Sequence[Tensor]) -> list[Tensor]:
 
 def is_cut(frame: Tensor, before: Tensor) -> bool:
     """Whether a scene begins with this frame: most of it was not visible before, or the visible part has other colours."""
+    frame, before = (resize(it, scaled_size(it, min(CUT_SIDE, max(size_of(it))))) for it in (frame, before))
     found = link(frame, before)
     return float(found.seen.mean()) < CUT_SEEN or warped_error(frame, before, found) > CUT_UNLIKE
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from impasto.errors import BadInput, BadRecipe, CannotWrite, ImpastoWarning, SomeFailed
 from impasto.feedforward.apply import InstantPainter
 from impasto.files import check_writable, make_folder, read_text, sha256, write_whole
-from impasto.images.images import Picture, read_picture, read_record, size_of, write_picture
+from impasto.images.images import Picture, quantize, read_picture, read_record, size_of, write_picture
 from impasto.machine import peak_memory_mb
 from impasto.nets.nets import Compute
 from impasto.objective.framing import cropped_styles
@@ -171,6 +171,8 @@ class Video:
         self.task |= {"rate": rate, "weights": weights and str(weights), "weights_input": weights_input, "max_memory": max_memory}
         self.task |= {"recipe": recipe_for_task(recipe), "motion": self.identity["motion"], "device": self.place.device}
         self.frames: list[dict[str, Any]] = []
+        self.linked: tuple[int, int, Link] | None = None  # the last two frames that were compared, and they themselves
+        self.linked_frames: tuple[Tensor, Tensor]
         self.painter: tuple[int, InstantPainter] | None = None  # that of quality instant, and the last frame that it painted
         self.seconds = 0.0
 
@@ -380,7 +382,7 @@ class Video:
         step, first = self._painted_at_once(i), self._scene(i)[0]
         if i == first or self.motion.start == "recipe":
             return step
-        found = link(self._input(i), self._input(i - 1))
+        found = self._link(i, i - 1)
         moved = warp(self._read(self._painted(0, i - 1)).image, found.flow)
         image = torch.lerp(step.image, _covered(step.image, [moved], [found]), KEPT)
         return replace(step, state=replace(step.state, x=image))
@@ -416,7 +418,7 @@ class Video:
 
         Pixels that no neighbour shows start as `otherwise`, with soft edges.
         """
-        links = [link(self._input(i), self._input(n)) for n in near]
+        links = [self._link(i, n) for n in reversed(near)][::-1]  # the nearest last: its flicker is measured, too
         moved = [warp(self._read(self._painted(number, n)).image, found.flow) for n, found in zip(near, links, strict=True)]
         start = _covered(otherwise, moved, links)
         if not near or not self.motion.temporal:
@@ -428,8 +430,26 @@ class Video:
     def _save(self, number: int, i: int, step: Step) -> None:
         record = {**self._run(), "frame": i, "pass": number + 1, "steps": step.i, "costs": step.costs, "ended": "finished"}
         content = self._input_picture(i)
-        image = finished(step.image, content.image, self.recipe_at_size, alpha=content.alpha)
+        image = quantize(finished(step.image, content.image, self.recipe_at_size, alpha=content.alpha))
+        record["flicker"] = self._flicker(number, i, image) if number == self.motion.passes - 1 else {}
         write_picture(self._painted(number, i), image, content.alpha, record)
+
+    def _flicker(self, number: int, i: int, image: Tensor) -> dict[str, float]:
+        """Warped-frame errors, by the input's flow, between frame i and its neighbour in the scene that was painted before."""
+        other = i + 1 if number % 2 else i - 1
+        if other not in self._scene(i):
+            return {}
+        late, early = max(i, other), min(i, other)
+        found, painted = self._link(late, early), {i: image, other: self._read(self._painted(number, other)).image}
+        in_painting = warped_error(painted[late], painted[early], found)
+        return {"painting": in_painting, "input": warped_error(*self.linked_frames, found)}
+
+    def _link(self, i: int, n: int) -> Link:
+        """The Link from frame i to frame n; the last one is kept."""
+        if self.linked is None or self.linked[:2] != (i, n):
+            self.linked_frames = self._input(i), self._input(n)
+            self.linked = i, n, link(*self.linked_frames)
+        return self.linked[2]
 
     def _finish(self) -> None:
         last, count = self.motion.passes - 1, len(self.frames)
@@ -453,19 +473,11 @@ class Video:
         self._clear()
 
     def _measured(self, number: int) -> dict[str, Any]:
-        """The mean costs of the frames and their flicker: warped-frame errors with the flow of the input."""
-        records = [] if self.recipe.is_instant else [_costs(self._painted(number, i)) for i in range(len(self.frames))]
-        names = dict.fromkeys(name for it in records for name in it if " " not in name)
-        costs = {name: fmean(it[name] for it in records if name in it) for name in names}
-        errors: dict[str, list[float]] = {"painting": [], "input": []}
-        for i in range(1, len(self.frames)):
-            if not self.frames[i]["cut"]:
-                frame, before = self._input(i), self._input(i - 1)
-                found = link(frame, before)
-                painted, painted_before = (self._read(self._painted(number, n)).image for n in (i, i - 1))
-                errors["painting"].append(warped_error(painted, painted_before, found))
-                errors["input"].append(warped_error(frame, before, found))
-        return {"costs": costs, "flicker": {name: fmean(found) for name, found in errors.items() if found}}
+        """The mean costs of the frames and their mean flicker, from the records of the frames."""
+        pictures = [self._painted(number, i) for i in range(len(self.frames))]
+        costs = [] if self.recipe.is_instant else [_costs(it) for it in pictures]
+        flicker = [_numbers(it, "flicker") for it in pictures]
+        return {"costs": _means([{name: it[name] for name in it if " " not in name} for it in costs]), "flicker": _means(flicker)}
 
     def _record(self) -> dict[str, Any]:
         """The record of the finished output."""
@@ -535,10 +547,24 @@ def _covered(otherwise: Tensor, moved: Sequence[Tensor], links: Sequence[Link]) 
 
 def _costs(path: Path) -> dict[str, float]:
     """The costs in the record of a painted frame. Raises BadInput if it has none."""
-    costs = read_record(path).get("costs")
-    if not isinstance(costs, dict) or "total" not in costs or not all(isinstance(it, int | float) for it in costs.values()):
+    costs = _numbers(path, "costs")
+    if "total" not in costs:
         raise BadInput(f"{path} has no costs in its record: remove it, and --resume paints it again")
     return costs
+
+
+def _numbers(path: Path, name: str) -> dict[str, float]:
+    """The numbers by this name in the record of a painted frame. Raises BadInput if it has none."""
+    numbers = read_record(path).get(name)
+    if not isinstance(numbers, dict) or not all(isinstance(it, int | float) for it in numbers.values()):
+        raise BadInput(f"{path} has no {name} in its record: remove it, and --resume paints it again")
+    return numbers
+
+
+def _means(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The mean of each number over the rows that have it."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: fmean(row[name] for row in rows if name in row) for name in names}
 
 
 def _mapping(path: Path) -> dict[str, Any] | None:
