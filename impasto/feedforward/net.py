@@ -25,7 +25,7 @@ STRIDE = 8  # the sides of the net's picture are multiples of it
 EPSILON = 1e-5
 # Of an even and an odd row of a map that is doubled: how a kernel's rows weigh the rows above, at and below its place.
 INTERPOLATED = (((0.75, 0.25, 0), (0.25, 0.75, 0), (0, 0.75, 0.25)), ((0.25, 0.75, 0), (0, 0.75, 0.25), (0, 0.25, 0.75)))
-BAND = 2**24  # most values of a map at full size that are computed at once
+BAND = 2**22  # most values of a map at full size that are computed at once
 
 
 @dataclass(frozen=True)
