@@ -117,6 +117,12 @@ FAULTS = [
     Fault("start = 0 if edges[0] else start + 2", "start = 0 if edges[0] else start + 1", "test_feedforward.py"),
     Fault(".get(trained.digest)", ".popitem()[1]", "test_feedforward.py"),
     Fault("now.lerp(was, self.inertia)", "was.lerp(now, self.inertia)", "test_feedforward.py"),
+    # Small maps, the process that waits, flicker
+    Fault("torch.kron(G, G).flip(1) @ weight", "torch.kron(G, G) @ weight", "test_kernels.py"),
+    Fault("places in KEPT_PLACES", "places > 0", "test_kernels.py"),
+    Fault('self._cancel("stop")', "pass", "test_studio_jobs.py"),
+    Fault("if last or self.process is not old or self.ending:", "if True:", "test_studio_jobs.py"),
+    Fault("other = i + 1 if number % 2 else i - 1", "other = i - 1", "test_video.py"),
 ]
 
 

@@ -155,9 +155,9 @@ def test_a_process_that_waits_for_long_is_ended(tmp_path, monkeypatch):
 
 def test_a_process_that_was_told_to_stop_and_did_its_job_is_not_killed_in_the_next(tmp_path, monkeypatch):
     """What is sent to a job that has just ended must not end the next."""
-    monkeypatch.setattr(jobs, "KILL_SECONDS", 0.2)
 
     async def scene(queue: Jobs, id: str) -> None:
+        monkeypatch.setattr(jobs, "KILL_SECONDS", 0.2)
         await until(queue, id, "running")
         queue.pause(id)
         await until(queue, id, "finished")

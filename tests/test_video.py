@@ -5,6 +5,7 @@ import shutil
 import sys
 import warnings
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from impasto.tasks import run_task
 from impasto.transfer.painting import recipe_of
 from impasto.transfer.transfer import Extras, Ties, stylize, tied_cost
 from impasto.video import video as module
-from impasto.video.flow import link, softened, warp
+from impasto.video.flow import link, softened, warp, warped_error
 from impasto.video.video import Motion, Video
 from impasto.weights import Loaded
 from tests.clips import encode, moving, packets, shown_times
@@ -248,6 +249,15 @@ def whole(scenes, tmp_path_factory, tiny) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("whole")
     finish(made(scenes, write_style(folder), folder / "out", TWICE))
     return contents(folder / "out")
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_the_flicker_is_that_of_neighbours_within_a_scene_whichever_was_painted_first(scenes, style, tmp_path, passes):
+    report = finish(made(scenes, style, tmp_path / "out", Motion(steps=1, passes=passes), size=80))
+    painted, frames = ([read_picture(folder / f"{n}.png").image for n in range(7)] for folder in (tmp_path / "out", scenes))
+    pairs = [(n, n - 1, link(frames[n], frames[n - 1])) for n in (1, 2, 3, 5, 6)]
+    for name, it in (("painting", painted), ("input", frames)):
+        assert report["flicker"][name] == pytest.approx(fmean(warped_error(it[n], it[m], found) for n, m, found in pairs), rel=1e-5)
 
 
 def contents(folder) -> dict[str, bytes]:
