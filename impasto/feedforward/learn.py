@@ -55,11 +55,8 @@ def learn_style(
         raise BadInput("learning a style needs at least one photograph and one step")
     numbers = numbers_of(style, trained).numbers.clone().requires_grad_()
     adam = torch.optim.Adam([numbers], betas=(0.9, 0.99))
-    cost, rng, painter = (
-        style_cost_of(style, for_small_maps(net, (SQUARE, SQUARE))),
-        random.Random(seed),
-        Transformer(trained.weights),
-    )
+    cost = style_cost_of(style, for_small_maps(net, (SQUARE, SQUARE)))
+    rng, painter = random.Random(seed), Transformer(trained.weights)
     for i in range(steps):
         begun = time.monotonic()
         adam.param_groups[0]["lr"] = RATE * (0.5 + 0.5 * math.cos(math.pi * i / steps))

@@ -30,7 +30,7 @@ BAND = 2**22  # most values of a map at full size that are computed at once
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution with reflection padding: `stride` 2 halves the size, 0.5 doubles it before the convolution (`doubled`)."""
+    """A convolution with reflection padding: `stride` 2 halves the size, 0.5 doubles it before the convolution (`doubling`)."""
 
     name: str
     inputs: int

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 WINOGRAD_CHANNELS, WINOGRAD_PLACES = 32, 768  # below these, transforming the weights costs more time than it saves
-
 KEPT_CHANNELS, KEPT_PLACES = 256, range(192, 2049)  # where transformed weights are worth keeping
 
 # F(4x4, 3x3): 4 x 4 results of a 6 x 6 tile (Lavin & Gray 2016, 4.3): Y = A^T [(G g G^T) * (B^T d B)] A

@@ -77,13 +77,15 @@ class Conv:
 
     def along(self, x: Tensor) -> Tensor:
         """(B, in, H, W) -> (B, out, H, W), where keeps_size, with zero padding, before the ReLU."""
-        return small_convolution(x, self.kept, self.bias) if self._is_small(x) else same_convolution(x, self.weight, self.bias)
+        if self._is_small(x):
+            return small_convolution(x, self.kept, self.bias)
+        return same_convolution(x, self.weight, self.bias)
 
     def back(self, grad: Tensor) -> Tensor:
         """(B, out, H, W) -> (B, in, H, W): the gradient of `along`."""
-        return (
-            small_convolution(grad, self.kept_flipped, None) if self._is_small(grad) else same_convolution(grad, self.flipped, None)
-        )
+        if self._is_small(grad):
+            return small_convolution(grad, self.kept_flipped, None)
+        return same_convolution(grad, self.flipped, None)
 
     def _is_small(self, x: Tensor) -> bool:
         return self.keeps and x.dtype == torch.float32 and is_worth_keeping(self.weight, x.shape[-2] * x.shape[-1])
@@ -283,7 +285,12 @@ def walk_layers(
 
 def for_small_maps(net: Net, size: Sequence[int]) -> Net:
     """The net for many passes of pictures of this size (H, W): it keeps what makes convolutions on small maps faster."""
-    return map_convs(net, lambda conv: replace(conv, keeps=is_worth_keeping(conv.weight, prod(map_size(net, conv.name, size)))))
+
+    def change(conv: Conv) -> Conv:
+        is_small = is_worth_keeping(conv.weight, prod(map_size(net, conv.name, size)))
+        return replace(conv, keeps=True) if is_small else conv
+
+    return map_convs(net, change)
 
 
 def window(layer: Conv | ConvShape | Pool) -> tuple[int, int, int]:

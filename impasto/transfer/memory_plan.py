@@ -165,8 +165,8 @@ def _plans(net: Net, recipe: Recipe, size: tuple[int, int], style_places: int, h
     kept = _pictures(recipe, size, history) + _targets(net, recipe, size)
     (whole,) = split_net(net, layers, ())
     larger = max(size[0] * size[1], style_places // 2)  # style targets need the forward pass alone
-    weights = sum(KEPT * x.weight.nbytes for x in for_small_maps(net, size).convs if x.keeps and x.name in {y.name for y in whole})
-    yield _work(whole, *size), Plan(None, history, kept + weights + _walking(whole, larger, any(net.wraps)))
+    kept_weights = _kept_weights(net, whole, size)
+    yield _work(whole, *size), Plan(None, history, kept + kept_weights + _walking(whole, larger, any(net.wraps)))
     pools = [layer.name for layer in whole if isinstance(layer, Pool)]
     for first, side in product(range(len(pools) + 1), SIDES):
         tiling = Tiling(tuple(pools[first:]), side)
@@ -174,6 +174,12 @@ def _plans(net: Net, recipe: Recipe, size: tuple[int, int], style_places: int, h
             continue
         work, most = _tiled(split_net(net, layers, tiling.cuts), size, tiling, net.wraps)
         yield work, Plan(tiling, history, kept + most + HOLES)
+
+
+def _kept_weights(net: Net, layers: Sequence[Conv | Pool], size: tuple[int, int]) -> float:
+    """Bytes of the transformed weights of those layers whose maps are small."""
+    names = {layer.name for layer in layers}
+    return sum(KEPT * conv.weight.nbytes for conv in for_small_maps(net, size).convs if conv.keeps and conv.name in names)
 
 
 def _tiled(parts: Sequence[Sequence[Conv | Pool]], size: tuple[int, int], tiling: Tiling, wraps: Wraps) -> tuple[float, float]:
