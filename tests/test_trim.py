@@ -130,6 +130,7 @@ def test_a_scan_is_painted_with_as_its_crop_is_and_says_so(files, tmp_path):
     assert [*cropped.crops_found()] == [] and torch.equal(read_picture(output).image, read_picture(cropped.output).image)
     boxed = finish(content, scan, tmp_path / "boxed.png", style_crop=f"{left},{top},{right},{bottom}")
     assert torch.equal(read_picture(boxed.output).image, read_picture(output).image)
+    assert [*boxed.crops_found()] == []  # whoever gives a box knows it
     kept = finish(content, scan, tmp_path / "kept.png", style_crop="none")
     assert not torch.equal(read_picture(kept.output).image, read_picture(output).image)
 

@@ -117,12 +117,17 @@ def style_crops(styles: Sequence[Tensor], recipe: Recipe) -> list[Box | None]:
 
     A style picture for which a region has a mask is not cropped by auto, since the mask belongs to all of it. Raises BadRecipe.
     """
-    crops = [part.strip() for part in recipe.style_crop.split(";")]
-    if len(crops) not in (1, len(styles)):
-        raise BadRecipe(f"style_crop has {len(crops)} parts for {len(styles)} style pictures: one for each, or one for all")
+    crops = asked_crops(recipe, len(styles))
     masked = {n for region in recipe.regions.values() if region.style_mask for n in region.style_numbers(len(styles))}
-    each = crops * len(styles) if len(crops) == 1 else crops
-    return [_style_crop(style, crop, n, n in masked) for n, (style, crop) in enumerate(zip(styles, each, strict=True))]
+    return [_style_crop(style, crop, n, n in masked) for n, (style, crop) in enumerate(zip(styles, crops, strict=True))]
+
+
+def asked_crops(recipe: Recipe, count: int) -> list[str]:
+    """The recipe's "none", "auto" or box of each of so many style pictures. Raises BadRecipe."""
+    crops = [part.strip() for part in recipe.style_crop.split(";")]
+    if len(crops) not in (1, count):
+        raise BadRecipe(f"style_crop has {len(crops)} parts for {count} style pictures: one for each, or one for all")
+    return crops * count if len(crops) == 1 else crops
 
 
 def _style_crop(style: Tensor, crop: str, n: int, is_masked: bool) -> Box | None:

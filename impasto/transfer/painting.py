@@ -40,7 +40,7 @@ from impasto.machine import can_map_files, peak_memory_mb
 from impasto.nets.kernels import has_winograd
 from impasto.nets.nets import Compute, Net
 from impasto.objective.color_transfer import recolored
-from impasto.objective.framing import crop_picture, finished_size, painted_size, style_crops
+from impasto.objective.framing import asked_crops, crop_picture, finished_size, painted_size, style_crops
 from impasto.objective.masks import read_masks
 from impasto.objective.objective import costs_of
 from impasto.recipe.recipe import Recipe, checked_recipe
@@ -200,9 +200,9 @@ class Painting:
             self._finish()
 
     def crops_found(self) -> Iterator[str]:
-        """A line for each style picture of which margins or a frame are left out."""
-        for path, crop in self.crops:
-            if crop is not None:
+        """A line for each style picture of which margins or a frame were found, and are left out."""
+        for (path, crop), asked in zip(self.crops, asked_crops(self.recipe, len(self.crops)), strict=True):
+            if crop is not None and asked == "auto":
                 box = ",".join(map(str, crop))
                 yield f"{path}: using the part {box}, without margins or frame (--style-crop none uses all of it)"
 
