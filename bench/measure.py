@@ -237,13 +237,13 @@ def lens(cases: Sequence[tuple[str, int]]) -> Iterator[dict[str, Any]]:
 # Fronts
 
 
-def prepared(name: str, side: int, folder: Path) -> Path:
-    """The PNG of a bundled picture at its final size, which every program is given."""
-    path = folder / f"{name}-{side}.png"
-    if not path.exists():
-        image = read_picture(picture_path(name)).image
-        write_picture(path, quantize(resize(image, scaled_size(image, side))))
-    return path
+def prepared(path: Path, side: int, folder: Path) -> Path:
+    """The PNG of a picture at its final size, which every program is given."""
+    made = folder / f"{path.stem}-{side}.png"
+    if not made.exists():
+        image = read_picture(path).image
+        write_picture(made, quantize(resize(image, scaled_size(image, side))))
+    return made
 
 
 class Judge:
@@ -360,7 +360,7 @@ def fronts(side: int, peer: bool, pairs: int = len(PAIRS), theirs: Sequence[floa
     folder = user_cache_path("impasto") / "bench" / "pictures"
     make_folder(folder)
     for names in PAIRS[:pairs]:
-        content, style = (prepared(name, side, folder) for name in names)
+        content, style = (prepared(picture_path(name), side, folder) for name in names)
         ways = {kind: dict(our_front(content, style, side, kind, OURS)) for kind in KINDS}
         if peer:
             ways["pastiche"] = dict(peer_front(content, style, side, theirs))

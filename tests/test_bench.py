@@ -71,8 +71,8 @@ def test_a_cost_is_reached_where_j_first_is_as_low():
 
 
 def test_every_program_gets_the_same_picture_at_its_final_size(tmp_path):
-    path = prepared("mosaic", 64, tmp_path)
-    assert max(read_picture(path).image.shape) == 64 and prepared("mosaic", 64, tmp_path) == path
+    path = prepared(picture_path("mosaic"), 64, tmp_path)
+    assert max(read_picture(path).image.shape) == 64 and prepared(picture_path("mosaic"), 64, tmp_path) == path
 
 
 def test_the_lens_is_timed_on_many_different_squares():

@@ -171,8 +171,7 @@ class Video:
         self.task |= {"rate": rate, "weights": weights and str(weights), "weights_input": weights_input, "max_memory": max_memory}
         self.task |= {"recipe": recipe_for_task(recipe), "motion": self.identity["motion"], "device": self.place.device}
         self.frames: list[dict[str, Any]] = []
-        self.linked: tuple[int, int, Link] | None = None  # the last two frames that were compared, and they themselves
-        self.linked_frames: tuple[Tensor, Tensor]
+        self.last_link: tuple[tuple[int, int], tuple[Link, Tensor, Tensor]] | None = None  # the last two frames that were compared
         self.painter: tuple[int, InstantPainter] | None = None  # that of quality instant, and the last frame that it painted
         self.seconds = 0.0
 
@@ -382,7 +381,7 @@ class Video:
         step, first = self._painted_at_once(i), self._scene(i)[0]
         if i == first or self.motion.start == "recipe":
             return step
-        found = self._link(i, i - 1)
+        found, _, _ = self._linked(i, i - 1)
         moved = warp(self._read(self._painted(0, i - 1)).image, found.flow)
         image = torch.lerp(step.image, _covered(step.image, [moved], [found]), KEPT)
         return replace(step, state=replace(step.state, x=image))
@@ -418,7 +417,7 @@ class Video:
 
         Pixels that no neighbour shows start as `otherwise`, with soft edges.
         """
-        links = [self._link(i, n) for n in reversed(near)][::-1]  # the nearest last: its flicker is measured, too
+        links = [self._linked(i, n)[0] for n in reversed(near)][::-1]  # the nearest last: its flicker is measured, too
         moved = [warp(self._read(self._painted(number, n)).image, found.flow) for n, found in zip(near, links, strict=True)]
         start = _covered(otherwise, moved, links)
         if not near or not self.motion.temporal:
@@ -440,16 +439,17 @@ class Video:
         if other not in self._scene(i):
             return {}
         late, early = max(i, other), min(i, other)
-        found, painted = self._link(late, early), {i: image, other: self._read(self._painted(number, other)).image}
+        found, frame, before = self._linked(late, early)
+        painted = {i: image, other: self._read(self._painted(number, other)).image}
         in_painting = warped_error(painted[late], painted[early], found)
-        return {"painting": in_painting, "input": warped_error(*self.linked_frames, found)}
+        return {"painting": in_painting, "input": warped_error(frame, before, found)}
 
-    def _link(self, i: int, n: int) -> Link:
-        """The Link from frame i to frame n; the last one is kept."""
-        if self.linked is None or self.linked[:2] != (i, n):
-            self.linked_frames = self._input(i), self._input(n)
-            self.linked = i, n, link(*self.linked_frames)
-        return self.linked[2]
+    def _linked(self, i: int, n: int) -> tuple[Link, Tensor, Tensor]:
+        """The Link from frame i to frame n, and the two; the last ones are kept."""
+        if self.last_link is None or self.last_link[0] != (i, n):
+            frame, other = self._input(i), self._input(n)
+            self.last_link = (i, n), (link(frame, other), frame, other)
+        return self.last_link[1]
 
     def _finish(self) -> None:
         last, count = self.motion.passes - 1, len(self.frames)
