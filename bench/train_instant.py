@@ -142,7 +142,7 @@ def train(
         means[style] = 0.95 * means.get(style, total) + 0.05 * total
         learner.learn(found, means[style], rate(step, steps, lr))
         line = {"step": step, "style": style, "side": side, "s": round(time.monotonic() - begun, 1)}
-        line |= {f"J {name}": round(float(found[name].detach()), 4) for name in ("total", "content", "style")}
+        line |= {f"J {name}": round(float(found[name].detach()), 4) for name in found}
         with (output / "log.jsonl").open("a") as log:
             log.write(json.dumps(line) + "\n")
         if learner.step % SAVE_EVERY == 0:

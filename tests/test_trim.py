@@ -122,15 +122,15 @@ def test_a_scan_is_painted_with_as_its_crop_is_and_says_so(files, tmp_path):
     content, scan, output = files
     auto = finish(*files)
     ((_, (left, top, right, bottom)),) = auto.crops
-    (line,) = auto.crops_found()
+    (line,) = auto.style_notes()
     assert f"{scan}: using the part {left},{top},{right},{bottom}" in line and "--style-crop none" in line
     with Image.open(scan) as opened:
         opened.crop((left, top, right, bottom)).save(tmp_path / "cropped.png")
     cropped = finish(content, tmp_path / "cropped.png", tmp_path / "other.png")
-    assert [*cropped.crops_found()] == [] and torch.equal(read_picture(output).image, read_picture(cropped.output).image)
+    assert [*cropped.style_notes()] == [] and torch.equal(read_picture(output).image, read_picture(cropped.output).image)
     boxed = finish(content, scan, tmp_path / "boxed.png", style_crop=f"{left},{top},{right},{bottom}")
     assert torch.equal(read_picture(boxed.output).image, read_picture(output).image)
-    assert [*boxed.crops_found()] == []  # whoever gives a box knows it
+    assert [*boxed.style_notes()] == []  # whoever gives a box knows it
     kept = finish(content, scan, tmp_path / "kept.png", style_crop="none")
     assert not torch.equal(read_picture(kept.output).image, read_picture(output).image)
 

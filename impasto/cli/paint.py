@@ -247,7 +247,7 @@ def paint(painting: "Painting", options: PaintOptions) -> None:
     """Paint with progress and print the path of the result, or its report; on Ctrl-C save the unfinished picture."""
     seconds = _seconds_left(options.time_budget)
     if not options.quiet and not (options.resume and painting.is_finished()):
-        for line in painting.crops_found():
+        for line in painting.style_notes():
             say(line)
         for (side, _), plan in zip(painting.scales, painting.plans, strict=True):
             say(f"{side} px: {plan}")

@@ -27,6 +27,8 @@ STYLE_SIDE = 512
 CONTENT = 2.0  # weight of the content cost over the preset's: one pass has to form what it shows, as coarse scales of a descent do
 SQUARE = 192  # pixels: side of the squares of photographs
 RATE = 0.02  # Adam's step size at first; it falls along half a cosine
+PERIOD = 8  # pixels: the net computes in eighths of the size, so that it can leave a lattice of this period and its parts
+LATTICE = 3.0  # weight of lattice_cost
 PLAIN_WEIGHT = 100.0  # of the mean square of the pixels where the net learns to give the photograph back
 
 PictureCost = Callable[[Tensor, Tensor], dict[str, Tensor]]  # of a painting and its photograph
@@ -90,9 +92,29 @@ def style_cost_of(style: Tensor, net: Net) -> PictureCost:
     def cost(painting: Tensor, photograph: Tensor) -> dict[str, Tensor]:
         recipe = learning_recipe(max(photograph.shape[-2:]))
         costs = make_cost(make_targets(photograph, [style], recipe, net, cache=cache), recipe, net)(painting)
-        return {name: value / len(photograph) for name, value in costs.items()}
+        found = {name: value / len(photograph) for name, value in costs.items()}
+        woven = lattice_cost(painting)
+        return {**found, "lattice": woven, "total": found["total"] + LATTICE * woven}
 
     return cost
+
+
+def lattice_cost(painting: Tensor) -> Tensor:
+    """How far the spectrum of (B, 3, H, W) rises at n / PERIOD cycles a pixel above the frequencies beside: 0 without a lattice.
+
+    The mean logarithm of the ratios of power, across and down, those below 1 as 1. Sides must be multiples of PERIOD.
+    """
+    return torch.stack([_lines(painting), _lines(painting.mT)]).mean()
+
+
+def _lines(x: Tensor) -> Tensor:
+    """(..., H, W) -> (..., PERIOD / 2): the logarithms of the ratios along rows, each a mean over all rows, at least 0."""
+    side = x.shape[-1]
+    spectrum = torch.fft.rfft((x - x.mean(-1, keepdim=True)) * torch.hann_window(side).to(x))
+    power = torch.cat([spectrum, spectrum[..., :-1].flip(-1)], -1).abs().square().mean(-2) + 1e-9
+    at = torch.arange(side // PERIOD, side // 2 + 1, side // PERIOD, device=x.device)
+    beside = torch.stack([power[..., (at + n).abs()] for n in (-7, -6, -5, -4, -3, 3, 4, 5, 6, 7)]).mean(0)
+    return (power[..., at] / beside).log().relu()
 
 
 def plain_cost_of(net: Net) -> PictureCost:

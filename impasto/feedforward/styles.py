@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import safetensors
-import scipy.optimize
+import scipy  # each part of it loads when it is first used: they take half a second
 import torch
 from platformdirs import user_data_path
 from safetensors.torch import load as load_tensors
@@ -31,6 +31,8 @@ PLAIN = "photograph"  # the style that gives the photograph back
 BUNDLE = Path(__file__).with_name("net.safetensors")
 SEEN_SIDE = 512  # longer side of a style picture whose statistics are compared
 MOST = 1000.0  # largest absolute value of a number that is believed
+SAME = 0.05  # distance of statistics, in their spreads, below which two pictures are one
+OWN = 0.9  # share from which on the picture itself is the known style
 MOST_BYTES = 2**20  # of a learned style's file
 DRAWN = ("down1", "down2", "down3")  # the layers whose maps are compared
 
@@ -134,6 +136,9 @@ def mixture(statistics: Tensor, known: Mapping[str, Tensor]) -> dict[str, float]
     rows = torch.stack([known[name] for name in names]).double()
     spread = rows.std(0) + 1e-6
     matrix, target = (rows / spread).T.numpy(), (statistics.double() / spread).numpy()
+    distances = np.sqrt(np.square(matrix - target[:, None]).mean(0))
+    if distances.min() < SAME:
+        return {names[int(distances.argmin())]: 1.0}
     one = 100 * np.abs(matrix).max()  # a heavy row: the shares sum to 1
     shares, _ = scipy.optimize.nnls(np.vstack([matrix, np.full(len(names), one)]), np.append(target, one))
     return {name: float(share) for name, share in zip(names, shares / shares.sum(), strict=True) if share > 0.01}
@@ -141,22 +146,29 @@ def mixture(statistics: Tensor, known: Mapping[str, Tensor]) -> dict[str, float]
 
 @dataclass(frozen=True)
 class Known:
-    """The numbers (2, NUMBERS) of a style picture; `origin` is "learned", the name of a known style, or names with shares."""
+    """The numbers (2, NUMBERS) of a style picture, and the shares of the known styles in them: none where it was learned itself."""
 
     numbers: Tensor
-    origin: str
+    shares: Mapping[str, float]
 
     @property
     def digest(self) -> str:
         """SHA-256 of the numbers."""
         return hashlib.sha256(self.numbers.contiguous().numpy().tobytes()).hexdigest()
 
+    @property
+    def guess(self) -> str:
+        """The known styles and their shares, the largest first; empty where the numbers are the picture's own."""
+        names = sorted(self.shares, key=lambda name: -self.shares[name])
+        if not names or self.shares[names[0]] > OWN:
+            return ""
+        return ", ".join(f"{100 * self.shares[name]:.0f} % {name}" for name in names)
+
 
 def numbers_of(style: Tensor, trained: TrainedNet) -> Known:
     """The numbers of a style picture (1, 3, H, W): those learned from it, or a mixture of known ones."""
     if (learned := read_learned(learned_path(style), trained)) is not None:
-        return Known(learned, "learned")
+        return Known(learned, {})
     shares = mixture(statistics_of(style, trained.weights, trained.numbers[PLAIN]), trained.statistics)
     numbers = torch.stack([share * trained.numbers[name] for name, share in shares.items()]).sum(0)
-    names = sorted(shares, key=lambda name: -shares[name])
-    return Known(numbers, ", ".join(f"{100 * shares[name]:.0f} % {name}" for name in names))
+    return Known(numbers, shares)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import scipy.ndimage
+import scipy  # each part of it loads when it is first used: they take half a second
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -146,10 +146,8 @@ def threshold(grey: Tensor) -> float:
 
 def color_parts(image: Tensor, parts: int) -> Tensor:
     """(1, 3, H, W) -> (1, 1, H, W): the number of each pixel's cluster by k-means of its colours, the darkest first; seeded."""
-    from scipy.cluster.vq import kmeans2  # here, since it takes half a second to load
-
     pixels = image[0].flatten(1).T.cpu().double().numpy()
-    centres, labels = kmeans2(pixels, parts, minit="++", seed=0, iter=30)
+    centres, labels = scipy.cluster.vq.kmeans2(pixels, parts, minit="++", seed=0, iter=30)
     rank = np.argsort(np.argsort(centres @ np.array(YIQ[0])))
     return torch.from_numpy(rank[labels].reshape(1, 1, *image.shape[-2:])).to(image.device)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.fft
+import scipy  # each part of it loads when it is first used: they take half a second
 import torch
 from torch import Tensor
 

@@ -199,12 +199,15 @@ class Painting:
             self.seconds = time.monotonic() - begun
             self._finish()
 
-    def crops_found(self) -> Iterator[str]:
-        """A line for each style picture of which margins or a frame were found, and are left out."""
+    def style_notes(self) -> Iterator[str]:
+        """A line for each style picture of which margins or a frame were found, or whose style an instant picture has to guess."""
         for (path, crop), asked in zip(self.crops, asked_crops(self.recipe, len(self.crops)), strict=True):
             if crop is not None and asked == "auto":
                 box = ",".join(map(str, crop))
                 yield f"{path}: using the part {box}, without margins or frame (--style-crop none uses all of it)"
+        for (path, _), known in zip(self.crops, self.painter.known if self.painter else (), strict=False):
+            if known.guess:
+                yield f"{path}: not learned, painting with {known.guess} (impasto learn {path} learns it)"
 
     def shown(self, step: Step) -> torch.Tensor:
         """The picture of a step, (1, 3, H, W), with the colour rules of the finished painting."""
