@@ -19,7 +19,7 @@ from impasto.lens.dream import Objective, join_pictures
 from impasto.lens.index import EDGES, make_setup, read_index
 from impasto.lens.patches import top
 from impasto.lens.scan import scan
-from impasto.lens.sheet import CELL, around_grey, cell_of, place_in_cell, scale_limit
+from impasto.lens.sheet import CELL, cell_of, place_in_cell, scale_limit, shown
 from impasto.lens.view import apply_view
 from tests.conftest import kill_at, picture, room_for, save, tiny_net
 from tests.test_cli import check_one_line
@@ -98,15 +98,15 @@ def test_a_cell_of_a_sprite_is_the_patch_that_is_cut_there_and_its_projection(ma
             for column, patch in it.patches.items():
                 image = read_picture(patch.row.source.path).image
                 way = record(NET, apply_view(image, patch.view), name)
-                cell = cell_of(patch, to_pillow(image), project(way, unit, patch.y, patch.x)[0])
-                projection = around_grey(cell.projection, scale_limit(cell.projection))
+                cell = cell_of(patch, to_pillow(image), project(way, unit, patch.y, patch.x, "guided")[0])
+                projection = shown(cell.projection, scale_limit(cell.projection))
                 left, above, right, below = place_in_cell(patch)
                 for kind, expected in enumerate((cell.pixels, projection), 2 * (column // SHOWN)):
-                    shown = in_sprite(page, n, unit, kind, column % SHOWN)
-                    assert np.abs(shown[above:below, left:right, :3] - np.asarray(expected).astype(float)).mean() < 12
+                    seen = in_sprite(page, n, unit, kind, column % SHOWN)
+                    assert np.abs(seen[above:below, left:right, :3] - np.asarray(expected).astype(float)).mean() < 12
                     outside = np.ones((CELL, CELL), bool)
                     outside[above:below, left:right] = False
-                    assert (shown[outside][:, 3] == 0).all() and (shown[~outside][:, 3] == 255).all()
+                    assert (seen[outside][:, 3] == 0).all() and (seen[~outside][:, 3] == 255).all()
                     checked += 1
     assert checked > 200
 

@@ -101,7 +101,7 @@ def test_several_patches_of_a_picture_are_one_picture_and_several_places(picture
 
 def test_nets_with_other_fields_have_no_places_in_common(pictures, tmp_path):
     atlases = [scanned(looks_for(RED, size=size), pictures, tmp_path / f"size-{size}") for size in (1, 3)]
-    _, about = compare(atlases, ["0", "0"], "0,")
+    _, about = compare(atlases, ["0", "0"], "0,", interior=False)
     assert common(about, atlases[1], 0) == {"pictures": 6, "of_pictures": 6, "places": None, "of_patches": 6, "order": 1.0}
 
 
@@ -123,7 +123,7 @@ def test_each_row_shows_its_own_patches(pictures, tmp_path):
     atlases = [scanned(looks_for(color, size=3), pictures, tmp_path / name) for name, color in (("red", RED), ("green", GREEN))]
     page = np.asarray(compare(atlases, ["0"], "0,")[0]).astype(int)
     for n, atlas in enumerate(atlases):
-        patch = top(atlas, "0", 0, interior=False)[1]
+        patch = top(atlas, "0", 0)[1]
         assert not patch.touches_padding
         y = MARGIN + TITLE + 20 + HEAD + n * (CAPTION + BLOCK + GAP) + CAPTION
         x = MARGIN + LABEL + CELL + 2

@@ -114,7 +114,7 @@ def test_a_wrong_place_has_an_error():
 def test_alexnets_patches_have_receipts_to_1e_4():
     from impasto.images.images import read_picture
     from impasto.lens.collection import Row, Source
-    from impasto.lens.patches import _patch
+    from impasto.lens.patches import patch_at
     from impasto.lens.view import view_of
     from impasto.nets.nets import build_net
     from impasto.pictures import picture_path
@@ -133,7 +133,7 @@ def test_alexnets_patches_have_receipts_to_1e_4():
             scale = float(ranking.value[:, 0].max())
             for unit in range(0, len(ranking.value), 40):
                 _, y, x = ranking.where[unit, 0].tolist()
-                patch: Patch = _patch(index.setup, index.setup.layers[layer].field, float(ranking.value[unit, 0]), row, y, x)
+                patch: Patch = patch_at(index.setup, index.setup.layers[layer].field, float(ranking.value[unit, 0]), row, y, x)
                 assert all(receipt.error <= 1e-4 * scale for receipt in check(net, image, layer, unit, patch))
 
 

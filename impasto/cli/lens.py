@@ -2,10 +2,11 @@
 
 import json as json_
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
@@ -30,10 +31,11 @@ from impasto.cli.options import (
     names_of,
     shown_as,
 )
-from impasto.cli.progress import saved_on_interrupt, show_pictures, show_steps
+from impasto.cli.progress import Bar, saved_on_interrupt, show_pictures, show_steps
 from impasto.errors import BadRecipe, CannotWrite, ImpastoError
 from impasto.files import check_exists, check_writable
 from impasto.messages import say, show
+from impasto.pictures import photograph_folder
 from impasto.recipe.recipe import NetName
 from impasto.workers import shard_of, threads_of
 
@@ -48,7 +50,11 @@ lens_app = App(name="lens", help="What the units of a network respond to: patche
 ChosenNet = Annotated[NetName, Parameter(help="The network.")]
 Seed = Annotated[int, Parameter(validator=Number(gte=0), help="Random seed: of the choice of units, or of the controls.")]
 Units = Annotated[str, Parameter(help="Number of units, all, or a list as 3,17 (17, for one).")]
-Interior = Annotated[bool, Parameter(negative=(), show_default=False, help="Use only patches without padding.")]
+Clearest = Annotated[str, Parameter(help="As 6, all, 3,17 or clearest:6, which have the highest clarity.")]
+Interior = Annotated[
+    bool | None,
+    Parameter(negative="--everywhere", help="Rank only positions without padding, or all. [default: --interior if there are any]"),
+]
 Rule = Annotated[Literal["deconv", "guided", "gradient"], Parameter(help="Rule for a ReLU on the way back.")]
 Pooling = Annotated[Literal["sum", "overwrite", "max"], Parameter(help="Rule where two pools share a switch.")]
 Resized = Annotated[Side, Parameter(help="Resize the shorter side of a picture to so many pixels.")]
@@ -84,7 +90,7 @@ def scan(
     Parameters
     ----------
     pictures
-        Folders, tar files of pictures, lists of paths (.txt), or single pictures.
+        Folders, tar files of pictures, lists of paths (.txt), or single pictures. [default: the 279 bundled photographs]
     output
         The atlas: a folder for the index and its manifest. It holds no pixels.
     layers
@@ -98,8 +104,8 @@ def scan(
     shards
         Scan in so many parts, which are merged at the end. [default: several for each worker with --ray, else 1]
     """
+    pictures = pictures or (photograph_folder(),)
     check_exists(*pictures)
-
     many = many or ManyOptions()
     part = shard_of(many.shard, os.environ)
     check_weights_input(weights, weights_input)
@@ -156,7 +162,7 @@ def _scan_whole(task: dict[str, Any], folder: Path, resume: bool, quiet: bool) -
 
 
 @lens_app.command
-def top(atlas: Path, /, *, layer: str, unit: Whole, interior: Flag = False, json: Json = False) -> None:
+def top(atlas: Path, /, *, layer: str, unit: Whole, interior: Interior = None, json: Json = False) -> None:
     """Print the patches of a unit, the strongest first: activation, picture, position in the map, box in pixels of the picture.
 
     Example: impasto lens top atlas --layer conv5 --unit 17
@@ -169,8 +175,6 @@ def top(atlas: Path, /, *, layer: str, unit: Whole, interior: Flag = False, json
         conv5, or conv5:pre if that was scanned.
     unit
         The unit's number, from 0.
-    interior
-        Rank only positions whose receptive field holds no padding.
     """
     from impasto.lens.patches import top as top_patches
 
@@ -185,10 +189,11 @@ def top(atlas: Path, /, *, layer: str, unit: Whole, interior: Flag = False, json
 
 
 @lens_app.command
-def units(atlas: Path, /, *, layer: str | None = None, json: Json = False) -> None:
-    """Print statistics of the layers or, with --layer, of its units: how often they fire, how strongly, where.
+def units(atlas: Path, /, *, layer: str | None = None, clearest: Flag = False, json: Json = False) -> None:
+    """Print statistics of the layers or, with --layer, of its units: how often they fire, how strongly, where, how clear they are.
 
-    A unit fires in a picture if its largest activation is above 0; a unit that never fires is dead on these pictures.
+    A unit fires in a picture if its largest activation is above 0; a unit that never fires is dead on these pictures. lens clarity
+    adds the clarity.
 
     Example: impasto lens units atlas --layer conv5
 
@@ -198,17 +203,82 @@ def units(atlas: Path, /, *, layer: str | None = None, json: Json = False) -> No
         The folder of a scan.
     layer
         Print the units of this layer, one per line.
+    clearest
+        The clearest units first.
     """
+    from impasto.lens.clarity import with_clarity
     from impasto.lens.index import find_layer, layer_statistics, read_index, unit_statistics
 
     index = read_index(atlas)
-    rows = unit_statistics(index, find_layer(index, layer)) if layer else layer_statistics(index)
+    if clearest and not layer:
+        raise BadRecipe("--clearest sorts units: add --layer")
+    name = find_layer(index, layer) if layer else None
+    rows = with_clarity(atlas, index, name, unit_statistics(index, name) if name else layer_statistics(index))
+    if clearest:
+        rows.sort(key=lambda row: -(row.get("clarity") or 0.0))
     if json:
         show(json_.dumps({"pictures": index.pictures, "units" if layer else "layers": rows}))
         return
     for row in rows:
         known = {name: "unknown" if value is None else value for name, value in row.items()}
         show("  ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in known.items()))
+
+
+@lens_app.command
+def clarity(
+    atlas: Scan,
+    /,
+    *,
+    layer: Names = "",
+    seed: Annotated[int, Parameter(validator=Number(gte=0), help="Random seed, of the patches drawn at random.")] = 0,
+    weights: WeightsFile = None,
+    weights_input: WeightsInput = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure how clear each unit is: how well an eye tells its strongest patches from its weakest. Prints each layer's median.
+
+    0.5 is a unit without a theme, 1 a clear one; docs/lens.md says what is measured. The scores stay with the scan: lens sheet
+    --units clearest, lens units and the page by lens atlas use them.
+
+    Example: impasto lens clarity atlas
+
+    Parameters
+    ----------
+    layer
+        The layers, as conv4,conv5. [default: all]
+    """
+    from impasto.lens.clarity import read_clarity
+    from impasto.lens.index import find_layer, read_index
+
+    index = read_index(atlas)
+    layers = [find_layer(index, name) for name in names_of(layer)] or [*index.layers]
+    _measure_clarity(atlas, layers, weights, weights_input, seed, quiet)
+    found = {name: it for name, it in read_clarity(atlas, index).items() if name in layers}
+    if json:
+        show(json_.dumps({"layers": {name: asdict(it) for name, it in found.items()}}))
+        return
+    for name, it in found.items():
+        scores = [score for score in it.score if score is not None]
+        above = sum(score > it.chance for score in scores)
+        show(f"{name}  median {median(scores):.2f}  units {len(scores)}  above chance ({it.chance:.2f}) {above / len(scores):.0%}")
+
+
+def _measure_clarity(
+    atlas: Path, layers: Sequence[str], weights: Path | None, weights_input: str | None, seed: int, quiet: bool
+) -> None:
+    """Measure these layers and keep their scores beside those of others."""
+    from impasto.lens.clarity import clarity_of, read_clarity, write_clarity
+    from impasto.lens.index import read_index
+    from impasto.weights import load_net
+
+    index = read_index(atlas)
+    net, known = load_net(index.setup.net, weights, weights_input), read_clarity(atlas, index)
+    with Bar(quiet, "drawing patches at random") as bar:
+        for n, (name, it) in enumerate(clarity_of(atlas, net, layers, seed), 1):
+            known[name] = it
+            write_clarity(atlas, known)
+            bar.update(n, len(layers), f"{name} measured", n == len(layers))
 
 
 def merge(*atlases: Path, output: Output) -> None:
@@ -239,7 +309,7 @@ def check(
     layer: str | None = None,
     units: Units = "9",
     seed: Seed = 0,
-    interior: Interior = False,
+    interior: Flag = False,
     weights: WeightsFile = None,
     weights_input: WeightsInput = None,
     json: Json = False,
@@ -255,6 +325,8 @@ def check(
     ----------
     layer
         The layer. [default: all]
+    interior
+        Check only patches without padding.
     """
     from impasto.lens.crops import check_layer
     from impasto.lens.index import find_layer, read_index
@@ -288,7 +360,7 @@ def project(
     output: Figure,
     place: str | None = None,
     net: ChosenNet = "alexnet",
-    rule: Rule = "deconv",
+    rule: Rule = "guided",
     pooling: Pooling = "sum",
     seed: Seed = 0,
     size: Resized = 224,
@@ -335,10 +407,10 @@ def sheet(
     *,
     layer: str,
     output: Figure,
-    units: Units = "9",
+    units: Clearest = "6",
     seed: Seed = 0,
-    interior: Interior = False,
-    rule: Rule = "deconv",
+    interior: Interior = None,
+    rule: Rule = "guided",
     pooling: Pooling = "sum",
     scale: Literal["patch", "block"] = "patch",
     weights: WeightsFile = None,
@@ -358,12 +430,16 @@ def sheet(
         Scale each projection by itself (patch), or the nine of a unit together (block).
     """
     from impasto.images.drawing import check_figure, write_figure
-    from impasto.lens.index import read_index
+    from impasto.lens.clarity import CLEAREST, read_clarity
+    from impasto.lens.index import find_layer, read_index
     from impasto.lens.sheet import sheet as draw_sheet
     from impasto.weights import load_net
 
     check_figure(output)
-    net = load_net(read_index(atlas).setup.net, weights, weights_input)
+    index = read_index(atlas)
+    net, name = load_net(index.setup.net, weights, weights_input), find_layer(index, layer)
+    if units.startswith(CLEAREST) and name not in read_clarity(atlas, index):
+        _measure_clarity(atlas, [name], weights, weights_input, 0, quiet=True)
     options: dict[str, Any] = {"seed": seed, "interior": interior, "rule": rule, "pooling": pooling, "scale": scale}
     figure = draw_sheet(atlas, net, layer, units, **options)
     write_figure(output, figure, {"lens": {"layer": layer, "units": units, **options}})
@@ -379,7 +455,7 @@ def atlas(
     dreams: Path | None = None,
     dream: Names = "",
     dream_steps: Annotated[int, Parameter(validator=Number(gte=1, lte=1_000_000))] = 64,
-    rule: Rule = "deconv",
+    rule: Rule = "guided",
     pooling: Pooling = "sum",
     weights: WeightsFile = None,
     weights_input: WeightsInput = None,
@@ -418,7 +494,7 @@ def atlas(
 
 
 def compare(
-    *atlases: Path, layer: str, output: Figure, units: Units = "4", seed: Seed = 0, interior: Interior = False, json: Json = False
+    *atlases: Path, layer: str, output: Figure, units: Units = "4", seed: Seed = 0, interior: Interior = None, json: Json = False
 ) -> None:
     """Draw the same units of several scans below one another, as over the checkpoints of a training.
 
@@ -502,16 +578,15 @@ def dream(
 
 
 def demo_sheets(folder: Path, quiet: bool) -> Iterator[Path]:
-    """Scan the bundled pictures with AlexNet and draw a sheet for each layer. A unit has up to three patches of each picture."""
+    """Scan the bundled photographs with AlexNet and draw a sheet for each layer."""
     from impasto.images.drawing import write_figure
     from impasto.lens.index import make_setup
     from impasto.lens.scan import scan as scan_pictures
     from impasto.lens.sheet import sheet as draw_sheet
-    from impasto.pictures import picture_path
     from impasto.weights import load_net
 
     net, atlas = load_net("alexnet"), folder / "atlas"
-    show_pictures(scan_pictures([picture_path("cat").parent], net, make_setup(net, per_image=3), atlas), quiet)
+    show_pictures(scan_pictures([photograph_folder()], net, make_setup(net), atlas), quiet)
     for layer in ("conv1", "conv2", "conv3", "conv4", "conv5"):
         output = folder / f"alexnet-{layer}.png"
         write_figure(output, draw_sheet(atlas, net, layer), {"lens": {"layer": layer}})
@@ -564,6 +639,6 @@ def _place(text: str | None) -> tuple[int, int] | None:
     return int(parts[0]), int(parts[1])
 
 
-lens_app.command(scan, **shown_as("lens scan PICTURES... --output PATH"))
+lens_app.command(scan, **shown_as("lens scan [PICTURES...] --output PATH"))
 lens_app.command(merge, **shown_as("lens merge ATLASES... --output PATH"))
 lens_app.command(compare, **shown_as("lens compare ATLASES... --layer NAME --output PATH"))

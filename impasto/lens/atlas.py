@@ -28,7 +28,7 @@ from impasto.lens.pages import PARTS, begin, finish, short, write_script
 from impasto.lens.patches import Patch, patches_of
 from impasto.lens.rules import check_rules
 from impasto.lens.scan import Progress
-from impasto.lens.sheet import CELL, NAMES, SHOWN, SIDE, Cell, around_grey, cell_of, place_in_cell, scale_limit
+from impasto.lens.sheet import CELL, NAMES, SHOWN, SIDE, Cell, around_grey, cell_of, place_in_cell, scale_limit, shown
 from impasto.lens.view import apply_view
 from impasto.nets.nets import Net, canonical, features
 
@@ -60,7 +60,7 @@ class UnitDream:
 
 
 def make_atlas(
-    folder: Path, net: Net, output: Path, *, rule: str = "deconv", pooling: str = "sum", dreams: Path | None = None
+    folder: Path, net: Net, output: Path, *, rule: str = "guided", pooling: str = "sum", dreams: Path | None = None
 ) -> Iterator[Progress]:
     """Write the scan in `folder` as a page, `output`/index.html; yields after each picture, which is read again.
 
@@ -125,7 +125,7 @@ class Cells:
 
     def store(self, layer: str, unit: int, column: int, cell: Cell) -> None:
         """Store a patch and its projection."""
-        projection = around_grey(cell.projection, scale_limit(cell.projection))
+        projection = shown(cell.projection, scale_limit(cell.projection))
         for kind, pixels in enumerate((cell.pixels, projection), 2 * (column // SHOWN)):
             self.file.seek(self._start(layer, unit // ROWS, kind) + _bytes((unit % ROWS) * SHOWN + column % SHOWN))
             self.file.write(_filled(cell.patch, pixels))

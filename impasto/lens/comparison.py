@@ -54,7 +54,7 @@ class Scan:
 
 
 def compare(
-    folders: Sequence[Path], layers: Sequence[str], units: str = "4", seed: int = 0, interior: bool = False
+    folders: Sequence[Path], layers: Sequence[str], units: str = "4", seed: int = 0, interior: bool | None = None
 ) -> tuple[Image.Image, list[dict[str, Any]]]:
     """The figure of the same units in several atlases, and the numbers for JSON.
 
@@ -72,7 +72,7 @@ def compare(
     return _page(scans, common), about
 
 
-def read_scans(folders: Sequence[Path], layers: Sequence[str], units: str, seed: int, interior: bool) -> list[Scan]:
+def read_scans(folders: Sequence[Path], layers: Sequence[str], units: str, seed: int, interior: bool | None) -> list[Scan]:
     """The rows with the chosen units. Patches with value 0 do not count: their pictures are arbitrary."""
     if len(folders) < 2 or len(layers) not in (1, len(folders)):
         raise BadRecipe(

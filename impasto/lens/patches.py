@@ -4,7 +4,8 @@ One forward pass a picture computes all layers; only what enters a ranking is ke
 versions of the figure (the paper does not say); `per_image` allows several that lie apart.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from impasto.errors import BadInput
-from impasto.lens.collection import Row
+from impasto.errors import BadImage, BadInput, ImpastoWarning
+from impasto.lens.collection import Row, read_again
 from impasto.lens.index import EDGES, Array, Index, Ranking, Setup, Units, check_unit, find_layer, read_index, rows_at
 from impasto.lens.module import AnyNet, visit
 from impasto.lens.view import View, view_of
@@ -170,16 +171,35 @@ def _count(units: Units, value: Array, inside: Array) -> None:
 # Reading the rankings
 
 
-def patches_of(folder: Path, index: Index, layer: str, units: Iterable[int], interior: bool = False) -> dict[int, list[Patch]]:
-    """{unit: its patches, the strongest first} of the index in `folder`; at most k, fewer if there were fewer pictures."""
-    ranking = index.layers[layer].interior if interior else index.layers[layer].everywhere
+def patches_of(
+    folder: Path, index: Index, layer: str, units: Iterable[int], interior: bool | None = None
+) -> dict[int, list[Patch]]:
+    """{unit: its patches, the strongest first} of the index in `folder`; at most k, fewer if there were fewer pictures.
+
+    With `interior` only those at places whose fields hold no padding; None: where the layer has such places (ranks_interior).
+    """
+    ranking = index.layers[layer].interior if ranks_interior(index.setup, layer, interior) else index.layers[layer].everywhere
     found = {unit: _entries(ranking, unit) for unit in units}
     rows = rows_at(folder, [number for entries in found.values() for _, (number, _, _) in entries])
     field = index.setup.layers[layer].field
     return {
-        unit: [_patch(index.setup, field, value, rows[number], y, x) for value, (number, y, x) in entries]
+        unit: [patch_at(index.setup, field, value, rows[number], y, x) for value, (number, y, x) in entries]
         for unit, entries in found.items()
     }
+
+
+def ranks_interior(setup: Setup, layer: str, interior: bool | None = None) -> bool:
+    """Whether patches are ranked at places without padding: as asked, else wherever a square picture has some."""
+    return interior if interior is not None else len(places_of(setup, layer)[0]) > 0
+
+
+def places_of(setup: Setup, layer: str) -> tuple[range, range]:
+    """On one axis of a picture as long as the scan's size: the positions of the layer without padding, and all of them."""
+    field = setup.layers[layer].field
+    if field is None:
+        return range(0), range(0)
+    inside = field.interior(setup.size)
+    return range(inside.start, inside.stop), range((setup.size + 2 * field.padding - field.size) // field.stride + 1)
 
 
 def _entries(ranking: Ranking, unit: int) -> list[tuple[float, tuple[int, int, int]]]:
@@ -187,7 +207,8 @@ def _entries(ranking: Ranking, unit: int) -> list[tuple[float, tuple[int, int, i
     return [(value, tuple(place)) for value, place in zip(values, where, strict=True) if place[0] >= 0]
 
 
-def _patch(setup: Setup, field: Field | None, value: float, row: Row, y: int, x: int) -> Patch:
+def patch_at(setup: Setup, field: Field | None, value: float, row: Row, y: int, x: int) -> Patch:
+    """The patch at a position of a map of the picture in this row."""
     view = view_of((row.height, row.width), setup.size, setup.fit)
     if field is None:
         return Patch(value, row, y, x, None, None, None, view)
@@ -204,8 +225,24 @@ def by_picture(patches: Mapping[int, Sequence[Patch]]) -> dict[Row, list[tuple[i
     return found
 
 
-def top(folder: Path, layer: str, unit: int, interior: bool = False) -> list[Patch]:
-    """The patches of one unit in the atlas `folder`, the strongest first; with `interior` only those without padding.
+def read_each(patches: Mapping[int, Sequence[Patch]]) -> Iterator[tuple[Tensor, list[tuple[int, int, Patch]]]]:
+    """(picture (1, 3, H, W), its patches with unit and rank), each picture once; a warning for every missing one."""
+    missing, pictures = [], by_picture(patches)
+    for row, places in pictures.items():
+        try:
+            picture = read_again(row).image
+        except BadImage as error:
+            missing.append(str(error))
+            continue
+        yield picture, places
+    if missing and len(missing) == len(pictures):
+        raise BadInput(f"none of the {len(pictures)} scanned pictures can be read: {missing[0]}")
+    for reason in missing:
+        warnings.warn(f"a cell stays empty: {reason}", ImpastoWarning, stacklevel=2)
+
+
+def top(folder: Path, layer: str, unit: int, interior: bool | None = None) -> list[Patch]:
+    """The patches of one unit in the atlas `folder`, the strongest first; `interior` as in patches_of.
 
     Raises BadInput for a folder without an index, BadRecipe for a layer or unit that is not in it.
     """

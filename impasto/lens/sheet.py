@@ -2,12 +2,12 @@
 
 A patch is cropped from the original picture at the unit's receptive field; parts outside the net's input are hatched. A projection
 is drawn around mid grey, which is 0, and scaled by its 99th percentile, either each by its own or all nine of a unit by the same:
-scaled by the maximum nearly all of it would be grey.
+scaled by the maximum nearly all of it would be grey. Faint lines are raised by a power below 1. Where a field is drawn smaller than
+it is, its colours are muted: those of neighbouring pixels alternate there, and would mix to a speckle.
 """
 
 import math
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,19 +17,20 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from impasto.errors import BadImage, BadInput, BadRecipe, ImpastoWarning
+from impasto.errors import BadRecipe
 from impasto.images.drawing import FAINT, GAP, INK, OUTSIDE, PAPER, SMALL, TEXT, captioned, font, in_grid, page_of
 from impasto.images.images import read_picture, to_pillow
-from impasto.lens.collection import read_again
+from impasto.lens.clarity import Clarity, chosen_units, read_clarity
 from impasto.lens.deconv import AnyRecord, controls, filters_of, project, record
-from impasto.lens.index import Array, Index, check_net, choose_units, find_layer, read_index
+from impasto.lens.index import Array, Index, Setup, check_net, find_layer, read_index
 from impasto.lens.module import AnyNet, field_in
-from impasto.lens.patches import Patch, by_picture, patches_of
+from impasto.lens.patches import Patch, patches_of, places_of, ranks_interior, read_each
 from impasto.lens.view import apply_view, view_of
 from impasto.nets.geometry import Box
 
 SIDE, CELL, THIN, BETWEEN = 3, 88, 2, 40  # a block is SIDE x SIDE cells; CELL, THIN, BETWEEN in pixels
 SHOWN = SIDE * SIDE  # patches in a block
+MUTED, POWER = 0.4, 0.8  # share of the colour that is kept in large fields; power of the values of a projection
 BLOCK = SIDE * CELL + (SIDE - 1) * THIN
 HATCH = (205, 200, 190)
 NAMES = {"alexnet": "AlexNet", "vgg16": "VGG-16", "vgg19": "VGG-19"}
@@ -49,32 +50,36 @@ def sheet(
     folder: Path,
     net: AnyNet,
     layer: str,
-    units: str = "9",
+    units: str = "6",
     *,
     seed: int = 0,
-    interior: bool = False,
-    rule: str = "deconv",
+    interior: bool | None = None,
+    rule: str = "guided",
     pooling: str = "sum",
     scale: str = "patch",
 ) -> Image.Image:
     """The figure of a layer in the atlas `folder`; its pictures are read again.
 
-    `units` is a number of units, drawn by `seed`, "all", or a list like "3,17". Pictures that are missing or have changed leave
-    empty cells and a warning. Raises BadInput when none is left, BadRecipe for an unknown layer, unit or option.
+    `units` is a number of units, drawn by `seed`, "all", a list like "3,17", or "clearest" ("clearest:9"). Pictures that are
+    missing or have changed leave empty cells and a warning. Raises BadInput when none is left, BadRecipe for an unknown layer, unit
+    or option.
     """
     index = read_index(folder)
     layer = find_layer(index, layer)
     check_net(index.setup, net)
     if scale not in SCALES:
         raise BadRecipe(f"scale is {scale!r}, must be one of {', '.join(SCALES)}")
-    chosen = choose_units(units, index.setup.layers[layer].units, f"{layer} {seed}")
+    chosen = chosen_units(folder, index, layer, units, seed)
     patches = patches_of(folder, index, layer, chosen, interior)
     cells = cells_of(net, layer, {unit: found[:SHOWN] for unit, found in patches.items()}, rule, pooling)
     filters = filters_of(net, layer)
     drawn = None if filters is None else filters.permute(0, 2, 3, 1).float().numpy()
     blocks = {unit: _blocks(cells[unit], scale, None if drawn is None else drawn[unit]) for unit in chosen}
-    drawn_by = f", chosen with seed {seed}" if units.strip().isdecimal() else ""
-    return _page(blocks, index, layer, drawn_by, _legend(index, interior, rule, pooling, scale))
+    some = f"{len(chosen)} of {index.setup.layers[layer].units} units"
+    how = f"{some}, drawn with seed {seed}" if units.strip().isdecimal() else some
+    how = f"the {len(chosen)} clearest of {index.setup.layers[layer].units} units" if units.startswith("clearest") else how
+    legend = _legend(index.setup, index.pictures, ranked_at(index.setup, layer, interior), rule, pooling, scale)
+    return _page(blocks, index, layer, how, read_clarity(folder, index).get(layer), legend)
 
 
 # From the index to pixels
@@ -103,29 +108,16 @@ def crops_of(patches: Mapping[int, Sequence[Patch]]) -> dict[int, list[tuple[Pat
     return cells
 
 
-def read_each(patches: Mapping[int, Sequence[Patch]]) -> Iterator[tuple[Tensor, list[tuple[int, int, Patch]]]]:
-    """(picture (1, 3, H, W), its patches with unit and rank), each picture once; a warning for every missing one."""
-    missing, pictures = [], by_picture(patches)
-    for row, places in pictures.items():
-        try:
-            picture = read_again(row).image
-        except BadImage as error:
-            missing.append(str(error))
-            continue
-        yield picture, places
-    if missing and len(missing) == len(pictures):
-        raise BadInput(f"none of the {len(pictures)} scanned pictures can be read: {missing[0]}")
-    for reason in missing:
-        warnings.warn(f"a cell stays empty: {reason}", ImpastoWarning, stacklevel=2)
-
-
 def cell_of(patch: Patch, picture: Image.Image, projection: Tensor) -> Cell:
     """The crops of a patch from its picture and from its unit's projection (3, h, w), in the size in which they are drawn."""
     (x0, y0, x1, y1), size = patch.view.clip(patch.frame), _size_in_cell(patch)
     channels = [
         Image.fromarray(channel.float().numpy()).resize(size, Image.Resampling.BICUBIC) for channel in projection[:, y0:y1, x0:x1]
     ]
-    return Cell(patch, crop(patch, picture), np.stack([np.asarray(channel) for channel in channels], 2))
+    signed = np.stack([np.asarray(channel) for channel in channels], 2)
+    grey = signed.mean(2, keepdims=True)
+    kept = MUTED if patch.frame[2] - patch.frame[0] > CELL else 1.0
+    return Cell(patch, crop(patch, picture), grey + kept * (signed - grey))
 
 
 def crop(patch: Patch, picture: Image.Image) -> Image.Image:
@@ -151,6 +143,12 @@ def around_grey(signed: Array, largest: float) -> Image.Image:
     return Image.fromarray(np.rint(127.5 + 127.5 * signed / (largest or 1.0)).clip(0, 255).astype(np.uint8))
 
 
+def shown(signed: Array, limit: float) -> Image.Image:
+    """A projection (h, w, 3) as a picture: around_grey of its values to the power POWER, those of `limit` the strongest."""
+    scaled = signed / (limit or 1.0)
+    return around_grey(np.sign(scaled) * np.abs(scaled) ** POWER, 1.0)
+
+
 # Drawing
 
 
@@ -160,7 +158,7 @@ def _blocks(cells: Sequence[Cell | None], scale: str, own_filter: Array | None) 
     together = scale_limit(*signed) if signed else 0.0
 
     def projected(cell: Cell) -> Image.Image:
-        return around_grey(cell.projection, together if scale == "block" else scale_limit(cell.projection))
+        return shown(cell.projection, together if scale == "block" else scale_limit(cell.projection))
 
     blocks = [
         block([(cell.patch, cell.pixels) if cell else None for cell in cells]),
@@ -200,13 +198,14 @@ def _hatched() -> Image.Image:
     return Image.fromarray(np.where((x + y)[..., None] % 8 < 1, HATCH, OUTSIDE).astype(np.uint8))
 
 
-def _page(blocks: Mapping[int, Sequence[Image.Image]], index: Index, layer: str, drawn_by: str, legend: str) -> Image.Image:
-    """Units in rows, about as many rows as columns, under a title and above the legend."""
-    units = [_unit(parts, unit, index, layer) for unit, parts in blocks.items()]
-    body = in_grid(units, math.ceil(math.sqrt(len(units))), BETWEEN, BETWEEN - 12)
+def _page(
+    blocks: Mapping[int, Sequence[Image.Image]], index: Index, layer: str, how: str, clarity: Clarity | None, legend: str
+) -> Image.Image:
+    """Units in rows under a title and above the legend: up to two beside each other, of more than eight about as many as rows."""
+    units = [_unit(parts, unit, index, layer, clarity) for unit, parts in blocks.items()]
+    body = in_grid(units, min(2, len(units)) if len(units) <= 8 else math.ceil(math.sqrt(len(units))), BETWEEN, BETWEEN - 12)
     sides = "patches left, projections right" if len(next(iter(blocks.values()))) == 2 else "filter, patches, projections"
-    subtitle = f"{len(blocks)} of {index.setup.layers[layer].units} units{drawn_by}: {sides}"
-    return page_of(body, net_title(index.setup.net, layer), subtitle, legend)
+    return page_of(body, net_title(index.setup.net, layer), f"{how}: {sides}", legend)
 
 
 def net_title(net: str, layer: str) -> str:
@@ -214,13 +213,15 @@ def net_title(net: str, layer: str) -> str:
     return f"{NAMES.get(net, net)} {layer}"
 
 
-def _unit(parts: Sequence[Image.Image], unit: int, index: Index, layer: str) -> Image.Image:
-    """A unit's blocks in a row, under its number, its largest value, and the share of pictures in which it fires."""
+def _unit(parts: Sequence[Image.Image], unit: int, index: Index, layer: str, clarity: Clarity | None) -> Image.Image:
+    """A unit's blocks in a row, under its number, its clarity, its largest value, and the share of pictures in which it fires."""
     row = in_grid(parts, len(parts), GAP)
     page = Image.new("RGB", (row.width, row.height + 28), PAPER)
     draw = ImageDraw.Draw(page)
     draw.text((0, 0), f"unit {unit}", INK, font(TEXT))
-    draw.text((row.width, 1), activity(index, layer, unit), FAINT, font(SMALL), anchor="ra")
+    score = clarity.score[unit] if clarity else None
+    known = activity(index, layer, unit) + ("" if score is None else f", clarity {score:.2f}")
+    draw.text((row.width, 1), known, FAINT, font(SMALL), anchor="ra")
     page.paste(row, (0, 28))
     return page
 
@@ -234,16 +235,25 @@ def activity(index: Index, layer: str, unit: int) -> str:
     return f"maximum {shown}, active in {share:.0%}" if share else "never active"
 
 
-def _legend(index: Index, interior: bool, rule: str, pooling: str, scale: str) -> str:
+def ranked_at(setup: Setup, layer: str, interior: bool | None) -> str:
+    """Where patches are ranked, in words."""
+    inside, every = places_of(setup, layer)
+    if not ranks_interior(setup, layer, interior):
+        return "at all positions"
+    if setup.fit == "whole" or not inside:
+        return "at positions whose fields see no padding"
+    return f"at the {len(inside) ** 2} of {len(every) ** 2} positions whose fields see no padding"
+
+
+def _legend(setup: Setup, pictures: int, ranked: str, rule: str, pooling: str, scale: str) -> str:
     """How to read the page, and by which rules it was drawn."""
-    ranked = "without padding" if interior else "at all positions"
-    most = "one from each picture" if index.setup.per_image == 1 else f"at most {index.setup.per_image} from each picture"
+    most = "one from each picture" if setup.per_image == 1 else f"at most {setup.per_image} from each picture"
     by = "each" if scale == "patch" else "all nine of a unit together"
     return (
-        f"The nine strongest patches {ranked} of {index.pictures} pictures, {most}, in reading order. "
+        f"The nine strongest patches in {pictures} pictures, {ranked}, {most}, in reading order. "
         f"Hatched: outside the net's input. Empty: the unit is not active. "
         f"Projections by rule {rule}; where pooling windows share a switch: {pooling}. "
-        f"Grey is 0; {by} scaled by the 99th percentile."
+        f"Grey is 0; {by} scaled by the 99th percentile, to the power {POWER}. Fields wider than {CELL} pixels: muted colours."
     )
 
 
@@ -256,7 +266,7 @@ def project_picture(
     layer: str,
     unit: int,
     place: tuple[int, int] | None = None,
-    rule: str = "deconv",
+    rule: str = "guided",
     pooling: str = "sum",
     seed: int = 0,
     size: int = 224,
@@ -312,4 +322,4 @@ def _with_frame(picture: Image.Image, box: Box | None) -> Image.Image:
 def _projection_picture(projection: Tensor) -> Image.Image:
     """A projection (1, 3, H, W) as a picture."""
     signed = projection[0].permute(1, 2, 0).float().numpy()
-    return around_grey(signed, scale_limit(signed[np.abs(signed).max(2) > 0]))
+    return shown(signed, scale_limit(signed[np.abs(signed).max(2) > 0]))
