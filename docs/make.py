@@ -19,12 +19,14 @@ from torch import Tensor, nn
 from bench.video import WAYS, write_clip
 from impasto.images.images import read_picture, resize, to_pillow
 from impasto.lens import make_atlas, make_setup, module_net
+from impasto.lens.clarity import clarity_of, write_clarity
 from impasto.lens.comparison import compare
 from impasto.lens.dream import Objective, dream
+from impasto.lens.module import AnyNet
 from impasto.lens.scan import scan
 from impasto.lens.sheet import project_picture, sheet
 from impasto.nets.nets import INPUTS, Net, build_net, preprocess
-from impasto.pictures import picture_path
+from impasto.pictures import photograph_folder, picture_path
 from impasto.recipe.recipe import make_recipe
 from impasto.transfer.transfer import paint
 from impasto.video.video import Video
@@ -87,12 +89,16 @@ def instants(_: Path) -> None:
 
 
 def sheets(folder: Path) -> None:
-    """Nine units of each of AlexNet's layers, six of VGG-19's conv3_1."""
-    atlas = scanned(known("alexnet"), [], folder / "alexnet", 3)
-    for n in range(1, 6):
-        save(sheet(atlas, known("alexnet"), f"conv{n}"), f"lens/alexnet-conv{n}", 1500)
-    atlas = scanned(known("vgg19"), ["conv3_1"], folder / "vgg19", 3)
-    save(sheet(atlas, known("vgg19"), "conv3_1", "6"), "lens/vgg19-conv3_1", 1500)
+    """Six units of AlexNet's layers at random, and the six clearest; six of VGG-19's conv3_1."""
+    net = known("alexnet")
+    atlas = scanned(net, [], folder / "alexnet")
+    write_clarity(atlas, dict(clarity_of(atlas, net)))
+    for n in (1, 2, 3, 5):
+        save(sheet(atlas, net, f"conv{n}"), f"lens/alexnet-conv{n}")
+    for n in (3, 4, 5):
+        save(sheet(atlas, net, f"conv{n}", "clearest"), f"lens/alexnet-conv{n}-clearest")
+    atlas = scanned(known("vgg19"), ["conv3_1"], folder / "vgg19")
+    save(sheet(atlas, known("vgg19"), "conv3_1"), "lens/vgg19-conv3_1")
 
 
 def controls(_: Path) -> None:
@@ -113,7 +119,7 @@ def evolution(folder: Path) -> None:
     for step in range(STEPS[-1] + 1):
         if step in STEPS:
             own = module_net(net, size=160, name="small residual net")
-            scanned(own, ["block1"], folder / f"step {step}", 3, 160)
+            scanned(own, ["block1"], folder / f"step {step}", 160)
         labels = torch.randint(len(images), (32,))
         crops = torch.stack([crop(images[label]) for label in labels.tolist()])
         optimizer.zero_grad()
@@ -140,7 +146,7 @@ def page(folder: Path) -> None:
     """The list of AlexNet's conv5 on the page, and one of its units."""
     from playwright.sync_api import sync_playwright
 
-    atlas = scanned(known("alexnet"), ["conv1", "conv5"], folder / "two layers", 2)
+    atlas = scanned(known("alexnet"), ["conv1", "conv5"], folder / "two layers")
     for _ in make_atlas(atlas, known("alexnet"), folder / "page"):
         pass
     shots = []
@@ -300,9 +306,9 @@ def known(name: str) -> Net:
     return build_net(name, loaded.tensors, INPUTS[loaded.input])
 
 
-def scanned(net: Net, layers: Sequence[str], folder: Path, per_image: int, size: int = 224) -> Path:
-    """A scan of the bundled pictures."""
-    for _ in scan([PICTURES], net, make_setup(net, layers, per_image=per_image, size=size), folder):
+def scanned(net: AnyNet, layers: Sequence[str], folder: Path, size: int = 224) -> Path:
+    """A scan of the bundled photographs."""
+    for _ in scan([photograph_folder()], net, make_setup(net, layers, size=size), folder):
         pass
     return folder
 

@@ -272,12 +272,17 @@ def test_an_init_image_is_the_start(impasto, pictures):
 def test_the_demo_paints_into_a_folder_and_leaves_what_is_done(impasto, tmp_path, monkeypatch):
     args = ["demo", tmp_path / "demo", *SMALL]
     first = impasto(*args)
-    *paintings, conv1, conv2, conv3, conv4, conv5 = first.stdout.splitlines()
-    assert first.returncode == 0 and len(paintings) == 2
-    assert all(read_picture(path).image.shape[-1] == 64 for path in paintings)
-    for n, sheet in enumerate((conv1, conv2, conv3, conv4, conv5), 1):
-        assert sheet.endswith(f"alexnet-conv{n}.png") and read_record(sheet)["lens"] == {"layer": f"conv{n}"}
-    monkeypatch.setattr("impasto.cli.paint.demo_sheets", lambda *_: ())
+    draft, cat, astronaut, conv1, conv3, conv5, page = first.stdout.splitlines()
+    assert (
+        first.returncode == 0
+        and draft == cat
+        and [read_record(it)["recipe"]["quality"] for it in (cat, astronaut)] == ["standard", "draft"]
+    )
+    assert all(read_picture(path).image.shape[-1] == 64 for path in (cat, astronaut))
+    for layer, sheet in (("conv1", conv1), ("conv3", conv3), ("conv5", conv5)):
+        assert sheet.endswith(f"alexnet-{layer}.png") and read_record(sheet)["lens"] == {"layer": layer, "units": "clearest"}
+    assert all(path in "".join(first.stderr.splitlines()[-3:]) for path in (cat, conv5, page)) and Path(page).exists()
+    monkeypatch.setattr("impasto.cli.paint.demo_lens", lambda *_: ())
     assert impasto(*args).stderr.count("finished already") == 2
 
 

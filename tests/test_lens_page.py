@@ -10,10 +10,12 @@ import pytest
 from PIL import Image
 
 from impasto.images.images import read_picture, to_pillow
+from impasto.lens.atlas import make_atlas
+from impasto.lens.clarity import Clarity, write_clarity
 from impasto.lens.index import read_index
 from impasto.lens.patches import Patch, top
 from impasto.lens.sheet import CELL, place_in_cell
-from tests.test_lens_atlas import make_page
+from tests.test_lens_atlas import NET, make_page
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the page is not tried in a browser: playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -156,12 +158,48 @@ def test_the_keys_go_from_unit_to_unit_and_back(page, made):
     playwright.expect(page.get_by_role("searchbox")).to_be_focused()
 
 
-def test_the_interior_ranking_is_one_click_away(page, made):
+def test_the_ranking_of_all_positions_is_one_click_away(page, made):
     page.goto(address(made, "#conv2_1/2"))
-    page.get_by_label("only positions without padding").check()
-    wanted = [patch.row.source.name for patch in top(made[0], "conv2_1", 2, interior=True)]
-    see(page.locator("tbody bdi"), wanted)
+    see(page.locator("tbody bdi"), [patch.row.source.name for patch in top(made[0], "conv2_1", 2, interior=True)])
     playwright.expect(page.get_by_text("with padding", exact=True)).to_have_count(0)
+    page.get_by_label("only positions without padding").uncheck()
+    see(page.locator("tbody bdi"), [patch.row.source.name for patch in top(made[0], "conv2_1", 2, interior=False)])
+
+
+@pytest.fixture(scope="module")
+def clear(tmp_path_factory) -> tuple[Path, Path]:
+    """A page of units of known clarity: conv1_1 rises with the number, of conv2_1 unit 4 is silent, conv3_1:pre is not measured."""
+    folder, _ = made = make_page(tmp_path_factory.mktemp("clear"))
+    scores = {"conv1_1": [0.5, 0.6, 0.7, 0.8], "conv2_1": [0.9, 0.8, 0.95, 0.6, None, 0.7]}
+    write_clarity(folder, {name: Clarity(its, its, its, 0.6) for name, its in scores.items()})
+    for _ in make_atlas(folder, NET, made[1]):
+        pass
+    return made
+
+
+def test_the_clearest_units_come_first_and_say_how_clear_they_are(browser, clear):
+    page = browser.new_page()
+    page.goto(address(clear, "#conv2_1"))
+    playwright.expect(page.locator("#list li")).to_have_count(6)
+    assert cards(page) == ["2", "0", "1", "5", "3", "4"] and "clarity 0.95" in page.locator("#list li").first.inner_text()
+    assert "never active" in page.locator("#list li").last.inner_text()
+    page.locator("#list a").first.click()
+    playwright.expect(page.get_by_text("from 0.95 to 0.95")).to_be_visible()
+    page.close()
+
+
+def test_the_first_screen_goes_from_edges_to_things(browser, clear, made):
+    page = browser.new_page()
+    page.goto(address(clear))
+    see(page.locator("#strip strong"), ["conv1_1/3", "conv2_1/2"])
+    page.locator("#strip a").last.click()
+    see(page.get_by_role("heading", level=2), "conv2_1, unit 2")
+    playwright.expect(page.locator("#strip")).to_be_hidden()
+    page.goto(address(made))
+    playwright.expect(page.locator("#list li")).to_have_count(4)
+    playwright.expect(page.locator("#strip")).to_be_hidden()
+    assert page.locator("#order option").first.get_attribute("value") == "number"
+    page.close()
 
 
 def test_the_page_names_dead_units_and_addresses_that_do_not_exist(page, made):

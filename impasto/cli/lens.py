@@ -463,7 +463,8 @@ def atlas(
 ) -> None:
     """Make a web page of a scan: all units with patches, projections and statistics. Prints the path of the page.
 
-    The page opens from disk and needs no server. Every unit has an address, as index.html#conv4/137.
+    The clarity of units is measured first where it is not known. The page opens from disk and needs no server. Every unit has an
+    address, as index.html#conv4/137.
 
     Example: impasto lens atlas atlas -o page
 
@@ -480,14 +481,17 @@ def atlas(
         Optimiser steps of each new dream; lens dream takes 256.
     """
     from impasto.lens.atlas import MADE_BY, make_atlas
+    from impasto.lens.clarity import can_measure, read_clarity
     from impasto.lens.index import read_index
     from impasto.lens.pages import check_free
     from impasto.weights import load_net
 
     index = read_index(atlas)
     net = load_net(index.setup.net, weights, weights_input)
+    check_free(output, MADE_BY)
+    if can_measure(index) and read_clarity(atlas, index).keys() != index.layers.keys():
+        _measure_clarity(atlas, [*index.layers], weights, weights_input, 0, quiet)
     if dream:
-        check_free(output, MADE_BY)
         _dream_of(index, net, dream, dreams, dream_steps, quiet)
     show_pictures(make_atlas(atlas, net, output, rule=rule, pooling=pooling, dreams=dreams), quiet, "drawn")
     show(output / "index.html")
@@ -577,9 +581,11 @@ def dream(
     show(json_.dumps(report) if json else output)
 
 
-def demo_sheets(folder: Path, quiet: bool) -> Iterator[Path]:
-    """Scan the bundled photographs with AlexNet and draw a sheet for each layer."""
+def demo_lens(folder: Path, quiet: bool) -> Iterator[Path]:
+    """Scan the bundled photographs with AlexNet, draw its clearest units of three layers, and make the page of all."""
     from impasto.images.drawing import write_figure
+    from impasto.lens.atlas import make_atlas
+    from impasto.lens.clarity import CLEAREST
     from impasto.lens.index import make_setup
     from impasto.lens.scan import scan as scan_pictures
     from impasto.lens.sheet import sheet as draw_sheet
@@ -587,10 +593,13 @@ def demo_sheets(folder: Path, quiet: bool) -> Iterator[Path]:
 
     net, atlas = load_net("alexnet"), folder / "atlas"
     show_pictures(scan_pictures([photograph_folder()], net, make_setup(net), atlas), quiet)
-    for layer in ("conv1", "conv2", "conv3", "conv4", "conv5"):
+    _measure_clarity(atlas, [conv.name for conv in net.convs], None, None, 0, quiet)
+    for layer in ("conv1", "conv3", "conv5"):
         output = folder / f"alexnet-{layer}.png"
-        write_figure(output, draw_sheet(atlas, net, layer), {"lens": {"layer": layer}})
+        write_figure(output, draw_sheet(atlas, net, layer, CLEAREST), {"lens": {"layer": layer, "units": CLEAREST}})
         yield output
+    show_pictures(make_atlas(atlas, net, folder / "units"), quiet, "drawn")
+    yield folder / "units" / "index.html"
 
 
 def _objective(layer: str, unit: int | None, pair: str | None, everywhere: bool) -> "Objective":

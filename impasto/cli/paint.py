@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from impasto.cli.lens import demo_sheets
+from impasto.cli.lens import demo_lens
 from impasto.cli.options import (
     START,
     Given,
@@ -29,14 +29,14 @@ from impasto.errors import BadImage, BadRecipe, CannotWrite
 from impasto.files import check_writable, make_folder, write_whole
 from impasto.images.formats import check_ending, check_pictures
 from impasto.messages import say, show
-from impasto.recipe.recipe import LEARNING_STEPS, Recipe
+from impasto.recipe.recipe import LEARNING_STEPS, Recipe, changed_recipe
 
 if TYPE_CHECKING:
     from impasto.transfer.painting import Painting
 
 BEGUN = time.monotonic()
 PREVIEW_SECONDS = 10.0
-DEMO = (("cat", "hokusai-great-wave"), ("astronaut", "van-gogh-auvers"))
+DEMO = (("cat", "hokusai-great-wave", "standard"), ("astronaut", "van-gogh-auvers", "draft"))  # the quality that each ends in
 
 
 def transfer(
@@ -181,27 +181,37 @@ def mask(picture: Path, how: str, /, *, output: Output, feather: float = 0.01) -
 
 
 def demo(folder: Path = Path("impasto-demo"), /, *, quiet: Quiet = False, knobs: Given = None) -> None:
-    """Paint the bundled pictures into FOLDER, and draw what AlexNet's units respond to in them, a sheet for each layer.
+    """Paint two bundled pictures into FOLDER, and show what AlexNet's units respond to in the bundled photographs.
 
-    Finished paintings in the folder stay; an unfinished one continues.
+    Drafts come first, then a finer painting over the first of them. Finished paintings in the folder stay; an unfinished one
+    continues. At the end it says what to open.
 
     Example: impasto demo
 
     Parameters
     ----------
     folder
-        The folder for paintings and sheets.
+        The folder for paintings, sheets and the page of units.
     """
+    from impasto.cache import Cache
     from impasto.pictures import picture_path
     from impasto.transfer.painting import Painting
 
-    recipe = recipe_from(given(knobs))
+    recipe, cache = recipe_from(given(knobs)), Cache()
     make_folder(folder)
-    for content, style in DEMO:
-        painting = Painting(picture_path(content), [picture_path(style)], folder / f"{content}-{style}.png", recipe)
-        paint(painting, PaintOptions(quiet=quiet, resume=True))
-    for output in demo_sheets(folder, quiet):
-        show(output)
+    for content, style, best in DEMO:
+        pictures, output = (picture_path(content), [picture_path(style)]), folder / f"{content}-{style}.png"
+        for quality in dict.fromkeys(("draft", best)):
+            painting = Painting(*pictures, output, changed_recipe(recipe, {"quality": quality}), cache=cache)
+            if quality == best or not output.exists():
+                paint(painting, PaintOptions(quiet=quiet, resume=True))
+    for made in demo_lens(folder, quiet):
+        show(made)
+    if not quiet:
+        content, style, _ = DEMO[0]
+        say(f"Open {folder / f'{content}-{style}.png'}: a photograph in the manner of a painting,")
+        say(f"     {folder / 'alexnet-conv5.png'}: what some units of a network have learned to see,")
+        say(f"     {folder / 'units' / 'index.html'}: all its units, in your browser.")
 
 
 def pictures(folder: Path = Path(), /) -> None:

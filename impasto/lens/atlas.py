@@ -6,9 +6,10 @@ they become visible. Each picture of the scan is read once for all layers.
 
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from itertools import repeat
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,12 +21,13 @@ from torch import Tensor
 from impasto.errors import BadImage, BadInput, BadRecipe, ImpastoWarning
 from impasto.files import cannot_write, entries, make_folder
 from impasto.images.images import read_picture, read_record, to_pillow, write_picture, write_small
+from impasto.lens.clarity import Clarity, clearest, read_clarity
 from impasto.lens.collection import Row, read_again
 from impasto.lens.deconv import Record, cosine, filters_of, project, records
 from impasto.lens.dream import Objective, join_pictures, objective_value, split_pictures
 from impasto.lens.index import Array, Index, Setup, check_net, check_unit, find_layer, read_index, unit_statistics
 from impasto.lens.pages import PARTS, begin, finish, short, write_script
-from impasto.lens.patches import Patch, patches_of
+from impasto.lens.patches import Patch, patches_of, places_of
 from impasto.lens.rules import check_rules
 from impasto.lens.scan import Progress
 from impasto.lens.sheet import CELL, NAMES, SHOWN, SIDE, Cell, around_grey, cell_of, place_in_cell, scale_limit, shown
@@ -82,8 +84,10 @@ def make_atlas(
                 _write_sprites(output / PARTS, n, layer, units[layer], cells)
     except OSError as error:
         raise cannot_write(output, error) from error
+    clarity = read_clarity(folder, index)
     about = _about(index, net) | {"rule": rule, "pooling": pooling}
-    _write_data(output / PARTS, index, units, cells, about, _write_dreams(output / PARTS, net, found))
+    about |= {"clarity": bool(clarity), "strip": _strip(clarity, [*units])}
+    _write_data(output / PARTS, index, units, cells, about, clarity, _write_dreams(output / PARTS, net, found))
     _write_filters(output / PARTS, net)
     finish(output, FIXED)
 
@@ -231,9 +235,21 @@ def _about(index: Index, net: Net) -> dict[str, Any]:
     """The page's data about the whole scan."""
     setup = index.setup
     about: dict[str, Any] = {"version": version("impasto"), "net": NAMES.get(setup.net, setup.net), "filters": net.layers[0].name}
-    about["layers"] = [{"name": name, "units": it.units, "size": it.field and it.field.size} for name, it in setup.layers.items()]
+    about["layers"] = [_layer_about(setup, name) for name in setup.layers]
     about |= {"pictures": index.pictures, "skipped": index.rows - index.pictures}
     return about | {"size": setup.size, "fit": setup.fit, "perImage": setup.per_image, "cell": CELL, "rows": ROWS, "side": SIDE}
+
+
+def _layer_about(setup: Setup, name: str) -> dict[str, Any]:
+    """The page's data about a layer; `inside` are the positions without padding, of so many `places`."""
+    layer, (inside, every) = setup.layers[name], places_of(setup, name)
+    about = {"name": name, "units": layer.units, "size": layer.field and layer.field.size}
+    return about | {"inside": len(inside) ** 2, "places": len(every) ** 2}
+
+
+def _strip(clarity: Mapping[str, Clarity], layers: Sequence[str]) -> list[tuple[int, int]]:
+    """(layer, unit): the clearest unit of each layer whose clarity is known."""
+    return [(n, clearest(clarity[name])[0]) for n, name in enumerate(layers) if name in clarity and clearest(clarity[name])]
 
 
 def _write_data(
@@ -242,26 +258,31 @@ def _write_data(
     units: Mapping[str, Sequence[Unit]],
     cells: Cells,
     about: dict[str, Any],
+    clarity: Mapping[str, Clarity],
     dreams: Mapping[tuple[str, int], list[dict[str, Any]]],
 ) -> None:
     """Write the script of the whole atlas, and one for each layer, with a line for each unit."""
     rows = {row: n for n, row in enumerate(_by_picture(units))}
     write_script(folder / "atlas.js", "const ATLAS = ", [about | {"names": [row.source.name for row in rows]}], ";")
     for n, (layer, of_layer) in enumerate(units.items()):
-        lines = _numbers(index, layer)
+        lines = _numbers(index, layer, clarity.get(layer))
         for unit, (line, it) in enumerate(zip(lines, of_layer, strict=True)):
             line |= {"interior": it.interior, "like": cells.likeness.get((layer, unit)), "dreams": dreams.get((layer, unit), [])}
             line["patches"] = [_patch_to_json(column, patch, rows, cells) for column, patch in it.patches.items()]
         write_script(folder / f"{n:02}.js", f"arrived({n}, [\n", lines, "]);")
 
 
-def _numbers(index: Index, layer: str) -> list[dict[str, Any]]:
-    """The statistics of a layer's units."""
+def _numbers(index: Index, layer: str, clarity: Clarity | None) -> list[dict[str, Any]]:
+    """The statistics of a layer's units, and [score, low, high] of its clarity or None."""
     units = index.layers[layer]
-    columns = zip(unit_statistics(index, layer), units.fired.tolist(), units.padded.tolist(), histogram(units.bins), strict=True)
+    scores: Iterable[Any] = (
+        zip(clarity.score, clarity.low, clarity.high, strict=True) if clarity else repeat((None,), len(units.fired))
+    )
+    counts = zip(units.fired.tolist(), units.padded.tolist(), histogram(units.bins), scores, strict=True)
     return [
-        {key: short(about[key]) for key in ("q50", "q90", "q99", "largest")} | {"fired": fired, "padded": padded, "bins": bins}
-        for about, fired, padded, bins in columns
+        {key: short(about[key]) for key in ("q50", "q90", "q99", "largest")}
+        | {"fired": fired, "padded": padded, "bins": bins, "clarity": None if None in score else [short(it) for it in score]}
+        for about, (fired, padded, bins, score) in zip(unit_statistics(index, layer), counts, strict=True)
     ]
 
 

@@ -152,13 +152,18 @@ def clarity_of(folder: Path, net: AnyNet, layers: Sequence[str] = (), seed: int 
     Raises BadInput where the scan has fewer pictures, or fewer patches of a unit, than the task needs.
     """
     index, eye = read_index(folder), Eye.load()
-    if index.pictures < 2 * EACH or index.setup.k < EACH:
+    if not can_measure(index):
         raise BadInput(
             f"clarity needs a scan of {2 * EACH} pictures or more with --k {EACH} or more: this one has {index.pictures}"
         )
     pool = draw_pool(folder, index, net, layers or [*index.layers], seed)
     for layer, (patches, values) in pool.items():
         yield layer, _layer_clarity(folder, index, layer, patches, values, eye, seed)
+
+
+def can_measure(index: Index) -> bool:
+    """Whether the scan has pictures and patches enough."""
+    return index.pictures >= 2 * EACH and index.setup.k >= EACH
 
 
 def _layer_clarity(folder: Path, index: Index, layer: str, patches: Sequence[Patch], values: Array, eye: Eye, seed: int) -> Clarity:

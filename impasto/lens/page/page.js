@@ -86,23 +86,25 @@ async function draw(canvas, unit, kind, patches, across) {
 // The list
 
 const state = { layer: 0, unit: null, shown: [], all: false, focus: null, arriving: false, turn: 0 };
-const interior = () => $("interior").checked;
+const interior = (layer) => $("interior").checked && ATLAS.layers[layer].inside > 0; // deep layers may have no such positions
 
 const ORDERS = {
   number: () => 0,
+  clear: (a, b) => score(b) - score(a),
   often: (a, b) => b.fired - a.fired,
   seldom: (a, b) => a.fired - b.fired,
   largest: (a, b) => b.largest - a.largest,
   typical: (a, b) => b.q50 - a.q50,
   inside: (a, b) => share(a) - share(b),
 };
+const score = (unit) => (unit.clarity ? unit.clarity[0] : -1); // units without a score come last
 const share = (unit) => (unit.fired ? unit.padded / unit.fired : 2); // units that are never active come last
 
 function matches(unit, query) {
   if (!query) return true;
   if (/^\d+$/.test(query)) return unit.n === Number(query);
   if (query.includes("/") && query === unitName(unit).toLowerCase()) return true;
-  return ranking(unit, interior()).some((entry) => entry.name.toLowerCase().includes(query));
+  return ranking(unit, interior(unit.layer)).some((entry) => entry.name.toLowerCase().includes(query));
 }
 
 function query() {
@@ -118,7 +120,7 @@ async function chosen() {
 
 const visible = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {
-    if (isIntersecting) draw(target, target.unit, $("kind").value, ranking(target.unit, interior()), ATLAS.side).catch(problem);
+    if (isIntersecting) draw(target, target.unit, $("kind").value, ranking(target.unit, interior(target.unit.layer)), ATLAS.side).catch(problem);
     else target.width = target.height = 0; // to save memory with thousands of units
   }
 }, { rootMargin: "300px" });
@@ -126,8 +128,9 @@ const visible = new IntersectionObserver((entries) => {
 function card(unit) {
   const canvas = make("canvas", { "aria-hidden": "true", width: 0, height: 0 });
   canvas.unit = unit;
-  const text = unit.fired ? `${number(unit.largest)}, in ${percent(unit.fired, ATLAS.pictures)}` : "never active";
-  const link = make("a", { href: address(unit), title: unit.fired ? "its maximum, and the share of pictures in which it is active" : "" });
+  const clear = unit.clarity ? `clarity ${unit.clarity[0].toFixed(2)}` : `${number(unit.largest)}, in ${percent(unit.fired, ATLAS.pictures)}`;
+  const title = unit.clarity ? "how well its strongest patches are told from its weakest: 0.5 is chance" : "its maximum, and the share of pictures in which it is active";
+  const link = make("a", { href: address(unit), title: unit.fired ? title : "" }), text = unit.fired ? clear : "never active";
   link.append(canvas, make("strong", {}, state.all ? unitName(unit) : `${unit.n}`), make("span", { class: "note" }, text));
   return make("li", {}, link);
 }
@@ -153,7 +156,8 @@ function statusText(count) {
   const layer = ATLAS.layers[state.layer], of = state.all ? ATLAS.layers.reduce((sum, other) => sum + other.units, 0) : layer.units;
   const where = state.all ? "of all layers" : `of ${layer.name}. Receptive field: ${layer.size} × ${layer.size} pixels of the net’s input`;
   const found = query() ? `${count} of ${of} units ${where}` : `${of} units ${where}`;
-  return `${found}. Beside each: its maximum, and the share of pictures in which it is active.`;
+  const places = layer.inside && !state.all && interior(state.layer) ? ` Ranked at the ${layer.inside} of ${layer.places} positions whose fields see no padding.` : "";
+  return `${found}.${places} Beside each: ${ATLAS.clarity ? "its clarity, from 0.5 (chance) to 1" : "its maximum, and the share of pictures in which it is active"}.`;
 }
 
 // A unit
@@ -163,7 +167,7 @@ async function showUnit() {
   const shown = state.shown.includes(unit) ? state.shown : await chosen();
   if (turn !== state.turn) return;
   state.shown = shown;
-  const patches = ranking(unit, interior()), heading = make("h2", { tabindex: "-1" }, `${ATLAS.layers[unit.layer].name}, unit ${unit.n}`);
+  const patches = ranking(unit, interior(unit.layer)), heading = make("h2", { tabindex: "-1" }, `${ATLAS.layers[unit.layer].name}, unit ${unit.n}`);
   $("unit").replaceChildren(steps(unit), heading, inWords(unit), blocks(unit, patches), table(patches), numbers(unit), spread(unit));
   $("list").hidden = true;
   $("unit").hidden = false;
@@ -200,13 +204,13 @@ function inWords(unit) {
 }
 
 function blocks(unit, patches) {
-  const box = make("div", { class: "blocks" }), ranked = interior() ? "at positions without padding" : "at all positions";
+  const box = make("div", { class: "blocks" }), ranked = interior(unit.layer) ? "at positions without padding" : "at all positions";
   if (ATLAS.layers[unit.layer].name.replace(/:pre$/, "") === ATLAS.filters) box.append(filter(unit));
   if (patches.length) {
     box.append(nine(unit, "patches", patches, `Its patches, the strongest first, ${ranked}. Hatched: outside the net’s input.`));
     box.append(nine(unit, "projections", patches, `Their projections onto the pixels (${ATLAS.rule}). Grey is 0; each has its own scale.`));
   } else if (unit.fired) {
-    box.append(make("p", {}, interior() ? "It is not active at positions without padding." : "It has no patch."));
+    box.append(make("p", {}, interior(unit.layer) ? "It is not active at positions without padding." : "It has no patch."));
   }
   box.append(...unit.dreams.map(dream));
   return box;
@@ -267,6 +271,10 @@ function numbers(unit) {
     ["90th percentile", number(unit.q90), "of its maximum in a picture"],
     ["99th percentile", number(unit.q99), "of its maximum in a picture"],
   ];
+  if (unit.clarity) {
+    const [score, low, high] = unit.clarity.map((value) => value.toFixed(2));
+    rows.unshift(["clarity", score, `from ${low} to ${high}: how well its strongest patches are told from its weakest. 0.5 is chance, 1 cannot be mistaken`]);
+  }
   if (unit.like) {
     const [other, cosine] = unit.like;
     rows.push(["likeness", cosine.toFixed(2), `cosine between its first projection and that of unit ${other} at the same position; near 1, projections say little about the unit`]);
@@ -293,6 +301,25 @@ function bar(count, most, title, kind = "") {
   const element = make("span", { title, class: kind });
   element.style.height = `${(100 * count) / most}%`;
   return element;
+}
+
+// From edges to things: one clear unit of each layer
+
+async function showStrip() {
+  const shown = !location.hash && ATLAS.strip.length > 1;
+  $("strip").hidden = !shown;
+  if (!shown) return;
+  const units = await Promise.all(ATLAS.strip.map(async ([layer, n]) => (await load(layer))[n]));
+  const items = units.map((unit) => {
+    const canvas = make("canvas", { "aria-hidden": "true" });
+    canvas.unit = unit;
+    return make("li", {}, make("a", { href: address(unit) }, canvas, make("strong", {}, unitName(unit))));
+  });
+  $("strip").replaceChildren(make("h2", {}, "From edges to things"), make("ol", {}, ...items),
+    make("p", { class: "note" }, "A clear unit of each layer, with the nine patches that activate it most."));
+  for (const canvas of $("strip").querySelectorAll("canvas")) {
+    draw(canvas, canvas.unit, "patches", ranking(canvas.unit, interior(canvas.unit.layer)), ATLAS.side).catch(problem);
+  }
 }
 
 // The address
@@ -326,7 +353,7 @@ async function go() {
     link.removeAttribute("aria-current");
     if (link.getAttribute("href") === listAddress()) link.setAttribute("aria-current", "true");
   }
-  await refresh();
+  await Promise.all([refresh(), showStrip().catch(problem)]);
 }
 
 const refresh = () => (state.unit ? showUnit() : showList()).catch(problem);
@@ -337,6 +364,8 @@ function setUp() {
   $("about").textContent = `The strongest patches of each unit in ${ATLAS.pictures} pictures, at most ${ATLAS.perImage} from each picture${skipped}.`;
   const links = ATLAS.layers.map((layer) => [layer.name, `#${encodeURIComponent(layer.name)}`]);
   if (links.length > 1) links.push(["all layers", "#all"]);
+  if (!ATLAS.clarity) $("order").querySelector("[value=clear]").remove();
+  if (!ATLAS.layers.some((layer) => layer.inside > 0)) $("interior").parentElement.hidden = true;
   $("layers").append(...links.map(([name, href]) => make("li", {}, make("a", { href }, name))));
   const seenOf = ATLAS.fit === "whole" ? "the whole picture" : "the square in its middle";
   $("foot").textContent = `Impasto ${ATLAS.version}. Input of the net: pictures with a shorter side of ${ATLAS.size} pixels, ${seenOf}. `
