@@ -143,17 +143,19 @@ def crop(image: Tensor) -> Tensor:
 
 
 def page(folder: Path) -> None:
-    """The list of AlexNet's conv5 on the page, and one of its units."""
+    """The first screen of AlexNet's page, and one of its units."""
     from playwright.sync_api import sync_playwright
 
-    atlas = scanned(known("alexnet"), ["conv1", "conv5"], folder / "two layers")
-    for _ in make_atlas(atlas, known("alexnet"), folder / "page"):
+    net = known("alexnet")
+    atlas = scanned(net, [], folder / "all layers")
+    write_clarity(atlas, dict(clarity_of(atlas, net)))
+    for _ in make_atlas(atlas, net, folder / "page"):
         pass
     shots = []
     with sync_playwright() as started:
         window = started.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"]).new_page()
         window.set_viewport_size({"width": 805, "height": 616})
-        for at in ("#conv5", "#conv5/18"):
+        for at in ("", "#conv5/91"):
             window.goto(f"{(folder / 'page/index.html').as_uri()}{at}")
             window.wait_for_timeout(2000)
             window.screenshot(path=folder / "shot.png")

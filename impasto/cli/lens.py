@@ -224,6 +224,37 @@ def units(atlas: Path, /, *, layer: str | None = None, clearest: Flag = False, j
         show("  ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in known.items()))
 
 
+def photos(*sets: str, output: Output, quiet: Quiet = False) -> None:
+    """Bring sets of photographs for lens scan: imagenette, caltech101, or an archive (.zip, .tgz, .tar). Prints their folders.
+
+    An archive may be at an address, as https://example.org/photos.zip, or a file. Only its pictures are unpacked. A download that
+    was cut off continues with the same command; what is there already is not brought again.
+
+    Example: impasto lens photos caltech101 -o photos
+
+    Parameters
+    ----------
+    sets
+        imagenette, caltech101, addresses or files of archives, folders.
+    output
+        The folder in which each set gets a folder of its own.
+    """
+    from impasto.lens.photos import SETS, bring
+
+    if not sets:
+        raise BadRecipe(f"nothing to bring: name {', '.join(SETS)}, an address or an archive")
+    for name in sets:
+        if name in SETS and not quiet:
+            say(f"{name}: {SETS[name].licence}")
+        with Bar(quiet, f"connecting for {name}") as bar:
+            for it in bring(name, output):
+                if isinstance(it, Path):
+                    found = it
+                else:
+                    bar.update(it.done, it.of, f"{name}: {it}")
+        show(found)
+
+
 @lens_app.command
 def clarity(
     atlas: Scan,
@@ -649,5 +680,6 @@ def _place(text: str | None) -> tuple[int, int] | None:
 
 
 lens_app.command(scan, **shown_as("lens scan [PICTURES...] --output PATH"))
+lens_app.command(photos, **shown_as("lens photos SETS... --output PATH"))
 lens_app.command(merge, **shown_as("lens merge ATLASES... --output PATH"))
 lens_app.command(compare, **shown_as("lens compare ATLASES... --layer NAME --output PATH"))

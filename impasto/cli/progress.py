@@ -41,12 +41,12 @@ class Bar:
         self.bar.stop()
 
     def update(self, done: float, of: float, text: str, is_last: bool = False) -> None:
-        """So much is done `of` the whole; `is_last` prints the line even if the last one is recent."""
+        """So much is done `of` the whole, 0 if unknown; `is_last` prints the line even if the last one is recent."""
         now = time.monotonic()
         begun, before = self.first = self.first or (now, done)
-        if done > before:
+        if of >= done > before:
             text += f", {timedelta(seconds=round((now - begun) / (done - before) * (of - done)))} left"
-        self.bar.update(self.task, total=of, completed=done, description=printable(text))
+        self.bar.update(self.task, total=of or None, completed=done, description=printable(text))
         if self.has_lines and (is_last or now - self.printed >= PLAIN_SECONDS):
             self.printed = now
             say(text)
