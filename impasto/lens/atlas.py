@@ -5,8 +5,10 @@ they become visible. Each picture of the scan is read once for all layers.
 """
 
 import tempfile
+import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import repeat
@@ -121,6 +123,7 @@ class Cells:
 
     def __init__(self, file: IO[bytes], units: Mapping[str, int]) -> None:
         self.file, self.first, last = file, {}, 0
+        self.lock = threading.Lock()
         self.read: set[Row] = set()
         self.likeness: dict[tuple[str, int], tuple[int, float]] = {}
         for layer, count in units.items():
@@ -131,8 +134,9 @@ class Cells:
         """Store a patch and its projection."""
         projection = shown(cell.projection, scale_limit(cell.projection))
         for kind, pixels in enumerate((cell.pixels, projection), 2 * (column // SHOWN)):
-            self.file.seek(self._start(layer, unit // ROWS, kind) + _bytes((unit % ROWS) * SHOWN + column % SHOWN))
-            self.file.write(_filled(cell.patch, pixels))
+            with self.lock:
+                self.file.seek(self._start(layer, unit // ROWS, kind) + _bytes((unit % ROWS) * SHOWN + column % SHOWN))
+                self.file.write(_filled(cell.patch, pixels))
 
     def load(self, layer: str, group: int, kind: int) -> Array:
         """(ROWS, SHOWN, CELL, CELL, 3): all cells of a sprite; black where nothing was drawn."""
@@ -156,21 +160,40 @@ def _filled(patch: Patch, pixels: Image.Image) -> bytes:
 
 def _draw(net: Net, units: Mapping[str, Sequence[Unit]], cells: Cells, rule: str, pooling: str) -> Iterator[Progress]:
     """Draw all patches and projections, picture by picture. Raises BadInput when no picture is left."""
-    pictures, why = _by_picture(units), None
-    for done, (row, layers) in enumerate(pictures.items(), 1):
+    pictures = _by_picture(units)
+
+    def draw(item: tuple[Row, Mapping[str, Sequence[tuple[int, int, Patch]]]]) -> Row:
+        row, layers = item
         try:
             image = read_again(row).image
         except BadImage as error:
-            why = str(error)
-            yield Progress(replace(row, skipped=why), done, len(pictures))
-            continue
-        cells.read.add(row)
+            return replace(row, skipped=str(error))
         shown, view = to_pillow(image), next(iter(layers.values()))[0][2].view
         for way in records(net, apply_view(image, view), layers):
             _draw_layer(way, shown, layers[way.layer], cells, rule, pooling)
+        cells.read.add(row)
+        return row
+
+    row = None
+    for done, row in enumerate(_in_threads(draw, pictures.items()), 1):
         yield Progress(row, done, len(pictures))
-    if why and not cells.read:
-        raise BadInput(f"none of the {len(pictures)} scanned pictures can be read: {why}")
+    if row and not cells.read:
+        raise BadInput(f"none of the {len(pictures)} scanned pictures can be read: {row.skipped}")
+
+
+def _in_threads(work: Callable[[Any], Row], items: Iterable[Any]) -> Iterator[Row]:
+    """The results of the work in the order of the items, by as many threads as torch would use for one.
+
+    The windows of projections are so small that torch gains nothing from a second thread.
+    """
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    pool = ThreadPoolExecutor(count)
+    try:
+        yield from pool.map(work, items)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(count)
 
 
 def _by_picture(units: Mapping[str, Sequence[Unit]]) -> dict[Row, dict[str, list[tuple[int, int, Patch]]]]:
