@@ -183,6 +183,8 @@ def test_the_clearest_units_come_first_and_say_how_clear_they_are(browser, clear
     playwright.expect(page.locator("#list li")).to_have_count(6)
     assert cards(page) == ["2", "0", "1", "5", "3", "4"] and "clarity 0.95" in page.locator("#list li").first.inner_text()
     assert "never active" in page.locator("#list li").last.inner_text()
+    page.get_by_label("only units clearer than chance").check()
+    see(page.locator("#list li strong"), ["2", "0", "1", "5"])  # chance is 0.6, the score of unit 3
     page.locator("#list a").first.click()
     playwright.expect(page.get_by_text("from 0.95 to 0.95")).to_be_visible()
     page.close()

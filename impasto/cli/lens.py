@@ -291,8 +291,9 @@ def clarity(
         return
     for name, it in found.items():
         scores = [score for score in it.score if score is not None]
-        above = sum(score > it.chance for score in scores)
-        show(f"{name}  median {median(scores):.2f}  units {len(scores)}  above chance ({it.chance:.2f}) {above / len(scores):.0%}")
+        above = sum(score > it.chance for score in scores) / max(1, len(scores))
+        middle = f"{median(scores):.2f}" if scores else "unknown"
+        show(f"{name}  median {middle}  units {len(scores)}  above chance ({it.chance:.2f}) {above:.0%}")
 
 
 def _measure_clarity(
@@ -567,6 +568,7 @@ def dream(
     steps: Annotated[int, Parameter(validator=Number(gte=1, lte=1_000_000))] = 256,
     diversity: Annotated[int, Parameter(validator=Number(gte=1, lte=64))] = 1,
     seed: Annotated[int, Parameter(validator=Number(gte=0, lt=2**63))] = 0,
+    atlas: Path | None = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -597,18 +599,32 @@ def dream(
         Generate so many different pictures at once, side by side.
     seed
         Random seed of the noise and of the random shifts.
+    atlas
+        A scan of the same network: says whether the dream of a unit takes the same path through the net as its patches.
     """
     from impasto.lens.dream import Dream, summary
     from impasto.weights import load_net
 
     objective = _objective(layer, unit, pair, channel)
     check_writable(output)
-    dreaming = Dream(load_net(net), objective, output, size=size, steps=steps, pictures=diversity, seed=seed)
+    built = load_net(net)
+    if atlas and (unit is None or channel):
+        raise BadRecipe("--atlas compares the dream of a --unit with its patches")
+    index = _index_of(atlas, built, layer, unit) if atlas and unit is not None else None
+    dreaming = Dream(built, objective, output, size=size, steps=steps, pictures=diversity, seed=seed)
     with saved_on_interrupt(dreaming, ""):
         show_steps(dreaming.steps(), [(dreaming.size, steps)], quiet, "activation")
     report = dreaming.report()
     if not quiet or not report["excited"]:
         say(f"{output}: {summary(report)}")
+    if atlas and index and unit is not None:
+        from impasto.lens.index import find_layer
+        from impasto.lens.paths import in_words, paths
+
+        found = paths(atlas, index, built, find_layer(index, layer), unit, dreaming.pictures(), seed)
+        report["path"] = {name: asdict(it) for name, it in found.items()}
+        for line in [] if quiet else in_words(found):
+            say(line)
     show(json_.dumps(report) if json else output)
 
 
@@ -648,6 +664,16 @@ def _objective(layer: str, unit: int | None, pair: str | None, everywhere: bool)
     if second.startswith("-"):
         return Objective(layer, (int(first),), (int(other),), everywhere)
     return Objective(layer, (int(first), int(other)), (), everywhere)
+
+
+def _index_of(atlas: Path, net: "Net", layer: str, unit: int) -> "Index":
+    """The scan's index; raises BadRecipe where it is not of this net, or has no such layer or unit."""
+    from impasto.lens.index import check_net, check_unit, find_layer, read_index
+
+    index = read_index(atlas)
+    check_net(index.setup, net)
+    check_unit(index, find_layer(index, layer), unit)
+    return index
 
 
 def _dream_of(index: "Index", net: "Net", addresses: str, folder: Path | None, steps: int, quiet: bool) -> None:

@@ -199,8 +199,9 @@ def demo(folder: Path = Path("impasto-demo"), /, *, quiet: Quiet = False, knobs:
 
     recipe, cache = recipe_from(given(knobs)), Cache()
     make_folder(folder)
-    for content, style, best in DEMO:
+    for content, style, wanted in DEMO:
         pictures, output = (picture_path(content), [picture_path(style)]), folder / f"{content}-{style}.png"
+        best = wanted if recipe.quality == "standard" else recipe.quality
         for quality in dict.fromkeys(("draft", best)):
             painting = Painting(*pictures, output, changed_recipe(recipe, {"quality": quality}), cache=cache)
             if quality == best or not output.exists():

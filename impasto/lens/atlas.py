@@ -87,8 +87,7 @@ def make_atlas(
     except OSError as error:
         raise cannot_write(output, error) from error
     clarity = read_clarity(folder, index)
-    about = _about(index, net) | {"rule": rule, "pooling": pooling}
-    about |= {"clarity": bool(clarity), "strip": _strip(clarity, [*units])}
+    about = _about(index, net, clarity) | {"rule": rule, "pooling": pooling}
     _write_data(output / PARTS, index, units, cells, about, clarity, _write_dreams(output / PARTS, net, found))
     _write_filters(output / PARTS, net)
     finish(output, FIXED)
@@ -254,20 +253,22 @@ def _write_filters(folder: Path, net: Net) -> None:
     write_picture(folder / "filters.png", torch.from_numpy(drawn / np.float32(255)).permute(2, 0, 1)[None])
 
 
-def _about(index: Index, net: Net) -> dict[str, Any]:
+def _about(index: Index, net: Net, clarity: Mapping[str, Clarity]) -> dict[str, Any]:
     """The page's data about the whole scan."""
     setup = index.setup
     about: dict[str, Any] = {"version": version("impasto"), "net": NAMES.get(setup.net, setup.net), "filters": net.layers[0].name}
-    about["layers"] = [_layer_about(setup, name) for name in setup.layers]
+    about["layers"] = [_layer_about(setup, name, clarity.get(name)) for name in setup.layers]
+    about |= {"clarity": bool(clarity), "strip": _strip(clarity, [*setup.layers])}
     about |= {"pictures": index.pictures, "skipped": index.rows - index.pictures}
     return about | {"size": setup.size, "fit": setup.fit, "perImage": setup.per_image, "cell": CELL, "rows": ROWS, "side": SIDE}
 
 
-def _layer_about(setup: Setup, name: str) -> dict[str, Any]:
-    """The page's data about a layer; `inside` are the positions without padding, of so many `places`."""
+def _layer_about(setup: Setup, name: str, clarity: Clarity | None) -> dict[str, Any]:
+    """The page's data about a layer; `inside` are the positions without padding, of so many `places`; chance is that of clarity."""
     layer, (inside, every) = setup.layers[name], places_of(setup, name)
     about = {"name": name, "units": layer.units, "size": layer.field and layer.field.size}
-    return about | {"inside": len(inside) ** 2, "places": len(every) ** 2}
+    about |= {"inside": len(inside) ** 2, "places": len(every) ** 2}
+    return about | {"chance": clarity.chance if clarity else 0}
 
 
 def _strip(clarity: Mapping[str, Clarity], layers: Sequence[str]) -> list[tuple[int, int]]:

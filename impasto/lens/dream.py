@@ -220,7 +220,7 @@ class Dream:
         """The settings and the activations: of the pictures in the file, of noise, and of the best bundled picture."""
         assert self.state is not None  # there is at least one step
         sheet = read_picture(self.output).image
-        dreamt = objective_value(self._map(split_pictures(sheet, self.options["pictures"], self.size)), self.objective)
+        dreamt = objective_value(self._map(self.pictures()), self.objective)
         noise = self.state.canvas.image(fourier_noise((1, 3, self.size, self.size), CONTRAST, self.options["seed"]))
         best, picture = max((self._strongest(picture_image(name)), name) for name in CALIBRATION)
         return {
@@ -234,6 +234,10 @@ class Dream:
             "excited": bool((dreamt > 0).all()),
             **self._record("finished"),
         }
+
+    def pictures(self) -> Tensor:
+        """The pictures in the file (B, 3, n, n)."""
+        return split_pictures(read_picture(self.output).image, self.options["pictures"], self.size)
 
     def _map(self, image: Tensor) -> Tensor:
         with torch.no_grad():

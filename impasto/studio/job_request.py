@@ -76,7 +76,7 @@ class StyleRequest(_Request):
 
 
 class AtlasRequest(_Request):
-    """Scan pictures (default: all of the studio) and make the page of all units."""
+    """Scan pictures (default: the bundled photographs and all of the studio) and make the page of all units."""
 
     kind: Literal["atlas"]
     net: NetName = "alexnet"

@@ -17,6 +17,7 @@ from typing import Any
 
 from impasto.errors import BadInput, BadRecipe, ImpastoError, one_line
 from impasto.machine import python_module
+from impasto.pictures import photograph_folder
 from impasto.studio.decode import end
 from impasto.studio.events import Events
 from impasto.studio.job_request import (
@@ -343,7 +344,8 @@ class Jobs:
             return work | {"net": request.net, "size": request.size, "picture": str(path), "painting": self._painting_read(request)}
         if isinstance(request, AtlasRequest):
             ids = request.pictures or [it["id"] for it in self.store.all("pictures") if not it["mask"]]
-            return work | {"net": request.net, "pictures": [str(self.path_of_picture(id)) for id in ids]}
+            bundled = [] if request.pictures else [str(photograph_folder())]
+            return work | {"net": request.net, "pictures": bundled + [str(self.path_of_picture(id)) for id in ids]}
         if isinstance(request, LearnRequest):
             photographs = [str(self.path_of_picture(id)) for id in request.photographs]
             picture = str(self.path_of_picture(request.picture))

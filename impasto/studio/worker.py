@@ -197,25 +197,36 @@ def learn(work: Work, orders: Orders, reporter: Reporter) -> dict[str, Any]:
 
 
 def make_atlas(work: Work, orders: Orders, reporter: Reporter) -> dict[str, Any]:
-    """A scan, from its checkpoint where there is one, and its page."""
+    """A scan, from its checkpoint where there is one, how clear its units are, and its page."""
     from impasto.lens.atlas import make_atlas as draw_atlas
-    from impasto.lens.index import make_setup
-    from impasto.lens.scan import scan
+    from impasto.lens.clarity import can_measure, clarity_of, write_clarity
+    from impasto.lens.index import make_setup, read_index
+    from impasto.lens.scan import count_pictures, scan
     from impasto.weights import load_net
 
-    net = load_net(work["net"])
-    setup, folder = make_setup(net, per_image=3 if len(work["pictures"]) < 30 else 1), reporter.folder / "scan"
-    follow(scan(_paths(work["pictures"]), net, setup, folder, resume=True), orders, reporter, "scanned")
-    follow(draw_atlas(folder, net, reporter.folder / "page"), orders, reporter, "drawn")
+    net, places = load_net(work["net"]), _paths(work["pictures"])
+    setup, folder = make_setup(net, per_image=3 if count_pictures(places) < 30 else 1), reporter.folder / "scan"
+    follow(scan(places, net, setup, folder, resume=True), orders, reporter, "pictures scanned")
+    index, found = read_index(folder), {}
+    if can_measure(index):
+        for n, (layer, clarity) in enumerate(clarity_of(folder, net), 1):
+            found[layer] = clarity
+            _send(n, len(setup.layers), orders, reporter, "layers measured")
+        write_clarity(folder, found)
+    follow(draw_atlas(folder, net, reporter.folder / "page"), orders, reporter, "pictures drawn")
     units = {name: layer.units for name, layer in setup.layers.items()}
-    return {"net": work["net"], "units": units, "pictures": len(work["pictures"])}
+    return {"net": work["net"], "units": units, "pictures": index.pictures}
 
 
 def follow(progress: Any, orders: Orders, reporter: Reporter, done: str) -> None:
     """Go through the pictures and send each as a step. Raises Paused."""
     for it in progress:
-        reporter.send(step={**_message(f"{it.done} of {it.of} pictures {done}"), "i": it.done, "of": it.of})
-        list(orders.take())
+        _send(it.done, it.of, orders, reporter, done)
+
+
+def _send(i: int, of: int, orders: Orders, reporter: Reporter, what: str) -> None:
+    reporter.send(step={**_message(f"{i} of {of} {what}"), "i": i, "of": of})
+    list(orders.take())
 
 
 def _message(text: str) -> dict[str, Any]:

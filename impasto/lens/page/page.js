@@ -115,7 +115,8 @@ async function chosen() {
   const layers = state.all ? ATLAS.layers.map((_, n) => n) : [state.layer];
   const units = (await Promise.all(layers.map(load))).flat();
   const order = ORDERS[$("order").value];
-  return units.filter((unit) => matches(unit, query())).sort((a, b) => order(a, b) || a.layer - b.layer || a.n - b.n);
+  const clear = (unit) => !$("clear").checked || score(unit) > ATLAS.layers[unit.layer].chance;
+  return units.filter((unit) => clear(unit) && matches(unit, query())).sort((a, b) => order(a, b) || a.layer - b.layer || a.n - b.n);
 }
 
 const visible = new IntersectionObserver((entries) => {
@@ -155,7 +156,7 @@ async function showList() {
 function statusText(count) {
   const layer = ATLAS.layers[state.layer], of = state.all ? ATLAS.layers.reduce((sum, other) => sum + other.units, 0) : layer.units;
   const where = state.all ? "of all layers" : `of ${layer.name}. Receptive field: ${layer.size} × ${layer.size} pixels of the net’s input`;
-  const found = query() ? `${count} of ${of} units ${where}` : `${of} units ${where}`;
+  const found = query() || $("clear").checked ? `${count} of ${of} units ${where}` : `${of} units ${where}`;
   const places = layer.inside && !state.all && interior(state.layer) ? ` Ranked at the ${layer.inside} of ${layer.places} positions whose fields see no padding.` : "";
   return `${found}.${places} Beside each: ${ATLAS.clarity ? "its clarity, from 0.5 (chance) to 1" : "its maximum, and the share of pictures in which it is active"}.`;
 }
@@ -364,7 +365,10 @@ function setUp() {
   $("about").textContent = `The strongest patches of each unit in ${ATLAS.pictures} pictures, at most ${ATLAS.perImage} from each picture${skipped}.`;
   const links = ATLAS.layers.map((layer) => [layer.name, `#${encodeURIComponent(layer.name)}`]);
   if (links.length > 1) links.push(["all layers", "#all"]);
-  if (!ATLAS.clarity) $("order").querySelector("[value=clear]").remove();
+  if (!ATLAS.clarity) {
+    $("order").querySelector("[value=clear]").remove();
+    $("clear").parentElement.hidden = true;
+  }
   if (!ATLAS.layers.some((layer) => layer.inside > 0)) $("interior").parentElement.hidden = true;
   $("layers").append(...links.map(([name, href]) => make("li", {}, make("a", { href }, name))));
   const seenOf = ATLAS.fit === "whole" ? "the whole picture" : "the square in its middle";

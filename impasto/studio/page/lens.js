@@ -58,7 +58,7 @@ function NewAtlas({ close }) {
   });
   return html`<${Dialog} title="Make an atlas" close=${close} kind="wide">
     <label>Network <${Select} value=${net} choices=${nets} onChange=${setNet} /></label>
-    <p class="hint">Pictures: ${chosen.length ? `${chosen.length} chosen.` : "all of the studio by default."}</p>
+    <p class="hint">Pictures: ${chosen.length ? `${chosen.length} chosen.` : "279 bundled photographs and all of the studio by default."}</p>
     <${Choose} title="Pictures" chosen=${chosen} onChange=${setChosen} />
     <button class="primary" onClick=${make}>Make the atlas</button><//>`;
 }
