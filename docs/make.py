@@ -1,7 +1,7 @@
 """The docs' pictures of what the lens shows, of dreams, videos, regions, presets and frames: python -m docs.make [PART...]
 
-Parts are gallery, knobs, instants, sheets, controls, evolution, page, dreams, film, colors, presets, patterns, tilings, shapes,
-turns and studio; all unless named.
+Parts are gallery, knobs, instants, sheets, controls, evolution, page, dreams, starts, film, colors, presets, patterns, tilings,
+shapes, turns and studio; all unless named.
 Run it where docs/ is; page and studio need Playwright and Debian's Chromium.
 """
 
@@ -23,6 +23,8 @@ from impasto.lens.clarity import clarity_of, write_clarity
 from impasto.lens.comparison import compare
 from impasto.lens.dream import Objective, dream
 from impasto.lens.module import AnyNet
+from impasto.lens.patches import top
+from impasto.lens.paths import inputs_of
 from impasto.lens.scan import scan
 from impasto.lens.sheet import project_picture, sheet
 from impasto.nets.nets import INPUTS, Net, build_net, preprocess
@@ -178,6 +180,18 @@ def dreamt(net: Net, objective: Objective, side: int, steps: int = 256) -> Image
     """The dream of a unit in the size of what it sees, of a channel at 160 pixels; shown with this side."""
     *_, last = dream(net, objective, size=160 if objective.everywhere else None, steps=steps)
     return to_pillow(last.image).resize((side, side), Image.Resampling.LANCZOS)
+
+
+def starts(folder: Path) -> None:
+    """Patches of two units of AlexNet's conv5, and what becomes of them with nearness 0, 1 and 3."""
+    net = known("alexnet")
+    atlas = scanned(net, ["conv5"], folder / "conv5")
+    rows = []
+    for unit in (91, 133):
+        (start,) = inputs_of(top(atlas, "conv5", unit)[:1])
+        ends = [list(dream(net, Objective("conv5", (unit,)), start=start, nearness=it, steps=60))[-1].image for it in (0, 1, 3)]
+        rows.append(row([to_pillow(it) for it in (start, *ends)], 6))
+    save(column(rows, 6), "dream/start")
 
 
 def film(folder: Path) -> None:
@@ -352,6 +366,7 @@ ALL = (
     evolution,
     page,
     dreams,
+    starts,
     film,
     colors,
     presets,

@@ -24,6 +24,7 @@ from impasto.lens.dream import (
     check,
     draw,
     dream,
+    halfway,
     join_pictures,
     least_size,
     likeness,
@@ -38,7 +39,8 @@ from impasto.lens.index import make_setup
 from impasto.nets.geometry import field_of
 from impasto.nets.nets import INPUTS, NETS, ConvShape, Net, Pool, assemble, build_net, features, map_size, weight_shapes
 from impasto.objective.losses import gram_matrix
-from impasto.transfer.canvas import COLOR_AXES, fourier, fourier_noise
+from impasto.pictures import picture_path
+from impasto.transfer.canvas import COLOR_AXES, coefficients, fourier, fourier_noise
 from impasto.weights import load_weights
 from tests.conftest import check_one_line, picture, room_for, tiny_net
 
@@ -453,3 +455,52 @@ def test_a_dream_excites_its_unit_more_than_any_bundled_picture(tmp_path, layer,
     a = features(dreaming.net, read_picture(dreaming.output).image, [layer])[layer]
     beyond = a[0, :, a.shape[2] // 2, a.shape[3] // 2] / torch.stack(maps).amax(0).clamp(min=1.0)
     assert int(beyond.argmax()) == 17
+
+
+# From a picture
+
+
+def test_the_coefficients_of_a_picture_give_it_back():
+    image = picture(21, 30, 3)
+    back = fourier(21, 30, 100.0).image(coefficients(image))
+    torch.testing.assert_close(back, image.clamp(1 / 255, 254 / 255), atol=1e-4, rtol=0)
+
+
+def test_a_dream_begins_with_its_picture_and_stays_the_nearer_the_more_it_counts():
+    """The distance falls with the weight; without it the activation is the highest."""
+    net, start = tiny_net(), picture(24, 24, 3)
+    ends = [last(net, Objective("conv3_1", (1,)), start=start, nearness=weight) for weight in (0.0, 3.0, 1e4)]
+    distances, activations = ([end.costs[name] for end in ends] for name in ("distance", "activation"))
+    assert distances[0] > distances[1] > distances[2] and activations[0] > activations[2] and distances[2] < 0.05
+    assert (ends[2].image - start).abs().mean() < (ends[0].image - start).abs().mean() < 0.5
+
+
+def test_the_cost_of_a_dream_at_its_start_has_no_distance():
+    net, start = tiny_net(), picture(24, 24, 3)
+    costs = make_cost(net, Objective("conv3_1", (1,)), 0, 5, start=start)(start)
+    assert float(costs["distance"]) == 0 and float(costs["total"]) < 0
+
+
+def test_halfway_is_a_convolution_before_the_layer():
+    net = tiny_net()
+    assert [halfway(net, layer) for layer in ("conv1_1", "conv1_2", "conv3_1", "pool2")] == [
+        "conv1_1:pre",
+        "conv1_1",
+        "conv1_2",
+        "conv1_1",
+    ]
+
+
+@pytest.mark.weights
+def test_the_command_starts_from_a_picture_or_a_patch_and_tells_the_path(impasto, tmp_path):
+    assert impasto("lens", "scan", picture_path("cat").parent, "-o", tmp_path / "atlas", "-q").returncode == 0
+    args = ["lens", "dream", "--layer", "conv2", "--unit", 3, "--steps", 2, "-o", tmp_path / "d.png", "--json"]
+    done = impasto(*args, "--atlas", tmp_path / "atlas", "--start", 1)
+    about = json.loads(done.stdout)
+    assert [*about["path"]] == ["conv1", "conv2"] and "like one another" in done.stderr
+    assert about["dream"]["nearness"] == 3 and read_record(tmp_path / "d.png")["dream"]["start"] == about["dream"]["start"]
+    other = json.loads(impasto(*args, "--start", picture_path("cat"), "--nearness", 0).stdout)["dream"]
+    assert other["start"] != about["dream"]["start"] and other["nearness"] == 0
+    check_one_line(impasto(*args, "--atlas", tmp_path / "atlas", "--start", 10), 2, "the patches 1 to")
+    check_one_line(impasto(*args, "--channel", "--atlas", tmp_path / "atlas"), 2, "--unit")
+    check_one_line(impasto(*args, "--start", tmp_path / "none.jpg"), 5, "none.jpg")

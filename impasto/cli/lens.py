@@ -40,6 +40,8 @@ from impasto.recipe.recipe import NetName
 from impasto.workers import shard_of, threads_of
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from impasto.lens.dream import Objective
     from impasto.lens.index import Index
     from impasto.lens.scan import Part
@@ -568,6 +570,8 @@ def dream(
     steps: Annotated[int, Parameter(validator=Number(gte=1, lte=1_000_000))] = 256,
     diversity: Annotated[int, Parameter(validator=Number(gte=1, lte=64))] = 1,
     seed: Annotated[int, Parameter(validator=Number(gte=0, lt=2**63))] = 0,
+    start: str | None = None,
+    nearness: Annotated[float, Parameter(validator=Number(gte=0))] = 3.0,
     atlas: Path | None = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -599,6 +603,11 @@ def dream(
         Generate so many different pictures at once, side by side.
     seed
         Random seed of the noise and of the random shifts.
+    start
+        Start from the middle of this picture, or with --atlas from the unit's patch of this rank (1), and stay near it: what in
+        it excites the unit becomes stronger. [default: noise]
+    nearness
+        How strongly it stays near the start; 0 lets it go anywhere.
     atlas
         A scan of the same network: says whether the dream of a unit takes the same path through the net as its patches.
     """
@@ -611,7 +620,8 @@ def dream(
     if atlas and (unit is None or channel):
         raise BadRecipe("--atlas compares the dream of a --unit with its patches")
     index = _index_of(atlas, built, layer, unit) if atlas and unit is not None else None
-    dreaming = Dream(built, objective, output, size=size, steps=steps, pictures=diversity, seed=seed)
+    options: dict[str, Any] = {"size": size, "steps": steps, "pictures": diversity, "seed": seed, "nearness": nearness}
+    dreaming = Dream(built, objective, output, start=_start(start, atlas, layer, unit), **options)
     with saved_on_interrupt(dreaming, ""):
         show_steps(dreaming.steps(), [(dreaming.size, steps)], quiet, "activation")
     report = dreaming.report()
@@ -664,6 +674,22 @@ def _objective(layer: str, unit: int | None, pair: str | None, everywhere: bool)
     if second.startswith("-"):
         return Objective(layer, (int(first),), (int(other),), everywhere)
     return Objective(layer, (int(first), int(other)), (), everywhere)
+
+
+def _start(start: str | None, atlas: Path | None, layer: str, unit: int | None) -> "Tensor | None":
+    """The picture that a dream starts from: the patch of a rank in an atlas, or a file."""
+    from impasto.images.images import read_picture
+    from impasto.lens.patches import top
+    from impasto.lens.paths import inputs_of
+
+    if start is None:
+        return None
+    if not start.isdecimal() or atlas is None or unit is None:
+        return read_picture(Path(start)).image
+    patches = top(atlas, layer, unit)
+    if not 1 <= int(start) <= len(patches):
+        raise BadRecipe(f"--start is {start}, unit {unit} of {layer} has the patches 1 to {len(patches)}")
+    return inputs_of([patches[int(start) - 1]])[0]
 
 
 def _index_of(atlas: Path, net: "Net", layer: str, unit: int) -> "Index":

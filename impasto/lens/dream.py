@@ -3,12 +3,17 @@
 Erhan, Bengio, Courville & Vincent 2009, "Visualizing Higher-Layer Features of a Deep Network"; Simonyan, Vedaldi & Zisserman 2013
 (arXiv:1312.6034). Fourier parameters, random transformations, the start and the diversity term follow Olah, Mordvintsev & Schubert
 2017, "Feature Visualization" (Distill, doi:10.23915/distill.00007), here "the article".
+
+A dream may start from a picture and stay near it: feature accentuation (Hamblin et al. 2024, arXiv:2402.10039), which shows what in
+that picture excites the unit. Near means: the map of the layer halfway to the objective's changes little.
 """
 
+import hashlib
 import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
@@ -28,11 +33,13 @@ from impasto.nets.kernels import has_winograd
 from impasto.nets.nets import INPUTS, Net, Pool, channels, features, layer_name, map_size
 from impasto.objective.losses import Cost, gram_matrix
 from impasto.pictures import CALIBRATION, picture_path
-from impasto.transfer.canvas import fourier, fourier_noise
+from impasto.transfer.canvas import coefficients, fourier, fourier_noise, length
 from impasto.transfer.descent import Optimizer, State, Step, begin, descend
 from impasto.weights import digest
 
 CONTRAST, LIMIT = 0.1, 0.6  # of the initial noise, and the upper limit; see canvas.fourier
+NEARNESS = 3.0  # default weight of the distance from the start
+ROOM = 1.1  # the limit of a dream that starts from a picture, over the picture's own length
 LR = 0.05  # the article's
 RAISED = 16  # steps on the map before the ReLU, which has a gradient where the unit is inactive; the number in the article's code
 ANGLE, ZOOM, SHIFT = 10.0, 1.1, 1 / 16  # limits of the random rotation (degrees), scale and shift (share of the side)
@@ -63,22 +70,29 @@ def dream(
     steps: int = 256,
     pictures: int = 1,
     seed: int = 0,
+    start: Tensor | None = None,
+    nearness: float = NEARNESS,
     resume: State | None = None,
 ) -> Iterator[Step]:
     """Steps from noise to `pictures` pictures (B, 3, size, size) that maximise the objective and differ from one another.
 
     The default size is natural_size. Each step transforms the pictures randomly; its costs are of the transformed pictures:
-    "activation", their mean, and "likeness", their mean similarity. With `resume`, the state of a Step, it continues to the same
-    bytes. Raises BadRecipe for a layer, channel or size that the net does not have.
+    "activation", their mean, and "likeness", their mean similarity. From a picture `start` (1, 3, size, size) all begin alike, and
+    "distance" is how far they have come from it, with the weight `nearness` (make_cost). With `resume`, the state of a Step, it
+    continues to the same bytes. Raises BadRecipe for a layer, channel or size that the net does not have.
     """
     size = natural_size(net, objective) if size is None else size
     check(net, objective, size)
-    shape = (pictures, 3, size, size)
-    state = resume or begin(
-        fourier_noise(shape, CONTRAST, seed), make_cost(net, objective, seed, 0), canvas=fourier(size, size, LIMIT)
+    x = (
+        fourier_noise((pictures, 3, size, size), CONTRAST, seed)
+        if start is None
+        else coefficients(start).repeat(pictures, 1, 1, 1, 1)
     )
+    limit = LIMIT if start is None else max(LIMIT, ROOM * length(x))
+    cost = partial(make_cost, net, objective, seed, start=start, nearness=nearness)
+    state = resume or begin(x, cost(0), canvas=fourier(size, size, limit))
     for i in range(state.i + 1, steps + 1):
-        for step in descend(make_cost(net, objective, seed, i), state, i, steps, Optimizer("adam", LR)):
+        for step in descend(cost(i), state, i, steps, Optimizer("adam", LR)):
             state = step.state
             yield step
 
@@ -107,25 +121,43 @@ def least_size(net: Net, layer: str) -> int:
     return next(n for n in count(MIN_SIDE) if min(map_size(net, layer, (n, n))) >= 1)
 
 
-def make_cost(net: Net, objective: Objective, seed: int, i: int) -> Cost:
-    """The cost of pictures at step i: minus the sum of their activations, plus a diversity term.
+def make_cost(
+    net: Net, objective: Objective, seed: int, i: int, *, start: Tensor | None = None, nearness: float = NEARNESS
+) -> Cost:
+    """The cost of pictures at step i: minus the sum of their activations, plus a diversity term, plus their distance from `start`.
 
     An inactive unit has no gradient through its ReLU. In the first steps, and whenever it is inactive later, the map before the
-    ReLU is maximised. This differs from the article's code, whose first steps let gradients pass all ReLUs.
+    ReLU is maximised. This differs from the article's code, whose first steps let gradients pass all ReLUs. The distance is the
+    squared one in the map halfway, relative to the start's square; `nearness` weighs it against the activation of the start.
     """
-    raised = before(net, objective.layer)
+    raised, middle = before(net, objective.layer), halfway(net, objective.layer)
 
     def cost(image: Tensor) -> dict[str, Tensor]:
-        warped = warp(image, *draw(len(image), objective.everywhere, seed, i))
-        a = features(net, warped, [objective.layer, raised])
+        how = draw(len(image), objective.everywhere, seed, i)
+        warped = warp(image, *how)
+        a = features(net, warped, [objective.layer, raised, middle])
         fired, below = objective_value(a[objective.layer], objective), objective_value(a[raised], objective)
         activation = fired.mean()
         alike = likeness(a[objective.layer]) if len(image) > 1 else torch.zeros_like(activation)
         price = DIVERSITY * activation.detach().clamp(min=0)  # relative to the activation: equally strong in every layer
         total = len(image) * price * alike - torch.where((fired > 0) & (i >= RAISED), fired, below).sum()
-        return {"total": total, "activation": activation, "likeness": alike}
+        costs = {"activation": activation, "likeness": alike}
+        if start is not None:
+            with torch.no_grad():
+                of_start = features(net, warp(start.to(image).expand_as(image), *how), [objective.layer, middle])
+            moved = (a[middle] - of_start[middle]).square().sum() / of_start[middle].square().sum()
+            worth = objective_value(of_start[objective.layer], objective).abs().sum()
+            total, costs["distance"] = total + nearness * worth * moved, moved
+        return {"total": total, **costs}
 
     return cost
+
+
+def halfway(net: Net, layer: str) -> str:
+    """The convolution in the middle of the way to a layer; its map before the ReLU for the first."""
+    names = [x.name for x in net.layers]
+    convs = [x.name for x in net.layers[: names.index(layer_name(net, layer).removesuffix(":pre")) + 1] if not isinstance(x, Pool)]
+    return convs[len(convs) // 2 - 1] if len(convs) > 1 else f"{convs[0]}:pre"
 
 
 def objective_value(a: Tensor, objective: Objective) -> Tensor:
@@ -186,7 +218,17 @@ class Dream:
     """A dream that is written to the file `output`. The constructor raises all errors of its arguments, before the work."""
 
     def __init__(
-        self, net: Net, objective: Objective, output: Path, *, size: int | None = None, steps: int, pictures: int = 1, seed: int = 0
+        self,
+        net: Net,
+        objective: Objective,
+        output: Path,
+        *,
+        size: int | None = None,
+        steps: int,
+        pictures: int = 1,
+        seed: int = 0,
+        start: Tensor | None = None,
+        nearness: float = NEARNESS,
     ) -> None:
         check_writable(output)
         self.net, self.objective, self.output = net, objective, output
@@ -196,13 +238,15 @@ class Dream:
         self.options: dict[str, Any] = {"size": self.size, "steps": steps, "pictures": pictures, "seed": seed}
         input = next(name for name, it in INPUTS.items() if it == net.input)
         self.weights = {"sha256": digest(weights_of(net)), "input": input}
+        self.start = None if start is None else square(start, self.size)
+        self.nearness = nearness
         self.state: State | None = None
         self.seconds = 0.0
 
     def steps(self) -> Iterator[Step]:
         """Run the optimisation; at the end write the pictures, joined where there are several."""
         begun = time.monotonic()
-        for step in dream(self.net, self.objective, **self.options):
+        for step in dream(self.net, self.objective, start=self.start, nearness=self.nearness, **self.options):
             self.state = step.state
             yield step
         self.seconds = time.monotonic() - begun
@@ -253,6 +297,8 @@ class Dream:
         versions = {name: version(name) for name in ("impasto", "torch", "pillow", "numpy")}
         how = {"versions": versions, "threads": torch.get_num_threads(), "winograd": has_winograd()}
         what = {"net": self.net.name, **asdict(self.objective), **self.options}
+        if self.start is not None:
+            what |= {"start": hashlib.sha256(self.start.numpy().tobytes()).hexdigest(), "nearness": self.nearness}
         return {"dream": what, "weights": self.weights, **how, "steps": self.state.i, "ended": ended}
 
     def _write(self, path: Path, ended: str) -> None:
@@ -266,6 +312,14 @@ def summary(report: dict[str, Any]) -> str:
     reached = ", ".join(f"{a:.4g}" for a in dreamt)
     line = f"activation {reached}; best bundled picture ({report['picture']}) {best:.4g}; noise {noise:.4g}"
     return line if report["excited"] else f"not excited, the dream shows nothing: {line}"
+
+
+def square(image: Tensor, side: int) -> Tensor:
+    """The square in the middle of a picture (1, 3, H, W), scaled to (1, 3, side, side)."""
+    height, width = image.shape[-2:]
+    n = min(height, width)
+    top, left = (height - n) // 2, (width - n) // 2
+    return resize(image[..., top : top + n, left : left + n], (side, side))
 
 
 def picture_image(name: str) -> Tensor:

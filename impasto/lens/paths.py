@@ -49,12 +49,12 @@ def paths(folder: Path, index: Index, net: Net, layer: str, unit: int, dreams: T
         raise BadInput(f"unit {unit} of {layer} has fewer than two patches in this scan: there is no path to compare with")
     pool, _ = draw_pool(folder, index, net, [layer], seed)[layer]
     groups = {"own": found[unit], "other": found[other], "random": pool}
-    activity = {name: _activities(net, _crops(patches), layers) for name, patches in groups.items()}
+    activity = {name: _activities(net, inputs_of(patches), layers) for name, patches in groups.items()}
     activity["dream"] = _activities(net, [dream[None] for dream in dreams], layers)
     return {name: _likeness({group: its[name] for group, its in activity.items()}) for name in layers}
 
 
-def _crops(patches: Sequence[Patch]) -> list[Tensor]:
+def inputs_of(patches: Sequence[Patch]) -> list[Tensor]:
     """The part of the net's input in each patch's field (1, 3, n, n)."""
     found = []
     for picture, places in read_each({0: patches}):

@@ -161,6 +161,19 @@ def fourier(height: int, width: int, limit: float) -> Canvas:
     return Canvas(image, -torch.inf, torch.inf, (height, width))
 
 
+def coefficients(picture: Tensor) -> Tensor:
+    """The x of fourier() that gives a picture (B, 3, H, W), the values of which are moved to at least 1 / 255 from 0 and 1."""
+    height, width = picture.shape[-2:]
+    flat = torch.einsum("cr,brhw->bchw", torch.tensor(COLOR_AXES, dtype=torch.float64).inverse(), picture.double().logit(1 / 255))
+    x = torch.view_as_real(torch.fft.rfft2(flat, norm="ortho")) / _gain(height, width).unsqueeze(-1)
+    return x.to(picture)
+
+
+def length(x: Tensor) -> float:
+    """The largest length of a picture's x, which fourier() limits: 1 for a standard normal one."""
+    return float(x.square().mean((1, 2, 3, 4)).sqrt().max())
+
+
 def _gain(height: int, width: int) -> Tensor:
     """(height, width // 2 + 1): the factor of each coefficient.
 
