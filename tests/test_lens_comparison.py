@@ -13,9 +13,9 @@ from scipy.stats import kendalltau
 from torch import nn
 
 from impasto.errors import BadRecipe
-from impasto.images.drawing import GAP, MARGIN, TITLE
+from impasto.images.drawing import GAP, MARGIN, SMALL, TITLE, font
 from impasto.images.images import read_record
-from impasto.lens.comparison import CAPTION, HEAD, LABEL, compare, rank_correlation
+from impasto.lens.comparison import CAPTION, HEAD, LABEL, Overlap, compare, overlap_text, rank_correlation
 from impasto.lens.index import make_setup
 from impasto.lens.module import module_net
 from impasto.lens.patches import top
@@ -193,3 +193,9 @@ def test_the_command_draws_two_nets_and_says_what_they_share(impasto, pictures, 
     assert ran.stdout.strip() == str(out)
     check_one_line(impasto("lens", "sheet", own, "--layer", "0", "-o", out), 2, "Sequential is not a built-in net: use your module")
     check_one_line(impasto("lens", "compare", own, "--layer", "0", "-o", out), 2, "give at least two scans")
+
+
+def test_the_caption_is_no_wider_than_its_block():
+    """With the longest numbers that nine patches can have."""
+    text = overlap_text(Overlap(9, 9, 9, 9, -0.55))
+    assert font(SMALL).getlength(text) <= BLOCK

@@ -162,16 +162,16 @@ def _row(scan: Scan, common: dict[int, Overlap]) -> Image.Image:
 
 
 def overlap_text(common: Overlap) -> str:
-    """The caption above a block."""
-    places = "" if common.places is None else f", {common.places} of {common.of_patches} positions"
-    order = "" if common.order is None else f", rank correlation {common.order:.2f}"
-    return f"{common.pictures} of {common.of_pictures} pictures{places}{order}"
+    """The caption above a block, no wider than it."""
+    places = "" if common.places is None else f", {common.places}/{common.of_patches} positions"
+    order = "" if common.order is None else f", order {common.order:.2f}"
+    return f"{common.pictures}/{common.of_pictures} pictures{places}{order}"
 
 
 def _legend(scans: Sequence[Scan]) -> str:
     counts = " and ".join(str(count) for count in dict.fromkeys(scan.index.pictures for scan in scans))
     return (
         f"The nine strongest patches of {counts} pictures, in reading order. Hatched: outside the net's input. Empty: the unit is "
-        "not active. Second line: the overlap with the row above: common pictures, common positions, and the rank "
-        "correlation of the pictures (1: the same order; about -0.5: no common pictures)."
+        "not active. Second line: the overlap with the row above: common pictures, common positions, and their order, the rank "
+        "correlation of the pictures (1: the same; about -0.5: no common pictures)."
     )
