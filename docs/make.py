@@ -96,11 +96,11 @@ def sheets(folder: Path) -> None:
     atlas = scanned(net, [], folder / "alexnet")
     write_clarity(atlas, dict(clarity_of(atlas, net)))
     for n in (1, 2, 3, 5):
-        save(sheet(atlas, net, f"conv{n}"), f"lens/alexnet-conv{n}")
+        save(sheet(atlas, net, f"conv{n}"), f"lens/alexnet-conv{n}", 1000)
     for n in (3, 4, 5):
-        save(sheet(atlas, net, f"conv{n}", "clearest"), f"lens/alexnet-conv{n}-clearest")
+        save(sheet(atlas, net, f"conv{n}", "clearest"), f"lens/alexnet-conv{n}-clearest", 1000)
     atlas = scanned(known("vgg19"), ["conv3_1"], folder / "vgg19")
-    save(sheet(atlas, known("vgg19"), "conv3_1"), "lens/vgg19-conv3_1")
+    save(sheet(atlas, known("vgg19"), "conv3_1"), "lens/vgg19-conv3_1", 1000)
 
 
 def controls(_: Path) -> None:
