@@ -63,6 +63,7 @@ Resized = Annotated[Side, Parameter(help="Resize the shorter side of a picture t
 Fit = Annotated[Literal["center", "whole"], Parameter(help="Use the square in the centre of a picture, or the whole picture.")]
 Scan = Annotated[Path, Parameter(help="The folder of a scan. Its pictures must not have moved.")]
 Figure = Annotated[Path, Parameter(name=["--output", "-o"], group=MAIN, help="The figure: .png, .webp, .tif or .jpg.")]
+DEMO_LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5")  # on the page of the demo; every second has a sheet
 PARTS_EACH = 4  # parts of a scan for each worker: so all end at about the same time, and one that dies repeats little
 
 
@@ -649,9 +650,9 @@ def demo_lens(folder: Path, quiet: bool) -> Iterator[Path]:
     from impasto.weights import load_net
 
     net, atlas = load_net("alexnet"), folder / "atlas"
-    show_pictures(scan_pictures([photograph_folder()], net, make_setup(net), atlas), quiet)
-    _measure_clarity(atlas, [conv.name for conv in net.convs], None, None, 0, quiet)
-    for layer in ("conv1", "conv3", "conv5"):
+    show_pictures(scan_pictures([photograph_folder()], net, make_setup(net, DEMO_LAYERS), atlas), quiet)
+    _measure_clarity(atlas, DEMO_LAYERS, None, None, 0, quiet)
+    for layer in DEMO_LAYERS[::2]:
         output = folder / f"alexnet-{layer}.png"
         write_figure(output, draw_sheet(atlas, net, layer, CLEAREST), {"lens": {"layer": layer, "units": CLEAREST}})
         yield output
