@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from bench.judge import judge_net, lpips
-from impasto.errors import BadInput, BadRecipe
+from impasto.errors import BadInput, BadRecipe, ImpastoWarning
 from impasto.lens import clarity as clarities
 from impasto.lens.clarity import (
     FILE,
@@ -23,6 +23,8 @@ from impasto.lens.clarity import (
     chosen_units,
     clarity_of,
     clearest,
+    crops_of,
+    draw_pool,
     interval,
     read_clarity,
     with_clarity,
@@ -30,6 +32,7 @@ from impasto.lens.clarity import (
 )
 from impasto.lens.index import layer_statistics, make_setup, read_index, unit_statistics
 from impasto.lens.module import ModuleNet, module_net
+from impasto.lens.patches import top
 from impasto.lens.scan import scan
 from impasto.nets.nets import Input
 from impasto.weights import load_weights
@@ -164,6 +167,24 @@ def test_a_scan_of_few_pictures_is_an_error(tmp_path, atlas):
         pass
     with pytest.raises(BadInput, match="18 pictures or more"):
         next(clarity_of(tmp_path / "small", NET))
+
+
+def test_crops_are_in_the_order_of_their_patches_also_where_a_picture_comes_twice_or_is_gone(atlas):
+    """Each is the plain colour of its picture."""
+    patches, values = draw_pool(atlas, read_index(atlas), NET, ["1"], 0)["1"]
+    assert len({it.row.sha256 for it in patches}) < len(patches)
+    Path(patches[3].row.source.path).unlink()
+    with pytest.warns(ImpastoWarning, match="empty"):
+        ranks, crops = crops_of({7: patches})[7]
+    assert ranks == [n for n, it in enumerate(patches) if it.row.sha256 != patches[3].row.sha256]
+    np.testing.assert_allclose(crops.mean((1, 2))[:, 0] / 255, values[ranks, 0], atol=0.01)  # unit 0 is the red of its place
+
+
+@pytest.mark.filterwarnings("ignore::impasto.errors.ImpastoWarning")
+def test_a_picture_that_is_gone_costs_no_more_than_its_patches(atlas):
+    before = next(clarity_of(atlas, NET))[1].score[0]
+    Path(top(atlas, "1", 0)[2].row.source.path).unlink()
+    assert next(clarity_of(atlas, NET))[1].score[0] == pytest.approx(before, abs=0.1)
 
 
 # The file

@@ -617,9 +617,9 @@ def dream(
 
     objective = _objective(layer, unit, pair, channel)
     check_writable(output)
-    built = load_net(net)
     if atlas and (unit is None or channel):
         raise BadRecipe("--atlas compares the dream of a --unit with its patches")
+    built = load_net(net)
     index = _index_of(atlas, built, layer, unit) if atlas and unit is not None else None
     options: dict[str, Any] = {"size": size, "steps": steps, "pictures": diversity, "seed": seed, "nearness": nearness}
     dreaming = Dream(built, objective, output, start=_start(start, atlas, layer, unit), **options)
@@ -679,12 +679,12 @@ def _objective(layer: str, unit: int | None, pair: str | None, everywhere: bool)
 
 def _start(start: str | None, atlas: Path | None, layer: str, unit: int | None) -> "Tensor | None":
     """The picture that a dream starts from: the patch of a rank in an atlas, or a file."""
+    if start is None:
+        return None
     from impasto.images.images import read_picture
     from impasto.lens.patches import top
     from impasto.lens.paths import inputs_of
 
-    if start is None:
-        return None
     if not start.isdecimal() or atlas is None or unit is None:
         return read_picture(Path(start)).image
     patches = top(atlas, layer, unit)

@@ -167,7 +167,8 @@ def can_measure(index: Index) -> bool:
 
 
 def _layer_clarity(folder: Path, index: Index, layer: str, patches: Sequence[Patch], values: Array, eye: Eye, seed: int) -> Clarity:
-    random_ones = eye.embed_crops(_crops({0: patches})[0])
+    ranks, drawn = crops_of({0: patches})[0]
+    random_ones, values = eye.embed_crops(drawn), values[ranks]
     slope, chance = chance_of(random_ones, seed)
     strongest = {
         unit: its[:EACH]
@@ -175,9 +176,9 @@ def _layer_clarity(folder: Path, index: Index, layer: str, patches: Sequence[Pat
         if its and its[0].value > 0
     }
     rows: list[tuple[float | None, ...]] = [(None, None, None)] * values.shape[1]
-    for unit, crops in _crops(strongest).items():
+    for unit, (ranks, crops) in crops_of(strongest).items():
         weakest = torch.from_numpy(np.argsort(values[:, unit], kind="stable")[:EACH].copy())
-        is_above = np.array([its.value for its in strongest[unit]])[:, None] > values[weakest, unit]
+        is_above = np.array([strongest[unit][n].value for n in ranks])[:, None] > values[weakest, unit]
         both = as_far_apart(torch.cat([eye.embed_crops(crops), random_ones[weakest]]))
         rows[unit] = interval(both[: len(crops)], both[len(crops) :], slope, torch.from_numpy(is_above))
     score, low, high = (list(column) for column in zip(*rows, strict=True))
@@ -229,15 +230,15 @@ def _some_places(
     return found
 
 
-def _crops(patches: Mapping[int, Sequence[Patch]]) -> dict[int, Array]:
-    """Each unit's patches (n, SIDE, SIDE, 3), without those whose pictures are missing."""
-    found: dict[int, list[Array]] = {unit: [] for unit in patches}
+def crops_of(patches: Mapping[int, Sequence[Patch]]) -> dict[int, tuple[list[int], Array]]:
+    """Of each unit's patches those whose pictures can be read: their ranks, in order, and their pixels (n, SIDE, SIDE, 3)."""
+    found: dict[int, dict[int, Array]] = {unit: {} for unit in patches}
     for picture, places in read_each(patches):
         pixels = to_pillow(picture)
-        for unit, _, patch in places:
+        for unit, rank, patch in places:
             box = patch.view.in_picture(patch.view.clip(patch.frame))
-            found[unit].append(np.asarray(pixels.resize((SIDE, SIDE), Image.Resampling.LANCZOS, box)))
-    return {unit: np.stack(crops) for unit, crops in found.items() if len(crops) > 1}
+            found[unit][rank] = np.asarray(pixels.resize((SIDE, SIDE), Image.Resampling.LANCZOS, box))
+    return {unit: (sorted(crops), np.stack([crops[n] for n in sorted(crops)])) for unit, crops in found.items() if len(crops) > 1}
 
 
 # On disk

@@ -16,13 +16,11 @@ import torch
 from torch import Tensor
 
 from impasto.errors import BadInput
-from impasto.lens.clarity import draw_pool
+from impasto.lens.clarity import EACH, draw_pool
 from impasto.lens.index import Array, Index
 from impasto.lens.patches import Patch, patches_of, read_each
 from impasto.lens.view import apply_view
 from impasto.nets.nets import Net, features
-
-SHOWN = 9  # patches of a unit
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ def paths(folder: Path, index: Index, net: Net, layer: str, unit: int, dreams: T
     count, names = index.setup.layers[layer].units, [*index.layers]
     layers = names[: names.index(layer) + 1]
     other = (unit + count // 2) % count
-    found = {n: [it for it in its if it.value > 0][:SHOWN] for n, its in patches_of(folder, index, layer, [unit, other]).items()}
+    found = {n: [it for it in its if it.value > 0][:EACH] for n, its in patches_of(folder, index, layer, [unit, other]).items()}
     if len(found[unit]) < 2:
         raise BadInput(f"unit {unit} of {layer} has fewer than two patches in this scan: there is no path to compare with")
     pool, _ = draw_pool(folder, index, net, [layer], seed)[layer]
