@@ -14,21 +14,12 @@ from impasto.lens.patches import top
 from impasto.lens.paths import in_words, paths, rank_correlations
 from impasto.lens.scan import scan
 from impasto.lens.view import apply_view
-from tests.conftest import picture, save, tiny_net
-
-NET = tiny_net()
+from tests.test_lens_sheet import NET, scanned_colors
 
 
 @pytest.fixture
 def atlas(tmp_path) -> Path:
-    """Twenty pictures of 32 pixels, each around a colour of its own."""
-    (tmp_path / "set").mkdir()
-    colors = torch.rand(20, 1, 3, 1, 1, generator=torch.Generator().manual_seed(0))
-    for n in range(20):
-        save(tmp_path / "set" / f"{n:02}.png", 0.5 * picture(32, 32, n) + 0.5 * colors[n])
-    for _ in scan([tmp_path / "set"], NET, make_setup(NET, size=32), tmp_path / "atlas"):
-        pass
-    return tmp_path / "atlas"
+    return scanned_colors(tmp_path, 20)
 
 
 def test_correlations_are_scipys_also_with_ties():

@@ -23,16 +23,20 @@ from tests.conftest import picture, room_for, save, tiny_net
 NET = tiny_net()
 
 
+def scanned_colors(folder: Path, count: int) -> Path:
+    """A scan of so many pictures of 32 pixels, each around a colour of its own."""
+    (folder / "set").mkdir()
+    colors = torch.rand(count, 1, 3, 1, 1, generator=torch.Generator().manual_seed(0))
+    for n in range(count):
+        save(folder / "set" / f"{n:02}.png", 0.5 * picture(32, 32, n) + 0.5 * colors[n])
+    for _ in scan([folder / "set"], NET, make_setup(NET, size=32), folder / "atlas"):
+        pass
+    return folder / "atlas"
+
+
 @pytest.fixture
 def atlas(tmp_path) -> Path:
-    """Eleven pictures of 32 pixels, each around a colour of its own."""
-    (tmp_path / "set").mkdir()
-    colors = torch.rand(11, 1, 3, 1, 1, generator=torch.Generator().manual_seed(0))
-    for n in range(11):
-        save(tmp_path / "set" / f"{n:02}.png", 0.5 * picture(32, 32, n) + 0.5 * colors[n])
-    for _ in scan([tmp_path / "set"], NET, make_setup(NET, size=32), tmp_path / "atlas"):
-        pass
-    return tmp_path / "atlas"
+    return scanned_colors(tmp_path, 11)
 
 
 def top_of(page: Image.Image) -> int:
