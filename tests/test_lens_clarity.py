@@ -241,7 +241,7 @@ def test_a_damaged_file_is_an_error_or_no_score(data):
     """Whatever stands in it: scores in [0, 1], none, or an error of ours."""
     whole = json.dumps({"index": "0" * 64, "layers": {"1": {"score": [0.5], "low": [0.4], "high": [0.6], "chance": 0.7}}}).encode()
     try:
-        found = clarities.parsed(damaged(data, whole))
+        found = clarities.ClarityFile.model_validate_json(damaged(data, whole))
     except ValueError:
         return
     assert all(0 <= score <= 1 for layer in found.layers.values() for score in layer.score if score is not None)

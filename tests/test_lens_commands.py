@@ -11,6 +11,7 @@ from impasto.images.images import read_picture, read_record
 from impasto.lens.view import view_of
 from impasto.nets.geometry import field_of
 from impasto.nets.nets import NETS
+from impasto.pictures.__init__ import photograph_folder
 from tests.conftest import picture, save
 from tests.test_cli import check_one_line, process
 
@@ -163,3 +164,18 @@ def test_ctrl_c_is_130_and_says_how_to_go_on(impasto, pictures, tmp_path, monkey
     monkeypatch.setattr("impasto.lens.scan.scan", interrupted)
     stopped = impasto("lens", "scan", pictures, "-o", tmp_path / "out", *SMALL)
     assert stopped.returncode == 130 and "stopped: --resume continues" in stopped.stderr and not stopped.stdout
+
+
+def test_units_get_clarity_and_words_that_stay_with_the_scan(impasto, tmp_path):
+    photographs = sorted(photograph_folder().glob("*.jpg"))[:24]
+    done = impasto("lens", "scan", *photographs, "-o", tmp_path / "atlas", "--size", "160", "--layers", "conv5", "-q")
+    assert done.returncode == 0
+    before = impasto("lens", "units", tmp_path / "atlas", "--layer", "conv5", "--json").stdout
+    assert "word" not in json.loads(before)["units"][0]
+    said = impasto("lens", "words", tmp_path / "atlas", "-q").stdout.splitlines()
+    found = json.loads(impasto("lens", "words", tmp_path / "atlas", "--json", "-q").stdout)["layers"]["conv5"]
+    named = {unit: word for unit, word in enumerate(found) if word}
+    assert said[0] == f"conv5  {len(named)} of 256 units have a word"
+    assert said[1:] == [f"conv5/{unit}  {word['text']} {word['count']} of {word['of']}" for unit, word in named.items()]
+    units = json.loads(impasto("lens", "units", tmp_path / "atlas", "--layer", "conv5", "--json").stdout)["units"]
+    assert [row["word"] for row in units] == [word and word["text"] for word in found]

@@ -15,6 +15,7 @@ from impasto.lens.clarity import Clarity, write_clarity
 from impasto.lens.index import read_index
 from impasto.lens.patches import Patch, top
 from impasto.lens.sheet import CELL, place_in_cell
+from impasto.lens.words import Word, write_words
 from tests.test_lens_atlas import NET, make_page
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the page is not tried in a browser: playwright is not installed")
@@ -172,6 +173,7 @@ def clear(tmp_path_factory) -> tuple[Path, Path]:
     folder, _ = made = make_page(tmp_path_factory.mktemp("clear"))
     scores = {"conv1_1": [0.5, 0.6, 0.7, 0.8], "conv2_1": [0.9, 0.8, 0.95, 0.6, None, 0.7]}
     write_clarity(folder, {name: Clarity(its, its, its, 0.6) for name, its in scores.items()})
+    write_words(folder, {"conv2_1": [None, Word("water bird", 7, 9), None, Word("dog", 5, 9), None, None]})
     for _ in make_atlas(folder, NET, made[1]):
         pass
     return made
@@ -187,6 +189,19 @@ def test_the_clearest_units_come_first_and_say_how_clear_they_are(browser, clear
     see(page.locator("#list li strong"), ["2", "0", "1", "5"])  # chance is 0.6, the score of unit 3
     page.locator("#list a").first.click()
     playwright.expect(page.get_by_text("from 0.95 to 0.95")).to_be_visible()
+    page.close()
+
+
+def test_a_unit_with_a_word_shows_it_and_is_found_by_it(browser, clear):
+    page = browser.new_page()
+    page.goto(address(clear, "#conv2_1"))
+    see(page.locator("#list .word"), ["water bird 7 of 9", "dog 5 of 9"])
+    page.get_by_label("Find").fill("Bird")
+    see(page.locator("#list li strong"), ["1"])
+    page.locator("#list a").first.click()
+    row = page.locator("dl div", has_text="by a classifier of photographs")
+    see(row.locator("dd").first, "water bird")
+    playwright.expect(row).to_contain_text("7 of 9 of its patches show it")
     page.close()
 
 

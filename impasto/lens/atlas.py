@@ -34,6 +34,7 @@ from impasto.lens.rules import check_rules
 from impasto.lens.scan import Progress
 from impasto.lens.sheet import CELL, NAMES, SHOWN, SIDE, Cell, around_grey, cell_of, place_in_cell, scale_limit, shown
 from impasto.lens.view import apply_view
+from impasto.lens.words import Word, caption, read_words
 from impasto.nets.nets import Net, canonical, features
 
 ROWS = 16  # units in a sprite
@@ -52,6 +53,15 @@ class Unit:
 
     patches: dict[int, Patch]
     interior: list[int]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of units beside the scan; the dreams as the page's data of {(layer, unit)}."""
+
+    clarity: Mapping[str, Clarity]
+    words: Mapping[str, Sequence[Word | None]]
+    dreams: Mapping[tuple[str, int], list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -88,7 +98,8 @@ def make_atlas(
         raise cannot_write(output, error) from error
     clarity = read_clarity(folder, index)
     about = _about(index, net, clarity) | {"rule": rule, "pooling": pooling}
-    _write_data(output / PARTS, index, units, cells, about, clarity, _write_dreams(output / PARTS, net, found))
+    known = Known(clarity, read_words(folder, index), _write_dreams(output / PARTS, net, found))
+    _write_data(output / PARTS, index, units, cells, about, known)
     _write_filters(output / PARTS, net)
     finish(output, FIXED)
 
@@ -282,16 +293,17 @@ def _write_data(
     units: Mapping[str, Sequence[Unit]],
     cells: Cells,
     about: dict[str, Any],
-    clarity: Mapping[str, Clarity],
-    dreams: Mapping[tuple[str, int], list[dict[str, Any]]],
+    known: Known,
 ) -> None:
     """Write the script of the whole atlas, and one for each layer, with a line for each unit."""
     rows = {row: n for n, row in enumerate(_by_picture(units))}
     write_script(folder / "atlas.js", "const ATLAS = ", [about | {"names": [row.source.name for row in rows]}], ";")
     for n, (layer, of_layer) in enumerate(units.items()):
-        lines = _numbers(index, layer, clarity.get(layer))
+        lines, words = _numbers(index, layer, known.clarity.get(layer)), known.words.get(layer)
         for unit, (line, it) in enumerate(zip(lines, of_layer, strict=True)):
-            line |= {"interior": it.interior, "like": cells.likeness.get((layer, unit)), "dreams": dreams.get((layer, unit), [])}
+            word = words[unit] if words else None
+            line |= {"interior": it.interior, "like": cells.likeness.get((layer, unit)), "word": word and caption(word)}
+            line["dreams"] = known.dreams.get((layer, unit), [])
             line["patches"] = [_patch_to_json(column, patch, rows, cells) for column, patch in it.patches.items()]
         write_script(folder / f"{n:02}.js", f"arrived({n}, [\n", lines, "]);")
 

@@ -26,8 +26,9 @@ from pydantic import Field as Bounds
 from torch import Tensor
 
 from impasto.errors import BadImage, BadInput, BadRecipe
-from impasto.files import read_whole, sha256, write_whole
+from impasto.files import sha256, write_whole
 from impasto.images.images import to_pillow
+from impasto.lens.beside import OfIndex, read_beside
 from impasto.lens.collection import read_again
 from impasto.lens.index import INDEX, MANIFEST, Array, Index, choose_units, read_index, read_rows
 from impasto.lens.module import AnyNet, visit
@@ -37,7 +38,6 @@ from impasto.nets.nets import INPUTS, Net, build_net, features
 from impasto.weights import load_weights
 
 FILE = "clarity.json"
-MOST_BYTES = 100_000_000  # of that file
 CLEAREST, SOME = "clearest", 6
 EACH = 9  # patches on either side
 POOL = 144  # patches drawn at random, among which each unit's weakest are found
@@ -152,10 +152,7 @@ def clarity_of(folder: Path, net: AnyNet, layers: Sequence[str] = (), seed: int 
     Raises BadInput where the scan has fewer pictures, or fewer patches of a unit, than the task needs.
     """
     index, eye = read_index(folder), Eye.load()
-    if not can_measure(index):
-        raise BadInput(
-            f"clarity needs a scan of {2 * EACH} pictures or more with --k {EACH} or more: this one has {index.pictures}"
-        )
+    check_can_measure(index, "clarity needs")
     pool = draw_pool(folder, index, net, layers or [*index.layers], seed)
     for layer, (patches, values) in pool.items():
         yield layer, _layer_clarity(folder, index, layer, patches, values, eye, seed)
@@ -164,6 +161,13 @@ def clarity_of(folder: Path, net: AnyNet, layers: Sequence[str] = (), seed: int 
 def can_measure(index: Index) -> bool:
     """Whether the scan has pictures and patches enough."""
     return index.pictures >= 2 * EACH and index.setup.k >= EACH
+
+
+def check_can_measure(index: Index, what: str) -> None:
+    """Raise BadInput where not; `what` begins the sentence, as "clarity needs"."""
+    if not can_measure(index):
+        has = f"this one has {index.pictures} with --k {index.setup.k}"
+        raise BadInput(f"{what} a scan of {2 * EACH} pictures or more with --k {EACH} or more: {has}")
 
 
 def _layer_clarity(folder: Path, index: Index, layer: str, patches: Sequence[Patch], values: Array, eye: Eye, seed: int) -> Clarity:
@@ -255,12 +259,9 @@ class _LayerJson(BaseModel):
     chance: Share
 
 
-class _Json(BaseModel):
-    """The file: the SHA-256 of the index that it belongs to, and its layers."""
+class ClarityFile(OfIndex):
+    """The clarity of layers."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    index: str
     layers: dict[str, _LayerJson]
 
 
@@ -270,26 +271,15 @@ def write_clarity(folder: Path, found: Mapping[str, Clarity]) -> None:
     write_whole(folder / FILE, lambda file: file.write(json.dumps(about).encode()))
 
 
-def parsed(data: bytes) -> _Json:
-    """The bytes of the file. Raises ValueError for anything else."""
-    return _Json.model_validate_json(data)
-
-
 def read_clarity(folder: Path, index: Index) -> dict[str, Clarity]:
     """{layer: its clarity}, as far as it was computed for this index. Raises BadInput for a damaged file."""
-    path = folder / FILE
-    if not path.is_file():
-        return {}
-    try:
-        read = parsed(read_whole(path, MOST_BYTES))
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path} cannot be read: delete it, impasto lens clarity makes it again") from error
-    if read.index != sha256(folder / INDEX):
-        return {}
-    found = {layer: Clarity(**dict(it)) for layer, it in read.layers.items() if layer in index.layers}
+    read = read_beside(folder, FILE, ClarityFile, "clarity")
+    found = {layer: Clarity(**dict(it)) for layer, it in (read.layers if read else {}).items() if layer in index.layers}
     for layer, it in found.items():
         if {len(it.score), len(it.low), len(it.high)} != {index.setup.layers[layer].units}:
-            raise BadInput(f"{path} has another number of units than {layer}: delete it, impasto lens clarity makes it again")
+            raise BadInput(
+                f"{folder / FILE} has another number of units than {layer}: delete it, impasto lens clarity makes it again"
+            )
     return found
 
 

@@ -20,12 +20,13 @@ from torch import Tensor
 from impasto.errors import BadRecipe
 from impasto.images.drawing import FAINT, GAP, INK, OUTSIDE, PAPER, SMALL, TEXT, captioned, font, in_grid, page_of
 from impasto.images.images import read_picture, to_pillow
-from impasto.lens.clarity import Clarity, chosen_units, read_clarity
+from impasto.lens.clarity import chosen_units, read_clarity
 from impasto.lens.deconv import AnyRecord, controls, filters_of, project, record
 from impasto.lens.index import Array, Index, Setup, check_net, find_layer, read_index
 from impasto.lens.module import AnyNet, field_in
 from impasto.lens.patches import Patch, patches_of, places_of, ranks_interior, read_each
 from impasto.lens.view import apply_view, view_of
+from impasto.lens.words import caption, read_words
 from impasto.nets.geometry import Box
 
 SIDE, CELL, THIN, BETWEEN = 3, 88, 2, 40  # a block is SIDE x SIDE cells; CELL, THIN, BETWEEN in pixels
@@ -79,7 +80,18 @@ def sheet(
     how = f"{some}, drawn with seed {seed}" if units.strip().isdecimal() else some
     how = f"the {len(chosen)} clearest of {index.setup.layers[layer].units} units" if units.startswith("clearest") else how
     legend = _legend(index.setup, index.pictures, ranked_at(index.setup, layer, interior), rule, pooling, scale)
-    return _page(blocks, index, layer, how, read_clarity(folder, index).get(layer), legend)
+    return _page(blocks, index, layer, how, _known(folder, index, layer, chosen), legend)
+
+
+def _known(folder: Path, index: Index, layer: str, units: Sequence[int]) -> dict[int, str]:
+    """What is known of these units, in words: largest value, share of pictures in which they fire, clarity, what patches show."""
+    clarity, words = read_clarity(folder, index).get(layer), read_words(folder, index).get(layer)
+    known = {}
+    for unit in units:
+        score, word = clarity and clarity.score[unit], words and words[unit]
+        parts = [activity(index, layer, unit), "" if score is None else f"clarity {score:.2f}", caption(word) if word else ""]
+        known[unit] = ", ".join(filter(None, parts))
+    return known
 
 
 # From the index to pixels
@@ -199,10 +211,10 @@ def _hatched() -> Image.Image:
 
 
 def _page(
-    blocks: Mapping[int, Sequence[Image.Image]], index: Index, layer: str, how: str, clarity: Clarity | None, legend: str
+    blocks: Mapping[int, Sequence[Image.Image]], index: Index, layer: str, how: str, known: Mapping[int, str], legend: str
 ) -> Image.Image:
     """Units in rows under a title and above the legend: up to two beside each other, of more than eight about as many as rows."""
-    units = [_unit(parts, unit, index, layer, clarity) for unit, parts in blocks.items()]
+    units = [_unit(parts, unit, known[unit]) for unit, parts in blocks.items()]
     body = in_grid(units, min(2, len(units)) if len(units) <= 8 else math.ceil(math.sqrt(len(units))), BETWEEN, BETWEEN - 12)
     sides = "patches left, projections right" if len(next(iter(blocks.values()))) == 2 else "filter, patches, projections"
     return page_of(body, net_title(index.setup.net, layer), f"{how}: {sides}", legend)
@@ -213,14 +225,12 @@ def net_title(net: str, layer: str) -> str:
     return f"{NAMES.get(net, net)} {layer}"
 
 
-def _unit(parts: Sequence[Image.Image], unit: int, index: Index, layer: str, clarity: Clarity | None) -> Image.Image:
-    """A unit's blocks in a row, under its number, its clarity, its largest value, and the share of pictures in which it fires."""
+def _unit(parts: Sequence[Image.Image], unit: int, known: str) -> Image.Image:
+    """A unit's blocks in a row, under its number and what is known of it."""
     row = in_grid(parts, len(parts), GAP)
     page = Image.new("RGB", (row.width, row.height + 28), PAPER)
     draw = ImageDraw.Draw(page)
     draw.text((0, 0), f"unit {unit}", INK, font(TEXT))
-    score = clarity.score[unit] if clarity else None
-    known = activity(index, layer, unit) + ("" if score is None else f", clarity {score:.2f}")
     draw.text((row.width, 1), known, FAINT, font(SMALL), anchor="ra")
     page.paste(row, (0, 28))
     return page

@@ -104,6 +104,7 @@ function matches(unit, query) {
   if (!query) return true;
   if (/^\d+$/.test(query)) return unit.n === Number(query);
   if (query.includes("/") && query === unitName(unit).toLowerCase()) return true;
+  if (unit.word && unit.word.includes(query)) return true;
   return ranking(unit, interior(unit.layer)).some((entry) => entry.name.toLowerCase().includes(query));
 }
 
@@ -133,6 +134,7 @@ function card(unit) {
   const title = unit.clarity ? "how well its strongest patches are told from its weakest: 0.5 is chance" : "its maximum, and the share of pictures in which it is active";
   const link = make("a", { href: address(unit), title: unit.fired ? title : "" }), text = unit.fired ? clear : "never active";
   link.append(canvas, make("strong", {}, state.all ? unitName(unit) : `${unit.n}`), make("span", { class: "note" }, text));
+  if (unit.word) link.append(make("span", { class: "note word" }, unit.word));
   return make("li", {}, link);
 }
 
@@ -275,6 +277,10 @@ function numbers(unit) {
   if (unit.clarity) {
     const [score, low, high] = unit.clarity.map((value) => value.toFixed(2));
     rows.unshift(["clarity", score, `from ${low} to ${high}: how well its strongest patches are told from its weakest. 0.5 is chance, 1 cannot be mistaken`]);
+  }
+  if (unit.word) {
+    const [, word, count] = unit.word.match(/^(.*) (\d+ of \d+)$/);
+    rows.unshift(["word", word, `${count} of its patches show it, by a classifier of photographs that knows the classes of ImageNet`]);
   }
   if (unit.like) {
     const [other, cosine] = unit.like;
