@@ -40,7 +40,7 @@ def make_page(folder: Path) -> tuple[Path, Path]:
         save(pictures / name.replace("/", "\u2215"), 0.5 * picture(32, 44, n) + 0.5 * colors[n])
     for _ in scan([folder / "set"], NET, make_setup(NET, ["conv1_1", "conv2_1", "conv3_1:pre"], size=32), folder / "scan"):
         pass
-    for _ in make_atlas(folder / "scan", NET, folder / "page"):
+    for _ in make_atlas(folder / "scan", NET, folder / "page", everywhere=True):
         pass
     return folder / "scan", folder / "page"
 
@@ -94,7 +94,7 @@ def test_a_cell_of_a_sprite_is_the_patch_that_is_cut_there_and_its_projection(ma
     index = read_index(scanned)
     checked = 0
     for n, name in enumerate(index.layers):
-        for unit, it in enumerate(units_of(scanned, index, name)):
+        for unit, it in enumerate(units_of(scanned, index, name, True)):
             for column, patch in it.patches.items():
                 image = read_picture(patch.row.source.path).image
                 way = record(NET, apply_view(image, patch.view), name)
@@ -122,7 +122,7 @@ def test_units_go_into_as_many_sprites_as_they_need(made, tmp_path, monkeypatch)
     """Cells do not depend on how many units a sprite holds."""
     scanned, page = made
     monkeypatch.setattr("impasto.lens.atlas.ROWS", 2)
-    for _ in make_atlas(scanned, NET, tmp_path / "page"):
+    for _ in make_atlas(scanned, NET, tmp_path / "page", everywhere=True):
         pass
     names = sorted(path.name for path in (tmp_path / "page/parts").glob("01-*-patches.webp"))
     assert [name for name in names if "interior" not in name] == [f"01-{n:03}-patches.webp" for n in range(3)]
@@ -166,11 +166,11 @@ def test_what_the_page_names_is_there(made):
 
 def test_a_run_that_was_stopped_leaves_a_page_that_says_so(made, tmp_path):
     shutil.copytree(made[1], tmp_path / "page")
-    steps = make_atlas(made[0], NET, tmp_path / "page")
+    steps = make_atlas(made[0], NET, tmp_path / "page", everywhere=True)
     next(steps)
     steps.close()
-    assert "is not finished" in (tmp_path / "page/index.html").read_text() and not list((tmp_path / "page/parts").iterdir())
-    list(make_atlas(made[0], NET, tmp_path / "page"))
+    assert "is not finished" in (tmp_path / "page/index.html").read_text() and not list((tmp_path / "page/parts").glob("*-*"))
+    list(make_atlas(made[0], NET, tmp_path / "page", everywhere=True))
     assert bytes_of(tmp_path / "page") == bytes_of(made[1])
 
 
@@ -179,10 +179,10 @@ def test_a_full_disk_gives_an_error_and_leaves_no_page_that_looks_whole(made, tm
     """Full from the start, at the sprites' cells, and at the scripts with the data."""
     page = tmp_path / "page"
     with pytest.raises(NoRoom, match=r"no room on the disk for .*page"), room_for(size):
-        list(make_atlas(made[0], NET, page))
-    assert not (page / "index.html").exists() or "is not finished" in (page / "index.html").read_text()
+        list(make_atlas(made[0], NET, page, everywhere=True))
+    assert not (page / "index.html").exists() or "is not finished" in (page / "index.html").read_text() or about(page)["coming"]
     assert not list(page.rglob(".impasto*"))
-    list(make_atlas(made[0], NET, page))
+    list(make_atlas(made[0], NET, page, everywhere=True))
     assert bytes_of(page) == bytes_of(made[1])
 
 
@@ -191,7 +191,7 @@ import sys, time
 from pathlib import Path
 from impasto.lens.atlas import make_atlas
 from tests.test_lens_atlas import NET
-for step in make_atlas(Path(sys.argv[1]), NET, Path(sys.argv[2])):
+for step in make_atlas(Path(sys.argv[1]), NET, Path(sys.argv[2]), everywhere=True):
     print(step.done, flush=True)
     time.sleep(0.05)
 """
@@ -201,7 +201,7 @@ def test_a_killed_process_leaves_a_page_that_says_so_and_the_next_makes_it_whole
     kill_at(b"5", KILLED, made[0], tmp_path / "page")
     assert "is not finished" in (tmp_path / "page/index.html").read_text()
     (tmp_path / "page/.impasto-killed.part").write_text("what a kill while a file is written leaves")
-    list(make_atlas(made[0], NET, tmp_path / "page"))
+    list(make_atlas(made[0], NET, tmp_path / "page", everywhere=True))
     assert bytes_of(tmp_path / "page") == bytes_of(made[1])
 
 
@@ -239,15 +239,44 @@ def test_pictures_that_are_gone_or_changed_are_named_and_their_places_stay_empty
     assert "is not finished" in (tmp_path / "page/index.html").read_text()
 
 
-def test_each_picture_is_read_once(made, tmp_path, monkeypatch):
+def test_each_picture_is_read_once_a_layer(made, tmp_path, monkeypatch):
     from impasto.lens import atlas
 
     read, read_again = [], atlas.read_again
     monkeypatch.setattr(atlas, "read_again", lambda row: read.append(row) or read_again(row))
     steps = list(make_atlas(made[0], NET, tmp_path / "page"))
-    assert len(read) == len(set(read)) == len(steps) == steps[-1].of and [step.done for step in steps] == list(
-        range(1, len(steps) + 1)
-    )
+    assert len(read) == len(steps) == steps[-1].of and max(map(read.count, read)) == 3
+    assert [step.done for step in steps] == list(range(1, len(steps) + 1))
+
+
+def test_the_page_can_be_looked_at_when_it_has_a_layer(made, tmp_path):
+    """It names the layers to come; what it has is what the finished page has."""
+    page, coming = tmp_path / "page", []
+    for _ in make_atlas(made[0], NET, page, everywhere=True):
+        if (page / "parts/atlas.js").exists() and about(page)["coming"] not in coming:
+            coming.append(about(page)["coming"])
+            made_so_far = len(about(page)["layers"])
+            assert [layer(page, n) for n in range(made_so_far)] == [layer(made[1], n) for n in range(made_so_far)]
+            assert bytes_of(page).items() >= {
+                (name, it) for name, it in bytes_of(made[1]).items() if name.endswith("0-000-patches.webp")
+            }
+    assert coming == [["conv2_1", "conv3_1:pre"], ["conv3_1:pre"]] and about(page)["coming"] == []
+
+
+def test_one_ranking_is_that_without_padding_where_a_layer_has_such_positions(tmp_path):
+    (tmp_path / "set").mkdir()
+    for n in range(4):
+        save(tmp_path / "set" / f"{n}.png", picture(16, 16, n))
+    for _ in scan([tmp_path / "set"], NET, make_setup(NET, ["conv1_1", "conv3_1"], size=16), tmp_path / "scan"):
+        pass
+    page, index = tmp_path / "page", read_index(tmp_path / "scan")
+    list(make_atlas(tmp_path / "scan", NET, page))
+    assert [bool(it["inside"]) for it in about(page)["layers"]] == [True, False] and not list((page / "parts").glob("*interior*"))
+    for n, (name, inside) in enumerate(zip(index.layers, (True, False), strict=True)):
+        for unit, line in enumerate(layer(page, n)):
+            assert said(page, line, range(len(line["patches"])), SHOWN) == found(tmp_path / "scan", name, unit, inside)
+            assert all(column < SHOWN for column, *_ in line["patches"])
+            assert line["interior"] == ([it[0] for it in line["patches"]] if inside else [])
 
 
 def test_a_histogram_counts_every_picture_in_its_half_octave():

@@ -168,7 +168,7 @@ def test_ctrl_c_is_130_and_says_how_to_go_on(impasto, pictures, tmp_path, monkey
 
 def test_units_get_clarity_and_words_that_stay_with_the_scan(impasto, tmp_path):
     photographs = sorted(photograph_folder().glob("*.jpg"))[:24]
-    done = impasto("lens", "scan", *photographs, "-o", tmp_path / "atlas", "--size", "160", "--layers", "conv5", "-q")
+    done = impasto("lens", "scan", *photographs, "-o", tmp_path / "atlas", "--size", "96", "--layers", "conv5", "-q")
     assert done.returncode == 0
     before = impasto("lens", "units", tmp_path / "atlas", "--layer", "conv5", "--json").stdout
     assert "word" not in json.loads(before)["units"][0]

@@ -174,7 +174,7 @@ def clear(tmp_path_factory) -> tuple[Path, Path]:
     scores = {"conv1_1": [0.5, 0.6, 0.7, 0.8], "conv2_1": [0.9, 0.8, 0.95, 0.6, None, 0.7]}
     write_clarity(folder, {name: Clarity(its, its, its, 0.6) for name, its in scores.items()})
     write_words(folder, {"conv2_1": [None, Word("water bird", 7, 9), None, Word("dog", 5, 9), None, None]})
-    for _ in make_atlas(folder, NET, made[1]):
+    for _ in make_atlas(folder, NET, made[1], everywhere=True):
         pass
     return made
 

@@ -539,6 +539,7 @@ def atlas(
     dreams: Path | None = None,
     dream: Names = "",
     dream_steps: Annotated[int, Parameter(validator=Number(gte=1, lte=1_000_000))] = 64,
+    everywhere: Flag = False,
     rule: Rule = "guided",
     pooling: Pooling = "sum",
     weights: WeightsFile = None,
@@ -547,8 +548,8 @@ def atlas(
 ) -> None:
     """Make a web page of a scan: all units with patches, projections and statistics. Prints the path of the page.
 
-    The clarity of units is measured first where it is not known. The page opens from disk and needs no server. Every unit has an
-    address, as index.html#conv4/137.
+    The clarity of units is measured first where it is not known. The page opens from disk and needs no server; it can be
+    opened once it has its first layer. Every unit has an address, as index.html#conv4/137.
 
     Example: impasto lens atlas atlas -o page
 
@@ -563,6 +564,8 @@ def atlas(
         again.
     dream_steps
         Optimiser steps of each new dream; lens dream takes 256.
+    everywhere
+        Show the patches at all positions, too; else only those whose fields see no padding, in layers with such positions.
     """
     from impasto.lens.atlas import MADE_BY, make_atlas
     from impasto.lens.clarity import can_measure, read_clarity
@@ -577,7 +580,7 @@ def atlas(
         _measure_clarity(atlas, [*index.layers], weights, weights_input, 0, quiet)
     if dream:
         _dream_of(index, net, dream, dreams, dream_steps, quiet)
-    show_pictures(make_atlas(atlas, net, output, rule=rule, pooling=pooling, dreams=dreams), quiet, "drawn")
+    show_pictures(make_atlas(atlas, net, output, rule=rule, pooling=pooling, dreams=dreams, everywhere=everywhere), quiet, "drawn")
     show(output / "index.html")
 
 

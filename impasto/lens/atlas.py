@@ -1,7 +1,7 @@
 """A scan as an HTML page that opens from disk: every unit's patches, projections and numbers, without a server or a network.
 
 The data are scripts, one for each layer (see pages.py); the pictures are sprites of sixteen units each, which the page loads when
-they become visible. Each picture of the scan is read once for all layers.
+they become visible. The page is made layer by layer, and can be looked at as soon as it has the first.
 """
 
 import tempfile
@@ -25,7 +25,7 @@ from impasto.files import cannot_write, entries, make_folder
 from impasto.images.images import read_picture, read_record, to_pillow, write_picture, write_small
 from impasto.lens.clarity import Clarity, clearest, read_clarity
 from impasto.lens.collection import Row, read_again
-from impasto.lens.deconv import Record, cosine, filters_of, project, records
+from impasto.lens.deconv import Record, cosine, filters_of, project_all, records
 from impasto.lens.dream import Objective, join_pictures, objective_value, split_pictures
 from impasto.lens.index import Array, Index, Setup, check_net, check_unit, find_layer, read_index, unit_statistics
 from impasto.lens.pages import PARTS, begin, finish, short, write_script
@@ -46,7 +46,8 @@ MOST_DREAMS = 64  # in one file
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit's patches by column of the sprites: from 0 the ranking of all positions, from SHOWN those only in the interior one.
+    """A unit's patches by column of the sprites: from 0 the one ranking or that of all positions, from SHOWN those of the interior
+    ranking that are not in it.
 
     `interior` has the columns of the interior ranking, in its order. Patches with value 0 are left out.
     """
@@ -74,10 +75,18 @@ class UnitDream:
 
 
 def make_atlas(
-    folder: Path, net: Net, output: Path, *, rule: str = "guided", pooling: str = "sum", dreams: Path | None = None
+    folder: Path,
+    net: Net,
+    output: Path,
+    *,
+    rule: str = "guided",
+    pooling: str = "sum",
+    dreams: Path | None = None,
+    everywhere: bool = False,
 ) -> Iterator[Progress]:
-    """Write the scan in `folder` as a page, `output`/index.html; yields after each picture, which is read again.
+    """Write the scan in `folder` as a page, `output`/index.html; yields after each picture of each layer, which is read again.
 
+    Units have the patches whose fields see no padding, in layers with such positions; with `everywhere` those at all, too.
     The row of a picture that is missing or has changed is `skipped` with the reason, and its cells stay empty. `dreams` is a folder
     of results of `lens dream`: those of this net's units are shown. Raises BadInput when no picture is left, BadRecipe for another
     net, CannotWrite where `output` holds anything but an older atlas.
@@ -86,29 +95,58 @@ def make_atlas(
     index = read_index(folder)
     check_net(index.setup, net)
     found = list(_read_dreams(dreams, index.setup)) if dreams else []
-    units = {layer: units_of(folder, index, layer) for layer in index.layers}
-    begin(output, MADE_BY)
-    try:
-        with tempfile.TemporaryFile(dir=output / PARTS) as file:
-            cells = Cells(file, {layer: len(of_layer) for layer, of_layer in units.items()})
-            yield from _draw(net, units, cells, rule, pooling)
-            for n, layer in enumerate(units):
-                _write_sprites(output / PARTS, n, layer, units[layer], cells)
-    except OSError as error:
-        raise cannot_write(output, error) from error
-    clarity = read_clarity(folder, index)
-    about = _about(index, net, clarity) | {"rule": rule, "pooling": pooling}
-    known = Known(clarity, read_words(folder, index), _write_dreams(output / PARTS, net, found))
-    _write_data(output / PARTS, index, units, cells, about, known)
-    _write_filters(output / PARTS, net)
-    finish(output, FIXED)
+    parts = begin(output, MADE_BY)
+    units = {layer: units_of(folder, index, layer, everywhere) for layer in index.layers}
+    known = Known(read_clarity(folder, index), read_words(folder, index), _write_dreams(parts, net, found))
+    _write_filters(parts, net)
+    about = _about(index, net) | {"rule": rule, "pooling": pooling, "everywhere": everywhere}
+    rows = list(dict.fromkeys(row for of_layer in units.values() for row in _by_picture(of_layer)))
+    yield from _numbered(
+        _draw_pages(output, net, index, units, rows, known, about), sum(len(_by_picture(it)) for it in units.values())
+    )
 
 
-def units_of(folder: Path, index: Index, layer: str) -> list[Unit]:
+def _draw_pages(
+    output: Path,
+    net: Net,
+    index: Index,
+    units: Mapping[str, Sequence[Unit]],
+    rows: Sequence[Row],
+    known: Known,
+    about: dict[str, Any],
+) -> Iterator[Row]:
+    """Draw layer by layer; after each the page shows what there is."""
+    for n, (layer, of_layer) in enumerate(units.items()):
+        try:
+            with tempfile.TemporaryFile(dir=output / PARTS) as file:
+                cells = Cells(file)
+                yield from _draw(net, layer, of_layer, cells, about["rule"], about["pooling"])
+                _write_sprites(output / PARTS, n, of_layer, cells)
+        except OSError as error:
+            raise cannot_write(output, error) from error
+        _write_layer(output / PARTS, n, _numbers(index, layer, known), of_layer, rows, cells)
+        layers = [*units]
+        so_far: dict[str, Any] = {"layers": [_layer_about(index.setup, name, known.clarity.get(name)) for name in layers[: n + 1]]}
+        so_far |= {"coming": layers[n + 1 :], "strip": _strip(known.clarity, layers[: n + 1])}
+        names = {"clarity": bool(known.clarity), "names": [row.source.name for row in rows]}
+        write_script(output / PARTS / "atlas.js", "const ATLAS = ", [about | so_far | names], ";")
+        finish(output, FIXED)
+
+
+def _numbered(drawn: Iterator[Row], of: int) -> Iterator[Progress]:
+    """The progress after each picture; a reason to skip one is said once."""
+    said: set[str] = set()
+    for done, row in enumerate(drawn, 1):
+        yield Progress(replace(row, skipped=None) if row.skipped in said else row, done, of)
+        said |= {row.skipped} if row.skipped else set()
+
+
+def units_of(folder: Path, index: Index, layer: str, everywhere: bool) -> list[Unit]:
     """The units of a layer, with the patches that the page shows."""
     numbers = range(index.setup.layers[layer].units)
-    everywhere, interior = (patches_of(folder, index, layer, numbers, inside) for inside in (False, True))
-    return [_unit(_active(everywhere[n]), _active(interior[n])) for n in numbers]
+    interior = patches_of(folder, index, layer, numbers, True)
+    ranked = patches_of(folder, index, layer, numbers, False) if everywhere or not places_of(index.setup, layer)[0] else interior
+    return [_unit(_active(ranked[n]), _active(interior[n])) for n in numbers]
 
 
 def _active(patches: Sequence[Patch]) -> list[Patch]:
@@ -126,36 +164,33 @@ def _unit(everywhere: Sequence[Patch], interior: Sequence[Patch]) -> Unit:
 
 
 class Cells:
-    """The drawn cells, on disk, since they are drawn picture by picture and collected sprite by sprite.
+    """The drawn cells of a layer, on disk, since they are drawn picture by picture and collected sprite by sprite.
 
-    Also the pictures that could be `read`, and `likeness`: {(layer, unit): (another unit, the cosine between their projections)}.
+    Also the pictures that could be `read`, and `likeness`: {unit: (another unit, the cosine between their projections)}.
     """
 
-    def __init__(self, file: IO[bytes], units: Mapping[str, int]) -> None:
-        self.file, self.first, last = file, {}, 0
-        self.lock = threading.Lock()
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.lock = file, threading.Lock()
         self.read: set[Row] = set()
-        self.likeness: dict[tuple[str, int], tuple[int, float]] = {}
-        for layer, count in units.items():
-            self.first[layer] = last
-            last += len(KINDS) * -(-count // ROWS)
+        self.likeness: dict[int, tuple[int, float]] = {}
 
-    def store(self, layer: str, unit: int, column: int, cell: Cell) -> None:
+    def store(self, unit: int, column: int, cell: Cell) -> None:
         """Store a patch and its projection."""
         projection = shown(cell.projection, scale_limit(cell.projection))
         for kind, pixels in enumerate((cell.pixels, projection), 2 * (column // SHOWN)):
             with self.lock:
-                self.file.seek(self._start(layer, unit // ROWS, kind) + _bytes((unit % ROWS) * SHOWN + column % SHOWN))
+                self.file.seek(_start(unit // ROWS, kind) + _bytes((unit % ROWS) * SHOWN + column % SHOWN))
                 self.file.write(_filled(cell.patch, pixels))
 
-    def load(self, layer: str, group: int, kind: int) -> Array:
+    def load(self, group: int, kind: int) -> Array:
         """(ROWS, SHOWN, CELL, CELL, 3): all cells of a sprite; black where nothing was drawn."""
-        self.file.seek(self._start(layer, group, kind))
+        self.file.seek(_start(group, kind))
         data = self.file.read(_bytes(ROWS * SHOWN)).ljust(_bytes(ROWS * SHOWN), b"\0")
         return np.frombuffer(data, np.uint8).reshape(ROWS, SHOWN, CELL, CELL, 3)
 
-    def _start(self, layer: str, group: int, kind: int) -> int:
-        return _bytes((self.first[layer] + group * len(KINDS) + kind) * ROWS * SHOWN)
+
+def _start(group: int, kind: int) -> int:
+    return _bytes((group * len(KINDS) + kind) * ROWS * SHOWN)
 
 
 def _bytes(cells: int) -> int:
@@ -168,25 +203,24 @@ def _filled(patch: Patch, pixels: Image.Image) -> bytes:
     return np.pad(np.asarray(pixels), ((top, CELL - bottom), (left, CELL - right), (0, 0)), mode="edge").tobytes()
 
 
-def _draw(net: Net, units: Mapping[str, Sequence[Unit]], cells: Cells, rule: str, pooling: str) -> Iterator[Progress]:
-    """Draw all patches and projections, picture by picture. Raises BadInput when no picture is left."""
+def _draw(net: Net, layer: str, units: Sequence[Unit], cells: Cells, rule: str, pooling: str) -> Iterator[Row]:
+    """Draw the patches and projections of a layer, picture by picture. Raises BadInput when no picture is left."""
     pictures = _by_picture(units)
 
-    def draw(item: tuple[Row, Mapping[str, Sequence[tuple[int, int, Patch]]]]) -> Row:
-        row, layers = item
+    def draw(item: tuple[Row, Sequence[tuple[int, int, Patch]]]) -> Row:
+        row, places = item
         try:
             image = read_again(row).image
         except BadImage as error:
             return replace(row, skipped=str(error))
-        shown, view = to_pillow(image), next(iter(layers.values()))[0][2].view
-        for way in records(net, apply_view(image, view), layers):
-            _draw_layer(way, shown, layers[way.layer], cells, rule, pooling)
+        (way,) = records(net, apply_view(image, places[0][2].view), [layer])
+        _draw_places(way, to_pillow(image), places, cells, rule, pooling)
         cells.read.add(row)
         return row
 
     row = None
-    for done, row in enumerate(_in_threads(draw, pictures.items()), 1):
-        yield Progress(row, done, len(pictures))
+    for row in _in_threads(draw, pictures.items()):
+        yield row
     if row and not cells.read:
         raise BadInput(f"none of the {len(pictures)} scanned pictures can be read: {row.skipped}")
 
@@ -206,32 +240,38 @@ def _in_threads(work: Callable[[Any], Row], items: Iterable[Any]) -> Iterator[Ro
         torch.set_num_threads(count)
 
 
-def _by_picture(units: Mapping[str, Sequence[Unit]]) -> dict[Row, dict[str, list[tuple[int, int, Patch]]]]:
-    """{picture: {layer: (unit, column, patch) of all its patches}}"""
-    found: dict[Row, dict[str, list[tuple[int, int, Patch]]]] = {}
-    for layer, of_layer in units.items():
-        for n, unit in enumerate(of_layer):
-            for column, patch in unit.patches.items():
-                found.setdefault(patch.row, {}).setdefault(layer, []).append((n, column, patch))
+def _by_picture(units: Sequence[Unit]) -> dict[Row, list[tuple[int, int, Patch]]]:
+    """{picture: (unit, column, patch) of all its patches in a layer}"""
+    found: dict[Row, list[tuple[int, int, Patch]]] = {}
+    for n, unit in enumerate(units):
+        for column, patch in unit.patches.items():
+            found.setdefault(patch.row, []).append((n, column, patch))
     return found
 
 
-def _draw_layer(
+def _draw_places(
     way: Record, shown: Image.Image, places: Sequence[tuple[int, int, Patch]], cells: Cells, rule: str, pooling: str
 ) -> None:
+    """Draw the patches at these places of a picture. A unit's strongest is compared with another unit's projection there."""
+    by_place: dict[tuple[int, int], list[tuple[int, int, Patch]]] = {}
     for unit, column, patch in places:
-        own = project(way, unit, patch.y, patch.x, rule, pooling, patch.value)
-        cells.store(way.layer, unit, column, cell_of(patch, shown, own[0]))
-        if column == 0 and len(way.a) > 1:
-            other = (unit + len(way.a) // 2) % len(way.a)
-            theirs = project(way, other, patch.y, patch.x, rule, pooling, 1.0)
-            cells.likeness[way.layer, unit] = other, cosine(own, theirs)
+        by_place.setdefault((patch.y, patch.x), []).append((unit, column, patch))
+    for (y, x), here in by_place.items():
+        first = [unit for unit, column, _ in here if column == 0 and len(way.a) > 1]
+        others = [(unit + len(way.a) // 2) % len(way.a) for unit in first]
+        starts = [*(patch.value for *_, patch in here), *[1.0] * len(others)]
+        own = project_all(way, [*(unit for unit, *_ in here), *others], y, x, starts, rule, pooling)
+        projections = {unit: projection for (unit, *_), projection in zip(here, own, strict=False)}
+        for unit, column, patch in here:
+            cells.store(unit, column, cell_of(patch, shown, projections[unit]))
+        for unit, other, theirs in zip(first, others, own[len(here) :], strict=True):
+            cells.likeness[unit] = other, cosine(projections[unit], theirs)
 
 
 # From cells to files
 
 
-def _write_sprites(folder: Path, number: int, layer: str, units: Sequence[Unit], cells: Cells) -> None:
+def _write_sprites(folder: Path, number: int, units: Sequence[Unit], cells: Cells) -> None:
     for first in range(0, len(units), ROWS):
         group = units[first : first + ROWS]
         for kind, name in enumerate(KINDS):
@@ -242,7 +282,7 @@ def _write_sprites(folder: Path, number: int, layer: str, units: Sequence[Unit],
                 if column // SHOWN == kind // 2 and patch.row in cells.read
             ]
             if drawn:
-                pixels = cells.load(layer, first // ROWS, kind)[: len(group)]
+                pixels = cells.load(first // ROWS, kind)[: len(group)]
                 write_small(folder / f"{number:02}-{first // ROWS:03}-{name}.webp", _sprite(pixels, drawn))
 
 
@@ -264,12 +304,10 @@ def _write_filters(folder: Path, net: Net) -> None:
     write_picture(folder / "filters.png", torch.from_numpy(drawn / np.float32(255)).permute(2, 0, 1)[None])
 
 
-def _about(index: Index, net: Net, clarity: Mapping[str, Clarity]) -> dict[str, Any]:
+def _about(index: Index, net: Net) -> dict[str, Any]:
     """The page's data about the whole scan."""
     setup = index.setup
     about: dict[str, Any] = {"version": version("impasto"), "net": NAMES.get(setup.net, setup.net), "filters": net.layers[0].name}
-    about["layers"] = [_layer_about(setup, name, clarity.get(name)) for name in setup.layers]
-    about |= {"clarity": bool(clarity), "strip": _strip(clarity, [*setup.layers])}
     about |= {"pictures": index.pictures, "skipped": index.rows - index.pictures}
     return about | {"size": setup.size, "fit": setup.fit, "perImage": setup.per_image, "cell": CELL, "rows": ROWS, "side": SIDE}
 
@@ -287,38 +325,29 @@ def _strip(clarity: Mapping[str, Clarity], layers: Sequence[str]) -> list[tuple[
     return [(n, clearest(clarity[name])[0]) for n, name in enumerate(layers) if name in clarity and clearest(clarity[name])]
 
 
-def _write_data(
-    folder: Path,
-    index: Index,
-    units: Mapping[str, Sequence[Unit]],
-    cells: Cells,
-    about: dict[str, Any],
-    known: Known,
+def _write_layer(
+    folder: Path, n: int, lines: list[dict[str, Any]], units: Sequence[Unit], rows: Sequence[Row], cells: Cells
 ) -> None:
-    """Write the script of the whole atlas, and one for each layer, with a line for each unit."""
-    rows = {row: n for n, row in enumerate(_by_picture(units))}
-    write_script(folder / "atlas.js", "const ATLAS = ", [about | {"names": [row.source.name for row in rows]}], ";")
-    for n, (layer, of_layer) in enumerate(units.items()):
-        lines, words = _numbers(index, layer, known.clarity.get(layer)), known.words.get(layer)
-        for unit, (line, it) in enumerate(zip(lines, of_layer, strict=True)):
-            word = words[unit] if words else None
-            line |= {"interior": it.interior, "like": cells.likeness.get((layer, unit)), "word": word and caption(word)}
-            line["dreams"] = known.dreams.get((layer, unit), [])
-            line["patches"] = [_patch_to_json(column, patch, rows, cells) for column, patch in it.patches.items()]
-        write_script(folder / f"{n:02}.js", f"arrived({n}, [\n", lines, "]);")
+    """Write the script of a layer, with a line for each unit."""
+    numbers = {row: n for n, row in enumerate(rows)}
+    for unit, (line, it) in enumerate(zip(lines, units, strict=True)):
+        line |= {"interior": it.interior, "like": cells.likeness.get(unit)}
+        line["patches"] = [_patch_to_json(column, patch, numbers, cells) for column, patch in it.patches.items()]
+    write_script(folder / f"{n:02}.js", f"arrived({n}, [\n", lines, "]);")
 
 
-def _numbers(index: Index, layer: str, clarity: Clarity | None) -> list[dict[str, Any]]:
-    """The statistics of a layer's units, and [score, low, high] of its clarity or None."""
-    units = index.layers[layer]
+def _numbers(index: Index, layer: str, known: Known) -> list[dict[str, Any]]:
+    """What is known of a layer's units: statistics, [score, low, high] of the clarity or None, the word or None, dreams."""
+    units, clarity, words = index.layers[layer], known.clarity.get(layer), known.words.get(layer)
     scores: Iterable[Any] = (
         zip(clarity.score, clarity.low, clarity.high, strict=True) if clarity else repeat((None,), len(units.fired))
     )
-    counts = zip(units.fired.tolist(), units.padded.tolist(), histogram(units.bins), scores, strict=True)
+    counts = zip(units.fired.tolist(), units.padded.tolist(), histogram(units.bins), scores, words or repeat(None), strict=False)
     return [
         {key: short(about[key]) for key in ("q50", "q90", "q99", "largest")}
         | {"fired": fired, "padded": padded, "bins": bins, "clarity": None if None in score else [short(it) for it in score]}
-        for about, (fired, padded, bins, score) in zip(unit_statistics(index, layer), counts, strict=True)
+        | {"word": word and caption(word), "dreams": known.dreams.get((layer, unit), [])}
+        for unit, (about, (fired, padded, bins, score, word)) in enumerate(zip(unit_statistics(index, layer), counts, strict=True))
     ]
 
 

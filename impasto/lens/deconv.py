@@ -10,7 +10,7 @@ ReLUs and max pools.
 """
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -133,19 +133,24 @@ def project(
         signal[0, unit, y, x] = start
         way.chosen.rule, way.chosen.pooling = rule, pooling  # autograd follows them at ReLUs and pools
         return torch.autograd.grad(way.start, way.pixels, signal.to(way.start), retain_graph=True)[0]
-    return _back(way, unit, y, x, start, rule, pooling)
+    return project_all(way, [unit], y, x, [start], rule, pooling)
 
 
 @torch.no_grad()
-def _back(way: Record, unit: int, y: int, x: int, start: float, rule: str, pooling: str) -> Tensor:
-    """Layer by layer; the signal is a window of the map, which begins at (y, x) and contains all that is not 0."""
-    signal = way.a.new_zeros(1, len(way.a), 1, 1)
-    signal[0, unit] = start
+def project_all(
+    way: Record, units: Sequence[int], y: int, x: int, starts: Sequence[float], rule: str = "deconv", pooling: str = "sum"
+) -> Tensor:
+    """(B, 3, H, W): the projections of several units at one position; see project. Together they take half the time.
+
+    Layer by layer; the signal is a window of the map, which begins at (y, x) and contains all that is not 0.
+    """
+    signal = way.a.new_zeros(len(units), len(way.a), 1, 1)
+    signal[range(len(units)), units, 0, 0] = signal.new_tensor(starts)
     for n, passed in enumerate(reversed(way.passed)):
         if n and isinstance(passed.layer, Conv):  # not at the unit's own ReLU, which was open
             signal = RULES[rule](signal, passed.kept[..., y : y + signal.shape[2], x : x + signal.shape[3]])
         signal, y, x = back(signal, y, x, passed, pooling)
-    pixels = signal.new_zeros(1, 3, *way.passed[0].shape[-2:])
+    pixels = signal.new_zeros(len(units), 3, *way.passed[0].shape[-2:])
     pixels[..., y : y + signal.shape[2], x : x + signal.shape[3]] = to_pixels(signal, way.net.input)
     return pixels
 
@@ -165,9 +170,9 @@ def back(signal: Tensor, y: int, x: int, passed: Passed, pooling: str) -> tuple[
         size = (min(height - y, input_length(bottom - top, layer)), min(width - x, input_length(right - left, layer)))
         places = passed.kept[..., top:bottom, left:right]
         places = (places // width - y) * size[1] + places % width - x
-        return unpool(signal, places, torch.Size((*passed.shape[:2], *size)), pooling), y, x
+        return unpool(signal, places, torch.Size((len(signal), passed.shape[1], *size)), pooling), y, x
     size = input_length(signal.shape[2], layer), input_length(signal.shape[3], layer)
-    signal = filtered(signal, layer, torch.Size((*passed.shape[:2], *size)), padding=0)
+    signal = filtered(signal, layer, torch.Size((len(signal), passed.shape[1], *size)), padding=0)
     y, x = y * layer.stride - layer.padding, x * layer.stride - layer.padding
     return signal[..., max(0, -y) : height - y, max(0, -x) : width - x], max(0, y), max(0, x)
 

@@ -33,8 +33,11 @@ def check_rules(rule: str, pooling: str) -> None:
 
 
 def unpool(signal: Tensor, switches: Tensor, shape: torch.Size, pooling: str = "sum") -> Tensor:
-    """(B, C, h, w) -> `shape` (B, C, H, W): each value at the position of its window's maximum, zero elsewhere; see POOLINGS."""
-    values, places = signal.flatten(2), switches.flatten(2)
+    """(B, C, h, w) -> `shape` (B, C, H, W): each value at the position of its window's maximum, zero elsewhere; see POOLINGS.
+
+    The switches are those of each of the batch, or one for all.
+    """
+    values, places = signal.flatten(2), switches.flatten(2).expand(len(signal), -1, -1)
     ground = signal.new_zeros(*shape[:2], shape[2] * shape[3])
     if pooling == "overwrite":  # scatter with equal positions has no defined order: first find the last window of each
         window = torch.arange(places.shape[2]).expand_as(places)

@@ -86,7 +86,7 @@ async function draw(canvas, unit, kind, patches, across) {
 // The list
 
 const state = { layer: 0, unit: null, shown: [], all: false, focus: null, arriving: false, turn: 0 };
-const interior = (layer) => $("interior").checked && ATLAS.layers[layer].inside > 0; // deep layers may have no such positions
+const interior = (layer) => (!ATLAS.everywhere || $("interior").checked) && ATLAS.layers[layer].inside > 0; // deep layers may have no such positions
 
 const ORDERS = {
   number: () => 0,
@@ -375,7 +375,8 @@ function setUp() {
     $("order").querySelector("[value=clear]").remove();
     $("clear").parentElement.hidden = true;
   }
-  if (!ATLAS.layers.some((layer) => layer.inside > 0)) $("interior").parentElement.hidden = true;
+  if (!ATLAS.everywhere || !ATLAS.layers.some((layer) => layer.inside > 0)) $("interior").parentElement.hidden = true;
+  if (ATLAS.coming.length) $("about").append(make("strong", {}, ` This page is being made: ${ATLAS.coming.join(", ")} to come. Load it again to see more.`));
   $("layers").append(...links.map(([name, href]) => make("li", {}, make("a", { href }, name))));
   const seenOf = ATLAS.fit === "whole" ? "the whole picture" : "the square in its middle";
   $("foot").textContent = `Impasto ${ATLAS.version}. Input of the net: pictures with a shorter side of ${ATLAS.size} pixels, ${seenOf}. `
