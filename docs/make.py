@@ -1,7 +1,7 @@
 """The docs' pictures of what the lens shows, of dreams, videos, regions, presets and frames: python -m docs.make [PART...]
 
-Parts are gallery, knobs, instants, sheets, controls, evolution, page, dreams, starts, film, colors, presets, patterns, tilings,
-shapes, turns and studio; all unless named.
+Parts are gallery, knobs, instants, sheets, controls, evolution, page, dreams, priors, starts, film, colors, presets, patterns,
+tilings, shapes, turns and studio; all unless named.
 Run it where docs/ is; page and studio need Playwright and Debian's Chromium.
 """
 
@@ -21,7 +21,7 @@ from impasto.images.images import read_picture, resize, to_pillow
 from impasto.lens import make_atlas, make_setup, module_net
 from impasto.lens.clarity import clarity_of, write_clarity
 from impasto.lens.comparison import compare
-from impasto.lens.dream import Objective, dream
+from impasto.lens.dream import PRIORS, Objective, dream
 from impasto.lens.module import AnyNet
 from impasto.lens.patches import top
 from impasto.lens.paths import inputs_of
@@ -180,6 +180,17 @@ def dreamt(net: Net, objective: Objective, side: int, steps: int = 256) -> Image
     """The dream of a unit in the size of what it sees, of a channel at 160 pixels; shown with this side."""
     *_, last = dream(net, objective, size=160 if objective.everywhere else None, steps=steps)
     return to_pillow(last.image).resize((side, side), Image.Resampling.LANCZOS)
+
+
+def priors(_: Path) -> None:
+    """Three units of AlexNet's conv5 with the prior fourier, and below with maco."""
+    net = known("alexnet")
+
+    def with_prior(prior: str) -> Image.Image:
+        ends = [list(dream(net, Objective("conv5", (unit,)), prior=prior, steps=256))[-1].image for unit in (133, 91, 17)]
+        return row([to_pillow(it) for it in ends], 6)
+
+    save(column([with_prior(prior) for prior in PRIORS], 6), "dream/priors")
 
 
 def starts(folder: Path) -> None:
@@ -366,6 +377,7 @@ ALL = (
     evolution,
     page,
     dreams,
+    priors,
     starts,
     film,
     colors,

@@ -16,9 +16,11 @@ from impasto.transfer.canvas import (
     fourier,
     fourier_noise,
     movable,
+    phases,
     project,
     soft_color,
     soften,
+    spectrum,
     white_noise,
 )
 from impasto.transfer.descent import Optimizer, begin, descend
@@ -152,6 +154,47 @@ def test_waves_beyond_the_limit_count_as_at_the_limit():
 def test_the_gradient_through_waves_is_right(limit):
     x = fourier_noise((2, 3, 5, 4), 1.0, seed=3).double().requires_grad_()
     assert torch.autograd.gradcheck(fourier(5, 4, limit).image, x)
+
+
+def turns(size: tuple[int, int], pictures: int = 2, seed: int = 1) -> torch.Tensor:
+    """Random phases."""
+    shape = (pictures, 3, size[0], size[1] // 2 + 1)
+    return 7 * torch.rand(shape, generator=torch.Generator().manual_seed(seed)).double()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_pictures_of_phases_have_the_magnitudes_and_the_mean_that_they_were_given(size):
+    """Columns that mirror themselves too: there the phases of a picture are opposite in pairs."""
+    magnitudes, mean = spectrum([0.02 + 0.96 * picture(*size, seed).double() for seed in (1, 2)])
+    waves = flat(phases(magnitudes, mean, size[1]).image(turns(size)))
+    torch.testing.assert_close(waves.mean((2, 3)), mean.expand(2, 3))
+    found = torch.fft.rfft2(waves - mean.view(3, 1, 1), norm="ortho")
+    torch.testing.assert_close(found.abs(), magnitudes.expand_as(found))
+    assert not torch.allclose(waves[0], waves[1])
+
+
+def test_the_gradient_through_phases_is_right():
+    magnitudes, mean = spectrum([0.02 + 0.96 * picture(5, 4).double()])
+    assert torch.autograd.gradcheck(phases(magnitudes, mean, 4).image, turns((5, 4)).requires_grad_())
+
+
+def test_a_spectrum_has_the_power_of_its_pictures():
+    """Of white noise it is flat and the mean square of the magnitudes is the variance, in spite of the window."""
+    noise = torch.randn(400, 3, 16, 16, generator=torch.Generator().manual_seed(2)).double()
+    pictures = torch.einsum("rc,bchw->brhw", AXES, 0.3 * noise + 0.1).sigmoid()
+    magnitudes, mean = spectrum(pictures[:, None])
+    torch.testing.assert_close(mean, torch.full((3,), 0.1).double(), atol=0.01, rtol=0)
+    inner = magnitudes[:, 2:-1, 2:-1]  # a magnitude is Rayleigh: its mean is sqrt(pi) / 2 of its root mean square
+    torch.testing.assert_close(inner.mean(), torch.tensor(0.3 * np.pi**0.5 / 2).double(), rtol=0.02, atol=0)
+    assert inner.std() / inner.mean() < 0.06 and (magnitudes[:, 0, 0] == 0).all()
+
+
+def test_the_step_between_opposite_edges_does_not_count():
+    """A ramp to the right jumps back at the edge; without a window the jump is a line through all frequencies."""
+    ramp = torch.linspace(0.2, 0.8, 32).double().expand(1, 3, 32, 32)
+    magnitudes, _ = spectrum([ramp])
+    plain = torch.fft.rfft2(flat(ramp), norm="ortho").abs()[0]
+    assert (magnitudes[0, 0, 8:] < 0.02 * plain[0, 0, 8:]).all()
 
 
 def test_the_axes_of_colour_are_those_of_the_bundled_pictures():

@@ -30,6 +30,7 @@ from impasto.lens.dream import (
     likeness,
     make_cost,
     natural_size,
+    natural_spectrum,
     objective_value,
     split_pictures,
     summary,
@@ -359,7 +360,7 @@ def test_the_picture_carries_what_it_is(made):
     record = read_record(dreaming.output)
     assert record["dream"] == {
         "net": "tiny", "layer": "conv2_1", "channels": [2], "against": [1], "everywhere": True,
-        "size": 24, "steps": 20, "pictures": 1, "seed": 7,
+        "size": 24, "steps": 20, "pictures": 1, "seed": 7, "prior": "fourier",
     }  # fmt: skip
     assert record["versions"]["torch"] == version("torch") and record["weights"] == {
         "sha256": make_setup(tiny_net()).weights,
@@ -455,6 +456,36 @@ def test_a_dream_excites_its_unit_more_than_any_bundled_picture(tmp_path, layer,
     a = features(dreaming.net, read_picture(dreaming.output).image, [layer])[layer]
     beyond = a[0, :, a.shape[2] // 2, a.shape[3] // 2] / torch.stack(maps).amax(0).clamp(min=1.0)
     assert int(beyond.argmax()) == 17
+
+
+# With the magnitudes of photographs
+
+
+def test_a_dream_of_phases_excites_its_unit_and_keeps_the_magnitudes_of_photographs():
+    net, objective = tiny_net(), Objective("conv2_1", (1,))
+    ends = [last(net, objective, steps=steps, prior="maco", pictures=2).image for steps in (1, 40)]
+    before, after = (objective_value(features(net, image, ["conv2_1"])["conv2_1"], objective).min() for image in ends)
+    assert after > before and after > 0.5
+    magnitudes, mean = natural_spectrum(ends[1].shape[-1])
+    waves = torch.einsum("cr,brhw->bchw", torch.tensor(COLOR_AXES).double().inverse(), ends[1].double().logit())
+    found = torch.fft.rfft2(waves - mean.view(3, 1, 1), norm="ortho").abs()
+    torch.testing.assert_close(found, magnitudes.expand_as(found), atol=1e-3, rtol=1e-3)
+
+
+def test_one_seed_gives_one_dream_of_phases_and_a_step_continues_it():
+    net, objective = tiny_net(), Objective("conv2_1", (1,))
+    steps = list(dream(net, objective, size=24, steps=6, prior="maco"))
+    (*_, rest) = dream(net, objective, size=24, steps=6, prior="maco", resume=steps[2].state)
+    assert torch.equal(rest.image, steps[-1].image)
+    assert not torch.equal(last(net, objective, steps=6, prior="maco", seed=1).image, rest.image)
+
+
+def test_a_prior_is_known_and_starts_from_no_picture(tmp_path):
+    net, objective = tiny_net(), Objective("conv2_1", (1,))
+    with pytest.raises(BadRecipe, match="must be one of fourier, maco"):
+        next(dream(net, objective, prior="gauss"))
+    with pytest.raises(BadRecipe, match="cannot start from one picture"):
+        Dream(net, objective, tmp_path / "d.png", steps=1, prior="maco", start=picture(24, 24))
 
 
 # From a picture

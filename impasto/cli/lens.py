@@ -623,6 +623,7 @@ def dream(
     steps: Annotated[int, Parameter(validator=Number(gte=1, lte=1_000_000))] = 256,
     diversity: Annotated[int, Parameter(validator=Number(gte=1, lte=64))] = 1,
     seed: Annotated[int, Parameter(validator=Number(gte=0, lt=2**63))] = 0,
+    prior: Literal["fourier", "maco"] = "fourier",
     start: str | None = None,
     nearness: Annotated[float, Parameter(validator=Number(gte=0))] = 3.0,
     atlas: Path | None = None,
@@ -656,6 +657,8 @@ def dream(
         Generate so many different pictures at once, side by side.
     seed
         Random seed of the noise and of the random shifts.
+    prior
+        What keeps the picture natural: fourier bounds its Fourier coefficients, maco gives it the magnitudes of photographs.
     start
         Start from the middle of this picture, or with --atlas from the unit's patch of this rank (1), and stay near it: what in
         it excites the unit becomes stronger. [default: noise]
@@ -673,7 +676,14 @@ def dream(
         raise BadRecipe("--atlas compares the dream of a --unit with its patches")
     built = load_net(net)
     index = _index_of(atlas, built, layer, unit) if atlas and unit is not None else None
-    options: dict[str, Any] = {"size": size, "steps": steps, "pictures": diversity, "seed": seed, "nearness": nearness}
+    options: dict[str, Any] = {
+        "size": size,
+        "steps": steps,
+        "pictures": diversity,
+        "seed": seed,
+        "prior": prior,
+        "nearness": nearness,
+    }
     dreaming = Dream(built, objective, output, start=_start(start, atlas, layer, unit), **options)
     with saved_on_interrupt(dreaming, ""):
         show_steps(dreaming.steps(), [(dreaming.size, steps)], quiet, "activation")

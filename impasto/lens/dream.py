@@ -4,6 +4,9 @@ Erhan, Bengio, Courville & Vincent 2009, "Visualizing Higher-Layer Features of a
 (arXiv:1312.6034). Fourier parameters, random transformations, the start and the diversity term follow Olah, Mordvintsev & Schubert
 2017, "Feature Visualization" (Distill, doi:10.23915/distill.00007), here "the article".
 
+With the prior "maco" only the phases of the Fourier transform are optimised; its magnitudes are those of photographs (Fel et al.
+2023, arXiv:2306.06805, without the paper's crops, noise and transparency).
+
 A dream may start from a picture and stay near it: feature accentuation (Hamblin et al. 2024, arXiv:2402.10039), which shows what in
 that picture excites the unit. Near means: the map of the layer halfway to the objective's changes little.
 """
@@ -13,7 +16,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
@@ -32,8 +35,8 @@ from impasto.nets.geometry import field_of
 from impasto.nets.kernels import has_winograd
 from impasto.nets.nets import INPUTS, Net, Pool, channels, features, layer_name, map_size
 from impasto.objective.losses import Cost, gram_matrix
-from impasto.pictures import CALIBRATION, picture_path
-from impasto.transfer.canvas import coefficients, fourier, fourier_noise, length
+from impasto.pictures import CALIBRATION, photograph_folder, picture_path
+from impasto.transfer.canvas import Canvas, coefficients, fourier, fourier_noise, length, phases, spectrum
 from impasto.transfer.descent import Optimizer, State, Step, begin, descend
 from impasto.weights import digest
 
@@ -44,6 +47,7 @@ LR = 0.05  # the article's
 RAISED = 16  # steps on the map before the ReLU, which has a gradient where the unit is inactive; the number in the article's code
 ANGLE, ZOOM, SHIFT = 10.0, 1.1, 1 / 16  # limits of the random rotation (degrees), scale and shift (share of the side)
 DIVERSITY = 0.5  # the cost of a likeness of 1, as a share of the activation: likeness falls to a quarter, activations by a tenth
+PRIORS = ("fourier", "maco")
 SIDE = 224  # pixels: default for a channel, and the shorter side of the pictures that a dream is compared with
 GAP = 8  # white pixels between joined pictures
 
@@ -70,6 +74,7 @@ def dream(
     steps: int = 256,
     pictures: int = 1,
     seed: int = 0,
+    prior: str = "fourier",
     start: Tensor | None = None,
     nearness: float = NEARNESS,
     resume: State | None = None,
@@ -79,22 +84,49 @@ def dream(
     The default size is natural_size. Each step transforms the pictures randomly; its costs are of the transformed pictures:
     "activation", their mean, and "likeness", their mean similarity. From a picture `start` (1, 3, size, size) all begin alike, and
     "distance" is how far they have come from it, with the weight `nearness` (make_cost). With `resume`, the state of a Step, it
-    continues to the same bytes. Raises BadRecipe for a layer, channel or size that the net does not have.
+    continues to the same bytes. `prior` is one of PRIORS. Raises BadRecipe for a layer, channel or size that the net does not have.
     """
     size = natural_size(net, objective) if size is None else size
     check(net, objective, size)
-    x = (
-        fourier_noise((pictures, 3, size, size), CONTRAST, seed)
-        if start is None
-        else coefficients(start).repeat(pictures, 1, 1, 1, 1)
-    )
-    limit = LIMIT if start is None else max(LIMIT, ROOM * length(x))
+    check_prior(prior, start)
     cost = partial(make_cost, net, objective, seed, start=start, nearness=nearness)
-    state = resume or begin(x, cost(0), canvas=fourier(size, size, limit))
+    if resume is None:
+        x, canvas = begun_with(prior, pictures, size, seed) if start is None else _begun_from(start, pictures)
+        resume = begin(x, cost(0), canvas=canvas)
+    state = resume
     for i in range(state.i + 1, steps + 1):
         for step in descend(cost(i), state, i, steps, Optimizer("adam", LR)):
             state = step.state
             yield step
+
+
+def begun_with(prior: str, pictures: int, size: int, seed: int) -> tuple[Tensor, Canvas]:
+    """The noise that pictures of this size begin with, and what they are painted on."""
+    if prior == "fourier":
+        return fourier_noise((pictures, 3, size, size), CONTRAST, seed), fourier(size, size, LIMIT)
+    magnitudes, mean = natural_spectrum(size)
+    generator = torch.Generator().manual_seed(seed)
+    return 2 * math.pi * torch.rand(pictures, *magnitudes.shape, generator=generator), phases(magnitudes, mean, size)
+
+
+def _begun_from(start: Tensor, pictures: int) -> tuple[Tensor, Canvas]:
+    x = coefficients(start).repeat(pictures, 1, 1, 1, 1)
+    height, width = start.shape[-2:]
+    return x, fourier(height, width, max(LIMIT, ROOM * length(x)))
+
+
+@cache
+def natural_spectrum(side: int) -> tuple[Tensor, Tensor]:
+    """spectrum() of the squares in the middle of the bundled photographs, scaled to this side."""
+    return spectrum(square(read_picture(path).image, side) for path in sorted(photograph_folder().glob("*.jpg")))
+
+
+def check_prior(prior: str, start: Tensor | None) -> None:
+    """Raise BadRecipe for an unknown prior, or one that does not fit a start."""
+    if prior not in PRIORS:
+        raise BadRecipe(f"the prior is {prior!r}, must be one of {', '.join(PRIORS)}")
+    if prior == "maco" and start is not None:
+        raise BadRecipe("the prior maco has the magnitudes of all photographs: it cannot start from one picture")
 
 
 def check(net: Net, objective: Objective, size: int) -> None:
@@ -227,15 +259,17 @@ class Dream:
         steps: int,
         pictures: int = 1,
         seed: int = 0,
+        prior: str = "fourier",
         start: Tensor | None = None,
         nearness: float = NEARNESS,
     ) -> None:
+        check_prior(prior, start)
         check_writable(output)
         self.net, self.objective, self.output = net, objective, output
         self.size = natural_size(self.net, objective) if size is None else size
         check(self.net, objective, self.size)
         check_format(output, math.ceil(math.sqrt(pictures)) * (self.size + GAP))
-        self.options: dict[str, Any] = {"size": self.size, "steps": steps, "pictures": pictures, "seed": seed}
+        self.options: dict[str, Any] = {"size": self.size, "steps": steps, "pictures": pictures, "seed": seed, "prior": prior}
         input = next(name for name, it in INPUTS.items() if it == net.input)
         self.weights = {"sha256": digest(weights_of(net)), "input": input}
         self.start = None if start is None else square(start, self.size)
@@ -265,7 +299,8 @@ class Dream:
         assert self.state is not None  # there is at least one step
         sheet = read_picture(self.output).image
         dreamt = objective_value(self._map(self.pictures()), self.objective)
-        noise = self.state.canvas.image(fourier_noise((1, 3, self.size, self.size), CONTRAST, self.options["seed"]))
+        x, canvas = begun_with(self.options["prior"], 1, self.size, self.options["seed"])
+        noise = canvas.image(x)
         best, picture = max((self._strongest(picture_image(name)), name) for name in CALIBRATION)
         return {
             "output": str(self.output),

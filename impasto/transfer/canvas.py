@@ -164,9 +164,56 @@ def fourier(height: int, width: int, limit: float) -> Canvas:
 def coefficients(picture: Tensor) -> Tensor:
     """The x of fourier() that gives a picture (B, 3, H, W), the values of which are moved to at least 1 / 255 from 0 and 1."""
     height, width = picture.shape[-2:]
-    flat = torch.einsum("cr,brhw->bchw", torch.tensor(COLOR_AXES, dtype=torch.float64).inverse(), picture.double().logit(1 / 255))
-    x = torch.view_as_real(torch.fft.rfft2(flat, norm="ortho")) / _gain(height, width).unsqueeze(-1)
+    x = torch.view_as_real(torch.fft.rfft2(_decorrelated(picture), norm="ortho")) / _gain(height, width).unsqueeze(-1)
     return x.to(picture)
+
+
+def phases(magnitudes: Tensor, mean: Tensor, width: int) -> Canvas:
+    """Pictures by x (B, 3, height, width // 2 + 1), the phases of a real Fourier transform whose magnitudes are fixed.
+
+    Fel et al. 2023, "Unlocking Feature Visualization with MAgnitude Constrained Optimization" (arXiv:2306.06805). `magnitudes`
+    (3, height, width // 2 + 1) and `mean` (3,), fixed as well, are those of spectrum(); colours and the sigmoid as in fourier().
+    """
+    size, axes = (magnitudes.shape[-2], width), torch.tensor(COLOR_AXES, dtype=torch.float64)
+
+    def image(x: Tensor) -> Tensor:
+        flat = torch.fft.irfft2(torch.polar(magnitudes.to(x).expand_as(x), _of_real(x, width)), s=size, norm="ortho")
+        picture: Tensor = torch.einsum("rc,bchw->brhw", axes.to(x), flat + mean.to(x).view(3, 1, 1)).sigmoid()
+        return picture
+
+    return Canvas(image, -torch.inf, torch.inf, size)
+
+
+def _of_real(x: Tensor, width: int) -> Tensor:
+    """Phases (..., height, columns) that a real picture can have: opposite for k and -k in columns that mirror themselves."""
+    columns = torch.arange(x.shape[-1])
+    own_mirror = (columns == 0) | (2 * columns == width)
+    return torch.where(own_mirror.to(x.device), (x - x.flip(-2).roll(1, -2)) / 2, x)
+
+
+def spectrum(pictures: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Pictures (1, 3, H, W) of one size -> the mean magnitudes (3, H, W // 2 + 1) of their Fourier transforms, and the mean (3,).
+
+    Both along COLOR_AXES before the sigmoid; the mean is not among the magnitudes. The pictures are seen through a Hann window, of
+    power 1: else the step from one edge to the opposite one would count as a line through all frequencies.
+    """
+    magnitudes, means = zip(*map(_magnitudes, pictures), strict=True)
+    return torch.stack(magnitudes).mean(0), torch.stack(means).mean(0)
+
+
+def _magnitudes(picture: Tensor) -> tuple[Tensor, Tensor]:
+    flat = _decorrelated(picture)[0]
+    mean = flat.mean((1, 2))
+    window = torch.outer(*(torch.hann_window(n, periodic=False, dtype=flat.dtype) for n in flat.shape[1:]))
+    seen = (flat - mean.view(3, 1, 1)) * window / window.square().mean().sqrt()
+    magnitudes = torch.fft.rfft2(seen, norm="ortho").abs()
+    magnitudes[:, 0, 0] = 0
+    return magnitudes, mean
+
+
+def _decorrelated(picture: Tensor) -> Tensor:
+    """(B, 3, H, W) in [0, 1] -> along COLOR_AXES before the sigmoid, float64; values are moved to at least 1 / 255 from 0 and 1."""
+    return torch.einsum("cr,brhw->bchw", torch.tensor(COLOR_AXES, dtype=torch.float64).inverse(), picture.double().logit(1 / 255))
 
 
 def length(x: Tensor) -> float:
