@@ -25,6 +25,7 @@ from impasto.lens.words import (
     Word,
     WordsFile,
     caption,
+    layers_to_name,
     limit_of,
     rates_of,
     read_words,
@@ -38,7 +39,7 @@ from impasto.lens.words import (
 )
 from impasto.nets.classifier import CLASSES, STAGES, class_probabilities, classifier_shapes, folded
 from impasto.pictures import picture_path
-from impasto.weights import CLASSIFIER, Loaded, load_weights
+from impasto.weights import CLASSIFIER, Loaded, load_net, load_weights
 from tests.conftest import damaged, save
 from tests.test_lens_clarity import NET
 
@@ -259,6 +260,20 @@ def test_a_scan_of_few_pictures_is_an_error(tmp_path, atlas):
         pass
     with pytest.raises(BadInput, match="words need a scan of 18 pictures or more"):
         next(words_of(tmp_path / "small", read_index(tmp_path / "small"), NET, ["1"]))
+
+
+@pytest.mark.weights
+def test_layers_with_small_fields_are_named_only_when_asked_for(tmp_path):
+    for _ in scan(
+        [picture_path("cat")], load_net("alexnet"), make_setup(load_net("alexnet"), ["conv1", "conv2", "conv3"]), tmp_path / "real"
+    ):
+        pass
+    assert layers_to_name(read_index(tmp_path / "real")) == ["conv3"]  # 11, 51 and 99 pixels
+
+
+def test_a_scan_of_small_fields_alone_says_so(atlas):
+    with pytest.raises(BadInput, match="smaller than 64 pixels"):
+        layers_to_name(read_index(atlas))
 
 
 # The file

@@ -341,14 +341,14 @@ def words(
     Parameters
     ----------
     layer
-        The layers, as conv4,conv5. [default: all]
+        The layers, as conv4,conv5. [default: those whose receptive field has a side of 64 pixels or more]
     """
     from impasto.lens.index import find_layer, read_index
-    from impasto.lens.words import caption, read_words, words_of, write_words
+    from impasto.lens.words import caption, layers_to_name, read_words, words_of, write_words
     from impasto.weights import load_net
 
     index = read_index(atlas)
-    layers = [find_layer(index, name) for name in names_of(layer)] or [*index.layers]
+    layers = [find_layer(index, name) for name in names_of(layer)] or layers_to_name(index)
     net, known = load_net(index.setup.net, weights, weights_input), read_words(atlas, index)
     with Bar(quiet, "drawing patches at random") as bar:
         for n, (name, found) in enumerate(words_of(atlas, index, net, layers, seed), 1):

@@ -37,6 +37,7 @@ FILE = "words.json"
 SIDE = 160  # pixels that a patch is scaled to
 BATCH = 32
 SURE, MOST = 0.5, 4
+SMALLEST = 64  # pixels of a field whose patches are named unless asked for: in smaller ones the classifier sees little but colour
 DRAWN = 400  # sets of random patches, for the surprise that chance finds
 
 
@@ -110,6 +111,16 @@ def _most_surprising(shown: Array, rates: Array) -> tuple[int, float]:
 
 
 # From a scan
+
+
+def layers_to_name(index: Index) -> list[str]:
+    """The layers whose fields are large enough to show a thing. Raises BadInput where there is none."""
+    found = [name for name, layer in index.setup.layers.items() if layer.field is None or layer.field.size >= SMALLEST]
+    if not found:
+        raise BadInput(
+            f"the fields of these layers are smaller than {SMALLEST} pixels and show no things: name layers with --layer"
+        )
+    return found
 
 
 def words_of(
