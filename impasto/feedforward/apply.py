@@ -1,6 +1,7 @@
 """A painting in one pass: every part of the photograph with its style, as strong as the recipe says."""
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -62,6 +63,12 @@ class InstantPainter:
     def needed_by(cls, recipe: Recipe, styles: Sequence[Tensor]) -> "InstantPainter | None":
         """The painter of quality instant, and of a descent that starts from its picture; None for other recipes."""
         return cls(styles, recipe) if recipe.is_instant or recipe.init == "instant" else None
+
+    def following(self, recipe: Recipe) -> "InstantPainter":
+        """A painter of the same styles by another recipe."""
+        other = copy(self)
+        other.recipe, other.transformer = recipe, Transformer(self.trained.weights, recipe.wraps, self.transformer.inertia)
+        return other
 
     @property
     def used(self) -> dict[str, Any]:

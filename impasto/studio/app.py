@@ -28,8 +28,9 @@ from impasto.studio.client import MOST_UPLOADED
 from impasto.studio.decode import SMALL, Decoder
 from impasto.studio.events import Events
 from impasto.studio.form import form
-from impasto.studio.job_request import is_plain, read_request
+from impasto.studio.job_request import InstantRequest, is_plain, read_request
 from impasto.studio.jobs import Jobs, Missing, WrongState, slug
+from impasto.studio.live import Live
 from impasto.studio.store import UPLOAD, About, Store, now, open_within
 
 MOST_JSON = 1_000_000
@@ -77,6 +78,7 @@ class Studio:
         self.jobs = Jobs(store, self.events)
         self.atlases = dict(atlases)
         self.decoder, self.taking = Decoder(), asyncio.Lock()
+        self.pictures_at_once = Live()
         self.streams = 0
 
     # Pictures
@@ -222,6 +224,26 @@ class Studio:
         name = f"{what}.webp" if what in ("preview", "small") else self.jobs.output_of(about).name
         return _file(lambda: self.store.open("jobs", about["id"], name), name, name if what == "download" else None)
 
+    # While the user chooses
+
+    async def live(self, request: Request) -> Response:
+        """An instant picture, {"picture": WebP in base64, "guessed": [...]}; the body is a request for a job of kind instant.
+
+        Or {"picture": null, "why"}: a form that is not finished yet is no error.
+        """
+        is_stage = request.query_params.get("for", "stage") == "stage"
+        try:
+            job_request = read_request({**await _object(request), "kind": "instant"})
+            assert isinstance(job_request, InstantRequest)
+            return JSONResponse(await self.pictures_at_once.paint(self.jobs.live_work(job_request), is_stage))
+        except (BadRecipe, BadImage) as error:
+            return JSONResponse({"picture": None, "why": str(error)})
+
+    async def start_live(self, _request: Request) -> Response:
+        """Have the process of instant pictures ready."""
+        await self.pictures_at_once.start()
+        return Response(status_code=204)
+
     # The lens
 
     async def lens(self, _request: Request) -> Response:
@@ -283,6 +305,8 @@ class Studio:
             route("/api/jobs/{id}/curve", self.curve),
             route("/api/jobs/{id}/{act}", one_of(self.act, "pause", "resume", "cancel"), "POST"),
             route("/api/jobs/{id}/{what}", one_of(self.job_file, "preview", "small", "image", "download")),
+            route("/api/live", self.live, "POST"),
+            route("/api/live/start", self.start_live, "POST"),
             route("/api/lens", self.lens),
             route("/pages/{kind}/{id}/{path:path}", self.lens_page),
         ]
@@ -296,6 +320,7 @@ class Studio:
         self.jobs.close()
         await work
         self.decoder.close()
+        self.pictures_at_once.close()
         self.store.close()
 
 
@@ -446,6 +471,14 @@ async def _json(request: Request) -> Any:
         raise BadRecipe("the body is not JSON") from None
     if not is_plain(found):
         raise BadRecipe("the JSON nests too deep, or has numbers that are not finite or text that is not UTF-8")
+    return found
+
+
+async def _object(request: Request) -> dict[str, Any]:
+    """Raises BadRecipe, TooLarge."""
+    found = await _json(request)
+    if not isinstance(found, dict):
+        raise BadRecipe("the body is not an object of JSON")
     return found
 
 

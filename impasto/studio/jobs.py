@@ -36,6 +36,7 @@ from impasto.studio.job_request import (
     recipe_of,
     words_of_axis,
 )
+from impasto.studio.live import side_of
 from impasto.studio.store import About, Store, has_links, now, open_within
 
 WORKER = python_module("impasto.studio.worker")
@@ -351,6 +352,12 @@ class Jobs:
             picture = str(self.path_of_picture(request.picture))
             return work | {"picture": picture, "photographs": photographs, "steps": request.steps}
         return work | self._painting_of(request)
+
+    def live_work(self, request: InstantRequest) -> dict[str, Any]:
+        """The work for a picture that is painted at once and not kept. Raises BadRecipe, Missing."""
+        for id in pictures_of(request):
+            self.path_of_picture(id)
+        return self._painting_of(request) | {"size": side_of(request)}
 
     def _painting_of(self, request: PaintingRequest) -> dict[str, Any]:
         styles = [str(self.path_of_picture(id)) for id in request.styles]

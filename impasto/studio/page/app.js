@@ -5,6 +5,7 @@ import { addFiles, change, jobOf, start, studio, useStudio } from "./state.js";
 import { Gallery } from "./gallery.js";
 import { Lens } from "./lens.js";
 import { Paint } from "./paint.js";
+import { warmUp } from "./live.js";
 import { Notice } from "./controls.js";
 import { percent, running } from "./jobs.js";
 import { emptyForm } from "./recipe.js";
@@ -27,7 +28,8 @@ function App() {
   const [name, ...rest] = useRoute();
   const [title, View] = VIEWS[name] ?? VIEWS.paint;
   const job = running(jobs);
-  useEffect(() => { document.title = `${job ? `${percent(job)} % ` : ""}Impasto studio`; });
+  const done = useDone(jobs);
+  useEffect(() => { document.title = `${job ? `${percent(job)} % ` : done ? `Done: ${done} – ` : ""}Impasto studio`; });
   useEffect(() => {
     if (document.activeElement === document.body) document.querySelector("main")?.focus({ preventScroll: true }); // the focused element is gone
   }, [title]);
@@ -42,6 +44,22 @@ function App() {
     ${notice && html`<${Notice} ...${notice} />`}
     ${denied ? html`<${Denied} />` : recipe ? html`<${Guarded} View=${View} at=${rest} />` : html`<main><p class="empty">Loading …</p></main>`}
     <${Announcer} jobs=${jobs} />`;
+}
+
+// The name of the last job that ended while nobody looked at the page.
+function useDone(jobs) {
+  const [name, setName] = useState(""), before = useRef(null), job = running(jobs);
+  useEffect(() => {
+    const ended = jobOf(before.current);
+    if (!job && ended?.state === "finished" && document.hidden) setName(ended.name);
+    before.current = job?.id ?? null;
+  }, [job?.id]);
+  useEffect(() => {
+    const looked = () => { if (!document.hidden) setName(""); };
+    document.addEventListener("visibilitychange", looked);
+    return () => document.removeEventListener("visibilitychange", looked);
+  }, []);
+  return name;
 }
 
 // The form may come from any file. If it cannot be shown, the user can empty it.
@@ -78,4 +96,4 @@ document.addEventListener("paste", (event) => {
 });
 
 render(html`<${App} />`, document.getElementById("studio"));
-start();
+start(warmUp);

@@ -1,6 +1,6 @@
 // The form: pictures, preset, knobs. Its knobs come from the studio's recipe, with their bounds, defaults and descriptions.
 
-import { html, useRef } from "./vendor/htm-preact.js";
+import { html, useEffect, useRef } from "./vendor/htm-preact.js";
 import { post } from "./api.js";
 import { addJob, change, edit, studio, useStudio } from "./state.js";
 import { GROUPS, PLACED, changesInWords, defaultOf, editLines, emptyForm, label, partName, requestOf, typed, withoutLine } from "./recipe.js";
@@ -10,6 +10,11 @@ import { Regions } from "./regions.js";
 
 export function Form() {
   const { form, recipe, problem } = useStudio(), top = useRef(null), count = Object.keys(form.knobs).length;
+  useEffect(() => {
+    const key = (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) send(top.current, "painting"); };
+    document.addEventListener("keydown", key);
+    return () => document.removeEventListener("keydown", key);
+  }, []);
   const listed = recipe.fields.filter((field) => !PLACED.includes(field.name)), of = (group) => listed.filter((field) => field.group === group);
   return html`<section class="form" ref=${top} aria-label="What to paint">
     <h2 class="unseen">What to paint</h2>
@@ -27,7 +32,7 @@ export function Form() {
     <details><summary>Compare values on a sheet</summary><${Sheet} paint=${() => send(top.current, "grid")} /></details>
     <div class="go">
       ${problem && html`<p class="problem" role="alert">${problem}</p>`}
-      <button class="primary" onClick=${() => send(top.current, "painting")}>Paint</button>
+      <button class="primary" title="Ctrl + Enter" onClick=${() => send(top.current, "painting")}>Paint</button>
       <${Sure} text="Start over" what="with an empty form" sure="Clear the form?" run=${() => edit(emptyForm())} />
     </div>
   </section>`;

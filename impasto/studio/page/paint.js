@@ -1,43 +1,41 @@
-// Paint: the form, the current painting, and the queue.
+// Paint: the form; the current painting, or an instant picture of what the form says; styles to choose from; the queue.
 
 import { html, useState } from "./vendor/htm-preact.js";
-import { jobUrl, pictureUrl, post } from "./api.js";
-import { addJob, attempt, change, isPicture, jobOf, pictureOf, useStudio } from "./state.js";
+import { jobUrl, post } from "./api.js";
+import { LIVE, addJob, attempt, change, isPicture, jobOf, useStudio } from "./state.js";
 import { changesInWords, defaultOf, label, requestValue, typed } from "./recipe.js";
 import { JobButtons, JobRow, Thumb, Warnings, comparable, isOpen, jobPicture, percent, running, statusOf } from "./jobs.js";
 import { Compare } from "./compare.js";
 import { Curve } from "./curve.js";
 import { withValue } from "./controls.js";
+import { Live, Samples, Styles } from "./live.js";
 import { Form, LogSlider, NumberEntry, showStage } from "./form.js";
 
 const RECENT = 12; // finished jobs to show
 
 export function Paint() {
-  const { jobs, shown } = useStudio();
-  const paintings = jobs.filter(isPicture), job = jobOf(shown) ?? running(paintings) ?? paintings[0];
+  const { jobs, shown, form } = useStudio();
+  const paintings = jobs.filter(isPicture), job = shown === LIVE ? null : jobOf(shown) ?? running(paintings) ?? paintings[0];
   return html`<main class="paint" tabindex="-1">
     <${Form} />
     <section class="stage" aria-label="The painting">
-      ${job ? html`<${Stage} job=${job} />` : html`<${Empty} />`}
+      ${job ? html`<${Stage} job=${job} />` : html`<${Live} />`}
+      ${!form.content && !job && html`<${Samples} />`}
+      <${Styles} />
       <${Queue} current=${job} />
     </section></main>`;
-}
-
-function Empty() {
-  const { form } = useStudio(), picture = pictureOf(form.content);
-  return html`<div class="empty">${picture && html`<img src=${pictureUrl(picture.id)} alt=${picture.name} />`}
-    <p>${!picture ? "Drop a photograph and a style picture anywhere, then press Paint."
-      : form.styles.length ? "Press Paint." : "Add a style, then press Paint."}</p></div>`;
 }
 
 function Stage({ job }) {
   const url = jobPicture(job), isDone = job.state === "finished", isLive = job.state === "running" || job.state === "paused";
   return html`
-    <div class="top"><h2>${job.name}</h2><${JobButtons} job=${job} /></div>
+    <div class="top"><h2>${job.name}</h2><div class="buttons">
+      ${isDone && html`<a class="button strong" href=${jobUrl(job.id, "download")} download>Download</a>`}
+      ${isDone && job.kind === "painting" && html`<${Onward} job=${job} />`}
+      <${JobButtons} job=${job} /></div></div>
     ${url && html`<${Compare} id=${job.id} name=${job.kind === "grid" ? "Sheet" : "Painting"} url=${url} others=${comparable(job)} />`}
     ${!url && html`<div class="empty waiting"><${Thumb} job=${job} /></div>`}
-    <p class="job-status">${statusOf(job)}${isDone && html` <a href="#gallery/${job.id}">Settings and costs</a>
-      <a href=${jobUrl(job.id, "download")} download>Download</a>`}</p>
+    <p class="job-status">${statusOf(job)}${isDone && html` <a href="#gallery/${job.id}">Settings and costs</a>`}</p>
     ${isOpen(job) && job.step && html`<progress max="100" value=${percent(job)} aria-label="Progress of the painting" />`}
     ${job.error && html`<p class="problem">${job.error}</p>`}
     <${Warnings} job=${job} />
@@ -45,6 +43,26 @@ function Stage({ job }) {
       <${Curve} key=${job.id} job=${job} />
       ${job.kind === "painting" && isLive && html`<${WhileItRuns} key=${job.id} job=${job} />`}
     </div>`;
+}
+
+const FINER = { draft: "standard", standard: "fine" };
+const MOST = 4096; // pixels of the longer side that "Larger" goes to
+const VARIED = { rows: ["beta", 0.5, 2], columns: ["style_scale", 0.7, 1.4] }; // factors of what it was painted with
+
+// What comes next after a painting: the same larger, finer, or in four variations.
+function Onward({ job }) {
+  const { recipe, width, height } = job.result, finer = FINER[recipe.quality], size = 2 * Math.max(width, height);
+  const { kind, rows, columns, ...asked } = job.asked;
+  const paint = (knobs, rest = {}) => attempt(async () => {
+    addJob(await post("/api/jobs", { kind: "painting", ...asked, ...rest, knobs: { ...asked.knobs, ...knobs } }));
+    change({ shown: null });
+  });
+  const varied = ([knob, ...factors]) => [knob, ...factors.map((factor) => typed(recipe[knob] * factor))];
+  return html`
+    ${size <= MOST && html`<button onClick=${() => paint({ size })} title="The same at ${size} pixels">Larger</button>`}
+    ${finer && html`<button onClick=${() => paint({ quality: finer })} title="The same in quality ${finer}">Finer</button>`}
+    <button onClick=${() => paint({}, { kind: "grid", rows: varied(VARIED.rows), columns: varied(VARIED.columns), changes: {} })}
+      title="Half and twice the strength, with finer and broader strokes">4 variations</button>`;
 }
 
 // The knobs that can change while painting.

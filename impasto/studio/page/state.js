@@ -8,7 +8,7 @@ const STORAGE_KEY = "impasto-studio";
 
 export const studio = {
   run: null, version: "", folder: "", recipe: null, pictures: [], jobs: [],
-  shown: null, // the job on the stage; null: the one that runs, or the newest
+  shown: null, // the job on the stage; null: the one that runs, or the newest; LIVE: an instant picture of the form
   lost: false, denied: false, notice: null, uploading: null, problem: null,
   ...restored(),
 };
@@ -45,7 +45,13 @@ export function useStudio() {
   return studio;
 }
 
-export const edit = (parts) => change({ form: { ...studio.form, ...parts }, problem: null });
+export const LIVE = "live";
+
+// While a job runs it stays on the stage.
+export function edit(parts) {
+  const form = { ...studio.form, ...parts }, shown = studio.jobs.some((job) => job.state === "running") ? studio.shown : LIVE;
+  change({ form, shown, problem: null });
+}
 export const notify = (text, action = null) => change({ notice: { text, action, stays: Boolean(action) } });
 export const warn = (text) => change({ notice: { text, action: null, stays: true } });
 export const pictureOf = (id) => studio.pictures.find((picture) => picture.id === id);
@@ -95,12 +101,13 @@ async function fetchAll() {
   }
 }
 
-export function start() {
+// Calls `ready` when the browser is known to have access.
+export function start(ready) {
   listen({
     hello: ({ run, version, folder }) => {
       const known = run === studio.run && studio.recipe;
       change({ run, version, folder, lost: false, problem: studio.lost ? null : studio.problem });
-      if (!known) fetchAll();
+      if (!known) fetchAll().then(() => { if (studio.recipe && !studio.denied) ready(); });
     },
     job: (job) => { pending?.push(job); addJob(job); },
     gone: ({ id }) => forget(id),

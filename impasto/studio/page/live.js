@@ -1,0 +1,141 @@
+// While one chooses: an instant picture of what the form says, painted anew as it changes, and the photograph in every style.
+
+import { html, useEffect, useState } from "./vendor/htm-preact.js";
+import { pictureUrl, post } from "./api.js";
+import { addJob, attempt, edit, pictureOf, studio, useStudio } from "./state.js";
+import { requestOf } from "./recipe.js";
+import { Compare } from "./compare.js";
+
+const WAIT = 120; // milliseconds after the last move
+const LARGE = 640, SMALL = 192; // pixels of the longer side
+const PHOTOGRAPHS = ["astronaut.jpg", "cat.jpg"]; // among the bundled pictures; the others are styles
+const MOST_STYLES = 24;
+
+// A request for an instant picture of the form; null if the form is not complete.
+function asked(form, recipe, size) {
+  if (!form.content || !form.styles.length) return null;
+  const { knobs: { quality, ...knobs }, rows, columns, changes, ...rest } = requestOf(form, recipe);
+  return { ...rest, kind: "instant", preset: recipe.default, knobs: { ...knobs, size: Math.min(knobs.size || size, size) } };
+}
+
+async function painted(request, what) {
+  const { picture, ...about } = await post(`/api/live?for=${what}`, request);
+  if (!picture) return about;
+  const bytes = Uint8Array.from(atob(picture), (letter) => letter.charCodeAt(0));
+  return { ...about, url: URL.createObjectURL(new Blob([bytes], { type: "image/webp" })) };
+}
+
+export function warmUp() {
+  post("/api/live/start").catch(() => {}); // without it the first picture takes longer
+}
+
+// The newest picture of the form: {url, guessed, why}, and whether a newer one is on its way.
+function useLive(form, recipe, learned) {
+  const [live, setLive] = useState({}), [isBusy, setBusy] = useState(false);
+  const request = JSON.stringify(asked(form, recipe, LARGE));
+  useEffect(() => {
+    if (request === "null") return setLive({});
+    let isNewest = true;
+    setBusy(true);
+    const later = setTimeout(async () => {
+      const found = await painted(JSON.parse(request), "stage").catch((error) => ({ why: error.message }));
+      if (!isNewest) return found.url && URL.revokeObjectURL(found.url);
+      setBusy(false);
+      setLive((before) => {
+        if (before.url && found.url) URL.revokeObjectURL(before.url);
+        return { ...found, url: found.url ?? before.url };
+      });
+    }, WAIT);
+    return () => { isNewest = false; clearTimeout(later); };
+  }, [request, learned]);
+  return [live, isBusy];
+}
+
+export function Live() {
+  const { form, recipe, jobs } = useStudio(), content = pictureOf(form.content);
+  const learned = jobs.filter((job) => job.kind === "learn" && job.state === "finished").length;
+  const [{ url, guessed = [], why }, isBusy] = useLive(form, recipe, learned);
+  const styles = form.styles.map(({ id }) => pictureOf(id)).filter(Boolean);
+  if (!content || !styles.length) return null;
+  const photograph = { name: `photograph: ${content.name}`, url: pictureUrl(content.id) };
+  return html`
+    <div class="top"><h2>${nameOf(content)} in the manner of ${styles.map(nameOf).join(" and ")}</h2></div>
+    ${url ? html`<${Compare} id=${content.id} name="Instant picture" url=${url} others=${[photograph, ...styles.map(asOther)]} />`
+      : html`<div class="empty waiting"><img src=${pictureUrl(content.id)} alt=${content.name} /></div>`}
+    <p class="job-status" role="status">${why ?? (isBusy ? "painting an instant picture" : "An instant picture. It follows the form; Paint makes the fine one.")}</p>
+    ${guessed.map((n) => styles[n] && html`<${Guessed} key=${styles[n].id} style=${styles[n]} />`)}`;
+}
+
+const asOther = (picture) => ({ name: `style: ${picture.name}`, url: pictureUrl(picture.id) });
+
+// A style that the net has not learned.
+function Guessed({ style }) {
+  const { jobs } = useStudio();
+  const isLearning = jobs.some((job) => job.kind === "learn" && job.asked.picture === style.id && ["queued", "running"].includes(job.state));
+  const learn = () => attempt(async () => addJob(await post("/api/jobs", { kind: "learn", picture: style.id })));
+  return html`<p class="hint">${nameOf(style)} is new to instant pictures, so this one is a guess. Paint is not affected.
+    ${isLearning ? " It is being learned: see the queue." : html` <button onClick=${learn}>Learn this style (about 3 minutes)</button>`}</p>`;
+}
+
+const TITLES = {
+  "arcimboldo-spring.jpg": "Arcimboldo, Spring", "hokusai-great-wave.jpg": "Hokusai, The Great Wave", "hubble-deep-field.jpg": "Hubble, Deep Field",
+  "renoir-moulin.jpg": "Renoir, Moulin de la Galette", "van-gogh-auvers.jpg": "Van Gogh, Houses at Auvers",
+};
+
+// "my-cat_2.jpg" -> "My cat 2"
+function nameOf({ name, bundled }) {
+  const words = name.replace(/\.\w+$/, "").replaceAll(/[-_]+/g, " ").trim();
+  return (bundled && TITLES[name]) || (words ? words[0].toUpperCase() + words.slice(1) : name);
+}
+
+// Photographs to begin with.
+export function Samples() {
+  const samples = useStudio().pictures.filter(({ bundled, name }) => bundled && PHOTOGRAPHS.includes(name));
+  return html`<section aria-label="Photographs to begin with"><h2>Choose a photograph</h2>
+    <p class="hint">Drop your own anywhere, paste it, or begin with one of these.</p>
+    <ul class="tiles">${samples.map((picture) => html`<li key=${picture.id}><button class="tile" onClick=${() => edit({ content: picture.id })}>
+      <img src=${pictureUrl(picture.id, "small")} alt="" /><span>${nameOf(picture)}</span></button></li>`)}</ul></section>`;
+}
+
+// Every style, with the photograph in it as soon as that is painted.
+export function Styles() {
+  const { form, pictures } = useStudio(), chosen = form.styles.map(({ id }) => id);
+  const isStyle = ({ id, bundled, name, record }) => id !== form.content && !record && !(bundled && PHOTOGRAPHS.includes(name));
+  const styles = pictures.filter(isStyle).slice(0, MOST_STYLES), shown = useTiles(form.content, styles);
+  const choose = (id, mix) => edit({ styles: mix ? mixed(form.styles, id) : [{ id, weight: 1 }] });
+  return html`<section aria-label="Styles"><h2>${chosen.length ? "Styles" : "Choose a style"}</h2>
+    <p class="hint">A click chooses a style, with Shift it is mixed with those chosen already. Drop your own style pictures on Style.</p>
+    <ul class="tiles">${styles.map((picture) => html`<li key=${picture.id}>
+      <button class="tile" aria-pressed=${chosen.includes(picture.id)} onClick=${(event) => choose(picture.id, event.shiftKey)}>
+        <img src=${shown[picture.id] ?? pictureUrl(picture.id, "small")} alt="" loading="lazy" />
+        ${shown[picture.id] && html`<img class="inset" src=${pictureUrl(picture.id, "small")} alt="" />`}
+        <span>${nameOf(picture)}</span></button></li>`)}</ul></section>`;
+}
+
+function mixed(styles, id) {
+  return styles.some((style) => style.id === id) ? styles.filter((style) => style.id !== id) : [...styles, { id, weight: 1 }];
+}
+
+const tiles = new Map(); // "photograph style" -> its url, or null while it is painted
+
+// {style: url} of the photograph in these styles; they come one after the other.
+function useTiles(content, styles) {
+  const [, redraw] = useState(0), keys = styles.map(({ id }) => `${content} ${id}`);
+  useEffect(() => {
+    if (!content) return;
+    let goesOn = true;
+    const next = async () => {
+      const style = styles.find((_, n) => !tiles.has(keys[n]));
+      if (!goesOn || !style) return;
+      tiles.set(`${content} ${style.id}`, null);
+      const request = { kind: "instant", content, styles: [style.id], knobs: { size: SMALL } };
+      const { url = null } = await painted(request, "tile").catch(() => ({}));
+      tiles.set(`${content} ${style.id}`, url);
+      redraw((n) => n + 1);
+      next();
+    };
+    next();
+    return () => { goesOn = false; };
+  }, [keys.join(",")]);
+  return Object.fromEntries(styles.map(({ id }, n) => [id, tiles.get(keys[n])]));
+}
