@@ -167,6 +167,37 @@ def test_from_drop_to_download(page, tmp_path):
     assert read_record(tmp_path / "out.png")["recipe"]["quality"] == "draft"
 
 
+def test_a_photograph_and_a_style_give_a_picture_at_once_that_follows_the_form(browser, tmp_path):
+    """From the first screen to the download: tiles, the picture on the stage, the strength, Paint."""
+    running, watched = Running(tmp_path / "studio"), Watched(browser)
+    page = watched.open(running.address())
+    page.get_by_role("region", name="To begin with").get_by_role("button", name="Cat").click()
+    styles = page.get_by_role("region", name="Styles")
+    expect(styles.locator("img.inset").first).to_be_visible()  # the photograph in a style
+    styles.get_by_role("button", name="Mosaic").click()
+    stage = page.locator(".stage img[alt='Instant picture']")
+    expect(stage).to_be_visible()
+    expect(page.get_by_role("heading", name="Cat in the manner of Mosaic")).to_be_visible()
+    before = stage.get_attribute("src")
+    fill(page, "beta", 2)
+    expect(stage).not_to_have_attribute("src", before)
+    styles.get_by_role("button", name="Hokusai").click(modifiers=["Shift"])
+    expect(page.get_by_role("heading", name="Mosaic and Hokusai, The Great Wave")).to_be_visible()
+    assert running.client.jobs() == []
+    fill(page, "size", 64)
+    page.locator("#knob-quality").select_option("draft")
+    page.keyboard.press("Control+Enter")
+    expect(told(page)).to_contain_text("finished", timeout=LONG)
+    with page.expect_download() as downloading:
+        page.locator(".stage").get_by_role("link", name="Download").click()
+    assert downloading.value.suggested_filename.endswith(".png")
+    page.get_by_role("button", name="Finer").click()
+    expect(page.locator(".stage .job-status")).to_contain_text("finished", timeout=LONG)
+    assert [job["asked"]["knobs"]["quality"] for job in running.client.jobs()] == ["standard", "draft"]
+    watched.context.close()
+    assert "Traceback" not in running.stop() and watched.wrong == []
+
+
 def test_what_is_missing_or_wrong_stands_beside_the_button(page):
     paint(page)
     expect(page.get_by_role("alert")).to_contain_text("Choose a photograph first")

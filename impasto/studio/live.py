@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from impasto.feedforward.apply import InstantPainter
     from impasto.images.images import Picture
 
+PROCESS = python_module("impasto.studio.live")
 LARGEST = 768  # pixels of the longer side
 SECONDS = 60.0  # that an answer may take
 IDLE_SECONDS = 900.0  # that the process waits for the next request
@@ -86,7 +87,7 @@ class Live:
             self.idle.cancel()
         if self.process is None or self.process.returncode is not None:
             options: dict[str, Any] = {"stdin": -1, "stdout": -1, "stderr": subprocess.DEVNULL, "start_new_session": True}
-            self.process = await asyncio.create_subprocess_exec(*python_module("impasto.studio.live"), **options, limit=LINE)
+            self.process = await asyncio.create_subprocess_exec(*PROCESS, **options, limit=LINE)
         self.idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self.close)
         return self.process
 

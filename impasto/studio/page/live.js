@@ -91,7 +91,7 @@ function nameOf({ name, bundled }) {
 // Photographs to begin with.
 export function Samples() {
   const samples = useStudio().pictures.filter(({ bundled, name }) => bundled && PHOTOGRAPHS.includes(name));
-  return html`<section aria-label="Photographs to begin with"><h2>Choose a photograph</h2>
+  return html`<section aria-label="To begin with"><h2>Choose a photograph</h2>
     <p class="hint">Drop your own anywhere, paste it, or begin with one of these.</p>
     <ul class="tiles">${samples.map((picture) => html`<li key=${picture.id}><button class="tile" onClick=${() => edit({ content: picture.id })}>
       <img src=${pictureUrl(picture.id, "small")} alt="" /><span>${nameOf(picture)}</span></button></li>`)}</ul></section>`;
