@@ -123,6 +123,27 @@ FAULTS = [
     Fault('self._cancel("stop")', "pass", "test_studio_jobs.py"),
     Fault("if last or self.process is not old or self.ending:", "if True:", "test_studio_jobs.py"),
     Fault("other = i + 1 if number % 2 else i - 1", "other = i - 1", "test_video.py"),
+    # Clarity, words, paths and dreams; photographs that are brought
+    Fault("(across.sum(1, keepdim=True) - across) / (n - 1)", "across.sum(1, keepdim=True) / (n - 1)", "test_lens_clarity.py"),
+    Fault(".quantile(0.95))", ".quantile(0.5))", "test_lens_clarity.py"),
+    Fault("x = x + y if x.shape == y.shape else y", "x = y", "test_lens_words.py"),
+    Fault(
+        "sides += [missing // 2, missing - missing // 2]", "sides += [missing - missing // 2, missing // 2]", "test_lens_words.py"
+    ),
+    Fault("scipy.stats.binom.logsf(counts - 1, of, rates)", "scipy.stats.binom.logsf(counts, of, rates)", "test_lens_words.py"),
+    Fault("np.where(counts >= MOST,", "np.where(counts >= 1,", "test_lens_words.py"),
+    Fault("(x - x.flip(-2).roll(1, -2)) / 2", "(x - x.flip(-2)) / 2", "test_canvas.py"),
+    Fault("* window / window.square().mean().sqrt()", "* window", "test_canvas.py"),
+    Fault("own[~np.eye(len(own), dtype=bool)].mean()", "own.mean()", "test_lens_paths.py"),
+    Fault("others = [(unit + len(way.a) // 2) % len(way.a) for unit in first]", "others = first", "test_lens_atlas.py"),
+    Fault("if everywhere or not places_of(", "if not places_of(", "test_lens_atlas.py"),
+    # The painter's eye, and pictures at once
+    Fault("self.style_rotation + 90 * n", "self.style_rotation + 180 * n", "test_objective.py"),
+    Fault("if is_stage and mine != self.newest:", "if False:", "test_studio_live.py"),
+    Fault(
+        "except BaseException:  # the request was cancelled", "except OSError:  # the request was cancelled", "test_studio_live.py"
+    ),
+    Fault("min(size, LARGEST) if isinstance(size, int) else LARGEST", "size or LARGEST", "test_studio_live.py"),
 ]
 
 

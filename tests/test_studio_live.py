@@ -163,6 +163,17 @@ def test_knobs_that_an_instant_picture_does_not_follow_are_left_out():
     assert answer_to(asked()) == answer_to(asked(knobs=others))
 
 
+@pytest.mark.parametrize("mask", ["light", "dark", "k-means 2 of 3"])
+def test_a_mask_is_that_of_a_region(mask):
+    from impasto.images.images import read_picture, resize, scaled_size
+    from impasto.objective.masks import make_mask
+
+    found = as_tensor(decoded(answer_to({"content": str(picture_path("cat")), "mask": mask})))[..., 0]
+    image = read_picture(picture_path("cat")).image
+    wanted = resize(make_mask(mask, image, 0.01), scaled_size(image, 512))[0, 0]
+    assert found.shape == wanted.shape and (found - wanted).abs().mean() < 0.02 < wanted.std()
+
+
 def test_a_style_that_nobody_learned_is_named_until_it_is_learned(tmp_path, monkeypatch):
     from impasto.feedforward.styles import PLAIN, bundled, save_learned
 
@@ -210,6 +221,11 @@ def test_the_studio_paints_at_once_and_says_what_it_cannot(tmp_path):
         ]
         assert all(it["picture"] is None and it["why"] for it in refused)
         assert running.ask("POST", "/api/live", {**ask, "content": "0" * 16}).status == 404
+        asked_for = {"picture": ask["content"], "mask": "light"}
+        assert decoded(running.ask("POST", "/api/live/mask", asked_for).json()).size[0] == 512
+        assert running.ask("POST", "/api/live/mask", {**asked_for, "mask": "rest"}).status == 400
+        assert running.ask("POST", "/api/live/mask", {**asked_for, "mask": "/etc/passwd"}).status == 400
+        assert running.ask("POST", "/api/live/mask", {**asked_for, "picture": "../.."}).status == 404
         assert running.raw("POST", "/api/live", {"X-Impasto": "1"}, b"{}").status == 401
     finally:
         said = running.stop()

@@ -24,6 +24,7 @@ from starlette.types import Receive, Scope, Send
 from impasto.errors import BadImage, BadInput, BadRecipe, CannotWrite, ImpastoError, NoRoom
 from impasto.files import FULL, sha256, text_of, write_whole
 from impasto.pictures import picture_path
+from impasto.recipe.regions import is_made
 from impasto.studio.client import MOST_UPLOADED
 from impasto.studio.decode import SMALL, Decoder
 from impasto.studio.events import Events
@@ -239,6 +240,14 @@ class Studio:
         except (BadRecipe, BadImage) as error:
             return JSONResponse({"picture": None, "why": str(error)})
 
+    async def mask(self, request: Request) -> Response:
+        """A mask made of a picture, {"picture": WebP in base64}; the body is {"picture": id, "mask": "light" or another}."""
+        body = await _object(request)
+        path, mask = self.jobs.path_of_picture(str(body.get("picture"))), body.get("mask")
+        if not isinstance(mask, str) or mask == "rest" or not is_made(mask):
+            raise BadRecipe("mask must be light, dark or a part by colour, as k-means 1 of 3")
+        return JSONResponse(await self.pictures_at_once.paint({"content": str(path), "mask": mask}, False))
+
     async def start_live(self, _request: Request) -> Response:
         """Have the process of instant pictures ready."""
         await self.pictures_at_once.start()
@@ -306,6 +315,7 @@ class Studio:
             route("/api/jobs/{id}/{act}", one_of(self.act, "pause", "resume", "cancel"), "POST"),
             route("/api/jobs/{id}/{what}", one_of(self.job_file, "preview", "small", "image", "download")),
             route("/api/live", self.live, "POST"),
+            route("/api/live/mask", self.mask, "POST"),
             route("/api/live/start", self.start_live, "POST"),
             route("/api/lens", self.lens),
             route("/pages/{kind}/{id}/{path:path}", self.lens_page),

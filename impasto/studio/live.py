@@ -31,6 +31,8 @@ IDLE_SECONDS = 900.0  # that the process waits for the next request
 MOST_MEMORY = 1500.0  # MB: a process that has used more ends after its answer
 LINE = 2**24  # bytes of an answer
 QUALITY = 85  # of the WebP
+MASK = 512  # pixels of a mask's longer side
+MASK_FEATHER = 0.01  # its soft edge, as that of a region
 
 
 class Superseded(BadRecipe):
@@ -110,7 +112,22 @@ def side_of(request: InstantRequest) -> int:
 
 
 def answer_to(work: Mapping[str, Any]) -> dict[str, Any]:
-    """The answer to a request, {"content", "styles": paths, "knobs", "size"}."""
+    """The answer to a request for a mask that is made of a picture, {"content": its path, "mask"}, or for an instant picture."""
+    return mask_of(work["content"], work["mask"]) if "mask" in work else painted(work)
+
+
+def mask_of(path: str, mask: str) -> dict[str, Any]:
+    """{"picture": the mask, white where it is 1}."""
+    from impasto.images.images import resize, scaled_size, to_pillow
+    from impasto.objective.masks import make_mask
+
+    image = _photograph(path).image
+    image = resize(image, scaled_size(image, MASK))
+    return {"picture": _encoded(to_pillow(make_mask(mask, image, MASK_FEATHER).expand(1, 3, -1, -1)))}
+
+
+def painted(work: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer to {"content", "styles": paths, "knobs", "size"}."""
     from impasto.feedforward.styles import learned_folder
     from impasto.images.images import to_pillow
     from impasto.objective.masks import read_masks

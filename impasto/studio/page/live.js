@@ -20,9 +20,23 @@ function asked(form, recipe, size) {
 
 async function painted(request, what) {
   const { picture, ...about } = await post(`/api/live?for=${what}`, request);
-  if (!picture) return about;
-  const bytes = Uint8Array.from(atob(picture), (letter) => letter.charCodeAt(0));
-  return { ...about, url: URL.createObjectURL(new Blob([bytes], { type: "image/webp" })) };
+  return picture ? { ...about, url: urlOf(picture) } : about;
+}
+
+function urlOf(base64) {
+  const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+  return URL.createObjectURL(new Blob([bytes], { type: "image/webp" }));
+}
+
+const masks = new Map(); // "picture mask" -> a promise of its url
+
+// The url of a mask, white on black: one that is painted, or made of the picture; null for a mask that depends on others.
+export function maskUrl(picture, mask) {
+  if (!mask || mask === "rest" || !picture) return Promise.resolve(null);
+  if (/^[0-9a-f]{16}$/.test(mask)) return Promise.resolve(pictureUrl(mask));
+  const key = `${picture.id} ${mask}`;
+  if (!masks.has(key)) masks.set(key, post("/api/live/mask", { picture: picture.id, mask }).then((made) => urlOf(made.picture)));
+  return masks.get(key);
 }
 
 export function warmUp() {

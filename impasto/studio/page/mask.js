@@ -82,12 +82,13 @@ function useHistory(canvas) {
   return { remember, undo: () => step("past", "future"), redo: () => step("future", "past"), past: past.length, future: future.length };
 }
 
+// `mask` is the url of the mask to start from, or null.
 export function MaskDialog({ title, picture, mask, close, saved }) {
   const canvas = useRef(null), last = useRef(null); // the last point of the stroke
   const [width, height] = sizeOf(picture), longer = Math.max(width, height), history = useHistory(canvas);
   const [at, setAt] = useState([width / 2, height / 2]), [brush, setBrush] = useState({ size: longer / 8, softness: 0.3, erase: false });
   const set = (parts) => setBrush({ ...brush, ...parts });
-  useEffect(() => { if (mask) draw(canvas.current, pictureUrl(mask)); }, []);
+  useEffect(() => { if (mask) draw(canvas.current, mask); }, []);
 
   const placeOf = (event) => {
     const box = canvas.current.getBoundingClientRect();

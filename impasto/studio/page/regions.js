@@ -1,25 +1,33 @@
 // Parts of the photograph: the protected area, and regions with their own style, weights and colours.
 
-import { html, useState } from "./vendor/htm-preact.js";
+import { html, useEffect, useState } from "./vendor/htm-preact.js";
+import { pictureUrl } from "./api.js";
 import { edit, pictureOf, useStudio } from "./state.js";
 import { Select, withValue } from "./controls.js";
 import { MaskDialog } from "./mask.js";
+import { maskUrl } from "./live.js";
 
 const GENERATED = { light: "light areas", dark: "dark areas", rest: "all other areas" };
 for (const of of [2, 3, 4]) {
   for (let n = 1; n <= of; n++) GENERATED[`k-means ${n} of ${of}`] = `by colour, ${n} of ${of} (dark to light)`;
 }
 
-// A generated or painted mask: `value` is "", a key of GENERATED, or the id of a picture.
+// A generated or painted mask: `value` is "", a key of GENERATED, or the id of a picture. What it leaves out is dark.
 function Mask({ title, value, onChange, none, over }) {
-  const [painting, setPainting] = useState(false), painted = value && !(value in GENERATED);
+  const [painting, setPainting] = useState(false), painted = value && !(value in GENERATED), [url, setUrl] = useState(null);
+  useEffect(() => {
+    let isNewest = true;
+    maskUrl(over, value).then((found) => { if (isNewest) setUrl(found); }, () => setUrl(null));
+    return () => { isNewest = false; };
+  }, [over?.id, value]);
   const choices = [...(none ? [["", none]] : []), ["painted", painted ? "painted by hand" : "paint by hand"], ...Object.entries(GENERATED)];
   return html`<span class="mask">
     <${Select} aria-label=${title} value=${painted ? "painted" : value} choices=${choices}
       onChange=${(next) => (next === "painted" ? setPainting(true) : onChange(next))} />
     <button disabled=${!over} onClick=${() => setPainting(true)} aria-label="Paint the mask: ${title}">
       ${painted ? "Change the mask" : "Paint the mask"}</button>
-    ${painting && over && html`<${MaskDialog} title=${title} picture=${over} mask=${painted ? value : null}
+    ${url && over && html`<span class="masked"><img src=${pictureUrl(over.id, "small")} alt="" /><img src=${url} alt="The mask over ${over.name}" /></span>`}
+    ${painting && over && html`<${MaskDialog} title=${title} picture=${over} mask=${url}
       close=${() => setPainting(false)} saved=${onChange} />`}</span>`;
 }
 
