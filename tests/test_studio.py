@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import urllib.parse
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -100,6 +101,26 @@ def test_a_painting_is_the_one_that_the_library_paints(studio, finished, tmp_pat
     for what, size in (("small", 64), ("preview", 64)):
         shown = studio.ask("GET", f"/api/jobs/{job['id']}/{what}")
         assert shown.status == 200 and shown.headers["content-type"] == "image/webp" and len(shown.body) > size
+
+
+@weights
+def test_a_job_is_renamed_starred_and_zipped_with_others(studio, finished, tmp_path):
+    id, name = finished[1]["id"], finished[1]["name"]
+    label = f"/api/jobs/{id}/label"
+    assert not studio.job(id)["starred"]
+    assert studio.ask("POST", label, {"name": "Großes Blau", "starred": True}).json()["name"] == "Großes Blau"
+    assert studio.job(id)["starred"] and [it["id"] for it in studio.client.jobs("großes")] == [id]
+    for wrong in ({"name": ""}, {"name": "a\nb"}, {"name": 3}, {"starred": "yes"}, {"state": "queued"}, []):
+        assert studio.ask("POST", label, wrong).status == 400
+    other = studio.ended(studio.submit(studio.quick(name="Großes Blau", knobs={"steps": 1})))["id"]
+    answer = studio.ask("GET", f"/api/zip?id={id}&id={other}&id={id}")
+    assert answer.status == 200 and "impasto.zip" in answer.headers["content-disposition"]
+    (tmp_path / "all.zip").write_bytes(answer.body)
+    with zipfile.ZipFile(tmp_path / "all.zip") as archive:
+        assert archive.namelist() == ["gro-es-blau.png", "gro-es-blau-2.png"] and archive.testzip() is None
+        assert archive.read("gro-es-blau.png") == studio.ask("GET", f"/api/jobs/{id}/image").body
+    assert studio.ask("GET", "/api/zip").status == 400 and studio.ask("GET", f"/api/zip?id={'0' * 16}").status == 404
+    assert not list(studio.folder.glob(".upload-*")) and studio.ask("POST", label, {"name": name}).status == 200
 
 
 @weights

@@ -7,6 +7,7 @@ import base64
 import re
 import shutil
 import signal
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -309,6 +310,26 @@ def test_a_mask_is_painted_over_the_photograph(page, studio):
     assert job["result"]["recipe"]["protect"]
 
 
+def test_a_mask_is_seen_over_the_photograph_as_it_is_chosen_and_painted_on(page):
+    pick(page, "Photograph", "cat.jpg")
+    page.locator("summary", has_text="Regions and protection").click()
+    page.get_by_role("combobox", name="Protect").select_option("dark")
+    expect(page.get_by_role("img", name="The mask over cat.jpg")).to_be_visible()
+    page.get_by_role("button", name="Paint the mask: Protect").click()
+    veil = """(canvas) => {
+        const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+        return data.filter((_, n) => n % 4 == 3).reduce((a, b) => a + b) / (255 * canvas.width * canvas.height);
+    }"""
+    canvas = page.get_by_role("application")
+    for _ in range(50):
+        if 0.2 < canvas.evaluate(veil) < 0.8:
+            break
+        page.wait_for_timeout(100)
+    assert 0.2 < canvas.evaluate(veil) < 0.8  # Otsu's threshold parts the cat about in half
+    page.get_by_role("button", name="Save the mask").click()
+    expect(page.get_by_role("combobox", name="Protect")).to_have_value("painted")
+
+
 def test_a_style_picture_is_cropped_by_its_corners(page, studio):
     set_up(page)
     name = page.locator("section[aria-label=Style] figcaption").inner_text()
@@ -376,11 +397,39 @@ def test_the_gallery_finds_by_knobs_and_brings_settings_back(page, studio):
     expect(page.locator("#knob-seed")).to_have_value("0")
     page.goto(f"http://{studio.host}/#gallery/{id}")
     page.get_by_role("button", name="Use all settings").click()
+    expect(page.locator(".stage").get_by_role("heading", name="needle")).to_be_visible()
     expect(page.locator("#knob-seed")).to_have_value("5")
     expect(page.locator("#knob-quality")).to_have_value("draft")
     page.locator("#knob-quality").select_option("fine")
     expect(page.locator("#knob-fine_steps")).to_have_value("120")  # the quality's, as long as nobody says otherwise
     expect(page.get_by_role("region", name="Photograph")).to_contain_text("cat.jpg")
+
+
+def test_results_are_named_starred_and_chosen_in_the_gallery(page, studio, tmp_path):
+    for name in ("first of two", "second of two"):
+        studio.ended(studio.submit(studio.quick(name=name, knobs={"steps": 1})))
+    page.goto(f"http://{studio.host}/#gallery")
+    page.get_by_role("searchbox").fill("of two")
+    expect(page.locator(".gallery .card")).to_have_count(2)
+    page.get_by_role("button", name="Star: first of two").click()
+    page.get_by_role("combobox", name="Show").select_option("starred")
+    expect(page.locator(".gallery .card")).to_have_count(1)
+    page.locator(".gallery .card").click()
+    page.get_by_label("Name").fill("the better one of two")
+    page.get_by_label("Name").press("Tab")
+    expect(page.get_by_role("heading", name="the better one of two")).to_be_visible()
+    page.get_by_role("dialog").get_by_role("button", name="Close").click()
+    page.get_by_role("combobox", name="Show").select_option("")
+    page.get_by_role("button", name="Select", exact=True).click()
+    page.get_by_role("button", name="All", exact=True).click()
+    with page.expect_download() as downloading:
+        page.get_by_role("link", name="Download 2 pictures").click()
+    downloading.value.save_as(tmp_path / "both.zip")
+    with zipfile.ZipFile(tmp_path / "both.zip") as archive:
+        assert sorted(archive.namelist()) == ["second-of-two.png", "the-better-one-of-two.png"]
+    page.get_by_role("button", name="Delete 2 pictures").click()
+    page.get_by_role("group", name="Delete 2 pictures permanently?").get_by_role("button", name="Delete").click()
+    expect(page.locator(".gallery .card")).to_have_count(0)
 
 
 def test_marks_in_a_style_become_an_edit_of_the_next_painting(page, studio):

@@ -8,9 +8,11 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import zipfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import version
 from importlib.resources import files
+from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
@@ -201,6 +203,20 @@ class Studio:
         knobs = body.get("knobs") if isinstance(body, dict) else None
         return JSONResponse(self.jobs.change(request.path_params["id"], knobs))
 
+    async def label(self, request: Request) -> Response:
+        """Give a job another name, or a star: {"name": ..., "starred": ...}."""
+        return JSONResponse(self.jobs.label(request.path_params["id"], await _object(request)))
+
+    async def zipped(self, request: Request) -> Response:
+        """The results of several jobs in one archive: ?id=...&id=..."""
+        found = [self.jobs.job(id) for id in dict.fromkeys(request.query_params.getlist("id"))]
+        if not found:
+            raise BadRecipe("name the jobs, as ?id=0123456789abcdef")
+        results = [(about["name"], self.jobs.output_of(about)) for about in found]
+        file = tempfile.NamedTemporaryFile(dir=self.store.folder, prefix=UPLOAD)  # noqa: SIM115  _Opened closes it
+        await asyncio.to_thread(_zip, results, file)
+        return _Opened(file, media_type="application/zip", filename="impasto.zip")
+
     async def remove_job(self, request: Request) -> Response:
         """Remove a job and its files."""
         self.jobs.remove(request.path_params["id"])
@@ -311,6 +327,8 @@ class Studio:
             route("/api/jobs/{id}", self.one_job),
             route("/api/jobs/{id}", self.remove_job, "DELETE"),
             route("/api/jobs/{id}/change", self.change, "POST"),
+            route("/api/jobs/{id}/label", self.label, "POST"),
+            route("/api/zip", self.zipped),
             route("/api/jobs/{id}/curve", self.curve),
             route("/api/jobs/{id}/{act}", one_of(self.act, "pause", "resume", "cancel"), "POST"),
             route("/api/jobs/{id}/{what}", one_of(self.job_file, "preview", "small", "image", "download")),
@@ -436,6 +454,18 @@ def _file(opened: Callable[[], IO[bytes]], name: str, save_as: str | None = None
         return _Opened(opened(), media_type=type, filename=save_as, headers=headers)
     except OSError as error:
         raise Missing("there is nothing to show yet") from error
+
+
+def _zip(results: Sequence[tuple[str, Path]], file: IO[bytes]) -> None:
+    """Write the files into an archive, under their jobs' names; equal names get a number."""
+    used: set[str] = set()
+    with zipfile.ZipFile(file, "w") as archive:  # pictures are compressed already
+        for name, path in results:
+            base = slug(name)
+            names = (f"{base}{'' if n == 1 else f'-{n}'}{path.suffix}" for n in count(1))
+            used.add(chosen := next(it for it in names if it not in used))
+            archive.write(path, chosen)
+    file.flush()
 
 
 def _clean(name: str) -> str:

@@ -103,6 +103,23 @@ def is_plain(value: Any, depth: int = 20) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
+class Label(BaseModel):
+    """What a user calls a job, and whether it has a star."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    name: Annotated[Name, Field(min_length=1)] | None = None
+    starred: bool | None = None
+
+
+def read_label(value: Any) -> dict[str, Any]:
+    """The parts of a label that are given. Raises BadRecipe with the first error."""
+    try:
+        return Label.model_validate(value).model_dump(exclude_none=True)
+    except ValidationError as error:
+        raise BadRecipe(_first(error)) from error
+
+
 JobRequest = PaintingRequest | GridRequest | InstantRequest | StyleRequest | AtlasRequest | LearnRequest
 _CHECKED: TypeAdapter[JobRequest] = TypeAdapter(Annotated[JobRequest, Field(discriminator="kind")])
 
@@ -114,13 +131,17 @@ def read_request(value: Any) -> JobRequest:
     try:
         request = _CHECKED.validate_python(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise BadRecipe(f"{'.'.join(map(str, first['loc'])) or 'request'}: {first['msg']}") from error
+        raise BadRecipe(_first(error)) from error
     if isinstance(request, PaintingRequest):
         _check_painting(request)
     if isinstance(request, StyleRequest) and (request.picture is None) == (request.job is None):
         raise BadRecipe("give either a picture or a job to read the style of")
     return request
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'request'}: {first['msg']}"
 
 
 def _check_painting(request: PaintingRequest) -> None:

@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from impasto.studio.job_request import (
     knobs_of,
     pictures_needed,
     pictures_of,
+    read_label,
     read_request,
     recipe_of,
     words_of_axis,
@@ -133,6 +135,11 @@ class Jobs:
             return self.shown(about)
         return self._save({**about, "changes": changed(about["changes"], i, knobs)})
 
+    def label(self, id: str, label: Mapping[str, Any]) -> About:
+        """Give a job another name, or a star. Raises BadRecipe."""
+        checked = read_label(label)
+        return self._save({**self.job(id), **checked})
+
     def remove(self, id: str) -> None:
         """Remove a job and its files."""
         if self.job(id)["state"] == "running":
@@ -179,7 +186,7 @@ class Jobs:
     def shown(self, about: About) -> About:
         """A job as the JSON API shows it."""
         about = about | self.steps.get(about["id"], {}) | {"ending": self.ending if about["id"] == self.running else ""}
-        about["picture"] = self._output_of(about) is not None
+        about |= {"picture": self._output_of(about) is not None, "starred": about.get("starred", False)}
         return {name: value for name, value in about.items() if name not in ("file", "queued")}
 
     # The queue

@@ -2,30 +2,67 @@
 
 import { html, useEffect, useState } from "./vendor/htm-preact.js";
 import { get, jobUrl, post } from "./api.js";
-import { addJob, attempt, edit, isPainting, isPicture, jobOf, paintAgain, pictureOfJob, removeJob, studio, notify, use, useStudio } from "./state.js";
-import { changed, changesInWords, formOfJob, inWords, label, typed } from "./recipe.js";
+import { addJob, attempt, change, edit, isPainting, isPicture, jobOf, paintAgain, pictureOfJob, removeJob, studio, notify, use, useStudio } from "./state.js";
+import { changed, changesInWords, formOfJob, inWords, label as labelOf, typed } from "./recipe.js";
 import { Thumb, Warnings, comparable, jobPicture, seconds, statusOf, when } from "./jobs.js";
 import { Compare } from "./compare.js";
 import { Dialog, Select, Sure, withValue } from "./controls.js";
 
 const WAIT = 250; // milliseconds between the last key and the search
-const KINDS = [["", "everything"], ["painting", "paintings"], ["instant", "instant pictures"], ["grid", "sheets"]];
+const KINDS = [
+  ["", "what is finished"], ["starred", "with a star"], ["painting", "paintings"], ["instant", "instant pictures"], ["grid", "sheets"], ["open", "what did not finish"],
+];
 const go = (hash) => { location.hash = hash; };
+
+function isOfKind(job, kind) {
+  if (kind === "open") return job.state !== "finished";
+  return job.state === "finished" && (!kind || (kind === "starred" ? job.starred : job.kind === kind));
+}
 
 export function Gallery({ at: [id] }) {
   const { jobs } = useStudio(), [words, setWords] = useState(""), [kind, setKind] = useState(""), found = useFound(words, jobs.length);
-  const shown = jobs.filter((entry) => isPicture(entry) && jobPicture(entry) && (!kind || entry.kind === kind) && (!found || found.has(entry.id)));
-  const job = jobOf(id);
+  const [marked, setMarked] = useState(null); // the ids of the selected pictures; null while none are to be selected
+  const shown = jobs.filter((entry) => isPicture(entry) && jobPicture(entry) && isOfKind(entry, kind) && (!found || found.has(entry.id)));
+  const job = jobOf(id), flip = (entry) => setMarked(marked.includes(entry.id) ? marked.filter((other) => other !== entry.id) : [...marked, entry.id]);
   return html`<main class="gallery" tabindex="-1">
     <div class="tools">
       <label class="search">Search <input type="search" value=${words} placeholder="hokusai beta 30" onInput=${withValue(setWords)} /></label>
       <label>Show <${Select} value=${kind} choices=${KINDS} onChange=${setKind} /></label>
+      <button aria-pressed=${marked !== null} onClick=${() => setMarked(marked ? null : [])}>Select</button>
+      ${marked && html`<${Selection} shown=${shown} marked=${marked} setMarked=${setMarked} />`}
       <span class="hint" role="status">${shown.length} ${shown.length === 1 ? "picture" : "pictures"}</span></div>
-    ${shown.length === 0 && html`<p class="empty">${words || kind ? "No matches" : "No paintings yet"}</p>`}
-    <ul class="cards large">${shown.map((entry) => html`<li key=${entry.id}><a class="card" href="#gallery/${entry.id}"><${Thumb} job=${entry} />
-      <span>${entry.name}</span><span class="note own">${ownSettings(entry)}</span>
-      <span class="note">${entry.state === "finished" ? when(entry.created) : statusOf(entry)}</span></a></li>`)}</ul>
+    ${shown.length === 0 && html`<${Nothing} filtered=${words || kind} />`}
+    <ul class="cards large">${shown.map((entry) => html`<li key=${entry.id}>
+      ${marked ? html`<button class="card" aria-pressed=${marked.includes(entry.id)} onClick=${() => flip(entry)}><${Card} entry=${entry} /></button>`
+        : html`<a class="card" href="#gallery/${entry.id}"><${Card} entry=${entry} /></a>`}
+      ${!marked && html`<${Star} job=${entry} />`}</li>`)}</ul>
     ${job && html`<${Dialog} key=${id} title=${job.name} kind="full" close=${() => go("#gallery")}><${Painting} job=${job} /><//>`}</main>`;
+}
+
+function Nothing({ filtered }) {
+  return html`<div class="empty"><p>${filtered ? "No matches." : "What you paint comes here, with all of its settings."}</p>
+    ${!filtered && html`<p><a href="#paint">Paint something</a></p>`}</div>`;
+}
+
+function Card({ entry }) {
+  return html`<${Thumb} job=${entry} /><span>${entry.name}</span><span class="note own">${ownSettings(entry)}</span>
+    <span class="note">${entry.state === "finished" ? when(entry.created) : statusOf(entry)}</span>`;
+}
+
+const label = (job, parts) => attempt(async () => addJob(await post(jobUrl(job.id, "label"), parts)));
+
+function Star({ job }) {
+  return html`<button class="star" aria-pressed=${job.starred} aria-label="Star: ${job.name}" title=${job.starred ? "Take the star away" : "Give it a star"}
+    onClick=${() => label(job, { starred: !job.starred })}>${job.starred ? "★" : "☆"}</button>`;
+}
+
+// What can be done with the selected pictures.
+function Selection({ shown, marked, setMarked }) {
+  const chosen = shown.filter(({ id }) => marked.includes(id)), what = `${chosen.length} ${chosen.length === 1 ? "picture" : "pictures"}`;
+  const erase = () => { chosen.filter(({ state }) => state !== "running").forEach(removeJob); setMarked([]); };
+  return html`<button onClick=${() => setMarked(shown.map(({ id }) => id))}>All</button>
+    ${chosen.length > 0 && html`<a class="button" href="/api/zip?${chosen.map(({ id }) => `id=${id}`).join("&")}" download="impasto.zip">Download ${what}</a>
+      <${Sure} text="Delete" what=${what} sure="Delete ${what} permanently?" run=${erase} />`}`;
 }
 
 // The settings that differ from the defaults: "gatys, Style strength 40".
@@ -52,6 +89,7 @@ function Painting({ job }) {
   return html`<div class="painting">
     ${url && html`<${Compare} id=${job.id} name=${job.kind === "grid" ? "Sheet" : "Painting"} url=${url} others=${comparable(job)} />`}
     <div class="about"><p class="hint">${when(job.created)}, ${statusOf(job)}</p>
+      <label class="search">Name <input type="text" maxlength="200" value=${job.name} onChange=${({ target }) => target.value.trim() && label(job, { name: target.value.trim() })} /></label>
       <${Actions} job=${job} />
       ${job.error && html`<p class="problem">${job.error}</p>`}
       <${Warnings} job=${job} />
@@ -66,12 +104,12 @@ function toForm(parts, message) {
 }
 
 function Actions({ job }) {
-  const useAll = () => { toForm(formOfJob(job), "All settings are in the form."); go("#paint"); };
+  const useAll = () => { toForm(formOfJob(job), "All settings are in the form."); change({ shown: job.id }); go("#paint"); };
   const from = (place) => attempt(async () => { use([await pictureOfJob(job)], place); });
   const readStyle = () => attempt(async () => { addJob(await post("/api/jobs", { kind: "style", job: job.id })); go("#lens"); });
   return html`<div class="buttons">
-    <button class="primary" onClick=${useAll}>Use all settings</button>
-    <a class="button" href=${jobUrl(job.id, "download")} download>Download</a>
+    <a class="button strong" href=${jobUrl(job.id, "download")} download>Download</a>
+    <button onClick=${useAll}>Use all settings</button><${Star} job=${job} />
     <button onClick=${() => { paintAgain(job); go("#paint"); }}>Paint again</button>
     ${isPainting(job) && job.state === "finished" && html`
       <button onClick=${readStyle} title="Make a page about its style: units, and which of them act together">Read its style</button>
@@ -94,11 +132,11 @@ function Settings({ job }) {
     changes: () => ({ changes: before.changes }),
     style_weights: () => ({ styles: form.styles.map((style, n) => ({ ...style, weight: whole.style_weights[n] ?? 1 })) }),
   };
-  const one = (name) => toForm(own[name]?.() ?? { knobs: { ...form.knobs, [name]: whole[name] } }, `${label(name)} is in the form.`);
+  const one = (name) => toForm(own[name]?.() ?? { knobs: { ...form.knobs, [name]: whole[name] } }, `${labelOf(name)} is in the form.`);
   return html`<table><caption>Settings</caption><tbody>${names.map((name) => html`
       <tr key=${name} class=${differ.includes(name) ? "changed" : ""}>
-        <th scope="row" title=${name}>${label(name)}</th><td>${inWords(whole[name])}</td>
-        <td><button onClick=${() => one(name)} aria-label="Use ${label(name)} in the form">Use</button></td>
+        <th scope="row" title=${name}>${labelOf(name)}</th><td>${inWords(whole[name])}</td>
+        <td><button onClick=${() => one(name)} aria-label="Use ${labelOf(name)} in the form">Use</button></td>
       </tr>`)}</tbody></table>
     <button onClick=${() => showAll(!all)} aria-expanded=${all}>${all ? "Only changes from the preset" : "All settings"}</button>`;
 }
