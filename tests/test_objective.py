@@ -217,36 +217,6 @@ def test_a_net_that_was_not_measured_has_no_units():
     assert {unit(tiny_net(), cost, "conv1_1") for cost in (*COSTS, *CONTENT_COSTS)} == {1.0}
 
 
-def test_the_style_is_turned_at_coarse_scales_alone():
-    """Coarser than the finest, or than 512 pixels, where a place of a deep layer sees half of the picture."""
-    for size, turned in ((2048, [1, 1, 4, 4]), (512, [1, 1, 4, 4]), (256, [1, 1, 1, 4])):
-        recipe = make_recipe(**{**KNOBS, "size": size}, style_turns=4, style_rotation=30.0)
-        assert [len(recipe.turned_at(side)) for side in (2048, 512, 256, 128)] == turned
-        assert [it.style_rotation for it in recipe.turned_at(128)] == [30, 120, 210, 300]
-
-
-@pytest.mark.parametrize("regions", [False, True])
-def test_a_turned_style_is_matched_by_the_mean_of_its_gram_matrices(regions):
-    """The gradient is that of the mean; the cost is higher by how far the turns are from it. For several styles and parts, too."""
-    knobs = {**KNOBS, "size": 512, "regions": REGIONS if regions else {}, "style_weights": (1.0, 3.0)}
-    styles, masks = (STYLE, OTHER), halves() if regions else None
-    costs, gradient = value_and_gradient(make_recipe(**knobs, style_turns=4), None, masks, styles)
-    one_by_one = [value_and_gradient(make_recipe(**knobs, style_rotation=90.0 * n), None, masks, styles) for n in range(4)]
-    torch.testing.assert_close(costs["style"], sum(it["style"] for it, _ in one_by_one) / 4)
-    torch.testing.assert_close(gradient, sum(it for _, it in one_by_one) / 4)
-    assert not torch.allclose(gradient, one_by_one[0][1])
-
-
-def test_a_style_that_looks_alike_from_all_sides_is_matched_as_before():
-    square = picture(40, 40, 5)
-    alike = sum(square.rot90(n, (2, 3)) for n in range(4)) / 4
-    knobs = {**KNOBS, "size": 512}
-    found, gradient = value_and_gradient(make_recipe(**knobs, style_turns=4), styles=(alike,))
-    plain, other = value_and_gradient(make_recipe(**knobs), styles=(alike,))
-    torch.testing.assert_close(found["total"], plain["total"])
-    torch.testing.assert_close(gradient, other)
-
-
 def test_composition_raises_the_weight_of_the_content_at_coarse_scales():
     knobs = {**KNOBS, "alpha": 3.0}
     for size, weights in ((2048, [3, 3, 12, 48]), (512, [3, 3, 12, 48]), (256, [3, 3, 3, 12]), (64, [3, 3, 3, 3])):

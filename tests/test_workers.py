@@ -119,7 +119,6 @@ OTHERWISE = {  # of every knob a value that is not the default's
     "style_scale": 1.5,
     "style_rotation": 30.0,
     "style_crop": "none",
-    "style_turns": 4,
     "shape": "16:9",
     "seamless": "both",
     "init": "noise",

@@ -174,8 +174,8 @@ class ManyOptions(WorkerOptions):
 IN_GROUPS: dict[Group, str] = {
     MAIN: "preset size quality beta composition",
     COMMON: "style_scale style_weights color protect shape seamless",
-    LOOK: "alpha calm tv style_turns style_crop style_rotation content_layers style_layers style_edit style_costs "
-    "content_costs content_norm style_norm",
+    LOOK: "alpha calm tv style_crop style_rotation content_layers style_layers style_edit style_costs content_costs content_norm "
+    "style_norm",
     COLOR: "color_when color_space match_light regions",
     START: "init init_noise noise_width seed",
     DESCENT: "coarsest steps fine_steps optimizer lr history falloff clean_color detail strokes changes",

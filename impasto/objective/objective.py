@@ -104,10 +104,7 @@ def _style(
             readings = readings_of(found, net, targets.size, weights[n], n, entries) if its else {}
             for layer, cost in units if its else ():
                 costs = [COSTS[cost].cost(target[cost], readings[layer]) for target in its[layer]]
-                shares = part.shares(recipe, layer)
-                turns = len(costs) // len(shares)
-                mean = _weighted([share / turns for share in shares for _ in range(turns)], costs)
-                term = part.style_weight * part.area * units[layer, cost] * mean
+                term = part.style_weight * part.area * units[layer, cost] * _weighted(part.shares(recipe, layer), costs)
                 terms[layer, cost] = terms[layer, cost] + term if (layer, cost) in terms else term
         zero = net.convs[0].weight.new_zeros((), dtype=torch.float32)
         by_layer = {layer: _total([term for (at, _), term in terms.items() if at == layer], zero) for layer in chosen}

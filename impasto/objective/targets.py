@@ -80,9 +80,8 @@ class Targets:
     """What G is compared with at one scale.
 
     `content` is {layer: (1, C, h, w)}, the activations of the content picture; `styles` has for each part
-    {layer: [{cost: target} for each of its style pictures, and each turn of it]}; `size` is (H, W) of the content picture, and
-    `picture` the content picture itself if a cost compares pixels; `busy` (1, 1, H, W) is the weight of the style at each pixel,
-    None for 1 everywhere.
+    {layer: [{cost: target} for each of its style pictures]}; `size` is (H, W) of the content picture, and `picture` the content
+    picture itself if a cost compares pixels; `busy` (1, 1, H, W) is the weight of the style at each pixel, None for 1 everywhere.
     """
 
     content: dict[str, Tensor]
@@ -138,21 +137,20 @@ def make_targets(
     periodic = periodic_net(net, recipe)
     side = style_side(max(content.shape[-2:]), recipe)
     cache = cache if cache and not _reads_maps(recipe, net) else Cache()
+    key = (side, tiling, recipe.model_dump_json(include=STYLE_KNOBS))
     with torch.no_grad():
         parts = parts_of(content, len(styles), recipe, masks)
-        found: dict[tuple[int, Tensor | None], list[dict[str, dict[str, Any]]]] = {}
+        found = {}
         for n, mask in dict.fromkeys(style for part in parts for style in part.styles if part.style_weight):
-            for turned in recipe.turned_at(max(size_of(content))):
-                scaled_mask = None if mask is None else style_at(mask, side, turned, content).to(content)
-                scaled_style = partial(style_at, styles[n], side, turned, content)
-                make = partial(_style_targets, scaled_style, turned, periodic, tiling, scaled_mask)
-                key = (side, tiling, turned.model_dump_json(include=STYLE_KNOBS), n, mask is None)
-                found.setdefault((n, mask), []).append(cache.get_or_make(key, (styles[n], mask, net), make))
+            scaled_mask = None if mask is None else style_at(mask, side, recipe, content).to(content)
+            scaled_style = partial(style_at, styles[n], side, recipe, content)
+            make = partial(_style_targets, scaled_style, recipe, periodic, tiling, scaled_mask)
+            found[n, mask] = cache.get_or_make((*key, n, mask is None), (styles[n], mask, net), make)
         activations = activations_of(content, recipe.content_layers, periodic, tiling)
 
     def targets_of(part: Part) -> dict[str, list[dict[str, Any]]]:
         layers = recipe.style_layers if part.style_weight and part.styles else ()
-        return {layer: [target[layer] for style in part.styles for target in found[style]] for layer in layers}
+        return {layer: [found[style][layer] for style in part.styles] for layer in layers}
 
     picture = content if recipe.content_costs.get("laplacian") else None
     styled = tuple(map(targets_of, parts))

@@ -107,9 +107,6 @@ class Recipe(BaseModel):
     style_rotation: float = Field(
         0.0, ge=-360, le=360, description="degrees to rotate the style pictures, and so the strokes, counter-clockwise"
     )
-    style_turns: Literal[1, 4] = Field(
-        1, description="at coarse scales match the style picture turned in so many ways: 4 keeps its strokes and loses its things"
-    )
     style_crop: StyleCrop = Field(
         "none", description="auto leaves out margins and frames of style pictures; or left,top,right,bottom in pixels, none"
     )
@@ -180,11 +177,6 @@ class Recipe(BaseModel):
         """
         factor: float = max(1.0, min(FORMED, self.size) / side) ** (4 * self.composition)
         return self.alpha * factor
-
-    def turned_at(self, side: int) -> "list[Recipe]":
-        """The recipes, with style_rotation changed, whose style targets count alike at a scale of this longer side in pixels."""
-        turns = self.style_turns if side < min(FORMED, self.size) else 1
-        return [self.model_copy(update={"style_rotation": self.style_rotation + 90 * n}) for n in range(turns)]
 
     @property
     def is_instant(self) -> bool:

@@ -12,7 +12,6 @@ GROUPS = {
     "style": (
         "style_weights",
         "style_scale",
-        "style_turns",
         "style_crop",
         "style_rotation",
         "style_costs",
