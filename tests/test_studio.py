@@ -124,6 +124,25 @@ def test_a_job_is_renamed_starred_and_zipped_with_others(studio, finished, tmp_p
 
 
 @weights
+def test_a_result_comes_as_png_or_jpeg_with_its_recipe_or_without(studio, finished, tmp_path):
+    id = finished[1]["id"]
+    plain = read_picture(studio.client.download(id, tmp_path / "plain.png")).image
+    for format, kind in (("png", "PNG"), ("jpg", "JPEG")):
+        for recipe in (0, 1):
+            answer = studio.ask("GET", f"/api/jobs/{id}/as/{format}?recipe={recipe}")
+            assert answer.status == 200 and f".{format}" in answer.headers["content-disposition"]
+            path = tmp_path / f"{recipe}.{format}"
+            path.write_bytes(answer.body)
+            assert Image.open(path).format == kind and (read_picture(path).image - plain).abs().mean() < 0.02
+            if recipe:
+                assert read_record(path)["recipe"]["beta"] == 7
+            else:
+                with pytest.raises(BadImage):
+                    read_record(path)
+    assert studio.ask("GET", f"/api/jobs/{id}/as/exe").status == 404 and not list(studio.folder.glob(".upload-*"))
+
+
+@weights
 def test_a_painting_that_was_changed_on_the_way_is_painted_again_to_the_same_bytes(studio):
     id = studio.submit(studio.quick(knobs={"steps": 60}))
     studio.painting(id)

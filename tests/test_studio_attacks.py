@@ -86,6 +86,7 @@ def test_the_token_is_good_once_and_the_next_is_printed(studio):
     entry = studio.raw("GET", first)
     said = entry.headers["set-cookie"].lower()
     assert entry.status == 303 and "httponly" in said and "samesite=strict" in said and f"impasto-{studio.port}=" in said
+    assert "max-age=2592000" in said  # 30 days
     wait_for_a_new_address(studio, count)
     assert studio.raw("GET", first).status == 401
     assert studio.raw("GET", "/", cookie_of(studio)).status == 200

@@ -192,6 +192,8 @@ def test_a_photograph_and_a_style_give_a_picture_at_once_that_follows_the_form(b
     with page.expect_download() as downloading:
         page.locator(".stage").get_by_role("link", name="Download").click()
     assert downloading.value.suggested_filename.endswith(".png")
+    page.get_by_role("button", name="What is Style strength?").click()
+    expect(page.get_by_text("Weight of the style cost.")).to_be_visible()
     page.get_by_role("button", name="Finer").click()
     expect(page.locator(".stage .job-status")).to_contain_text("finished", timeout=LONG)
     assert [job["asked"]["knobs"]["quality"] for job in running.client.jobs()] == ["standard", "draft"]

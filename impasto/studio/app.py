@@ -203,6 +203,21 @@ class Studio:
         knobs = body.get("knobs") if isinstance(body, dict) else None
         return JSONResponse(self.jobs.change(request.path_params["id"], knobs))
 
+    async def in_format(self, request: Request) -> Response:
+        """The result of a job as PNG or JPEG, with its recipe inside, or with ?recipe=0 without."""
+        about, format = self.jobs.job(request.path_params["id"]), request.path_params["format"]
+        if format not in ("png", "jpg"):
+            raise Missing("there is nothing at this address")
+        painting = self.jobs.output_of(about)
+        folder = tempfile.TemporaryDirectory(dir=self.store.folder, prefix=UPLOAD)
+        try:
+            to = Path(folder.name) / f"{slug(about['name'])}.{format}"
+            keep = request.query_params.get("recipe", "1") != "0"
+            await self.pictures_at_once.paint({"painting": str(painting), "to": str(to), "recipe": keep}, False)
+            return _Opened(open(to, "rb"), media_type=TYPES[to.suffix], filename=to.name)
+        finally:
+            folder.cleanup()
+
     async def label(self, request: Request) -> Response:
         """Give a job another name, or a star: {"name": ..., "starred": ...}."""
         return JSONResponse(self.jobs.label(request.path_params["id"], await _object(request)))
@@ -326,6 +341,7 @@ class Studio:
             route("/api/jobs", self.new_job, "POST"),
             route("/api/jobs/{id}", self.one_job),
             route("/api/jobs/{id}", self.remove_job, "DELETE"),
+            route("/api/jobs/{id}/as/{format}", self.in_format),
             route("/api/jobs/{id}/change", self.change, "POST"),
             route("/api/jobs/{id}/label", self.label, "POST"),
             route("/api/zip", self.zipped),

@@ -53,13 +53,35 @@ PRESETS_ABOUT = {
     "inversion": "The photograph reconstructed from one layer, without a style.",
 }
 
+PRESETS_TITLES = {
+    "impasto": "Impasto (impasto)",
+    "gatys": "The original (gatys)",
+    "gatys2015": "The first paper, from noise (gatys2015)",
+    "course": "The course's assignment (course)",
+    "textbook": "The textbook's plain descent (textbook)",
+    "single-layer": "One layer's texture (single-layer)",
+    "neural-style": "From noise, smoothed (neural-style)",
+    "crowsonkb": "Crisp, deep colours (crowsonkb)",
+    "spst": "Fine strokes, for large pictures (spst)",
+    "strotss": "The whole palette, forms dissolved (strotss)",
+    "mrf": "Patches of the painting, put together anew (mrf)",
+    "texture": "Pattern: the style alone (texture)",
+    "inversion": "What a layer keeps of the photograph (inversion)",
+}
+
 
 def form() -> dict[str, Any]:
     """The fields, the presets with their descriptions, and what each quality of them implies."""
     qualities = Recipe.model_fields["quality"].annotation
     presets = {name: make_recipe(name).model_dump(mode="json") for name in PRESETS}
     fields = [_field(name, group) for group, names in GROUPS.items() for name in names]
-    about = {"fields": fields, "presets": presets, "presets_about": PRESETS_ABOUT, "changeable": list(CHANGEABLE)}
+    about = {
+        "fields": fields,
+        "presets": presets,
+        "presets_about": PRESETS_ABOUT,
+        "presets_titles": PRESETS_TITLES,
+        "changeable": list(CHANGEABLE),
+    }
     steps = {name: {quality: implied_by(name, quality) for quality in get_args(qualities)} for name in PRESETS}
     return about | {"default": "impasto", "steps": steps}
 

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SAFE_METHODS = {"GET", "HEAD"}
 HEADER = "x-impasto"  # a page of another origin cannot send it without a preflight request, which is always refused
+STAYS = 30 * 86400  # seconds that a browser keeps its cookie
 PAGES = "/pages/"  # the pages that the studio shows in a frame
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; frame-src 'self'; "
@@ -109,7 +110,7 @@ class Guard:
         token = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
         if scope["path"] == "/" and token and scope["method"] == "GET" and self.keys.use_token(token):
             entry = RedirectResponse("/", 303)
-            entry.set_cookie(self.keys.cookie_name, self.keys.cookie, httponly=True, samesite="strict", path="/")
+            entry.set_cookie(self.keys.cookie_name, self.keys.cookie, httponly=True, samesite="strict", path="/", max_age=STAYS)
             return entry
         if self.keys.accepts(headers):
             return RedirectResponse("/", 303) if token and scope["path"] == "/" else None
@@ -123,7 +124,8 @@ class Guard:
 
 LOCKED = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Impasto studio</title>
 <h1>Impasto studio</h1>
-<p>Open the newest address that the studio has printed, which ends in a token. Each address works once.</p></html>
+<p>This browser has no access. Run <code>impasto studio</code> again: it opens the studio that runs, at a new address.
+Each address works once; a browser that has opened one has access to this folder's studio for 30 days.</p></html>
 """
 
 

@@ -112,8 +112,20 @@ def side_of(request: InstantRequest) -> int:
 
 
 def answer_to(work: Mapping[str, Any]) -> dict[str, Any]:
-    """The answer to a request for a mask that is made of a picture, {"content": its path, "mask"}, or for an instant picture."""
+    """The answer to a request for a mask that is made of a picture, {"content": its path, "mask"}; for a painting in another file,
+    {"painting": path, "to": path, "recipe": whether to keep it}; or for an instant picture."""
+    if "to" in work:
+        return convert(Path(work["painting"]), Path(work["to"]), work["recipe"])
     return mask_of(work["content"], work["mask"]) if "mask" in work else painted(work)
+
+
+def convert(painting: Path, to: Path, with_recipe: bool) -> dict[str, Any]:
+    """Write the painting in the format of the other file's ending."""
+    from impasto.images.images import read_picture, read_record, write_picture
+
+    picture = read_picture(painting)
+    write_picture(to, picture.image, picture.alpha, read_record(painting) if with_recipe else None)
+    return {}
 
 
 def mask_of(path: str, mask: str) -> dict[str, Any]:

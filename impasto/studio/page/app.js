@@ -7,7 +7,7 @@ import { Lens } from "./lens.js";
 import { Paint } from "./paint.js";
 import { warmUp } from "./live.js";
 import { Notice } from "./controls.js";
-import { percent, running } from "./jobs.js";
+import { canNotify, percent, running } from "./jobs.js";
 import { emptyForm } from "./recipe.js";
 
 const VIEWS = { paint: ["Paint", Paint], gallery: ["Gallery", Gallery], lens: ["Lens", Lens] };
@@ -51,7 +51,10 @@ function useDone(jobs) {
   const [name, setName] = useState(""), before = useRef(null), job = running(jobs);
   useEffect(() => {
     const ended = jobOf(before.current);
-    if (!job && ended?.state === "finished" && document.hidden) setName(ended.name);
+    if (!job && ended?.state === "finished" && document.hidden) {
+      setName(ended.name);
+      if (canNotify("granted")) new Notification("Impasto studio", { body: `Done: ${ended.name}` });
+    }
     before.current = job?.id ?? null;
   }, [job?.id]);
   useEffect(() => {
@@ -72,7 +75,8 @@ function Guarded({ View, at }) {
 
 function Denied() {
   return html`<main class="plain"><h2>This browser has no access to the studio</h2>
-    <p>Open the newest address that the studio has printed, which ends in a token. Each address works once.</p></main>`;
+    <p>Run <code>impasto studio</code> again: it opens the studio that runs, at a new address. Each address works once; a browser that has opened
+      one has access for 30 days.</p></main>`;
 }
 
 // For screen readers: the progress in quarters, and how a job ended.

@@ -81,7 +81,8 @@ export function Compare({ id, name, url, others }) {
     <img src=${picture.url} alt=${picture.name} draggable=${false} style=${look} onLoad=${options?.loaded} /></div>`;
   const loaded = ({ target }) => setNatural({ width: target.naturalWidth, height: target.naturalHeight });
   const edge = `calc(14px + (100% - 28px) * ${at / 100})`; // half the slider's handle on either side
-  const shape = natural && { aspectRatio: `${natural.width * (now === "beside" ? 2 : 1)} / ${natural.height}` };
+  const wide = natural && natural.width * (now === "beside" ? 2 : 1); // shown at most twice as large as it is
+  const shape = natural && { aspectRatio: `${wide} / ${natural.height}`, maxWidth: `${2 * wide}px`, maxHeight: `min(64vh, 48rem, ${2 * natural.height}px)` };
   return html`<div class="compare">
     <div class="views ${place.scale > 1 ? "zoomed" : ""}" ref=${views} style=${shape} tabindex="0" role="group"
       onKeyDown=${key} onKeyUp=${() => setHeld(false)} onBlur=${() => setHeld(false)}

@@ -1,10 +1,11 @@
 // The form: pictures, preset, knobs. Its knobs come from the studio's recipe, with their bounds, defaults and descriptions.
 
-import { html, useEffect, useRef } from "./vendor/htm-preact.js";
+import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
 import { post } from "./api.js";
 import { addJob, change, edit, studio, useStudio } from "./state.js";
 import { GROUPS, PLACED, changesInWords, defaultOf, editLines, emptyForm, label, partName, requestOf, typed, withoutLine } from "./recipe.js";
 import { Choose, Select, Sure, withValue, withNumber } from "./controls.js";
+import { seconds } from "./jobs.js";
 import { Paintings, Photograph, StartPicture } from "./pictures.js";
 import { Regions } from "./regions.js";
 
@@ -32,6 +33,7 @@ export function Form() {
     <details><summary>Compare values on a sheet</summary><${Sheet} paint=${() => send(top.current, "grid")} /></details>
     <div class="go">
       ${problem && html`<p class="problem" role="alert">${problem}</p>`}
+      <${Estimate} />
       <button class="primary" title="Ctrl + Enter" onClick=${() => send(top.current, "painting")}>Paint</button>
       <${Sure} text="Start over" what="with an empty form" sure="Clear the form?" run=${() => edit(emptyForm())} />
     </div>
@@ -55,10 +57,21 @@ async function send(top, kind) {
   }
 }
 
+// How long Paint will take, from the newest painting of the same kind: the time grows with the pixels.
+function Estimate() {
+  const { form, recipe, jobs } = useStudio(), of = (name) => form.knobs[name] ?? defaultOf(recipe, form.preset, recipe.fields.find((field) => field.name === name));
+  const isAlike = ({ kind, state, result }) => kind === "painting" && state === "finished" && result.seconds > 1
+    && ["quality", "net", "preset"].every((name) => result.recipe[name] === (name === "preset" ? form.preset : of(name)));
+  const last = jobs.find(isAlike);
+  if (!last) return null;
+  const left = last.result.seconds * (Number(of("size")) / last.result.recipe.size) ** 2;
+  return html`<p class="hint">About ${seconds(left)}${last.result.peak_memory_mb ? `; the last one of its kind took up to ${Math.round(last.result.peak_memory_mb)} MB` : ""}.</p>`;
+}
+
 function Preset() {
   const { form, recipe } = useStudio();
   return html`<div class="knob"><label for="preset">Preset</label>
-    <${Select} id="preset" aria-describedby="preset-about" value=${form.preset} choices=${Object.keys(recipe.presets)}
+    <${Select} id="preset" aria-describedby="preset-about" value=${form.preset} choices=${Object.keys(recipe.presets).map((name) => [name, recipe.presets_titles[name]])}
       onChange=${(preset) => edit({ preset })} />
     <p class="hint" id="preset-about">${recipe.presets_about[form.preset]}</p></div>`;
 }
@@ -82,13 +95,14 @@ function Knob({ field }) {
   const ofNet = name.endsWith("_layers") && form.knobs.net; // another net has other layers
   const defaultValue = ofNet ? "" : defaultOf(recipe, form.preset, field, form.knobs.quality), isChanged = name in form.knobs, id = `knob-${name}`;
   const asTyped = kind === "bool" ? defaultValue : typed(defaultValue), setValue = (value) => setKnob(name, value, asTyped);
-  const value = isChanged ? form.knobs[name] : defaultValue, isShort = name !== "beta" && ["int", "float", "bool", "choice"].includes(kind);
+  const [explains, setExplains] = useState(false), value = isChanged ? form.knobs[name] : defaultValue, isShort = name !== "beta" && ["int", "float", "bool", "choice"].includes(kind);
   return html`<div class="knob ${isChanged ? "changed" : ""} ${isShort ? "short" : ""}">
-    <label for=${id} title=${name}>${label(name)}${isChanged && html` <span class="mark">changed</span>`}</label>
+    <span class="named"><label for=${id} title=${name}>${label(name)}</label>
+      <button class="why" aria-expanded=${explains} aria-label="What is ${label(name)}?" onClick=${() => setExplains(!explains)}>?</button>
+      ${isChanged && html`<span class="mark">changed</span> <button class="why" onClick=${() => setValue(asTyped)} aria-label="Reset ${label(name)}">Reset</button>`}</span>
     <${Entry} field=${field} id=${id} value=${value} defaultValue=${defaultValue} onChange=${setValue} />
     ${name === "init" && value === "picture" && html`<${StartPicture} />`}
-    <p class="hint" id="${id}-about">${sentence(field.description)} ${typed(defaultValue) !== "" && `Default: ${typed(defaultValue)}.`}
-      ${isChanged && html` <button onClick=${() => setValue(asTyped)} aria-label="Reset ${label(name)}">Reset</button>`}</p>
+    <p class="hint ${explains ? "" : "unseen"}" id="${id}-about">${sentence(field.description)} ${typed(defaultValue) !== "" && `Default: ${typed(defaultValue)}.`}</p>
   </div>`;
 }
 

@@ -6,6 +6,7 @@ import { addJob, attempt, change, edit, isPainting, isPicture, jobOf, paintAgain
 import { changed, changesInWords, formOfJob, inWords, label as labelOf, typed } from "./recipe.js";
 import { Thumb, Warnings, comparable, jobPicture, seconds, statusOf, when } from "./jobs.js";
 import { Compare } from "./compare.js";
+import { Downloads } from "./paint.js";
 import { Dialog, Select, Sure, withValue } from "./controls.js";
 
 const WAIT = 250; // milliseconds between the last key and the search
@@ -108,7 +109,7 @@ function Actions({ job }) {
   const from = (place) => attempt(async () => { use([await pictureOfJob(job)], place); });
   const readStyle = () => attempt(async () => { addJob(await post("/api/jobs", { kind: "style", job: job.id })); go("#lens"); });
   return html`<div class="buttons">
-    <a class="button strong" href=${jobUrl(job.id, "download")} download>Download</a>
+    ${job.state === "finished" && html`<${Downloads} job=${job} />`}
     <button onClick=${useAll}>Use all settings</button><${Star} job=${job} />
     <button onClick=${() => { paintAgain(job); go("#paint"); }}>Paint again</button>
     ${isPainting(job) && job.state === "finished" && html`

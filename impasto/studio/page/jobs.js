@@ -34,6 +34,8 @@ export function statusOf(job) {
   return [step.message, at, step.left !== null && `${seconds(step.left)} left`].filter(Boolean).join(", ");
 }
 
+export const canNotify = (permission) => "Notification" in window && Notification.permission === permission;
+
 // The job's present picture; null if there is none yet.
 export function jobPicture(job) {
   if (!isPicture(job)) return null;

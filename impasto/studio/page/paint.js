@@ -4,10 +4,10 @@ import { html, useState } from "./vendor/htm-preact.js";
 import { jobUrl, post } from "./api.js";
 import { LIVE, addJob, attempt, change, isPicture, jobOf, useStudio } from "./state.js";
 import { changesInWords, defaultOf, label, requestValue, typed } from "./recipe.js";
-import { JobButtons, JobRow, Thumb, Warnings, comparable, isOpen, jobPicture, percent, running, statusOf } from "./jobs.js";
+import { JobButtons, JobRow, Thumb, Warnings, canNotify, comparable, isOpen, jobPicture, percent, running, statusOf } from "./jobs.js";
 import { Compare } from "./compare.js";
 import { Curve } from "./curve.js";
-import { withValue } from "./controls.js";
+import { Select, withValue } from "./controls.js";
 import { Live, Samples, Styles } from "./live.js";
 import { Form, LogSlider, NumberEntry, showStage } from "./form.js";
 
@@ -30,7 +30,8 @@ function Stage({ job }) {
   const url = jobPicture(job), isDone = job.state === "finished", isLive = job.state === "running" || job.state === "paused";
   return html`
     <div class="top"><h2>${job.name}</h2><div class="buttons">
-      ${isDone && html`<a class="button strong" href=${jobUrl(job.id, "download")} download>Download</a>`}
+      ${isDone && html`<${Downloads} job=${job} />`}
+      ${job.state === "running" && canNotify("default") && html`<${Notify} />`}
       ${isDone && job.kind === "painting" && html`<${Onward} job=${job} />`}
       <${JobButtons} job=${job} /></div></div>
     ${url && html`<${Compare} id=${job.id} name=${job.kind === "grid" ? "Sheet" : "Painting"} url=${url} others=${comparable(job)} />`}
@@ -43,6 +44,20 @@ function Stage({ job }) {
       <${Curve} key=${job.id} job=${job} />
       ${job.kind === "painting" && isLive && html`<${WhileItRuns} key=${job.id} job=${job} />`}
     </div>`;
+}
+
+// PNG with the recipe is the file itself; the others are made of it.
+export function Downloads({ job }) {
+  const [asked, setAsked] = useState("png"), [format, bare] = asked.split(" ");
+  const address = asked === "png" ? jobUrl(job.id, "download") : `${jobUrl(job.id, `as/${format}`)}?recipe=${bare ? 0 : 1}`;
+  const choices = [["png", "PNG"], ["jpg", "JPEG"], ["png bare", "PNG without recipe"], ["jpg bare", "JPEG without recipe"]];
+  return html`<span class="buttons"><a class="button strong" href=${address} download>Download</a>
+    <${Select} aria-label="Format of the download" value=${asked} choices=${choices} onChange=${setAsked} /></span>`;
+}
+
+function Notify() {
+  const [, redraw] = useState(0);
+  return html`<button onClick=${() => Notification.requestPermission().then(() => redraw((n) => n + 1))}>Tell me when it is done</button>`;
 }
 
 const FINER = { draft: "standard", standard: "fine" };
