@@ -274,14 +274,11 @@ def turns(_: Path) -> None:
 
 
 def studio(folder: Path) -> None:
-    """The studio while it paints, a painting compared with its photograph, a style with marks in it."""
+    """A photograph and a style at once, the studio while it paints, a painting beside its photograph, a style with marks in it."""
     from playwright.sync_api import sync_playwright
 
     running = Running(folder / "studio")
     content, style = (running.bundled(name) for name in ("astronaut", "van-gogh-auvers"))
-    asked = {"kind": "painting", "content": content, "styles": [style], "knobs": {"size": 384}}
-    done = running.ended(running.submit(asked), 600)["id"]
-    read = running.ended(running.submit({"kind": "style", "picture": style, "size": 384}), 600)["id"]
     with sync_playwright() as started:
         window = started.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"]).new_page()
         window.set_viewport_size({"width": 1200, "height": 780})
@@ -293,6 +290,14 @@ def studio(folder: Path) -> None:
 
         window.goto(running.address())
         window.get_by_role("button", name="Paint", exact=True).wait_for()
+        window.get_by_role("button", name="Astronaut", exact=True).click()
+        window.get_by_role("button", name="Van Gogh, Houses at Auvers").click()
+        window.locator(".stage img[alt='Instant picture']").wait_for()
+        window.locator(".inset").nth(5).wait_for()
+        shoot("choose")
+        asked = {"kind": "painting", "content": content, "styles": [style], "knobs": {"size": 384}}
+        done = running.ended(running.submit(asked), 600)["id"]
+        read = running.ended(running.submit({"kind": "style", "picture": style, "size": 384}), 600)["id"]
         window.goto(f"http://{running.host}/#gallery/{done}")
         window.get_by_label("Slider").check()
         shoot("compare")

@@ -128,13 +128,13 @@ def test_a_result_comes_as_png_or_jpeg_with_its_recipe_or_without(studio, finish
     id = finished[1]["id"]
     plain = read_picture(studio.client.download(id, tmp_path / "plain.png")).image
     for format, kind in (("png", "PNG"), ("jpg", "JPEG")):
-        for recipe in (0, 1):
-            answer = studio.ask("GET", f"/api/jobs/{id}/as/{format}?recipe={recipe}")
+        for keep in (0, 1):
+            answer = studio.ask("GET", f"/api/jobs/{id}/as/{format}?recipe={keep}")
             assert answer.status == 200 and f".{format}" in answer.headers["content-disposition"]
-            path = tmp_path / f"{recipe}.{format}"
+            path = tmp_path / f"{keep}.{format}"
             path.write_bytes(answer.body)
             assert Image.open(path).format == kind and (read_picture(path).image - plain).abs().mean() < 0.02
-            if recipe:
+            if keep:
                 assert read_record(path)["recipe"]["beta"] == 7
             else:
                 with pytest.raises(BadImage):

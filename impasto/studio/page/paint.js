@@ -20,7 +20,7 @@ export function Paint() {
     <${Form} />
     <section class="stage" aria-label="The painting">
       ${job ? html`<${Stage} job=${job} />` : html`<${Live} />`}
-      ${!form.content && !job && html`<${Samples} />`}
+      ${!form.content && html`<${Samples} />`}
       <${Styles} />
       <${Queue} current=${job} />
     </section></main>`;
