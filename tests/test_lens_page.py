@@ -205,6 +205,23 @@ def test_a_unit_with_a_word_shows_it_and_is_found_by_it(browser, clear):
     page.close()
 
 
+def test_a_page_that_is_being_made_shows_what_it_has_and_names_what_comes(browser, made, tmp_path):
+    steps = make_atlas(made[0], NET, tmp_path / "page")
+    while not (tmp_path / "page/parts/atlas.js").exists():
+        next(steps)
+    page = browser.new_page()
+    page.goto(f"file://{tmp_path}/page/index.html")
+    expect = playwright.expect(page.get_by_text("This page is being made: conv2_1, conv3_1:pre to come."))
+    expect.to_be_visible()
+    see(page.locator("#layers a"), ["conv1_1"])
+    playwright.expect(page.locator("#list li")).to_have_count(4)
+    list(steps)
+    page.reload()
+    expect.to_be_hidden()
+    see(page.locator("#layers a"), ["conv1_1", "conv2_1", "conv3_1:pre", "all layers"])
+    page.close()
+
+
 def test_the_first_screen_goes_from_edges_to_things(browser, clear, made):
     page = browser.new_page()
     page.goto(address(clear))

@@ -37,6 +37,7 @@ from impasto.studio.events import Events
 from impasto.studio.form import ELSEWHERE, GROUPS, form
 from impasto.studio.job_request import check_change, knobs_of, pictures_needed, pictures_of, read_request
 from impasto.studio.jobs import reached, slug, why_it_died
+from impasto.studio.openapi import openapi
 from impasto.studio.store import Store
 from impasto.transfer.painting import Painting
 from tests.studios import Running, forking
@@ -677,6 +678,23 @@ def test_every_field_of_the_recipe_has_one_place_in_the_form():
     shown = [name for names in GROUPS.values() for name in names]
     assert sorted([*shown, *ELSEWHERE]) == sorted(Recipe.model_fields)
     assert set(CHANGEABLE) <= set(shown)
+
+
+def test_the_openapi_document_has_every_address_that_the_docs_have_and_all_that_it_refers_to(tmp_path):
+    studio = Studio(Store(tmp_path), {})
+    document = openapi(studio.routes())
+    text, docs = json.dumps(document), (Path(__file__).parent.parent / "docs" / "studio.md").read_text()
+    for name in re.findall(r'"#/components/schemas/(\w+)"', text):
+        assert name in document["components"]["schemas"]
+    assert all(operation["summary"] for its in document["paths"].values() for operation in its.values())
+    addresses = {(method.upper(), path) for path, its in document["paths"].items() for method in its}
+    for method, path in re.findall(r"^\| `(GET|POST|DELETE) (/api/[^`? ]*)", docs, re.MULTILINE):
+        as_route = re.sub(r"(?<=/)ID", "{id}", path)
+        matching = [it for it in addresses if it[0] == method and re.fullmatch(re.sub(r"{\w+}", r"[^/]+", it[1]), as_route)]
+        assert matching, (method, path)
+    job = document["paths"]["/api/jobs"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert job == {"$ref": "#/components/schemas/JobRequest"} and "PaintingRequest" in document["components"]["schemas"]
+    studio.store.close()
 
 
 def test_the_form_has_the_recipes_bounds():

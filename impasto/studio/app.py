@@ -10,6 +10,7 @@ import os
 import tempfile
 import zipfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import wraps
 from importlib.metadata import version
 from importlib.resources import files
 from itertools import count
@@ -34,6 +35,7 @@ from impasto.studio.form import form
 from impasto.studio.job_request import InstantRequest, is_plain, read_request
 from impasto.studio.jobs import Jobs, Missing, WrongState, slug
 from impasto.studio.live import Live
+from impasto.studio.openapi import openapi
 from impasto.studio.store import UPLOAD, About, Store, now, open_within
 
 MOST_JSON = 1_000_000
@@ -320,6 +322,10 @@ class Studio:
         """The version and the folder of the studio."""
         return JSONResponse({"version": version("impasto"), "folder": str(self.store.folder)})
 
+    async def document(self, _request: Request) -> Response:
+        """This API as an OpenAPI document."""
+        return JSONResponse(openapi(self.routes()))
+
     def routes(self) -> list[Route]:
         """Every address and its handler."""
 
@@ -331,6 +337,7 @@ class Studio:
             route("/page/{path:path}", page),
             route("/favicon.ico", nothing),
             route("/api/about", self.about),
+            route("/api/openapi.json", self.document),
             route("/api/recipe", recipe),
             route("/api/events", self.stream),
             route("/api/pictures", self.pictures),
@@ -408,6 +415,7 @@ async def recipe(_request: Request) -> Response:
 def one_of(handler: Handler, *words: str) -> Handler:
     """The handler for addresses that end in one of these words; others are 404."""
 
+    @wraps(handler)
     async def handle(request: Request) -> Response:
         if {request.path_params.get("what"), request.path_params.get("act")}.isdisjoint(words):
             raise Missing("there is nothing at this address")
