@@ -209,6 +209,16 @@ def bytes_of(page: Path) -> dict[str, str]:
     return {str(path.relative_to(page)): sha256(path) for path in page.rglob("*") if path.is_file()}
 
 
+@pytest.mark.parametrize("name", ["clarity.json", "words.json"])
+def test_an_older_page_outlives_a_damaged_file_beside_the_scan(made, tmp_path, name):
+    shutil.copytree(made[0], tmp_path / "scan")
+    shutil.copytree(made[1], tmp_path / "page")
+    (tmp_path / "scan" / name).write_text("{")
+    with pytest.raises(BadInput, match=f"{name} cannot be read"):
+        next(make_atlas(tmp_path / "scan", NET, tmp_path / "page"))
+    assert bytes_of(tmp_path / "page") == bytes_of(made[1])
+
+
 def test_a_folder_with_anything_else_is_left_alone(made, tmp_path):
     (tmp_path / "index.html").write_text("mine")
     with pytest.raises(CannotWrite, match="holds something other than a page of lens atlas"):

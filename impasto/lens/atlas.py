@@ -95,9 +95,10 @@ def make_atlas(
     index = read_index(folder)
     check_net(index.setup, net)
     found = list(_read_dreams(dreams, index.setup)) if dreams else []
-    parts = begin(output, MADE_BY)
     units = {layer: units_of(folder, index, layer, everywhere) for layer in index.layers}
-    known = Known(read_clarity(folder, index), read_words(folder, index), _write_dreams(parts, net, found))
+    clarity, words = read_clarity(folder, index), read_words(folder, index)
+    parts = begin(output, MADE_BY)  # after all that may be damaged was read: an older page is gone now
+    known = Known(clarity, words, _write_dreams(parts, net, found))
     _write_filters(parts, net)
     about = _about(index, net) | {"rule": rule, "pooling": pooling, "everywhere": everywhere}
     rows = list(dict.fromkeys(row for of_layer in units.values() for row in _by_picture(of_layer)))
