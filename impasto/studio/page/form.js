@@ -12,7 +12,9 @@ import { Regions } from "./regions.js";
 export function Form() {
   const { form, recipe, problem } = useStudio(), top = useRef(null), count = Object.keys(form.knobs).length;
   useEffect(() => {
-    const key = (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) send(top.current, "painting"); };
+    const key = (event) => {
+      if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !document.querySelector("dialog[open]")) send(top.current, "painting");
+    };
     document.addEventListener("keydown", key);
     return () => document.removeEventListener("keydown", key);
   }, []);
@@ -60,7 +62,7 @@ async function send(top, kind) {
 // How long Paint will take, from the newest painting of the same kind: the time grows with the pixels.
 function Estimate() {
   const { form, recipe, jobs } = useStudio(), of = (name) => form.knobs[name] ?? defaultOf(recipe, form.preset, recipe.fields.find((field) => field.name === name));
-  const isAlike = ({ kind, state, result }) => kind === "painting" && state === "finished" && result.seconds > 1
+  const isAlike = ({ kind, state, result }) => kind === "painting" && state === "finished" && result?.seconds > 1
     && ["quality", "net", "preset"].every((name) => result.recipe[name] === (name === "preset" ? form.preset : of(name)));
   const last = jobs.find(isAlike);
   if (!last) return null;

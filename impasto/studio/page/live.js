@@ -11,10 +11,12 @@ const LARGE = 640, SMALL = 192; // pixels of the longer side
 const PHOTOGRAPHS = ["astronaut.jpg", "cat.jpg"]; // among the bundled pictures; the others are styles
 const MOST_STYLES = 24;
 
-// A request for an instant picture of the form; null if the form is not complete.
+// A request for an instant picture of the form; null if the form is not complete, or says something that no painting can follow.
 function asked(form, recipe, size) {
   if (!form.content || !form.styles.length) return null;
-  const { knobs: { quality, ...knobs }, rows, columns, changes, ...rest } = requestOf(form, recipe);
+  let whole;
+  try { whole = requestOf(form, recipe); } catch { return null; }
+  const { knobs: { quality, ...knobs }, rows, columns, changes, ...rest } = whole;
   return { ...rest, kind: "instant", preset: recipe.default, knobs: { ...knobs, size: Math.min(knobs.size || size, size) } };
 }
 

@@ -47,10 +47,10 @@ export function useStudio() {
 
 export const LIVE = "live";
 
-// While a job runs it stays on the stage.
+// A painting that runs stays on the stage until other pictures are chosen.
 export function edit(parts) {
-  const form = { ...studio.form, ...parts }, shown = studio.jobs.some((job) => job.state === "running") ? studio.shown : LIVE;
-  change({ form, shown, problem: null });
+  const isPainted = studio.jobs.some((job) => isPicture(job) && job.state === "running"), isOther = "content" in parts || "styles" in parts;
+  change({ form: { ...studio.form, ...parts }, shown: isPainted && !isOther ? studio.shown : LIVE, problem: null });
 }
 export const notify = (text, action = null) => change({ notice: { text, action, stays: Boolean(action) } });
 export const warn = (text) => change({ notice: { text, action: null, stays: true } });
