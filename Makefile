@@ -70,9 +70,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) pip
 	$(PIP) $(TORCH)
-	$(PIP) --editable '.[studio]'
+	$(PIP) --editable '.[studio,heic]'
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(PIP) --editable '.[dev,hires,ray,studio,video]'
+	$(PIP) --editable '.[dev,heic,hires,ray,studio,video]'
 	touch $@

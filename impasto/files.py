@@ -13,6 +13,7 @@ import tomllib
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
@@ -27,7 +28,12 @@ except ImportError:  # Windows
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 MAX_TEXT = 64_000_000  # bytes of a text file: a list of a million paths
 MAX_LIST = 10**9
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".ppm", ".pgm", ".pbm")
+HEIC_SUFFIXES = (".heic", ".heif")
+HAS_HEIC = find_spec("pillow_heif") is not None  # the extra heic
+PICTURE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".ppm", ".pgm", ".pbm"),
+    *(HEIC_SUFFIXES if HAS_HEIC else ()),
+)
 OF_SYSTEMS = {
     "thumbs.db",
     "ehthumbs.db",
@@ -173,7 +179,7 @@ def pictures_of(folder: Path, warns: bool = True) -> list[Path]:
     others = Counter(kind or "without a suffix" for kind in kinds if kind not in PICTURE_SUFFIXES)
     if others and warns:
         counts = ", ".join(f"{count} {kind}" for kind, count in others.most_common())
-        advice = "; HEIC must be saved as JPEG first" if {".heic", ".heif"} & set(others) else ""
+        advice = "; HEIC needs the extra heic" if {*HEIC_SUFFIXES} & set(others) else ""
         warnings.warn(f"ignored in {folder}: {counts}{advice}", ImpastoWarning, stacklevel=3)
     return [path for path, kind in zip(paths, kinds, strict=True) if kind in PICTURE_SUFFIXES]
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, PngImagePlugin
 
 from impasto.errors import BadImage, CannotWrite, ImpastoWarning, NoRoom
+from impasto.files import pictures_of
 from impasto.images.images import (
     MAX_PIXELS,
     beside,
@@ -31,6 +32,7 @@ from impasto.images.images import (
     to_pillow,
     write_picture,
 )
+from impasto.pictures import picture_path
 from tests.conftest import damaged, picture, room_for
 
 RGB = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3) * 4
@@ -140,7 +142,6 @@ def test_an_opaque_alpha_is_none(tmp_path):
             "is an SVG drawing: save it as JPEG or PNG",
         ),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", "is a PostScript document"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "is a HEIC or HEIF photograph: save it as JPEG or PNG"),
         (b"<!DOCTYPE html><html><body>404</body></html>", "is a web page"),
         (bytes(5000), "nothing but zeros: it was not saved completely$"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull downloads the file$"),
@@ -157,6 +158,32 @@ def test_what_is_no_picture_is_one_line(tmp_path, content, said):
     with pytest.raises(BadImage, match=said) as error:
         read_picture(path)
     assert "\n" not in str(error.value) and "a.jpg" in str(error.value)
+
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+
+
+def test_a_photograph_of_a_telephone_is_read_with_the_extra_heic(tmp_path):
+    import pillow_heif
+
+    image, path = to_pillow(resize(read_picture(picture_path("cat")).image, (60, 80))), tmp_path / "a.heic"
+    pillow_heif.from_pillow(image).save(path, quality=95)
+    found = read_picture(path)
+    assert found.image.shape == (1, 3, 60, 80) and found.alpha is None and declared_size(path) == (60, 80)
+    assert (found.image - read_picture(image).image).abs().mean() < 0.02
+    assert pictures_of(tmp_path) == [path]
+    path.write_bytes(path.read_bytes()[:700])
+    with pytest.raises(BadImage, match=r"a\.heic is damaged") as error:
+        read_picture(path)
+    assert "\n" not in str(error.value) and "\\n" not in str(error.value)
+
+
+def test_without_the_extra_it_is_said_what_to_install(tmp_path, monkeypatch):
+    for module in ("formats", "opening"):
+        monkeypatch.setattr(f"impasto.images.{module}.HAS_HEIC", False)
+    (tmp_path / "a.heic").write_bytes(HEIC)
+    with pytest.raises(BadImage, match="is a HEIC or HEIF photograph: save it as JPEG or PNG, or install the extra heic"):
+        read_picture(tmp_path / "a.heic")
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.tif"])

@@ -11,7 +11,7 @@ from impasto.images.images import read_picture, read_record
 from impasto.lens.view import view_of
 from impasto.nets.geometry import field_of
 from impasto.nets.nets import NETS
-from impasto.pictures.__init__ import photograph_folder
+from impasto.pictures import photograph_folder
 from tests.conftest import picture, save
 from tests.test_cli import check_one_line, process
 

@@ -407,6 +407,28 @@ def test_the_gallery_finds_by_knobs_and_brings_settings_back(page, studio):
     expect(page.get_by_role("region", name="Photograph")).to_contain_text("cat.jpg")
 
 
+def test_a_form_that_no_painting_can_follow_yet_leaves_the_page_as_it_is(page):
+    pick(page, "Photograph", "cat.jpg")
+    pick(page, "Style", "mosaic.jpg")
+    page.locator("summary", has_text="Regions and protection").click()
+    for _ in range(2):
+        page.get_by_role("button", name="Add a region").click()
+    page.get_by_label("Name").last.fill("region 1")
+    expect(page.locator(".stage img").first).to_be_visible()
+    paint(page)
+    expect(page.get_by_role("alert")).to_contain_text("Two regions are called")
+    page.get_by_role("button", name="Remove region 1").first.click()
+    page.get_by_role("button", name="Add a region").click()
+    expect(page.get_by_role("group", name="region 2")).to_be_visible()  # a name that is free
+
+
+def test_the_settings_of_a_sheets_painting_come_into_the_form(page, studio):
+    id = studio.ended(studio.submit(studio.quick(kind="grid", rows=["beta", "3", "9"], columns=[], knobs={"steps": 2})))["id"]
+    page.goto(f"http://{studio.host}/#gallery/{id}")
+    page.get_by_role("dialog").get_by_role("row", name="9").get_by_role("button", name="Use").click()
+    expect(page.locator("#knob-beta")).to_have_value("9")
+
+
 def test_results_are_named_starred_and_chosen_in_the_gallery(page, studio, tmp_path):
     for name in ("first of two", "second of two"):
         studio.ended(studio.submit(studio.quick(name=name, knobs={"steps": 1})))

@@ -13,7 +13,7 @@ from PIL import Image
 
 pytest.importorskip("starlette", reason="the studio is not tried: the extra studio is not installed")
 
-from impasto.errors import BadImage, BadInput, BadRecipe
+from impasto.errors import BadImage, BadRecipe, ImpastoError
 from impasto.images.images import to_pillow
 from impasto.pictures import picture_path
 from impasto.studio import live
@@ -87,7 +87,7 @@ def test_a_process_that_was_killed_is_replaced_unnoticed(monkeypatch):
 
 def test_a_process_that_dies_of_every_request_is_an_error_and_not_tried_for_ever(monkeypatch):
     async def scene(at_once: Live) -> None:
-        with pytest.raises(BadInput, match="is there enough memory"):
+        with pytest.raises(ImpastoError, match="is there enough memory"):
             await at_once.paint({"n": 1}, is_stage=True)
         assert at_once.process is None
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from impasto.errors import BadImage, CannotWrite
-from impasto.files import open_file, reason
+from impasto.files import HAS_HEIC, open_file, reason
 
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -38,7 +38,6 @@ NO_WHITE = "has floating-point, signed or 32-bit pixels, whose white is unknown;
 # (offset, magic numbers, name of the format)
 OTHER_PICTURES: tuple[tuple[int, tuple[bytes, ...], str], ...] = (
     (4, (b"ftypavif", b"ftypavis"), "an AVIF picture of an unsupported kind"),
-    (4, (b"ftyphei", b"ftyphev", b"ftypmif1", b"ftypmsf1", b"ftypmiaf"), "a HEIC or HEIF photograph"),
     (4, (b"ftypcrx",), "a camera's raw file"),
     (0, (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb"), "a camera's raw file"),
     (8, (b"CR\x02\0",), "a camera's raw file"),
@@ -73,11 +72,14 @@ WORDS = {b"<svg": "an SVG drawing", b"<html": "a web page", b"<!doctype html": "
 
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")  # by Pillow's names
+HEIC = (b"ftyphei", b"ftyphev", b"ftypmif1", b"ftypmsf1", b"ftypmiaf")  # from the fifth byte; read with the extra heic
 BEGINNINGS = ((0, (PNG, JPEG, *TIFF, b"BM", b"GIF8", *(b"P%d" % n for n in range(1, 8)))), (8, (b"WEBP",)), (4, (b"ftypavi",)))
 
 
 def why_unread(begin: bytes) -> str | None:
     """Why a file with this beginning is not read, to follow its name; None if it is in a supported format."""
+    if is_heic(begin) and not HAS_HEIC:
+        return f"is a HEIC or HEIF photograph: {ADVICE}, or install the extra heic"
     if known := other_format(begin):
         return f"is {known}{advice(known)}"
     return None if is_picture(begin) else f"is no picture in a supported format ({', '.join(FORMATS)})"
@@ -85,7 +87,12 @@ def why_unread(begin: bytes) -> str | None:
 
 def is_picture(begin: bytes) -> bool:
     """Whether a file with this beginning is in a supported format, intact or not."""
-    return any(begin[at:].startswith(starts) for at, starts in BEGINNINGS)
+    return any(begin[at:].startswith(starts) for at, starts in BEGINNINGS) or (HAS_HEIC and is_heic(begin))
+
+
+def is_heic(begin: bytes) -> bool:
+    """Whether a file with this beginning is a HEIC or HEIF photograph, as telephones take them."""
+    return begin.startswith(HEIC, 4)
 
 
 STILL_BRANDS = (b"heic", b"heix", b"mif1", b"msf1")
@@ -99,6 +106,8 @@ def is_still(data: bytes) -> bool:
 def other_format(data: bytes) -> str | None:
     """The name of an unsupported format, with its article; None where it is unknown."""
     tables = (*OTHER_PICTURES, *OTHER_FILES)
+    if HAS_HEIC and is_heic(data):
+        return None
     if found := next((name for at, starts, name in tables if data.startswith(starts, at)), None):
         return found
     begin = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageFile
 
 from impasto.errors import BadImage
-from impasto.files import read_whole, reason
+from impasto.files import HAS_HEIC, read_whole, reason
 from impasto.images import formats
 
 MAX_PIXELS = 16384**2  # of the largest painting
@@ -26,12 +26,22 @@ def read_bytes(path: Path) -> bytes:
 _LIMIT = threading.Lock()
 
 
+def _heif(data: bytes) -> tuple[str, ...]:
+    """The format of a photograph in HEIC, by Pillow's name, once Pillow knows it; none for others."""
+    if not (HAS_HEIC and formats.is_heic(data)):
+        return ()
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return ("HEIF",)
+
+
 def open_image(data: bytes, most_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile:
     """Open with Pillow. Raises Image.DecompressionBombError, before decoding, for more than `most_pixels`."""
     with _LIMIT, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, most_pixels // 2  # Pillow refuses what has twice as many
         try:
-            return Image.open(io.BytesIO(data), formats=formats.FORMATS)
+            return Image.open(io.BytesIO(data), formats=(*formats.FORMATS, *_heif(data)))
         finally:
             Image.MAX_IMAGE_PIXELS = before

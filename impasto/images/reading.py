@@ -82,7 +82,7 @@ def decode(
             raise MemoryError(str(error)) from error
         if str(error).lower().startswith("unsupported"):
             raise BadImage(f"{name} is of an unsupported kind ({error}): {formats.ADVICE}") from error
-        raise BadImage(f"{name} is damaged: {error or type(error).__name__}") from error
+        raise BadImage(f"{name} is damaged: {str(error).strip() or type(error).__name__}") from error
 
 
 def _why_unreadable(data: bytes) -> str:

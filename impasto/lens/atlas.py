@@ -38,6 +38,7 @@ from impasto.lens.words import Word, caption, read_words
 from impasto.nets.nets import Net, canonical, features
 
 ROWS = 16  # units in a sprite
+TOGETHER = 16  # units of one position that are projected at once: more take memory and gain nothing
 KINDS = ("patches", "projections", "interior-patches", "interior-projections")
 FIXED = {"page.css": f"{PARTS}/page.css", "page.js": f"{PARTS}/page.js", "index.html": "index.html"}
 MADE_BY = "lens atlas"
@@ -117,6 +118,7 @@ def _draw_pages(
     about: dict[str, Any],
 ) -> Iterator[Row]:
     """Draw layer by layer; after each the page shows what there is."""
+    read: set[Row] = set()
     for n, (layer, of_layer) in enumerate(units.items()):
         try:
             with tempfile.TemporaryFile(dir=output / PARTS) as file:
@@ -130,8 +132,12 @@ def _draw_pages(
         so_far: dict[str, Any] = {"layers": [_layer_about(index.setup, name, known.clarity.get(name)) for name in layers[: n + 1]]}
         so_far |= {"coming": layers[n + 1 :], "strip": _strip(known.clarity, layers[: n + 1])}
         names = {"clarity": bool(known.clarity), "names": [row.source.name for row in rows]}
-        write_script(output / PARTS / "atlas.js", "const ATLAS = ", [about | so_far | names], ";")
-        finish(output, FIXED)
+        read |= cells.read
+        if read or not rows:
+            write_script(output / PARTS / "atlas.js", "const ATLAS = ", [about | so_far | names], ";")
+            finish(output, FIXED)
+    if rows and not read:
+        raise BadInput(f"none of the {len(rows)} scanned pictures can be read: have they moved?")
 
 
 def _numbered(drawn: Iterator[Row], of: int) -> Iterator[Progress]:
@@ -205,7 +211,7 @@ def _filled(patch: Patch, pixels: Image.Image) -> bytes:
 
 
 def _draw(net: Net, layer: str, units: Sequence[Unit], cells: Cells, rule: str, pooling: str) -> Iterator[Row]:
-    """Draw the patches and projections of a layer, picture by picture. Raises BadInput when no picture is left."""
+    """Draw the patches and projections of a layer, picture by picture."""
     pictures = _by_picture(units)
 
     def draw(item: tuple[Row, Sequence[tuple[int, int, Patch]]]) -> Row:
@@ -219,11 +225,7 @@ def _draw(net: Net, layer: str, units: Sequence[Unit], cells: Cells, rule: str, 
         cells.read.add(row)
         return row
 
-    row = None
-    for row in _in_threads(draw, pictures.items()):
-        yield row
-    if row and not cells.read:
-        raise BadInput(f"none of the {len(pictures)} scanned pictures can be read: {row.skipped}")
+    yield from _in_threads(draw, pictures.items())
 
 
 def _in_threads(work: Callable[[Any], Row], items: Iterable[Any]) -> Iterator[Row]:
@@ -257,7 +259,8 @@ def _draw_places(
     by_place: dict[tuple[int, int], list[tuple[int, int, Patch]]] = {}
     for unit, column, patch in places:
         by_place.setdefault((patch.y, patch.x), []).append((unit, column, patch))
-    for (y, x), here in by_place.items():
+    some = ((place, its[n : n + TOGETHER]) for place, its in by_place.items() for n in range(0, len(its), TOGETHER))
+    for (y, x), here in some:
         first = [unit for unit, column, _ in here if column == 0 and len(way.a) > 1]
         others = [(unit + len(way.a) // 2) % len(way.a) for unit in first]
         starts = [*(patch.value for *_, patch in here), *[1.0] * len(others)]

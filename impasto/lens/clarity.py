@@ -28,7 +28,7 @@ from torch import Tensor
 from impasto.errors import BadImage, BadInput, BadRecipe
 from impasto.files import sha256, write_whole
 from impasto.images.images import to_pillow
-from impasto.lens.beside import OfIndex, read_beside
+from impasto.lens.beside import OfIndex, another_number, read_beside
 from impasto.lens.collection import read_again
 from impasto.lens.index import INDEX, MANIFEST, Array, Index, choose_units, read_index, read_rows
 from impasto.lens.module import AnyNet, visit
@@ -277,9 +277,7 @@ def read_clarity(folder: Path, index: Index) -> dict[str, Clarity]:
     found = {layer: Clarity(**dict(it)) for layer, it in (read.layers if read else {}).items() if layer in index.layers}
     for layer, it in found.items():
         if {len(it.score), len(it.low), len(it.high)} != {index.setup.layers[layer].units}:
-            raise BadInput(
-                f"{folder / FILE} has another number of units than {layer}: delete it, impasto lens clarity makes it again"
-            )
+            raise BadInput(another_number(folder / FILE, layer, "clarity"))
     return found
 
 

@@ -34,7 +34,7 @@ from impasto.studio.events import Events
 from impasto.studio.form import form
 from impasto.studio.job_request import InstantRequest, is_plain, read_request
 from impasto.studio.jobs import Jobs, Missing, WrongState, slug
-from impasto.studio.live import Live
+from impasto.studio.live import Live, Superseded
 from impasto.studio.openapi import openapi
 from impasto.studio.store import UPLOAD, About, Store, now, open_within
 
@@ -43,6 +43,7 @@ MOST_STREAMS = 48
 MOST_RECORD = 100_000
 MOST_CURVE = 100_000_000
 MOST_ATLAS = 100_000_000
+CONVERSION_SECONDS = 600.0  # for a result in another format
 FORM = "send the bytes of the picture as the body, not a form: curl --data-binary @cat.jpg"
 TYPES = {
     ".html": "text/html",
@@ -83,7 +84,7 @@ class Studio:
         self.jobs = Jobs(store, self.events)
         self.atlases = dict(atlases)
         self.decoder, self.taking = Decoder(), asyncio.Lock()
-        self.pictures_at_once = Live()
+        self.instant, self.converter = Live(), Live(CONVERSION_SECONDS)
         self.streams = 0
 
     # Pictures
@@ -211,14 +212,12 @@ class Studio:
         if format not in ("png", "jpg"):
             raise Missing("there is nothing at this address")
         painting = self.jobs.output_of(about)
-        folder = tempfile.TemporaryDirectory(dir=self.store.folder, prefix=UPLOAD)
-        try:
-            to = Path(folder.name) / f"{slug(about['name'])}.{format}"
+        with tempfile.TemporaryDirectory(dir=self.store.folder, prefix=UPLOAD) as folder:
+            to = Path(folder) / f"{slug(about['name'])}.{format}"
             keep = request.query_params.get("recipe", "1") != "0"
-            await self.pictures_at_once.paint({"painting": str(painting), "to": str(to), "recipe": keep}, False)
-            return _Opened(open(to, "rb"), media_type=TYPES[to.suffix], filename=to.name)
-        finally:
-            folder.cleanup()
+            await self.converter.paint({"painting": str(painting), "to": str(to), "recipe": keep}, False)
+            made = await asyncio.to_thread(to.read_bytes)
+        return Response(made, media_type=TYPES[to.suffix], headers={"content-disposition": f'attachment; filename="{to.name}"'})
 
     async def label(self, request: Request) -> Response:
         """Give a job another name, or a star: {"name": ..., "starred": ...}."""
@@ -256,7 +255,8 @@ class Studio:
         """The result of a job, finished or not; its preview; its thumbnail; the result as a download."""
         about, what = self.jobs.job(request.path_params["id"]), request.path_params["what"]
         name = f"{what}.webp" if what in ("preview", "small") else self.jobs.output_of(about).name
-        return _file(lambda: self.store.open("jobs", about["id"], name), name, name if what == "download" else None)
+        save_as = f"{slug(about['name'])}{Path(name).suffix}" if what == "download" else None
+        return _file(lambda: self.store.open("jobs", about["id"], name), name, save_as)
 
     # While the user chooses
 
@@ -269,7 +269,9 @@ class Studio:
         try:
             job_request = read_request({**await _object(request), "kind": "instant"})
             assert isinstance(job_request, InstantRequest)
-            return JSONResponse(await self.pictures_at_once.paint(self.jobs.live_work(job_request), is_stage))
+            return JSONResponse(await self.instant.paint(self.jobs.live_work(job_request), is_stage))
+        except Superseded:
+            return JSONResponse({"picture": None, "superseded": True})
         except (BadRecipe, BadImage) as error:
             return JSONResponse({"picture": None, "why": str(error)})
 
@@ -279,11 +281,11 @@ class Studio:
         path, mask = self.jobs.path_of_picture(str(body.get("picture"))), body.get("mask")
         if not isinstance(mask, str) or mask == "rest" or not is_made(mask):
             raise BadRecipe("mask must be light, dark or a part by colour, as k-means 1 of 3")
-        return JSONResponse(await self.pictures_at_once.paint({"content": str(path), "mask": mask}, False))
+        return JSONResponse(await self.instant.paint({"content": str(path), "mask": mask}, False))
 
     async def start_live(self, _request: Request) -> Response:
         """Have the process of instant pictures ready."""
-        await self.pictures_at_once.start()
+        await self.instant.start()
         return Response(status_code=204)
 
     # The lens
@@ -371,7 +373,8 @@ class Studio:
         self.jobs.close()
         await work
         self.decoder.close()
-        self.pictures_at_once.close()
+        self.instant.close()
+        self.converter.close()
         self.store.close()
 
 
@@ -490,6 +493,7 @@ def _zip(results: Sequence[tuple[str, Path]], file: IO[bytes]) -> None:
             used.add(chosen := next(it for it in names if it not in used))
             archive.write(path, chosen)
     file.flush()
+    file.seek(0)  # where a system opens it again at the place that it is at
 
 
 def _clean(name: str) -> str:

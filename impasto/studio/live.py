@@ -15,12 +15,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from impasto.errors import BadInput, BadRecipe, ImpastoError
+from impasto.errors import BadImage, BadRecipe, CannotWrite, ImpastoError, NoRoom, one_line
 from impasto.machine import own_stdout, peak_memory_mb, python_module, settle
 from impasto.studio.decode import end
 from impasto.studio.job_request import InstantRequest
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from impasto.feedforward.apply import InstantPainter
     from impasto.images.images import Picture
 
@@ -35,14 +37,18 @@ MASK = 512  # pixels of a mask's longer side
 MASK_FEATHER = 0.01  # its soft edge, as that of a region
 
 
+KINDS: dict[Any, type[ImpastoError]] = {kind.__name__: kind for kind in (BadImage, NoRoom, CannotWrite)}
+
+
 class Superseded(BadRecipe):
     """A newer picture was asked for meanwhile."""
 
 
 class Live:
-    """The studio's side of the process."""
+    """The studio's side of the process, whose answers take at most so many seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = SECONDS) -> None:
+        self.seconds = seconds
         self.process: asyncio.subprocess.Process | None = None
         self.lock = asyncio.Lock()
         self.newest = 0
@@ -61,7 +67,7 @@ class Live:
                 raise Superseded("a newer picture was asked for")
             answer = await self._answer(json.dumps(work).encode() + b"\n")
         if "error" in answer:
-            raise BadRecipe(str(answer["error"]))
+            raise KINDS.get(answer.get("kind"), BadRecipe)(str(answer["error"]))
         return answer
 
     async def start(self) -> None:
@@ -76,13 +82,13 @@ class Live:
             assert process.stdin is not None and process.stdout is not None
             try:
                 process.stdin.write(line)
-                return dict(json.loads(await asyncio.wait_for(process.stdout.readline(), SECONDS)))
+                return dict(json.loads(await asyncio.wait_for(process.stdout.readline(), self.seconds)))
             except (TimeoutError, ConnectionError, ValueError):
                 self.close()
             except BaseException:  # the request was cancelled: its answer would be taken for the next one's
                 self.close()
                 raise
-        raise BadInput("the instant picture could not be painted: is there enough memory?")
+        raise ImpastoError("the process that makes such pictures died or took too long: is there enough memory?")
 
     async def _alive(self) -> asyncio.subprocess.Process:
         if self.idle is not None:
@@ -122,9 +128,12 @@ def answer_to(work: Mapping[str, Any]) -> dict[str, Any]:
 def convert(painting: Path, to: Path, with_recipe: bool) -> dict[str, Any]:
     """Write the painting in the format of the other file's ending."""
     from impasto.images.images import read_picture, read_record, write_picture
+    from impasto.images.records import is_too_large
 
-    picture = read_picture(painting)
-    write_picture(to, picture.image, picture.alpha, read_record(painting) if with_recipe else None)
+    picture, record = read_picture(painting), read_record(painting) if with_recipe else None
+    if record is not None and is_too_large(record, to.suffix):
+        raise BadRecipe(f"the recipe is too large for {to.suffix}: take PNG, or leave the recipe out")
+    write_picture(to, picture.image, picture.alpha, record)
     return {}
 
 
@@ -150,8 +159,8 @@ def painted(work: Mapping[str, Any]) -> dict[str, Any]:
     learned = learned_folder()
     stamp = learned.stat().st_mtime_ns if learned.exists() else 0  # of the newest file in it
     styles, painter = _styles(tuple(work["styles"]), recipe.style_crop, stamp)
-    check_fit(photograph.image, [style.image for style in styles], recipe, None)
-    masks = read_masks(recipe, photograph.image, [style.image for style in styles])
+    check_fit(photograph.image, styles, recipe, None)
+    masks = read_masks(recipe, photograph.image, styles)
     image = instant_step(photograph.image, painter.following(recipe), masks).image
     picture = to_pillow(finished(image, photograph.image, recipe, alpha=photograph.alpha, masks=masks))
     return {"picture": _encoded(picture), "guessed": [n for n, known in enumerate(painter.known) if known.guess]}
@@ -180,8 +189,8 @@ def _photograph(path: str) -> "Picture":
 
 
 @lru_cache(maxsize=32)
-def _styles(paths: tuple[str, ...], crop: str, _stamp: int) -> "tuple[list[Picture], InstantPainter]":
-    """The style pictures, cropped, and a painter of their styles; `_stamp` changes when a style was learned."""
+def _styles(paths: tuple[str, ...], crop: str, _stamp: int) -> "tuple[list[Tensor], InstantPainter]":
+    """The cropped style pictures, of which only the shapes are kept, and their painter; `_stamp` changes with what was learned."""
     from impasto.feedforward.apply import InstantPainter
     from impasto.images.images import read_picture
     from impasto.objective.framing import cropped_styles
@@ -189,7 +198,8 @@ def _styles(paths: tuple[str, ...], crop: str, _stamp: int) -> "tuple[list[Pictu
 
     recipe = make_recipe(quality="instant", style_crop=crop)
     pictures = cropped_styles([read_picture(Path(path)) for path in paths], recipe)
-    return pictures, InstantPainter([picture.image for picture in pictures], recipe)
+    images = [picture.image for picture in pictures]
+    return [image.new_zeros(()).expand_as(image) for image in images], InstantPainter(images, recipe)
 
 
 def _encoded(picture: Any) -> str:
@@ -210,7 +220,8 @@ def main() -> None:
         try:
             answer = answer_to(json.loads(line))
         except (ImpastoError, MemoryError, RuntimeError) as error:
-            answer = {"error": str(error).splitlines()[0] if str(error) else type(error).__name__}
+            text, kind = one_line(str(error).strip()), type(error).__name__
+            answer = {"error": text or kind, "kind": kind}
         print(json.dumps(answer), file=out, flush=True)
         if (peak_memory_mb() or 0) > MOST_MEMORY:
             return

@@ -104,7 +104,7 @@ function matches(unit, query) {
   if (!query) return true;
   if (/^\d+$/.test(query)) return unit.n === Number(query);
   if (query.includes("/") && query === unitName(unit).toLowerCase()) return true;
-  if (unit.word && unit.word.includes(query)) return true;
+  if (unit.word && unit.word.toLowerCase().includes(query)) return true;
   return ranking(unit, interior(unit.layer)).some((entry) => entry.name.toLowerCase().includes(query));
 }
 
@@ -376,7 +376,7 @@ function setUp() {
     $("clear").parentElement.hidden = true;
   }
   if (!ATLAS.everywhere || !ATLAS.layers.some((layer) => layer.inside > 0)) $("interior").parentElement.hidden = true;
-  if (ATLAS.coming.length) $("about").append(make("strong", {}, ` This page is being made: ${ATLAS.coming.join(", ")} to come. Load it again to see more.`));
+  if (ATLAS.coming.length) $("about").append(make("strong", {}, ` This page is being made, or was stopped: ${ATLAS.coming.join(", ")} to come. Load it again to see more.`));
   $("layers").append(...links.map(([name, href]) => make("li", {}, make("a", { href }, name))));
   const seenOf = ATLAS.fit === "whole" ? "the whole picture" : "the square in its middle";
   $("foot").textContent = `Impasto ${ATLAS.version}. Input of the net: pictures with a shorter side of ${ATLAS.size} pixels, ${seenOf}. `

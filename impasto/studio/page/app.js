@@ -48,7 +48,7 @@ function App() {
 
 // The name of the last job that ended while nobody looked at the page.
 function useDone(jobs) {
-  const [name, setName] = useState(""), before = useRef(null), job = running(jobs);
+  const [name, setName] = useState(""), before = useRef(null), job = jobs.find(({ state }) => state === "running");
   useEffect(() => {
     const ended = jobOf(before.current);
     if (!job && ended?.state === "finished" && document.hidden) {

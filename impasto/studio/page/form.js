@@ -13,7 +13,9 @@ export function Form() {
   const { form, recipe, problem } = useStudio(), top = useRef(null), count = Object.keys(form.knobs).length;
   useEffect(() => {
     const key = (event) => {
-      if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !document.querySelector("dialog[open]")) send(top.current, "painting");
+      if (event.key !== "Enter" || event.repeat || !(event.ctrlKey || event.metaKey) || document.querySelector("dialog[open]")) return;
+      event.preventDefault();
+      send(top.current, "painting");
     };
     document.addEventListener("keydown", key);
     return () => document.removeEventListener("keydown", key);

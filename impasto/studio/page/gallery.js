@@ -21,7 +21,7 @@ function isOfKind(job, kind) {
 }
 
 export function Gallery({ at: [id] }) {
-  const { jobs } = useStudio(), [words, setWords] = useState(""), [kind, setKind] = useState(""), found = useFound(words, jobs.length);
+  const { jobs } = useStudio(), [words, setWords] = useState(""), [kind, setKind] = useState(""), found = useFound(words, jobs.map((job) => job.name).join());
   const [marked, setMarked] = useState(null); // the ids of the selected pictures; null while none are to be selected
   const shown = jobs.filter((entry) => isPicture(entry) && jobPicture(entry) && isOfKind(entry, kind) && (!found || found.has(entry.id)));
   const job = jobOf(id), flip = (entry) => setMarked(marked.includes(entry.id) ? marked.filter((other) => other !== entry.id) : [...marked, entry.id]);
@@ -59,11 +59,12 @@ function Star({ job }) {
 
 // What can be done with the selected pictures.
 function Selection({ shown, marked, setMarked }) {
-  const chosen = shown.filter(({ id }) => marked.includes(id)), what = `${chosen.length} ${chosen.length === 1 ? "picture" : "pictures"}`;
+  const chosen = shown.filter(({ id }) => marked.includes(id)), whole = chosen.filter((job) => job.picture), what = `${chosen.length} ${chosen.length === 1 ? "picture" : "pictures"}`;
   const erase = () => { chosen.filter(({ state }) => state !== "running").forEach(removeJob); setMarked([]); };
   return html`<button onClick=${() => setMarked(shown.map(({ id }) => id))}>All</button>
-    ${chosen.length > 0 && html`<a class="button" href="/api/zip?${chosen.map(({ id }) => `id=${id}`).join("&")}" download="impasto.zip">Download ${what}</a>
-      <${Sure} text="Delete" what=${what} sure="Delete ${what} permanently?" run=${erase} />`}`;
+    ${whole.length > 0 && html`<a class="button" href="/api/zip?${whole.map(({ id }) => `id=${id}`).join("&")}" download="impasto.zip">
+      Download ${whole.length} ${whole.length === 1 ? "picture" : "pictures"}</a>`}
+    ${chosen.length > 0 && html`<${Sure} text="Delete" what=${what} sure="Delete ${what} permanently?" run=${erase} />`}`;
 }
 
 // The settings that differ from the defaults: "gatys, Style strength 40".
@@ -72,7 +73,7 @@ function ownSettings({ asked: { preset, knobs } }) {
 }
 
 // The ids of the jobs that match; null without a search.
-function useFound(words, count) {
+function useFound(words, names) {
   const [found, setFound] = useState(null);
   useEffect(() => {
     if (!words.trim()) return setFound(null);
@@ -81,7 +82,7 @@ function useFound(words, count) {
       setFound(new Set(jobs.map((job) => job.id)));
     }), WAIT);
     return () => clearTimeout(later);
-  }, [words, count]);
+  }, [words, names]);
   return found;
 }
 
@@ -90,7 +91,7 @@ function Painting({ job }) {
   return html`<div class="painting">
     ${url && html`<${Compare} id=${job.id} name=${job.kind === "grid" ? "Sheet" : "Painting"} url=${url} others=${comparable(job)} />`}
     <div class="about"><p class="hint">${when(job.created)}, ${statusOf(job)}</p>
-      <label class="search">Name <input type="text" maxlength="200" value=${job.name} onChange=${({ target }) => target.value.trim() && label(job, { name: target.value.trim() })} /></label>
+      <label class="search">Name <input type="text" maxlength="200" key=${job.name} defaultValue=${job.name} onChange=${({ target }) => target.value.trim() && label(job, { name: target.value.trim() })} /></label>
       <${Actions} job=${job} />
       ${job.error && html`<p class="problem">${job.error}</p>`}
       <${Warnings} job=${job} />
@@ -147,7 +148,7 @@ function Cells({ job }) {
   const useCell = ({ row, column, recipe: whole }) => {
     const fromAxes = { [job.asked.rows[0]]: job.asked.rows[row], [job.asked.columns[0]]: job.asked.columns[column] };
     toForm({
-      ...fromAsked(job), preset: whole.preset, knobs: changed(whole, recipe),
+      ...formOfJob(job), preset: whole.preset, knobs: changed(whole, recipe),
       ...(fromAxes.contents && { content: fromAxes.contents }), ...(fromAxes.styles && { styles: [{ id: fromAxes.styles, weight: 1 }] }),
     }, "The settings of this painting are in the form.");
     go("#paint");

@@ -2,8 +2,8 @@
 
 import { html, useEffect, useState } from "./vendor/htm-preact.js";
 import { pictureUrl, post } from "./api.js";
-import { addJob, attempt, edit, pictureOf, studio, useStudio } from "./state.js";
-import { requestOf } from "./recipe.js";
+import { addJob, attempt, edit, pictureOf, useStudio } from "./state.js";
+import { defaultOf, requestOf } from "./recipe.js";
 import { Compare } from "./compare.js";
 
 const WAIT = 120; // milliseconds after the last move
@@ -12,12 +12,19 @@ const PHOTOGRAPHS = ["astronaut.jpg", "cat.jpg"]; // among the bundled pictures;
 const MOST_STYLES = 24;
 
 // A request for an instant picture of the form; null if the form is not complete, or says something that no painting can follow.
+// The strength counts relative to the form's preset; style pictures count as a whole.
 function asked(form, recipe, size) {
   if (!form.content || !form.styles.length) return null;
   let whole;
   try { whole = requestOf(form, recipe); } catch { return null; }
-  const { knobs: { quality, ...knobs }, rows, columns, changes, ...rest } = whole;
-  return { ...rest, kind: "instant", preset: recipe.default, knobs: { ...knobs, size: Math.min(knobs.size || size, size) } };
+  const { knobs: { quality, beta, ...knobs }, rows, columns, changes, regions = {}, ...rest } = whole;
+  const [full, own] = [recipe.default, form.preset].map((preset) => defaultOf(recipe, preset, recipe.fields.find(({ name }) => name === "beta")));
+  const strength = beta === undefined || !own ? {} : { beta: (beta * full) / own };
+  const parts = Object.entries(regions).map(([name, { style_mask: _, ...region }]) => [name, region]);
+  return {
+    ...rest, ...(parts.length && { regions: Object.fromEntries(parts) }), kind: "instant", preset: recipe.default,
+    knobs: { ...knobs, ...strength, size: Math.min(knobs.size || size, size) },
+  };
 }
 
 async function painted(request, what) {
@@ -38,7 +45,7 @@ export function maskUrl(picture, mask) {
   if (/^[0-9a-f]{16}$/.test(mask)) return Promise.resolve(pictureUrl(mask));
   const key = `${picture.id} ${mask}`;
   if (!masks.has(key)) masks.set(key, post("/api/live/mask", { picture: picture.id, mask }).then((made) => urlOf(made.picture)));
-  return masks.get(key);
+  return masks.get(key).catch((error) => { masks.delete(key); throw error; }); // the next time may go well
 }
 
 export function warmUp() {
@@ -54,16 +61,16 @@ function useLive(form, recipe, learned) {
     let isNewest = true;
     setBusy(true);
     const later = setTimeout(async () => {
-      const found = await painted(JSON.parse(request), "stage").catch((error) => ({ why: error.message }));
+      const ask = () => painted(JSON.parse(request), "stage").catch((error) => ({ why: error.message }));
+      let found = await ask();
+      while (isNewest && found.superseded) found = await ask(); // by another page
       if (!isNewest) return found.url && URL.revokeObjectURL(found.url);
       setBusy(false);
-      setLive((before) => {
-        if (before.url && found.url) URL.revokeObjectURL(before.url);
-        return { ...found, url: found.url ?? before.url };
-      });
+      setLive(found);
     }, WAIT);
     return () => { isNewest = false; clearTimeout(later); };
   }, [request, learned]);
+  useEffect(() => () => { if (live.url) URL.revokeObjectURL(live.url); }, [live.url]); // when another takes its place
   return [live, isBusy];
 }
 
@@ -79,18 +86,18 @@ export function Live() {
     ${url ? html`<${Compare} id=${content.id} name="Instant picture" url=${url} others=${[photograph, ...styles.map(asOther)]} />`
       : html`<div class="empty waiting"><img src=${pictureUrl(content.id)} alt=${content.name} /></div>`}
     <p class="job-status" role="status">${why ?? (isBusy ? "painting an instant picture" : "An instant picture. It follows the form; Paint makes the fine one.")}</p>
-    ${guessed.map((n) => styles[n] && html`<${Guessed} key=${styles[n].id} style=${styles[n]} />`)}`;
+    ${guessed.map((n) => styles[n] && html`<${Guessed} key=${styles[n].id} style=${styles[n]} crop=${form.styles[n].crop ?? form.knobs.style_crop ?? ""} />`)}`;
 }
 
 const asOther = (picture) => ({ name: `style: ${picture.name}`, url: pictureUrl(picture.id) });
 
-// A style that the net has not learned.
-function Guessed({ style }) {
+// A style that the net has not learned. It is learned as it is cropped by itself.
+function Guessed({ style, crop }) {
   const { jobs } = useStudio();
   const isLearning = jobs.some((job) => job.kind === "learn" && job.asked.picture === style.id && ["queued", "running"].includes(job.state));
   const learn = () => attempt(async () => addJob(await post("/api/jobs", { kind: "learn", picture: style.id })));
   return html`<p class="hint">${nameOf(style)} is new to instant pictures, so this one is a guess. Paint is not affected.
-    ${isLearning ? " It is being learned: see the queue." : html` <button onClick=${learn}>Learn this style (about 3 minutes)</button>`}</p>`;
+    ${crop ? " Only whole style pictures can be learned: take its crop away to learn it." : isLearning ? " It is being learned: see the queue." : html` <button onClick=${learn}>Learn this style (about 3 minutes)</button>`}</p>`;
 }
 
 const TITLES = {
@@ -113,12 +120,14 @@ export function Samples() {
       <img src=${pictureUrl(picture.id, "small")} alt="" /><span>${nameOf(picture)}</span></button></li>`)}</ul></section>`;
 }
 
-// Every style, with the photograph in it as soon as that is painted.
+// The bundled styles and the newest others, with the photograph in them as soon as that is painted.
 export function Styles() {
-  const { form, pictures } = useStudio(), chosen = form.styles.map(({ id }) => id);
+  const { form, pictures, jobs } = useStudio(), chosen = form.styles.map(({ id }) => id);
   const isStyle = ({ id, bundled, name, record }) => id !== form.content && !record && !(bundled && PHOTOGRAPHS.includes(name));
-  const styles = pictures.filter(isStyle).slice(0, MOST_STYLES), shown = useTiles(form.content, styles);
-  const choose = (id, mix) => edit({ styles: mix ? mixed(form.styles, id) : [{ id, weight: 1 }] });
+  const all = pictures.filter(isStyle), styles = [...all.filter(({ bundled }) => !bundled).slice(0, MOST_STYLES), ...all.filter(({ bundled }) => bundled)];
+  const learned = jobs.filter((job) => job.kind === "learn" && job.state === "finished").map((job) => job.asked.picture);
+  const shown = useTiles(form.content, styles, learned), known = (id) => form.styles.find((style) => style.id === id);
+  const choose = (id, mix) => edit({ styles: mix ? mixed(form.styles, id) : [known(id) ?? { id, weight: 1 }] });
   return html`<section aria-label="Styles"><h2>${chosen.length ? "Styles" : "Choose a style"}</h2>
     <p class="hint">A click chooses a style, with Shift it is mixed with those chosen already. Drop your own style pictures on Style.</p>
     <ul class="tiles">${styles.map((picture) => html`<li key=${picture.id}>
@@ -132,22 +141,25 @@ function mixed(styles, id) {
   return styles.some((style) => style.id === id) ? styles.filter((style) => style.id !== id) : [...styles, { id, weight: 1 }];
 }
 
-const tiles = new Map(); // "photograph style" -> its url, or null while it is painted
+const tiles = new Map(); // "photograph style" and how often it was learned -> its url, or null while it is painted
 
-// {style: url} of the photograph in these styles; they come one after the other.
-function useTiles(content, styles) {
-  const [, redraw] = useState(0), keys = styles.map(({ id }) => `${content} ${id}`);
+// {style: url} of the photograph in these styles; they come one after the other, and again when a style was learned.
+function useTiles(content, styles, learned) {
+  const [, redraw] = useState(0), keys = styles.map(({ id }) => `${content} ${id} ${learned.filter((other) => other === id).length}`);
   useEffect(() => {
     if (!content) return;
     let goesOn = true;
     const next = async () => {
-      const style = styles.find((_, n) => !tiles.has(keys[n]));
-      if (!goesOn || !style) return;
-      tiles.set(`${content} ${style.id}`, null);
-      const request = { kind: "instant", content, styles: [style.id], knobs: { size: SMALL } };
-      const { url = null } = await painted(request, "tile").catch(() => ({}));
-      tiles.set(`${content} ${style.id}`, url);
-      redraw((n) => n + 1);
+      const n = keys.findIndex((key) => !tiles.has(key));
+      if (!goesOn || n < 0) return;
+      tiles.set(keys[n], null);
+      const request = { kind: "instant", content, styles: [styles[n].id], knobs: { size: SMALL } };
+      try {
+        tiles.set(keys[n], (await painted(request, "tile")).url ?? null);
+      } catch {
+        return tiles.delete(keys[n]); // the studio does not answer: later perhaps
+      }
+      redraw((count) => count + 1);
       next();
     };
     next();

@@ -76,8 +76,8 @@ function Onward({ job }) {
   return html`
     ${size <= MOST && html`<button onClick=${() => paint({ size })} title="The same at ${size} pixels">Larger</button>`}
     ${finer && html`<button onClick=${() => paint({ quality: finer })} title="The same in quality ${finer}">Finer</button>`}
-    <button onClick=${() => paint({}, { kind: "grid", rows: varied(VARIED.rows), columns: varied(VARIED.columns), changes: {} })}
-      title="Half and twice the strength, with finer and broader strokes">4 variations</button>`;
+    ${recipe.beta > 0 && html`<button onClick=${() => paint({}, { kind: "grid", rows: varied(VARIED.rows), columns: varied(VARIED.columns), changes: {} })}
+      title="Half and twice the strength, with finer and broader strokes">4 variations</button>`}`;
 }
 
 // The knobs that can change while painting.

@@ -17,14 +17,15 @@ function Mask({ title, value, onChange, none, over }) {
   const [painting, setPainting] = useState(false), painted = value && !(value in GENERATED), [url, setUrl] = useState(null);
   useEffect(() => {
     let isNewest = true;
-    maskUrl(over, value).then((found) => { if (isNewest) setUrl(found); }, () => setUrl(null));
+    setUrl(undefined); // until it is known
+    maskUrl(over, value).catch(() => null).then((found) => { if (isNewest) setUrl(found); });
     return () => { isNewest = false; };
   }, [over?.id, value]);
   const choices = [...(none ? [["", none]] : []), ["painted", painted ? "painted by hand" : "paint by hand"], ...Object.entries(GENERATED)];
   return html`<span class="mask">
     <${Select} aria-label=${title} value=${painted ? "painted" : value} choices=${choices}
       onChange=${(next) => (next === "painted" ? setPainting(true) : onChange(next))} />
-    <button disabled=${!over} onClick=${() => setPainting(true)} aria-label="Paint the mask: ${title}">
+    <button disabled=${!over || url === undefined} onClick=${() => setPainting(true)} aria-label="Paint the mask: ${title}">
       ${painted ? "Change the mask" : "Paint the mask"}</button>
     ${url && over && html`<span class="masked"><img src=${pictureUrl(over.id, "small")} alt="" /><img src=${url} alt="The mask over ${over.name}" /></span>`}
     ${painting && over && html`<${MaskDialog} title=${title} picture=${over} mask=${url}
@@ -35,7 +36,8 @@ export function Regions() {
   const { form } = useStudio(), { regions } = form, photograph = pictureOf(form.content);
   const update = (n, parts) => edit({ regions: regions.map((region, k) => (k === n ? { ...region, ...parts } : region)) });
   const remove = (n) => edit({ regions: regions.filter((_, k) => k !== n) });
-  const add = () => edit({ regions: [...regions, { name: `region ${regions.length + 1}`, mask: regions.length ? "rest" : "light" }] });
+  const unused = (n) => (regions.some(({ name }) => name === `region ${n}`) ? unused(n + 1) : `region ${n}`);
+  const add = () => edit({ regions: [...regions, { name: unused(regions.length + 1), mask: regions.length ? "rest" : "light" }] });
   return html`${!form.content && html`<p class="hint">Choose a photograph first: you paint masks over it.</p>`}
     <div class="knob"><span class="label">Protect</span>
       <${Mask} title="Protect" value=${form.protect} none="nothing" over=${photograph} onChange=${(protect) => edit({ protect })} />
