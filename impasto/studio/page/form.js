@@ -3,7 +3,7 @@
 import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
 import { post } from "./api.js";
 import { addJob, change, edit, studio, useStudio } from "./state.js";
-import { GROUPS, PLACED, changesInWords, defaultOf, editLines, emptyForm, label, partName, requestOf, typed, withoutLine } from "./recipe.js";
+import { GROUPS, PLACED, changesInWords, choiceName, defaultOf, editLines, emptyForm, label, partName, requestOf, typed, withoutLine } from "./recipe.js";
 import { Choose, Select, Sure, withValue, withNumber } from "./controls.js";
 import { seconds } from "./jobs.js";
 import { Paintings, Photograph, StartPicture } from "./pictures.js";
@@ -115,7 +115,7 @@ const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}.`;
 function Entry({ field, id, value, defaultValue, onChange }) {
   const { name, kind, choices } = field, about = { id, "aria-describedby": `${id}-about` };
   if (kind === "bool") return html`<input type="checkbox" ...${about} checked=${value} onChange=${(event) => onChange(event.target.checked)} />`;
-  if (kind === "choice") return html`<${Select} ...${about} value=${value} choices=${choices} onChange=${onChange} />`;
+  if (kind === "choice") return html`<${Select} ...${about} value=${value} choices=${choices.map((choice) => [choice, choiceName(name, choice)])} onChange=${onChange} />`;
   if (kind === "int" || kind === "float") {
     return html`<span class="number">
       ${name === "beta" && defaultValue > 0 && html`<${LogSlider} name=${label(name)} value=${value} defaultValue=${defaultValue} onChange=${(next) => onChange(typed(next))} />`}

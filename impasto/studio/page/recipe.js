@@ -15,6 +15,17 @@ const LABELS = {
   beta: "Style strength", alpha: "Photograph strength", size: "Size", quality: "Quality", seed: "Seed", tv: "Smoothness", color: "Colours",
   style_scale: "Stroke size", lr: "Step size", init: "Start from", content_costs: "Content costs",
 };
+// What a painter calls a choice, with its name in the recipe.
+const CHOICES = {
+  color: {
+    style: "the style's", luminance: "the photograph's, only light is painted", cholesky: "the photograph's, matched", pca: "the photograph's, matched by main axes",
+    monge: "the photograph's, moved as little as possible", histogram: "the photograph's, in the same amounts",
+  },
+    init: { content: "the photograph", noise: "noise", picture: "a picture of your own", instant: "the instant picture" },
+  seamless: { none: "no", x: "left to right", y: "top to bottom", both: "both ways" },
+};
+export const choiceName = (knob, value) => (CHOICES[knob]?.[value] ? `${CHOICES[knob][value]} (${value})` : value);
+
 export const label = (name) => LABELS[name] ?? name[0].toUpperCase() + name.slice(1).replaceAll("_", " ");
 
 export const GROUPS = {
