@@ -21,7 +21,7 @@ const CHOICES = {
     style: "the style's", luminance: "the photograph's, only light is painted", cholesky: "the photograph's, matched", pca: "the photograph's, matched by main axes",
     monge: "the photograph's, moved as little as possible", histogram: "the photograph's, in the same amounts",
   },
-    init: { content: "the photograph", noise: "noise", picture: "a picture of your own", instant: "the instant picture" },
+  init: { content: "the photograph", noise: "noise", picture: "a picture of your own", instant: "the instant picture" },
   seamless: { none: "no", x: "left to right", y: "top to bottom", both: "both ways" },
 };
 export const choiceName = (knob, value) => (CHOICES[knob]?.[value] ? `${CHOICES[knob][value]} (${value})` : value);
