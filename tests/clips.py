@@ -8,6 +8,7 @@ import av
 import numpy as np
 import torch
 
+from impasto.video.frames import INSTRUCTIONS
 from tests.conftest import picture
 
 
@@ -32,7 +33,7 @@ def encode(
 ) -> Path:
     """A video of these frames at these times, in units of the time base; `sound` adds a second of AAC."""
     with av.open(str(path), "w") as output:
-        stream = output.add_stream(codec, rate=1 / time_base, options={"crf": "5"} if codec == "libx264" else {})
+        stream = output.add_stream(codec, rate=1 / time_base, options={"crf": "5", **INSTRUCTIONS} if codec == "libx264" else {})
         stream.height, stream.width = frames[0].shape[-2:]
         stream.pix_fmt, stream.codec_context.time_base = "yuv420p", time_base
         audio = output.add_stream("aac", rate=44100) if sound else None
