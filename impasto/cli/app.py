@@ -95,7 +95,7 @@ def list_weights() -> None:
     for net, source in SOURCES.items():
         path = cache_path(net)
         here = f"{path.stat().st_size / 1e6:.0f} MB" if path.exists() else "not fetched"
-        show(f"{net:18} {here:12} {source.requirement:36} {source.licence}")
+        show(f"{net:18} {here:12} {source.requirement:40} {source.licence}")
 
 
 @weights_app.command(name="fetch")
