@@ -129,10 +129,8 @@ def net_of(units: list[tuple[tuple[float, float, float], float]]) -> ModuleNet:
 NET = net_of([((1, 0, 0), 0), ((0, 0, 0), 1), ((0, 0, 0), -1), ((0, 1, -1), 0)])  # red; constant; silent; green, not blue
 
 
-@pytest.fixture
-def atlas(tmp_path, monkeypatch) -> Path:
-    """Forty pictures of 16 pixels, each of one random colour."""
-    monkeypatch.setattr(clarities.Eye, "load", SeesColor)
+def colored_scan(tmp_path: Path) -> Path:
+    """A scan of forty pictures of 16 pixels, each of one random colour."""
     colors = torch.rand(40, 1, 3, 1, 1, generator=torch.Generator().manual_seed(3))
     (tmp_path / "set").mkdir()
     for n in range(40):
@@ -140,6 +138,12 @@ def atlas(tmp_path, monkeypatch) -> Path:
     for _ in scan([tmp_path / "set"], NET, make_setup(NET, ["1"], size=16), tmp_path / "atlas"):
         pass
     return tmp_path / "atlas"
+
+
+@pytest.fixture
+def atlas(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setattr(clarities.Eye, "load", SeesColor)
+    return colored_scan(tmp_path)
 
 
 def test_a_colour_is_clear_a_constant_unit_is_chance_and_a_silent_one_has_no_score(atlas):

@@ -40,8 +40,8 @@ from impasto.lens.words import (
 from impasto.nets.classifier import CLASSES, STAGES, class_probabilities, classifier_shapes, folded
 from impasto.pictures import picture_path
 from impasto.weights import CLASSIFIER, Loaded, load_net, load_weights
-from tests.conftest import damaged, save
-from tests.test_lens_clarity import NET
+from tests.conftest import damaged
+from tests.test_lens_clarity import NET, colored_scan
 
 # The classifier
 
@@ -226,16 +226,10 @@ def by_color(pictures: Tensor, weights: object) -> Tensor:
 
 @pytest.fixture
 def atlas(tmp_path, monkeypatch) -> Path:
-    """Forty pictures of 16 pixels, each of one random colour, and a classifier of colours."""
+    """A scan of coloured pictures, and a classifier of colours."""
     monkeypatch.setattr(lens_words, "class_probabilities", by_color)
     monkeypatch.setattr(lens_words, "load_weights", lambda _: Loaded({}, "torchvision", ""))
-    colors = torch.rand(40, 1, 3, 1, 1, generator=torch.Generator().manual_seed(3))
-    (tmp_path / "set").mkdir()
-    for n in range(40):
-        save(tmp_path / "set" / f"{n:02}.png", colors[n].expand(1, 3, 16, 16))
-    for _ in scan([tmp_path / "set"], NET, make_setup(NET, ["1"], size=16), tmp_path / "atlas"):
-        pass
-    return tmp_path / "atlas"
+    return colored_scan(tmp_path)
 
 
 def test_a_unit_that_likes_a_color_has_the_word_of_the_color(atlas):

@@ -18,7 +18,7 @@ from impasto.images.pixels import (
 from impasto.images.profiles import in_profile, usable_profile
 from impasto.images.reading import declared_size, decode, read_deep_zoom, read_picture
 from impasto.images.records import RECORD, beside, read_beside, read_record, tiles_of, write_beside
-from impasto.images.writing import check_format, write_picture, write_small
+from impasto.images.writing import check_format, small_file, write_picture, write_small
 
 __all__ = [
     "EDGES",
@@ -45,6 +45,7 @@ __all__ = [
     "resize",
     "scaled_size",
     "size_of",
+    "small_file",
     "tiles_of",
     "to_pillow",
     "usable_profile",

@@ -114,10 +114,15 @@ def _write_deep_zoom(path: Path, image: Any, record: str | None) -> None:
 
 
 def write_small(path: Path, picture: Image.Image) -> None:
-    """Write a picture for viewing: lossy WebP, with exact alpha."""
+    """Write a picture for viewing: small_file."""
+    write_whole(path, lambda file: file.write(small_file(picture)))
+
+
+def small_file(picture: Image.Image, quality: int = 75) -> bytes:
+    """The file of a picture for viewing: lossy WebP, with exact alpha."""
     encoded = io.BytesIO()
-    picture.save(encoded, "WEBP", quality=75)
-    write_whole(path, lambda file: file.write(encoded.getbuffer()))
+    picture.save(encoded, "WEBP", quality=quality)
+    return encoded.getvalue()
 
 
 def _encoded_16_bit(

@@ -20,7 +20,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from PIL import Image
 from pydantic import BaseModel, ConfigDict
 from pydantic import Field as Bounds
 from torch import Tensor
@@ -240,8 +239,7 @@ def crops_of(patches: Mapping[int, Sequence[Patch]]) -> dict[int, tuple[list[int
     for picture, places in read_each(patches):
         pixels = to_pillow(picture)
         for unit, rank, patch in places:
-            box = patch.view.in_picture(patch.view.clip(patch.frame))
-            found[unit][rank] = np.asarray(pixels.resize((SIDE, SIDE), Image.Resampling.LANCZOS, box))
+            found[unit][rank] = np.asarray(patch.cut_from(pixels, (SIDE, SIDE)))
     return {unit: (sorted(crops), np.stack([crops[n] for n in sorted(crops)])) for unit, crops in found.items() if len(crops) > 1}
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from impasto.errors import BadImage, BadInput, ImpastoWarning
@@ -49,6 +50,12 @@ class Patch:
         side = max(height, width)
         x0, y0 = (width - side) // 2, (height - side) // 2
         return self.field or (x0, y0, x0 + side, y0 + side)
+
+    def cut_from(
+        self, picture: Image.Image, size: tuple[int, int], how: Image.Resampling = Image.Resampling.LANCZOS
+    ) -> Image.Image:
+        """The patch in its picture, scaled to (width, height); only what lies in the net's input."""
+        return picture.resize(size, how, self.view.in_picture(self.view.clip(self.frame)))
 
     def to_json(self) -> dict[str, Any]:
         """The JSON that the command line prints."""

@@ -134,8 +134,7 @@ def cell_of(patch: Patch, picture: Image.Image, projection: Tensor) -> Cell:
 
 def crop(patch: Patch, picture: Image.Image) -> Image.Image:
     """The patch cropped from its picture and resized to be drawn; only what lies in the net's input."""
-    box = patch.view.in_picture(patch.view.clip(patch.frame))
-    return picture.resize(_size_in_cell(patch), Image.Resampling.LANCZOS, box)
+    return patch.cut_from(picture, _size_in_cell(patch))
 
 
 def place_in_cell(patch: Patch) -> tuple[int, int, int, int]:

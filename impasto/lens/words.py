@@ -117,9 +117,8 @@ def layers_to_name(index: Index) -> list[str]:
     """The layers whose fields are large enough to show a thing. Raises BadInput where there is none."""
     found = [name for name, layer in index.setup.layers.items() if layer.field is None or layer.field.size >= SMALLEST]
     if not found:
-        raise BadInput(
-            f"the fields of these layers are smaller than {SMALLEST} pixels and show no things: name layers with --layer"
-        )
+        small = f"the receptive fields of these layers are smaller than {SMALLEST} pixels, too small to show a thing"
+        raise BadInput(f"{small}: name layers with --layer")
     return found
 
 
@@ -159,8 +158,7 @@ def shown_by(patches: Sequence[Patch], weights: Mapping[str, Tensor]) -> dict[Pl
     for picture, places in read_each({0: distinct}):
         pixels = to_pillow(picture)
         for _, _, patch in places:
-            box = patch.view.in_picture(patch.view.clip(patch.frame))
-            waiting.append((place_of(patch), np.asarray(pixels.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box))))
+            waiting.append((place_of(patch), np.asarray(patch.cut_from(pixels, (SIDE, SIDE), Image.Resampling.BICUBIC))))
         while len(waiting) >= BATCH:
             found |= _classified(waiting[:BATCH], weights)
             del waiting[:BATCH]

@@ -21,6 +21,7 @@ from impasto.studio.decode import end
 from impasto.studio.job_request import InstantRequest
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch import Tensor
 
     from impasto.feedforward.apply import InstantPainter
@@ -144,7 +145,7 @@ def mask_of(path: str, mask: str) -> dict[str, Any]:
 
     image = _photograph(path).image
     image = resize(image, scaled_size(image, MASK))
-    return {"picture": _encoded(to_pillow(make_mask(mask, image, MASK_FEATHER).expand(1, 3, -1, -1)))}
+    return {"picture": as_text(to_pillow(make_mask(mask, image, MASK_FEATHER).expand(1, 3, -1, -1)))}
 
 
 def painted(work: Mapping[str, Any]) -> dict[str, Any]:
@@ -163,7 +164,14 @@ def painted(work: Mapping[str, Any]) -> dict[str, Any]:
     masks = read_masks(recipe, photograph.image, styles)
     image = instant_step(photograph.image, painter.following(recipe), masks).image
     picture = to_pillow(finished(image, photograph.image, recipe, alpha=photograph.alpha, masks=masks))
-    return {"picture": _encoded(picture), "guessed": [n for n, known in enumerate(painter.known) if known.guess]}
+    return {"picture": as_text(picture), "guessed": [n for n, known in enumerate(painter.known) if known.guess]}
+
+
+def as_text(picture: "Image") -> str:
+    """The file of a picture for viewing, in base64."""
+    from impasto.images.images import small_file
+
+    return base64.b64encode(small_file(picture, QUALITY)).decode()
 
 
 def _recipe(knobs: Mapping[str, Any], size: int) -> Any:
@@ -200,14 +208,6 @@ def _styles(paths: tuple[str, ...], crop: str, _stamp: int) -> "tuple[list[Tenso
     pictures = cropped_styles([read_picture(Path(path)) for path in paths], recipe)
     images = [picture.image for picture in pictures]
     return [image.new_zeros(()).expand_as(image) for image in images], InstantPainter(images, recipe)
-
-
-def _encoded(picture: Any) -> str:
-    import io
-
-    data = io.BytesIO()
-    picture.save(data, "WEBP", quality=QUALITY)
-    return base64.b64encode(data.getvalue()).decode()
 
 
 def main() -> None:
